@@ -1,0 +1,38 @@
+//! What an instance is given by its surroundings: network, clock, chance, observer and tasks.
+//!
+//! The stack reaches the outside world through these five seams and the database (see [`crate::store`]), and through
+//! nothing else. That is what lets the simulator run it unmodified, and what makes a run depend on its seed alone.
+
+pub mod chance;
+pub mod clock;
+pub mod network;
+pub mod observer;
+pub mod tasks;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+pub use chance::Chance;
+pub use clock::{Clock, SystemClock};
+pub use network::{Address, BoxStream, Listener, Network, Stream};
+pub use observer::{Observer, Silent};
+pub use tasks::Scope;
+
+/// A boxed future that lives on the instance's own thread.
+pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Everything an instance may touch besides its database. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    /// Byte streams to and from other instances.
+    pub network: Rc<dyn Network>,
+    /// Wall-clock time.
+    pub clock: Rc<dyn Clock>,
+    /// Randomness, keyed by who draws it.
+    pub chance: Chance,
+    /// Where the instance tells of its own work (metrics).
+    pub observer: Rc<dyn Observer>,
+    /// Where every task of the instance runs.
+    pub tasks: Scope,
+}

@@ -1,0 +1,94 @@
+//! Byte streams between instances.
+//!
+//! Everything above this seam (the line protocol, hyper, the `redis` client) is the same over real sockets and over
+//! the simulated network.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::LocalBoxFuture;
+
+/// How long a connection attempt may take before it fails with [`io::ErrorKind::TimedOut`].
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connected, ordered, reliable byte stream.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A [`Stream`] of any kind.
+pub type BoxStream = Box<dyn Stream>;
+
+/// Where an instance listens: a host name and a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Host name, resolved by the network.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Address {
+    /// The address of `port` on `host`.
+    pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
+        Address { host: host.into(), port }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Accepts connections on one port. Dropping it closes the port.
+pub trait Listener {
+    /// Waits for the next connection. Cancel-safe.
+    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>>;
+}
+
+/// Opens connections and ports.
+pub trait Network {
+    /// Connects to `to`; fails with [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`].
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>>;
+    /// Opens `port` for connections on every address of this host.
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>>;
+}
+
+/// Real sockets, by tokio.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokioNetwork;
+
+impl Network for TokioNetwork {
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+        let to = to.clone();
+        Box::pin(async move {
+            let connecting = tokio::net::TcpStream::connect((&*to.host, to.port));
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let (stream, _) = tokio::net::TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! What the stack tells of its own work.
+//!
+//! These are an instance's own words: they explain a finding and feed metrics, but never acquit. The judge's evidence
+//! comes from the database, the network and registered consumers instead.
+
+use std::time::Duration;
+
+use crate::protocol::{InstanceName, StreamName};
+
+/// Receives an instance's account of its own work. Every method does nothing unless implemented.
+pub trait Observer {
+    /// A named background task ended after `took`.
+    fn task_ended(&self, _name: &'static str, _took: Duration) {}
+    /// Something went wrong that the instance will get over by itself (a failed catch-up, a refused connection).
+    fn trouble(&self, _what: Trouble<'_>) {}
+    /// A connection to `_target` is set up: every stream it writes has announced its position and is caught up.
+    fn set_up(&self, _target: &InstanceName) {}
+}
+
+/// Trouble an instance met and will try to get over.
+#[derive(Debug, Clone)]
+pub enum Trouble<'a> {
+    /// Fetching missed rows failed; it will be tried again.
+    CatchUp {
+        /// The stream to be caught up.
+        stream: &'a StreamName,
+        /// Whose rows were asked for.
+        writer: &'a InstanceName,
+        /// Why it failed.
+        error: &'a dyn std::error::Error,
+    },
+    /// Reading rows to send failed; it will be tried again.
+    Streaming {
+        /// The stream whose rows could not be read.
+        stream: &'a StreamName,
+        /// Why it failed.
+        error: &'a dyn std::error::Error,
+    },
+    /// A connection ended or could not be made.
+    Connection {
+        /// The other end.
+        peer: &'a str,
+        /// Why it ended.
+        error: &'a dyn std::error::Error,
+    },
+    /// A row could not be understood.
+    Row {
+        /// The stream it came on.
+        stream: &'a StreamName,
+        /// Why it could not be understood.
+        error: &'a dyn std::error::Error,
+    },
+}
+
+/// An observer that listens to nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}

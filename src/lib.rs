@@ -1,0 +1,10 @@
+//! Squall: Synapse's replication layer, and the storm that judges it.
+
+#[cfg(all(feature = "sim", not(tokio_unstable)))]
+compile_error!(
+    "the simulator needs `--cfg tokio_unstable`. `.cargo/config.toml` sets it, but an environment RUSTFLAGS replaces \
+     that: unset RUSTFLAGS or add the flag to it, or build without the simulator by `--no-default-features`."
+);
+
+pub mod env;
+pub mod protocol;
