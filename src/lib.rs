@@ -8,3 +8,4 @@ compile_error!(
 
 pub mod env;
 pub mod protocol;
+pub mod streams;
