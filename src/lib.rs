@@ -7,5 +7,9 @@ compile_error!(
 );
 
 pub mod env;
+pub mod instance;
 pub mod protocol;
+pub mod replication;
+pub mod store;
 pub mod streams;
+pub mod transport;

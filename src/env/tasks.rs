@@ -51,12 +51,15 @@ impl Scope {
         F: Future + 'static,
         F::Output: 'static,
     {
+        let scope = self.clone();
+        tokio::task::spawn_local(async move { scope.timed(name, future).await })
+    }
+
+    /// Counts and times a part of a task under a name of its own.
+    pub async fn timed<F: Future>(&self, name: &'static str, future: F) -> F::Output {
         self.shared.tallies.borrow_mut().entry(name).or_default().started += 1;
-        let timing = Timing { scope: self.clone(), name, since: Instant::now() };
-        tokio::task::spawn_local(async move {
-            let _timing = timing;
-            future.await
-        })
+        let _timing = Timing { scope: self.clone(), name, since: Instant::now() };
+        future.await
     }
 
     /// Asks every task to come to an end.

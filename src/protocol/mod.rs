@@ -2,4 +2,4 @@
 
 pub mod names;
 
-pub use names::{InstanceName, StreamName, Token};
+pub use names::{InstanceName, MASTER, StreamName, Token};

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// The name of the instance that every deployment has.
+pub const MASTER: &str = "master";
+
 /// A position in a stream. Synapse counts from 1; some streams count downwards, so it is signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

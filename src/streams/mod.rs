@@ -2,15 +2,18 @@
 
 pub mod events;
 pub mod row;
+pub mod stream;
 pub mod typing;
 
 use std::error::Error;
 
 pub use events::EventsRow;
 pub use row::{Row, RowError};
+pub use stream::Stream;
 pub use typing::TypingRow;
 
-use crate::protocol::Token;
+use crate::env::LocalBoxFuture;
+use crate::protocol::{InstanceName, StreamName, Token};
 
 /// How many rows an update function aims to return at once. It may return more to keep a token whole.
 pub const ROWS_TARGET: usize = 100;
@@ -44,6 +47,18 @@ impl Updates {
     pub fn none(upto: Token) -> Self {
         Updates { rows: Vec::new(), upto, limited: false }
     }
+}
+
+/// Asks another instance for rows that only it has.
+pub trait RemoteUpdates {
+    /// `writer`'s rows of `stream` in `(from, upto]`, under the contract of [`Updates`].
+    fn updates(
+        &self,
+        writer: &InstanceName,
+        stream: &StreamName,
+        from: Token,
+        upto: Token,
+    ) -> LocalBoxFuture<'static, Result<Updates, UpdateError>>;
 }
 
 /// Why rows could not be had. It may work the next time.

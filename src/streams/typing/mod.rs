@@ -4,7 +4,13 @@
 //! typing in a room, so only the newest row of each room matters and the older ones are never kept. Followers ask the
 //! writer by HTTP for what they missed.
 
+mod handler;
+mod stream;
+
 use serde_json::{Value, json};
+
+pub use handler::{OnChange, TypingHandler};
+pub use stream::TypingStream;
 
 /// The stream's name on the wire.
 pub const NAME: &str = "typing";

@@ -2,9 +2,15 @@
 //!
 //! Several instances write it, each the rooms that fall to it; all share one sequence of tokens.
 
+mod stream;
+mod updates;
+
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::{Value, json};
+
+pub use stream::EventsStream;
+pub use updates::{STATE_ROWS_PER_ROOM_MAX, updates};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "events";

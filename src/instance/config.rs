@@ -1,0 +1,159 @@
+//! The configuration of a deployment, the same for all its instances.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::env::Address;
+use crate::protocol::{InstanceName, MASTER};
+
+/// A deployment: who there is, where they listen and what they write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The homeserver's name, which both ends of a connection must agree on.
+    pub server_name: String,
+    /// The secret that instances prove themselves with over HTTP.
+    pub secret: String,
+    /// Every instance that others connect to: the master, and whoever writes a stream.
+    pub instance_map: BTreeMap<InstanceName, Endpoint>,
+    /// Who writes what.
+    pub stream_writers: StreamWriters,
+}
+
+/// Where an instance listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Host name.
+    pub host: Arc<str>,
+    /// Port of the line protocol.
+    pub replication_port: u16,
+    /// Port of HTTP requests.
+    pub http_port: u16,
+}
+
+/// Which instances write each stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamWriters {
+    /// The writers of events. Each room falls to one of them.
+    pub events: Vec<InstanceName>,
+    /// The one instance that knows who is typing.
+    pub typing: InstanceName,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A stream that nobody writes.
+    #[error("stream_writers.{0} is empty: name at least one instance")]
+    NoWriter(&'static str),
+    /// An instance that writes a stream twice would split its rooms with itself.
+    #[error("stream_writers.{0} names {1} twice: name each instance once")]
+    TwiceAWriter(&'static str, InstanceName),
+    /// An instance that others must connect to has no address.
+    #[error("{0} writes a stream or is the master but has no address: add it to instance_map")]
+    NoAddress(InstanceName),
+    /// A name or secret that no line or header can carry.
+    #[error("{0} contains a space or a control character: {1:?}")]
+    BadName(&'static str, String),
+}
+
+impl Config {
+    /// Checks that every name can be sent and every writer can be reached.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let names = self.instance_map.keys().chain(&self.stream_writers.events).map(|name| ("instance", name.as_str()));
+        let others = [("server_name", self.server_name.as_str()), ("secret", self.secret.as_str())];
+        for (what, name) in names.chain(others) {
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic()) {
+                return Err(ConfigError::BadName(what, name.to_owned()));
+            }
+        }
+        if self.stream_writers.events.is_empty() {
+            return Err(ConfigError::NoWriter("events"));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = self.stream_writers.events.iter().find(|name| !seen.insert(*name)) {
+            return Err(ConfigError::TwiceAWriter("events", twice.clone()));
+        }
+        match self.listeners().into_iter().find(|name| !self.instance_map.contains_key(name)) {
+            Some(unreachable) => Err(ConfigError::NoAddress(unreachable)),
+            None => Ok(()),
+        }
+    }
+
+    /// The instances that others connect to: the master, and whoever writes a stream.
+    pub fn listeners(&self) -> BTreeSet<InstanceName> {
+        let writers = &self.stream_writers;
+        writers.events.iter().cloned().chain([writers.typing.clone(), MASTER.into()]).collect()
+    }
+
+    /// The instance that writes the events of `room_id`: the room's SHA-256 as a little-endian number, modulo the
+    /// number of writers, as Synapse has it.
+    pub fn events_writer_of(&self, room_id: &str) -> &InstanceName {
+        let writers = &self.stream_writers.events;
+        let digest = Sha256::digest(room_id.as_bytes());
+        let index = digest.iter().rev().fold(0, |rest, byte| (rest * 256 + usize::from(*byte)) % writers.len());
+        &writers[index]
+    }
+
+    /// Where each listening instance serves the line protocol.
+    pub fn replication_addresses(&self) -> BTreeMap<InstanceName, Address> {
+        self.addresses(|endpoint| endpoint.replication_port)
+    }
+
+    /// Where each listening instance serves HTTP.
+    pub fn http_addresses(&self) -> BTreeMap<InstanceName, Address> {
+        self.addresses(|endpoint| endpoint.http_port)
+    }
+
+    fn addresses(&self, port: impl Fn(&Endpoint) -> u16) -> BTreeMap<InstanceName, Address> {
+        let address = |endpoint: &Endpoint| Address::new(Arc::clone(&endpoint.host), port(endpoint));
+        let listeners = self.listeners();
+        let listening = self.instance_map.iter().filter(|(name, _)| listeners.contains(*name));
+        listening.map(|(name, endpoint)| (name.clone(), address(endpoint))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(events: &[&str]) -> Config {
+        let endpoint = |host: &str| Endpoint { host: host.into(), replication_port: 9092, http_port: 9093 };
+        Config {
+            server_name: "squall.test".into(),
+            secret: "secret".into(),
+            instance_map: ["master", "writer1"].map(|name| (name.into(), endpoint(name))).into(),
+            stream_writers: StreamWriters {
+                events: events.iter().map(|name| InstanceName::from(*name)).collect(),
+                typing: "master".into(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_writer_without_an_address_is_refused() {
+        assert_eq!(config(&["writer1"]).validate(), Ok(()));
+        assert_eq!(config(&["writer1", "writer2"]).validate(), Err(ConfigError::NoAddress("writer2".into())));
+        assert_eq!(config(&[]).validate(), Err(ConfigError::NoWriter("events")));
+        let twice = config(&["writer1", "writer1"]);
+        assert_eq!(twice.validate(), Err(ConfigError::TwiceAWriter("events", "writer1".into())));
+    }
+
+    #[test]
+    fn a_name_that_would_break_a_line_is_refused() {
+        let mut bad = config(&["writer1"]);
+        bad.server_name = "two words".into();
+        assert_eq!(bad.validate(), Err(ConfigError::BadName("server_name", "two words".into())));
+    }
+
+    #[test]
+    fn a_room_falls_to_a_writer_by_its_hash_as_a_little_endian_number() {
+        // int.from_bytes(sha256(b"!room:0"), "little") % 3 and so on, computed with Python.
+        let three = config(&["a", "b", "c"]);
+        let writers: Vec<_> = (0..6).map(|room| three.events_writer_of(&format!("!room:{room}")).as_str()).collect();
+        assert_eq!(writers, ["b", "a", "a", "b", "c", "c"]);
+    }
+}

@@ -1,0 +1,187 @@
+//! A running process. Master, writer and worker are the same program with different configuration.
+
+pub mod config;
+pub mod events_writer;
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub use config::{Config, ConfigError};
+pub use events_writer::{EventsWriter, PersistError, Write};
+
+use crate::env::Env;
+use crate::protocol::{InstanceName, MASTER};
+use crate::replication::{CommandHandler, Consumers};
+use crate::store::{Database, DatabaseError, IdGenerator, LoadError, Options};
+use crate::streams::events::EventsStream;
+use crate::streams::typing::{TypingHandler, TypingStream};
+use crate::streams::{self, Stream};
+use crate::transport::{http, tcp};
+
+/// How long a stopping instance waits for its writes to end and its connections to be told goodbye.
+pub const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// Why an instance did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The database refused.
+    #[error("cannot begin a session in the database: {0}")]
+    Database(#[from] DatabaseError),
+    /// The positions in the database cannot be used.
+    #[error("cannot load the positions of a stream: {0}")]
+    Load(#[from] LoadError),
+    /// A port cannot be opened.
+    #[error("cannot listen on port {port}: {error}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+/// One running instance.
+pub struct Instance {
+    name: InstanceName,
+    config: Rc<Config>,
+    env: Env,
+    handler: Rc<CommandHandler>,
+    events: Rc<EventsWriter>,
+    typing: Rc<TypingHandler>,
+}
+
+impl Instance {
+    /// Starts the instance called `name`. Must be called on the instance's own `LocalSet`; everything it spawns runs
+    /// there. `consumers` are told of everything from the beginning.
+    pub async fn start(
+        name: InstanceName,
+        config: Rc<Config>,
+        env: Env,
+        database: Database,
+        consumers: Consumers,
+    ) -> Result<Rc<Instance>, StartError> {
+        config.validate()?;
+        let database = database.begin_session(&name).await?;
+        let ids = IdGenerator::load(
+            database.clone(),
+            Options {
+                stream: streams::events::NAME.into(),
+                instance: name.clone(),
+                writers: config.stream_writers.events.clone(),
+                sequence: "events_stream_seq",
+                tables: &[("events", "stream_ordering"), ("current_state_delta_stream", "stream_id")],
+            },
+        )
+        .await?;
+        let events = EventsWriter::new(name.clone(), Rc::clone(&ids), database.clone(), env.clone());
+        env.tasks.spawn("keep_position", Rc::clone(&events).keep_position());
+
+        let typing = Rc::new(TypingHandler::default());
+        let streams: Vec<Rc<dyn Stream>> = vec![
+            Rc::new(EventsStream::new(config.stream_writers.events.clone(), Rc::clone(&ids), database)),
+            Rc::new(typing_stream(&name, &config, &env, &typing)),
+        ];
+        let handler =
+            CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
+        let poked = Rc::downgrade(&handler);
+        let poke = move || drop(poked.upgrade().map(|handler| handler.poke()));
+        ids.on_change(Box::new(poke.clone()));
+        typing.on_change(Box::new(move |_, _| poke()));
+
+        let instance = Rc::new(Instance { name, config, env, handler, events, typing });
+        instance.listen().await?;
+        instance.connect();
+        Ok(instance)
+    }
+
+    /// Opens this instance's ports, if others are to connect to it.
+    async fn listen(&self) -> Result<(), StartError> {
+        if !self.config.listeners().contains(&self.name) {
+            return Ok(());
+        }
+        let endpoint = &self.config.instance_map[&self.name];
+        let open = async |port| {
+            self.env.network.listen(port).await.map_err(|error| StartError::Listen { port, error })
+        };
+        let replication = open(endpoint.replication_port).await?;
+        let requests = open(endpoint.http_port).await?;
+        let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
+        self.env.tasks.spawn("accept_connections", tcp::accept_connections(replication, handler, env));
+        let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
+        let (name, secret) = (self.name.clone(), self.config.secret.clone());
+        self.env.tasks.spawn("serve_requests", http::serve_requests(requests, name, secret, handler, env));
+        Ok(())
+    }
+
+    /// Connects to the master and to every other instance that writes a stream.
+    fn connect(&self) {
+        for (target, address) in self.config.replication_addresses() {
+            if target != self.name {
+                let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
+                self.env.tasks.spawn("stay_connected", tcp::stay_connected(target, address, handler, env));
+            }
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &InstanceName {
+        &self.name
+    }
+
+    /// Whether it is the master.
+    pub fn is_master(&self) -> bool {
+        self.name.as_str() == MASTER
+    }
+
+    /// Persists events, for rooms that fall to this instance.
+    pub fn events(&self) -> &Rc<EventsWriter> {
+        &self.events
+    }
+
+    /// Who is typing.
+    pub fn typing(&self) -> &Rc<TypingHandler> {
+        &self.typing
+    }
+
+    /// The commands of its connections.
+    pub fn handler(&self) -> &Rc<CommandHandler> {
+        &self.handler
+    }
+
+    /// What the instance was given by its surroundings.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Ends what is under way, sends what is waiting to be sent and closes all connections, within [`STOP_GRACE`].
+    /// Afterwards the process may end.
+    pub async fn stop(&self) {
+        self.env.tasks.stop();
+        let goodbye = async {
+            self.events.idle().await;
+            for link in self.handler.links() {
+                link.close();
+            }
+            while !self.handler.links().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Whoever does not take our goodbye in time finds the connection closed.
+        let _ = tokio::time::timeout(STOP_GRACE, goodbye).await;
+    }
+}
+
+fn typing_stream(name: &InstanceName, config: &Config, env: &Env, handler: &Rc<TypingHandler>) -> TypingStream {
+    let writer = config.stream_writers.typing.clone();
+    if *name == writer {
+        return TypingStream::on_writer(writer, Rc::clone(handler));
+    }
+    let client = http::HttpClient::new(env.clone(), config.http_addresses(), config.secret.clone());
+    TypingStream::on_follower(writer, Rc::clone(handler), Rc::new(client))
+}

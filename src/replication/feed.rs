@@ -1,0 +1,215 @@
+//! The rows of one writer of one stream, as they come in.
+//!
+//! Everything that concerns one (stream, writer) is handled here in the order in which it came, by one task, so that a
+//! catch-up is over before the rows behind it are looked at (Synapse #7226). Everything else has a feed of its own, so
+//! that one writer's trouble holds up nobody.
+//!
+//! `RDATA` does not say what came before it. So rows count only once the writer's `POSITION` came on the same
+//! connection: until then something may be missing before them (Synapse #7427; keyed by stream alone, it still loses
+//! messages when there are several writers).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use super::{Backoff, Consumers, Link};
+use crate::env::Env;
+use crate::env::observer::Trouble;
+use crate::protocol::{InstanceName, Token};
+use crate::streams::{Promise, Row, Stream, UpdateError, Updates};
+
+/// With more than this waiting, what waits is given up for one catch-up from the source.
+pub const ITEMS_QUEUED_MAX: usize = 10_000;
+
+/// The rows of one writer of one stream.
+pub struct Feed {
+    stream: Rc<dyn Stream>,
+    writer: InstanceName,
+    consumers: Consumers,
+    env: Env,
+    queue: RefCell<VecDeque<Item>>,
+    arrived: Notify,
+    /// The connection on which the writer's position came and was caught up with.
+    connected_on: Cell<Option<u64>>,
+}
+
+/// What comes in, each on its connection.
+enum Item {
+    Position { link: Rc<Link>, prev: Token, new: Token },
+    Rows { link: Rc<Link>, token: Token, rows: Vec<Row> },
+}
+
+/// The connection on which a position came is closed: the next one brings another.
+struct Abandoned;
+
+/// The writer has less than it announced: it was restarted in between.
+#[derive(Debug, Error)]
+#[error("the writer is at {upto}, behind {announced} that it announced: it must have been restarted")]
+struct WriterIsBehind {
+    upto: Token,
+    announced: Token,
+}
+
+impl Feed {
+    /// A feed into `stream`. Its [`run`](Self::run) has to be spawned.
+    pub fn new(stream: Rc<dyn Stream>, writer: InstanceName, consumers: Consumers, env: Env) -> Self {
+        let position = stream.position(&writer);
+        consumers.tell(|consumer| consumer.following(stream.name(), &writer, position));
+        Feed {
+            stream,
+            writer,
+            consumers,
+            env,
+            queue: RefCell::default(),
+            arrived: Notify::new(),
+            connected_on: Cell::new(None),
+        }
+    }
+
+    /// The writer says that it has no rows in `(prev, new]`, and is at `new`.
+    pub fn position(&self, link: &Rc<Link>, prev: Token, new: Token) {
+        self.push(Item::Position { link: Rc::clone(link), prev, new }, new);
+    }
+
+    /// All rows of one token.
+    pub fn rows(&self, link: &Rc<Link>, token: Token, rows: Vec<Row>) {
+        self.push(Item::Rows { link: Rc::clone(link), token, rows }, token);
+    }
+
+    fn push(&self, item: Item, upto: Token) {
+        let mut queue = self.queue.borrow_mut();
+        if queue.len() >= ITEMS_QUEUED_MAX {
+            // All of it can be had from the source, where it takes no memory while it waits.
+            let (Item::Position { link, .. } | Item::Rows { link, .. }) = item;
+            queue.clear();
+            queue.push_back(Item::Position { link, prev: upto, new: upto });
+        } else {
+            queue.push_back(item);
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Handles what comes in, for ever.
+    pub async fn run(self: Rc<Self>) {
+        loop {
+            let item = self.queue.borrow_mut().pop_front();
+            match item {
+                Some(Item::Position { link, prev, new }) => {
+                    let handled = self.on_position(&link, prev, new);
+                    // An abandoned position needs nothing done: rows of a closed connection no longer count.
+                    let _ = self.env.tasks.timed("on_position", handled).await;
+                }
+                Some(Item::Rows { link, token, rows }) => {
+                    self.env.tasks.timed("on_rdata", async { self.on_rows(&link, token, &rows) }).await;
+                }
+                None => self.arrived.notified().await,
+            }
+        }
+    }
+
+    fn on_rows(&self, link: &Link, token: Token, rows: &[Row]) {
+        // What a dead process held in memory no longer counts; what it committed to the database does.
+        let is_void = self.stream.promise() == Promise::Memory && !link.is_open();
+        if self.connected_on.get() == Some(link.id()) && !is_void {
+            self.apply(token, rows);
+        }
+    }
+
+    async fn on_position(&self, link: &Link, prev: Token, new: Token) -> Result<(), Abandoned> {
+        let is_first = self.connected_on.get() != Some(link.id());
+        self.connected_on.set(None);
+        let current = self.stream.position(&self.writer);
+        if self.stream.promise() == Promise::Memory && (is_first || new < current) {
+            self.start_over(link, new).await?;
+        } else if !(prev <= current && current <= new) {
+            self.catch_up(link, current, new).await?;
+        }
+        if new >= self.stream.position(&self.writer) {
+            self.stream.advance(&self.writer, new);
+            self.consumers.tell(|consumer| consumer.positioned(self.stream.name(), &self.writer, new));
+        }
+        self.connected_on.set(Some(link.id()));
+        link.caught_up(self.stream.name());
+        Ok(())
+    }
+
+    /// Fetches and applies everything in `(from, upto]`.
+    async fn catch_up(&self, link: &Link, mut from: Token, upto: Token) -> Result<(), Abandoned> {
+        while from < upto {
+            let updates = self.fetch(link, from, upto).await?;
+            from = updates.upto;
+            self.apply_all(updates.rows);
+        }
+        Ok(())
+    }
+
+    /// Replaces everything by what the writer has now: another process may be at the other end, whose tokens mean
+    /// other rows. Nobody sees the state in between.
+    async fn start_over(&self, link: &Link, upto: Token) -> Result<(), Abandoned> {
+        let mut rows = Vec::new();
+        let mut from = Token(0);
+        while from < upto {
+            let updates = self.fetch(link, from, upto).await?;
+            from = updates.upto;
+            rows.extend(updates.rows);
+        }
+        self.stream.reset(&self.writer);
+        self.consumers.tell(|consumer| consumer.reset(self.stream.name(), &self.writer));
+        self.apply_all(rows);
+        Ok(())
+    }
+
+    /// Asks the source until it answers: a stream whose catch-up failed once must not stay behind for ever.
+    async fn fetch(&self, link: &Link, from: Token, upto: Token) -> Result<Updates, Abandoned> {
+        let purpose = format!("catch_up/{}/{}/{}", self.stream.name(), self.writer, link.id());
+        let mut backoff = Backoff::new(&self.env.chance.of(purpose));
+        loop {
+            if !link.is_open() {
+                return Err(Abandoned);
+            }
+            match self.stream.updates(&self.writer, from, upto).await.and_then(|updates| complete(updates, upto)) {
+                Ok(updates) => return Ok(updates),
+                Err(error) => {
+                    let (stream, writer) = (self.stream.name(), &self.writer);
+                    self.env.observer.trouble(Trouble::CatchUp { stream, writer, error: &*error });
+                }
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// Applies rows that ascend by token, each with its own (Synapse #7286).
+    fn apply_all(&self, rows: Vec<(Token, Row)>) {
+        let mut rows = rows.into_iter().peekable();
+        while let Some((token, first)) = rows.next() {
+            let mut of_token = vec![first];
+            while let Some((_, row)) = rows.next_if(|(next, _)| *next == token) {
+                of_token.push(row);
+            }
+            self.apply(token, &of_token);
+        }
+    }
+
+    /// Takes rows in, then moves the position, then tells whoever waits. Rows at or below the position are old news
+    /// (Synapse #7648).
+    fn apply(&self, token: Token, rows: &[Row]) {
+        if token <= self.stream.position(&self.writer) {
+            return;
+        }
+        self.stream.take(&self.writer, token, rows);
+        self.stream.advance(&self.writer, token);
+        self.consumers.tell(|consumer| consumer.applied(self.stream.name(), &self.writer, token, rows));
+    }
+}
+
+/// An answer that is not limited must reach as far as was asked.
+fn complete(updates: Updates, upto: Token) -> Result<Updates, UpdateError> {
+    if updates.limited || updates.upto >= upto {
+        Ok(updates)
+    } else {
+        Err(Box::new(WriterIsBehind { upto: updates.upto, announced: upto }))
+    }
+}

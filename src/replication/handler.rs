@@ -1,0 +1,216 @@
+//! What a command means, whatever connection it came on.
+//!
+//! Rows and positions go to the [`Feed`] of their (stream, writer), `REPLICATE` to the streamers, and what concerns
+//! everybody is passed on by the master. The handler never waits: a connection's commands are taken as fast as they
+//! come, and whatever takes time happens in the feeds and streamers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::{Consumers, Feed, Link, Side, Streamer};
+use crate::env::Env;
+use crate::env::observer::Trouble;
+use crate::protocol::{Command, InstanceName, MASTER, Position, Rdata, StreamName, Token};
+use crate::streams::{Row, Stream};
+
+/// Handles the commands of all connections of one instance.
+pub struct CommandHandler {
+    instance: InstanceName,
+    server_name: String,
+    env: Env,
+    consumers: Consumers,
+    streams: Vec<Rc<dyn Stream>>,
+    feeds: BTreeMap<FeedKey, Rc<Feed>>,
+    streamers: Vec<Rc<Streamer>>,
+    /// Rows that share a token with one still to come. Keyed by connection and writer too: two writers' batches
+    /// arrive interleaved.
+    batches: RefCell<BTreeMap<BatchKey, Batch>>,
+    links: RefCell<BTreeMap<u64, Rc<Link>>>,
+    links_made: Cell<u64>,
+}
+
+type FeedKey = (StreamName, InstanceName);
+type BatchKey = (u64, StreamName, InstanceName);
+
+/// Rows that wait for their token.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    /// Whether a row of it could not be understood. Then all of it is fetched from the source.
+    is_damaged: bool,
+}
+
+impl CommandHandler {
+    /// A handler for `instance` with these streams. Spawns a streamer for each stream it writes and a feed for each
+    /// other writer.
+    pub fn new(
+        instance: InstanceName,
+        server_name: String,
+        streams: Vec<Rc<dyn Stream>>,
+        consumers: Consumers,
+        env: Env,
+    ) -> Rc<Self> {
+        let mut feeds = BTreeMap::new();
+        let mut streamers = Vec::new();
+        for stream in &streams {
+            for writer in stream.writers() {
+                if *writer == instance {
+                    let streamer = Rc::new(Streamer::new(Rc::clone(stream), writer.clone(), env.clone()));
+                    env.tasks.spawn("streamer", Rc::clone(&streamer).run());
+                    streamers.push(streamer);
+                } else {
+                    let feed = Rc::new(Feed::new(Rc::clone(stream), writer.clone(), consumers.clone(), env.clone()));
+                    env.tasks.spawn("feed", Rc::clone(&feed).run());
+                    feeds.insert((stream.name().clone(), writer.clone()), feed);
+                }
+            }
+        }
+        Rc::new(CommandHandler {
+            instance,
+            server_name,
+            env,
+            consumers,
+            streams,
+            feeds,
+            streamers,
+            batches: RefCell::default(),
+            links: RefCell::default(),
+            links_made: Cell::new(0),
+        })
+    }
+
+    /// The streams of this instance may have moved: sends what is new.
+    pub fn poke(&self) {
+        for streamer in &self.streamers {
+            streamer.poke();
+        }
+    }
+
+    /// A connection was made to `target`, or accepted (`None`). Greets the other end.
+    pub fn opened(&self, target: Option<&InstanceName>) -> Rc<Link> {
+        let id = self.links_made.get();
+        self.links_made.set(id + 1);
+        let link = match target {
+            Some(target) => Link::new(id, Side::Client, target.as_str(), self.streams_written_by(target)),
+            None => Link::new(id, Side::Server, "a client that has not told its name", BTreeSet::new()),
+        };
+        let link = Rc::new(link);
+        self.links.borrow_mut().insert(id, Rc::clone(&link));
+        let ping = Command::Ping(self.env.clock.now_ms().to_string());
+        let greetings = match link.side() {
+            Side::Client => vec![Command::Name(self.instance.to_string()), ping, Command::Replicate],
+            Side::Server => vec![Command::Server(self.server_name.clone()), ping],
+        };
+        for greeting in greetings {
+            link.send(&greeting).expect("configured names are short and have no line breaks");
+        }
+        link
+    }
+
+    fn streams_written_by(&self, writer: &InstanceName) -> BTreeSet<StreamName> {
+        self.streams.iter().filter(|stream| stream.writers().contains(writer)).map(|s| s.name().clone()).collect()
+    }
+
+    /// A connection ended. Half a batch that came on it will not be completed.
+    pub fn lost(&self, link: &Link) {
+        self.links.borrow_mut().remove(&link.id());
+        self.batches.borrow_mut().retain(|(id, ..), _| *id != link.id());
+    }
+
+    /// All open connections.
+    pub fn links(&self) -> Vec<Rc<Link>> {
+        self.links.borrow().values().cloned().collect()
+    }
+
+    /// A command came in whose direction is right for its connection.
+    pub fn received(&self, link: &Rc<Link>, command: Command) {
+        match command {
+            Command::Rdata(rdata) => self.on_rdata(link, rdata),
+            Command::Position(position) => self.on_position(link, position),
+            Command::Replicate => self.streamers.iter().for_each(|streamer| streamer.announce_to(link)),
+            Command::Name(name) => link.rename(&name),
+            Command::Server(name) if name != self.server_name => link.close_with_error("Wrong remote"),
+            Command::RemoteServerUp(_) | Command::LockReleased(_) => self.on_broadcast(link, &command),
+            Command::Error(text) => {
+                self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &PeerComplains(text) });
+            }
+            // Pings matter to the transport alone. Who is syncing, acknowledgements of federation rows and addresses of
+            // users concern streams and tables that this instance does not have.
+            Command::Ping(_)
+            | Command::Server(_)
+            | Command::UserSync(_)
+            | Command::ClearUserSync(_)
+            | Command::FederationAck(_)
+            | Command::UserIp(_)
+            | Command::NewActiveTask(_)
+            | Command::CancelTask(_) => {}
+        }
+    }
+
+    fn on_rdata(&self, link: &Rc<Link>, rdata: Rdata) {
+        let Rdata { stream, writer, token, row } = rdata;
+        let Some(feed) = self.feed(&stream, &writer) else { return };
+        let row = Row::parse(&stream, row);
+        let key = (link.id(), stream, writer);
+        let mut batches = self.batches.borrow_mut();
+        let mut batch = batches.remove(&key).unwrap_or_default();
+        match row {
+            Ok(row) => batch.rows.push(row),
+            Err(error) => {
+                batch.is_damaged = true;
+                self.env.observer.trouble(Trouble::Row { stream: &key.1, error: &error });
+            }
+        }
+        match token {
+            None => {
+                batches.insert(key, batch);
+            }
+            // The position must not move over a row that was not understood.
+            Some(token) if batch.is_damaged => feed.position(link, token, token),
+            Some(token) => feed.rows(link, token, batch.rows),
+        }
+    }
+
+    fn on_position(&self, link: &Rc<Link>, position: Position) {
+        let Position { stream, writer, prev, new } = position;
+        let Some(feed) = self.feed(&stream, &writer) else { return };
+        feed.position(link, prev, new);
+        self.batches.borrow_mut().remove(&(link.id(), stream, writer));
+    }
+
+    /// The feed of `writer`'s rows. None for streams of a newer version and for writers that are not configured, which
+    /// must harm nothing else (a `POSITION` of an unknown stream made all of Synapse reconnect), and for our own.
+    fn feed(&self, stream: &StreamName, writer: &InstanceName) -> Option<&Rc<Feed>> {
+        self.feeds.get(&(stream.clone(), writer.clone()))
+    }
+
+    /// Over TCP the master passes on what concerns everybody, to all but who said it (Synapse #7352).
+    fn on_broadcast(&self, from: &Link, command: &Command) {
+        self.consumers.tell(|consumer| consumer.heard(command));
+        if self.instance.as_str() != MASTER {
+            return;
+        }
+        let links = self.links.borrow();
+        for link in links.values().filter(|link| link.side() == Side::Server && link.id() != from.id()) {
+            if let Err(error) = link.send(command) {
+                self.env.observer.trouble(Trouble::Connection { peer: &from.peer(), error: &error });
+            }
+        }
+    }
+
+    /// The answer to a request for rows that only this instance has.
+    pub fn stream(&self, name: &str) -> Option<&Rc<dyn Stream>> {
+        self.streams.iter().find(|stream| stream.name().as_str() == name)
+    }
+
+    /// How far this instance knows `writer`'s rows of `stream`.
+    pub fn position(&self, stream: &str, writer: &InstanceName) -> Option<Token> {
+        Some(self.stream(stream)?.position(writer))
+    }
+}
+
+/// The other end sent `ERROR`; it is only reported (Synapse does not close either).
+#[derive(Debug, thiserror::Error)]
+#[error("the other end says: {0}")]
+struct PeerComplains(String);

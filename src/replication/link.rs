@@ -1,0 +1,166 @@
+//! One connection as the command handler sees it: who is at the other end, what is to be sent to them, and how far
+//! setting it up has come. How bytes get in and out is the transport's business.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::protocol::{self, Command, StreamName};
+
+/// A peer with more commands than this waiting for it is dropped: it comes back and catches up from the source.
+pub const COMMANDS_QUEUED_MAX: usize = 10_000;
+
+/// Which end of a connection this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// We connected: rows come in.
+    Client,
+    /// We accepted: rows go out.
+    Server,
+}
+
+/// One connection.
+pub struct Link {
+    id: u64,
+    side: Side,
+    peer: RefCell<String>,
+    outbox: RefCell<VecDeque<Bytes>>,
+    state: Cell<State>,
+    changed: Notify,
+    last_sent: Cell<Instant>,
+    /// The streams whose position has yet to be announced and caught up. Only for [`Side::Client`].
+    awaited: RefCell<BTreeSet<StreamName>>,
+    was_set_up: Cell<bool>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// No more commands are taken; those in the outbox are still to be sent.
+    Closing,
+    Closed,
+}
+
+impl Link {
+    /// A new connection to `peer`, which counts as set up once all of `awaited` are caught up.
+    pub fn new(id: u64, side: Side, peer: impl Into<String>, awaited: BTreeSet<StreamName>) -> Self {
+        Link {
+            id,
+            side,
+            peer: RefCell::new(peer.into()),
+            outbox: RefCell::default(),
+            state: Cell::new(State::Open),
+            changed: Notify::new(),
+            last_sent: Cell::new(Instant::now()),
+            awaited: RefCell::new(awaited),
+            was_set_up: Cell::new(false),
+        }
+    }
+
+    /// Distinguishes this connection from all others of its instance.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// What is known of the other end's name, for messages.
+    pub fn peer(&self) -> String {
+        self.peer.borrow().clone()
+    }
+
+    /// The other end has told its name.
+    pub fn rename(&self, peer: &str) {
+        *self.peer.borrow_mut() = peer.to_owned();
+    }
+
+    /// Puts a command into the outbox. Commands no line can carry are refused; on a connection that is closing, every
+    /// command is dropped.
+    pub fn send(&self, command: &Command) -> Result<(), protocol::LineError> {
+        self.send_line(protocol::encode_line(command)?);
+        Ok(())
+    }
+
+    /// Puts an encoded line into the outbox.
+    pub fn send_line(&self, line: Bytes) {
+        if self.state.get() != State::Open {
+            return;
+        }
+        self.last_sent.set(Instant::now());
+        self.outbox.borrow_mut().push_back(line);
+        if self.outbox.borrow().len() > COMMANDS_QUEUED_MAX {
+            self.outbox.borrow_mut().clear();
+            self.close_with_error("Failed to keep up");
+        }
+        self.changed.notify_one();
+    }
+
+    /// Says why, and closes once everything in the outbox has been sent.
+    pub fn close_with_error(&self, why: &str) {
+        // What a peer sent may be part of the reason: it must not be able to break the line or make it too long.
+        let text: String = why.chars().filter(|c| !c.is_control()).take(500).collect();
+        if self.send(&Command::Error(text)).is_err() {
+            debug_assert!(false, "a short text without line breaks fits a line");
+        }
+        self.close();
+    }
+
+    /// Closes once everything in the outbox has been sent.
+    pub fn close(&self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Closing);
+        }
+        self.changed.notify_one();
+    }
+
+    /// The transport is done with this connection.
+    pub fn closed(&self) {
+        self.state.set(State::Closed);
+        self.outbox.borrow_mut().clear();
+        self.changed.notify_one();
+    }
+
+    /// Whether the connection still takes commands.
+    pub fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+
+    /// When a command was last put into the outbox.
+    pub fn last_sent(&self) -> Instant {
+        self.last_sent.get()
+    }
+
+    /// Waits for lines to send. `None` once the connection is to be closed and nothing is left. Cancel-safe.
+    pub async fn outgoing(&self) -> Option<VecDeque<Bytes>> {
+        loop {
+            let lines = std::mem::take(&mut *self.outbox.borrow_mut());
+            if !lines.is_empty() {
+                return Some(lines);
+            }
+            if self.state.get() != State::Open {
+                return None;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// The position of `stream` has been announced on this connection, and this instance has caught up with it.
+    pub fn caught_up(&self, stream: &StreamName) {
+        let mut awaited = self.awaited.borrow_mut();
+        awaited.remove(stream);
+        if awaited.is_empty() {
+            self.was_set_up.set(true);
+        }
+    }
+
+    /// Whether every stream that was to be announced on this connection has been, and was caught up with.
+    pub fn was_set_up(&self) -> bool {
+        self.was_set_up.get()
+    }
+}

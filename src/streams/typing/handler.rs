@@ -1,0 +1,232 @@
+//! Who is typing: the state that the typing stream replicates.
+//!
+//! On the writer it changes by what clients say and by time-outs, on a follower by rows. It knows nothing of
+//! replication; whoever needs its changes registers for them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use tokio::time::Instant;
+
+use super::TypingRow;
+use crate::env::Scope;
+use crate::protocol::Token;
+use crate::streams::{Row, Updates};
+
+/// How long a room where nobody types any more is remembered, so that followers learn of it (Synapse #15332).
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// Called with each change the writer makes.
+pub type OnChange = Box<dyn Fn(Token, &TypingRow)>;
+
+/// Who is typing in which room, with the number of each room's last change.
+#[derive(Default)]
+pub struct TypingHandler {
+    state: RefCell<State>,
+    on_change: RefCell<Vec<OnChange>>,
+}
+
+#[derive(Default)]
+struct State {
+    serial: Token,
+    rooms: BTreeMap<String, Room>,
+}
+
+struct Room {
+    serial: Token,
+    changed: Instant,
+    /// Until when each user counts as typing. On a follower, the writer watches the time.
+    users: IndexMap<String, Option<Instant>>,
+}
+
+impl TypingHandler {
+    /// Calls `listener` after each change that is made here (not for rows taken in).
+    pub fn on_change(&self, listener: OnChange) {
+        self.on_change.borrow_mut().push(listener);
+    }
+
+    /// The number of the last change.
+    pub fn serial(&self) -> Token {
+        self.state.borrow().serial
+    }
+
+    /// Who is typing in `room_id`, in the order they began.
+    pub fn typing_in(&self, room_id: &str) -> Vec<String> {
+        self.state.borrow().rooms.get(room_id).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// A user begins to type, for `timeout` at most unless they say so again. Only on the writer.
+    pub fn started(self: &Rc<Self>, tasks: &Scope, room_id: &str, user_id: &str, timeout: Duration) -> Token {
+        let until = Instant::now() + timeout;
+        let is_new = {
+            let mut state = self.state.borrow_mut();
+            let room = state.room(room_id);
+            room.users.insert(user_id.to_owned(), Some(until)).is_none()
+        };
+        let (handler, room_id, user_id) = (Rc::clone(self), room_id.to_owned(), user_id.to_owned());
+        let token = if is_new { handler.changed(&room_id) } else { handler.serial() };
+        tasks.spawn("typing_timeout", async move {
+            tokio::time::sleep_until(until).await;
+            handler.timed_out(&room_id, &user_id);
+        });
+        token
+    }
+
+    /// A user stops typing. Only on the writer.
+    pub fn stopped(&self, room_id: &str, user_id: &str) -> Token {
+        let was_typing = self.state.borrow_mut().room(room_id).users.shift_remove(user_id).is_some();
+        if was_typing { self.changed(room_id) } else { self.serial() }
+    }
+
+    fn timed_out(&self, room_id: &str, user_id: &str) {
+        let is_over = |room: &Room| {
+            room.users.get(user_id).is_some_and(|until| until.is_some_and(|until| until <= Instant::now()))
+        };
+        // Whoever said so again in the meantime has a later time-out of their own.
+        if self.state.borrow().rooms.get(room_id).is_some_and(is_over) {
+            self.stopped(room_id, user_id);
+        }
+    }
+
+    fn changed(&self, room_id: &str) -> Token {
+        let (token, row) = {
+            let mut state = self.state.borrow_mut();
+            state.serial = state.serial.next();
+            let token = state.serial;
+            let room = state.room(room_id);
+            (room.serial, room.changed) = (token, Instant::now());
+            let row = TypingRow { room_id: room_id.to_owned(), user_ids: room.users.keys().cloned().collect() };
+            state.forget_idle_rooms();
+            (token, row)
+        };
+        for listener in self.on_change.borrow().iter() {
+            listener(token, &row);
+        }
+        token
+    }
+
+    /// The newest row of each room that changed in `(from, upto]`, at most `rows_max` of them.
+    ///
+    /// The answer never reaches beyond the last change there was: whoever asks for more knows another run of this
+    /// writer, which is gone.
+    pub fn updates(&self, from: Token, upto: Token, rows_max: usize) -> Updates {
+        let state = self.state.borrow();
+        let upto = upto.min(state.serial);
+        let mut rows: Vec<(Token, Row)> = state
+            .rooms
+            .iter()
+            .filter(|(_, room)| from < room.serial && room.serial <= upto)
+            .map(|(room_id, room)| {
+                let user_ids = room.users.keys().cloned().collect();
+                (room.serial, Row::Typing(TypingRow { room_id: room_id.clone(), user_ids }))
+            })
+            .collect();
+        rows.sort();
+        let limited = rows.len() > rows_max;
+        rows.truncate(rows_max);
+        let upto = match rows.last() {
+            Some((last, _)) if limited => *last,
+            _ => upto,
+        };
+        Updates { rows, upto, limited }
+    }
+
+    /// Takes over a row from the writer. Only on a follower.
+    pub fn take(&self, token: Token, row: &TypingRow) {
+        let mut state = self.state.borrow_mut();
+        let room = state.room(&row.room_id);
+        (room.serial, room.changed) = (token, Instant::now());
+        room.users = row.user_ids.iter().map(|user_id| (user_id.clone(), None)).collect();
+        state.forget_idle_rooms();
+    }
+
+    /// Moves on to the writer's change number `token`. Only on a follower.
+    pub fn advance(&self, token: Token) {
+        let mut state = self.state.borrow_mut();
+        state.serial = state.serial.max(token);
+    }
+
+    /// Forgets everything, because the writer has. Only on a follower.
+    pub fn reset(&self) {
+        *self.state.borrow_mut() = State::default();
+    }
+}
+
+impl State {
+    fn room(&mut self, room_id: &str) -> &mut Room {
+        let new = || Room { serial: Token(0), changed: Instant::now(), users: IndexMap::new() };
+        self.rooms.entry(room_id.to_owned()).or_insert_with(new)
+    }
+
+    fn forget_idle_rooms(&mut self) {
+        let now = Instant::now();
+        self.rooms.retain(|_, room| !room.users.is_empty() || now.duration_since(room.changed) < FORGET_AFTER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Silent;
+
+    fn on_paused_clock<F: Future>(test: impl FnOnce(Rc<TypingHandler>, Scope) -> F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, test(Rc::default(), Scope::new(Rc::new(Silent))))
+    }
+
+    fn row(room_id: &str, user_ids: &[&str]) -> Row {
+        let user_ids = user_ids.iter().map(|user_id| user_id.to_string()).collect();
+        Row::Typing(TypingRow { room_id: room_id.into(), user_ids })
+    }
+
+    #[test]
+    fn only_the_newest_row_of_a_room_is_kept() {
+        on_paused_clock(|typing, tasks| async move {
+            typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            typing.started(&tasks, "!b", "@x", Duration::from_secs(30));
+            typing.started(&tasks, "!a", "@y", Duration::from_secs(30));
+            let updates = typing.updates(Token(0), Token(3), 100);
+            assert_eq!(updates.rows, [(Token(2), row("!b", &["@x"])), (Token(3), row("!a", &["@x", "@y"]))]);
+        });
+    }
+
+    #[test]
+    fn typing_times_out_unless_it_is_said_again() {
+        on_paused_clock(|typing, tasks| async move {
+            typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(typing.typing_in("!a"), ["@x"]);
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert!(typing.typing_in("!a").is_empty());
+            assert_eq!(typing.updates(Token(1), Token(2), 100).rows, [(Token(2), row("!a", &[]))]);
+        });
+    }
+
+    #[test]
+    fn a_limited_answer_ends_at_its_last_row() {
+        on_paused_clock(|typing, tasks| async move {
+            for room in 0..101 {
+                typing.started(&tasks, &format!("!{room:03}"), "@x", Duration::from_secs(30));
+            }
+            let first = typing.updates(Token(0), Token(101), 100);
+            assert_eq!((first.rows.len(), first.upto, first.limited), (100, Token(100), true));
+            let rest = typing.updates(first.upto, Token(101), 100);
+            assert_eq!((rest.rows.len(), rest.upto, rest.limited), (1, Token(101), false));
+        });
+    }
+
+    #[test]
+    fn an_answer_does_not_reach_beyond_the_last_change() {
+        on_paused_clock(|typing, tasks| async move {
+            typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            assert_eq!(typing.updates(Token(0), Token(26), 100).upto, Token(1));
+            assert_eq!(typing.updates(Token(26), Token(0), 100), Updates::none(Token(0)));
+        });
+    }
+}

@@ -1,0 +1,4 @@
+//! Bytes in, commands out, and back.
+
+pub mod http;
+pub mod tcp;

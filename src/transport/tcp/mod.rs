@@ -1,0 +1,12 @@
+//! The line protocol over TCP.
+//!
+//! There is no broker: the master and every instance that writes a stream listen, and every other instance connects
+//! to each of them.
+
+mod client;
+mod connection;
+mod server;
+
+pub use client::stay_connected;
+pub use connection::{CLOSE_GRACE, ConnectionError, PING_INTERVAL, PING_TIMEOUT};
+pub use server::accept_connections;
