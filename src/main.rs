@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line. See [`squall::cli`].
+
+fn main() -> std::process::ExitCode {
+    squall::cli::main()
+}

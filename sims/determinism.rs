@@ -1,0 +1,39 @@
+//! The same seed is the same run, in any process.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+const SEEDS: &str = "0..100";
+
+/// The trace hash of each seed, from a process of its own.
+fn hashes(arguments: &[&str]) -> BTreeMap<u64, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_squall")).args(arguments).output().expect("squall runs");
+    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("one object a line"));
+    let hash = |run: serde_json::Value| {
+        let seed = run["seed"].as_u64().expect("every verdict has its seed");
+        (seed, run["trace_hash"].as_str().expect("every verdict has its hash").to_owned())
+    };
+    lines.map(hash).collect()
+}
+
+/// The seeds whose hashes differ or that are missing from one side.
+fn differing(one: &BTreeMap<u64, String>, other: &BTreeMap<u64, String>) -> Vec<u64> {
+    let seeds: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).copied().collect();
+    seeds.into_iter().filter(|seed| one.get(seed) != other.get(seed)).collect()
+}
+
+#[test]
+fn two_processes_run_the_same_seeds_alike() {
+    // One seed at a time and two at a time: what runs beside a seed must not matter either.
+    let one = hashes(&["soak", "--seeds", SEEDS, "--jobs", "1", "--json"]);
+    let other = hashes(&["soak", "--seeds", SEEDS, "--jobs", "2", "--json"]);
+    assert_eq!(one.len(), 100);
+    assert_eq!(differing(&one, &other), [], "seeds that ran differently");
+}
+
+#[test]
+fn a_draw_from_elsewhere_than_the_seed_is_noticed() {
+    let unseeded = ["run", "--seed", "1", "--json", "--unseeded"];
+    assert_eq!(differing(&hashes(&unseeded), &hashes(&unseeded)), [1]);
+}

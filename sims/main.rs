@@ -1,0 +1,8 @@
+//! The storm's suites: one file for each promise, named after it.
+//!
+//! `SQUALL_SEED=17 cargo test --test sims` runs one seed of each suite, `SQUALL_SEEDS=0..1000` a range.
+
+mod determinism;
+mod no_missed_rows;
+mod no_tight_reconnect;
+mod suite;

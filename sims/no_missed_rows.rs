@@ -1,0 +1,15 @@
+//! Every committed row reaches every follower, whatever happens to the network and the processes.
+
+use squall::sim::plan::Scenario;
+
+use crate::suite;
+
+#[test]
+fn no_row_is_missed_in_a_storm() {
+    suite::judge("no_missed_rows", Scenario::Storm, "0..100");
+}
+
+#[test]
+fn no_row_is_missed_by_a_swarm() {
+    suite::judge("no_missed_rows", Scenario::Swarm, "0..40");
+}

@@ -1,0 +1,37 @@
+//! What every suite does: run many seeds, and say how to repeat one that fails.
+
+use std::num::NonZeroUsize;
+
+use squall::sim::plan::Scenario;
+use squall::sim::soak::{self, SeedRange, Tally};
+
+/// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that `invariant`
+/// had anything to check.
+pub fn judge(invariant: &'static str, scenario: Scenario, seeds: &str) {
+    let seeds = seeds_from_environment().unwrap_or_else(|| range(seeds));
+    let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut tally = Tally::default();
+    soak::run(scenario, seeds, jobs, |verdict| {
+        if let Some(fingerprint) = verdict.fingerprint() {
+            eprintln!("seed {}: {} {fingerprint}\n{}", verdict.seed, verdict.verdict, verdict.reproduction());
+        }
+        tally.add(verdict);
+    });
+    if let Some((fingerprint, (count, first))) = tally.fingerprints.first_key_value() {
+        panic!("{} seeds failed; {fingerprint} in {count} of them. Repeat: {}", tally.failed.len(), first.reproduction);
+    }
+    let checks = tally.exercised.get(invariant).copied().unwrap_or_default();
+    assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+}
+
+fn seeds_from_environment() -> Option<SeedRange> {
+    if let Ok(seed) = std::env::var("SQUALL_SEED") {
+        let seed: u64 = seed.parse().unwrap_or_else(|_| panic!("SQUALL_SEED={seed} is no seed: write a number"));
+        return Some(range(&format!("{seed}..{}", seed.saturating_add(1))));
+    }
+    std::env::var("SQUALL_SEEDS").ok().map(|seeds| range(&seeds))
+}
+
+fn range(text: &str) -> SeedRange {
+    text.parse().unwrap_or_else(|error| panic!("{error}"))
+}

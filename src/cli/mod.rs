@@ -1,0 +1,97 @@
+//! The command line: one file per subcommand, each of which parses, calls the library and prints.
+//!
+//! Exit status: 0 all well, 1 an invariant was violated or something was stuck, 2 the arguments, a file or the set-up
+//! are wrong.
+
+mod plan;
+mod run;
+mod soak;
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
+
+use crate::sim::plan::{Plan, PlanError, Scenario};
+
+/// Synapse's replication layer, and the deterministic storm that judges it.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one plan and judge it.
+    Run(run::RunArguments),
+    /// Run many seeds and count what they find.
+    Soak(soak::SoakArguments),
+    /// Print a plan, to be edited and run by `run --plan`.
+    Plan(plan::PlanArguments),
+}
+
+/// Which engine simulates.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum EngineName {
+    /// Event-driven, on turmoil-net.
+    #[default]
+    TurmoilNet,
+}
+
+/// What a scenario's plans are generated for.
+#[derive(Debug, Args)]
+struct ScenarioArguments {
+    /// What kind of deployment and weather: storm, swarm or quiet.
+    #[arg(long, default_value = "storm")]
+    scenario: Scenario,
+    /// Which engine simulates it.
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineName,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, Error)]
+enum CliError {
+    /// A file that cannot be read.
+    #[error("cannot read {0}: {1}. Name a file that `squall plan` printed")]
+    Read(PathBuf, std::io::Error),
+    /// A file that is no plan.
+    #[error("{0}: {1}")]
+    Plan(PathBuf, PlanError),
+    /// The output cannot be written.
+    #[error("cannot write: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Soak(arguments) => soak::soak(&arguments),
+        Command::Plan(arguments) => plan::print(&arguments),
+    };
+    match result {
+        Ok(status) => status,
+        // Whoever reads our output has had enough of it.
+        Err(CliError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Reads a plan from a file.
+fn load_plan(path: &Path) -> Result<Plan, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|error| CliError::Read(path.to_owned(), error))?;
+    Plan::load(&text).map_err(|error| CliError::Plan(path.to_owned(), error))
+}
+
+/// The exit status that says whether all went well.
+fn status(all_well: bool) -> ExitCode {
+    if all_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}

@@ -1,0 +1,81 @@
+//! `squall run`: run one plan, show how it goes, and end with a verdict.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{CliError, ScenarioArguments, load_plan, status, summary};
+use crate::sim::plan::Plan;
+use crate::sim::runner::{self, Entropy, Progress};
+
+#[derive(Debug, Args)]
+pub(super) struct RunArguments {
+    /// The seed that decides everything.
+    #[arg(long, default_value_t = 0, conflicts_with = "plan")]
+    seed: u64,
+    /// Run the plan in this file instead of generating one.
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    scenario: ScenarioArguments,
+    /// Print the verdict as one JSON object, and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// Draw from the operating system's randomness instead of the seed's. For testing the determinism test.
+    #[arg(long, hide = true)]
+    unseeded: bool,
+}
+
+pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
+    let plan = match &arguments.plan {
+        Some(path) => load_plan(path)?,
+        None => Plan::generate(arguments.scenario.scenario, arguments.seed),
+    };
+    let entropy = if arguments.unseeded { Entropy::System } else { Entropy::Seed };
+    let mut stdout = std::io::stdout();
+    if arguments.json {
+        let verdict = runner::run(&plan, entropy, |_| {});
+        writeln!(stdout, "{}", serde_json::to_string(&verdict).expect("a verdict is plain data"))?;
+        return Ok(status(verdict.passed()));
+    }
+    write!(stdout, "{}", summary::of_plan(&plan))?;
+    let live = LiveView::new(&plan);
+    let bar = live.bar.clone();
+    let verdict = runner::run(&plan, entropy, move |progress| live.show(progress));
+    bar.finish_and_clear();
+    write!(stdout, "{}", summary::of_verdict(&verdict, arguments.plan.as_deref()))?;
+    Ok(status(verdict.passed()))
+}
+
+/// Shows the run on a terminal while it goes on; nothing where standard error is none.
+struct LiveView {
+    bar: ProgressBar,
+}
+
+impl LiveView {
+    fn new(plan: &Plan) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(plan.storm_ms), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{prefix:>6} {bar:32} {msg}").expect("the template is valid");
+        bar.set_style(style);
+        bar.set_prefix("storm");
+        LiveView { bar }
+    }
+
+    fn show(&self, progress: Progress) {
+        match progress {
+            Progress::Moved { at, counts } => {
+                self.bar.set_position(at.0.min(self.bar.length().unwrap_or(at.0)));
+                let (committed, applied) = (counts.rows_committed, counts.rows_applied);
+                self.bar.set_message(format!("{at}  {committed} rows committed, {applied} applied"));
+            }
+            Progress::Fault { at, fault } => self.bar.println(format!("{:>10}  {fault}", at.to_string())),
+            Progress::Calm { at } => {
+                self.bar.set_prefix("calm");
+                self.bar.println(format!("{:>10}  the storm is over", at.to_string()));
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Plans and verdicts in words.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::sim::plan::Plan;
+use crate::sim::verdict::{Conclusion, Verdict};
+
+/// What is about to happen: every knob of the plan.
+pub(super) fn of_plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    let instances: Vec<String> = plan.topology.instances().iter().map(ToString::to_string).collect();
+    let _ = writeln!(text, "seed {}, scenario {}: {}", plan.seed, plan.scenario, instances.join(", "));
+    let network = &plan.network;
+    let _ = writeln!(
+        text,
+        "latency {} to {} µs, {} operations and {} faults in {} s",
+        network.latency_us_min,
+        network.latency_us_max,
+        plan.operations.len(),
+        plan.faults.len(),
+        plan.storm_ms / 1000,
+    );
+    let mut kinds: BTreeMap<&'static str, usize> = BTreeMap::new();
+    for entry in &plan.faults {
+        *kinds.entry(entry.fault.kind()).or_default() += 1;
+    }
+    if !kinds.is_empty() {
+        let _ = writeln!(text, "faults planned: {}", tally(&kinds));
+    }
+    text
+}
+
+/// How a run ended. The last line of a failure is a command that repeats it.
+pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{} rows committed, {} applied by {} hosts, {} commands, {} faults took effect ({} found nothing to disturb)",
+        verdict.rows_committed, verdict.rows_applied, verdict.hosts, verdict.commands, verdict.faults, verdict.faults_idle,
+    );
+    let _ = writeln!(text, "marks: {}", tally(&verdict.marks));
+    let _ = writeln!(text, "checks: {}", tally(&verdict.exercised));
+    let _ = writeln!(
+        text,
+        "{} simulated seconds in {} ms, trace {}",
+        verdict.simulated_ms / 1000,
+        verdict.wall_ms,
+        verdict.trace_hash
+    );
+    if let Some(finding) = &verdict.violation {
+        let _ = writeln!(text, "{} at {} ms: {}", finding.invariant, finding.at_ms, finding.message);
+    }
+    for pending in &verdict.pending {
+        let _ = writeln!(text, "pending: {pending}");
+    }
+    if let Some(panic) = &verdict.panic {
+        let _ = writeln!(text, "panicked: {panic}");
+    }
+    let _ = writeln!(text, "verdict: {}", verdict.verdict);
+    if verdict.verdict != Conclusion::Passed {
+        let _ = match plan {
+            Some(path) => writeln!(text, "cargo run --release -- run --plan {}", path.display()),
+            None => writeln!(text, "{}", verdict.reproduction()),
+        };
+    }
+    text
+}
+
+/// "cut 12, partition 3".
+pub(super) fn tally<N: std::fmt::Display>(counts: &BTreeMap<&'static str, N>) -> String {
+    let parts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    if parts.is_empty() { "none".into() } else { parts.join(", ") }
+}

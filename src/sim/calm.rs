@@ -1,0 +1,29 @@
+//! How long the calm may last before whatever is still pending counts as stuck.
+
+use std::time::Duration;
+
+use crate::env::network::CONNECT_TIMEOUT;
+use crate::replication::backoff::{DELAY_MAX, JITTER};
+use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
+use crate::transport::http::RESPONSE_TIMEOUT;
+use crate::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
+
+/// The longest that a healthy network may need to bring everybody up to date, from the numbers of the protocol:
+///
+/// 1. a connection whose other end is gone is noticed by the ping time-out, looked at once every ping interval;
+/// 2. an attempt that was under way fails by its time-out, the next one comes after the longest back-off, and
+///    connects;
+/// 3. the catch-up that was waiting fails in the same way: connecting, asking, waiting for the longest back-off, and
+///    then works;
+/// 4. what is announced only by a heartbeat comes with the next one, and what moved only by other writers' rows one
+///    announcement later.
+///
+/// All of it happens once at the most, because nothing fails any more.
+pub fn calm_bound() -> Duration {
+    let delay_max = DELAY_MAX.mul_f64(1.0 + JITTER);
+    let notice = PING_TIMEOUT + PING_INTERVAL;
+    let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
+    let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
+    let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
+    notice + reconnect + catch_up + announce
+}

@@ -1,0 +1,26 @@
+//! The storm: a deterministic simulator that runs the stack, unmodified, on a seeded network with seeded faults, and
+//! asks the judge.
+
+pub mod calm;
+pub mod clock;
+pub mod database;
+pub mod engine;
+pub mod faults;
+pub mod plan;
+pub mod recorder;
+pub mod runner;
+pub mod soak;
+pub mod verdict;
+pub mod workload;
+pub mod world;
+
+use crate::judge::Topology;
+use crate::streams::{Promise, events, typing};
+
+/// What the judge must know of the deployment that `plan` describes.
+pub fn topology(plan: &plan::Plan) -> Topology {
+    let writers = &plan.topology;
+    Topology::new(writers.instances())
+        .with_stream(events::NAME, Promise::Log, writers.event_writers.clone())
+        .with_stream(typing::NAME, Promise::Memory, [writers.typing_writer.clone()])
+}

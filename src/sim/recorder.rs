@@ -1,0 +1,197 @@
+//! The storm's witnesses: they see what happens and tell the judge.
+//!
+//! None of them is the accused. What was committed comes from the database wrapper, what was attempted and announced
+//! from the simulated network, and what a follower applied from a consumer that is registered on it as any part of a
+//! homeserver would be.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::database::CommittedRow;
+use super::engine::turmoil_net::{Attempt, End, Side, Tap};
+use super::world::REPLICATION_PORT;
+use crate::judge::{Judge, Moment, Observation};
+use crate::protocol::{Header, InstanceName, LineDecoder, StreamName, Token};
+use crate::replication::Consumer;
+use crate::streams::{Row, TypingRow, typing};
+
+/// Numbers every verdict reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines that a client end has read.
+    pub commands: u64,
+    /// Rows that took effect in the database.
+    pub rows_committed: u64,
+    /// Rows that consumers were told of, over all followers.
+    pub rows_applied: u64,
+}
+
+/// Hands everything that is witnessed to the judge, with the time.
+pub struct Recorder {
+    started: Cell<Option<Instant>>,
+    judge: RefCell<Judge>,
+    counts: Cell<Counts>,
+    /// What each client end has read so far of its connection.
+    lines: RefCell<BTreeMap<u64, LineDecoder>>,
+}
+
+impl Recorder {
+    /// A recorder before the beginning of a run.
+    pub fn new(judge: Judge) -> Rc<Self> {
+        Rc::new(Recorder {
+            started: Cell::new(None),
+            judge: RefCell::new(judge),
+            counts: Cell::default(),
+            lines: RefCell::default(),
+        })
+    }
+
+    /// The run begins.
+    pub fn start(&self) {
+        self.started.set(Some(Instant::now()));
+    }
+
+    /// Simulated time since the run began.
+    pub fn now(&self) -> Moment {
+        Moment(self.started.get().map_or(0, |started| started.elapsed().as_millis() as u64))
+    }
+
+    /// Tells the judge.
+    pub fn observe(&self, observation: &Observation) {
+        self.judge.borrow_mut().observe(self.now(), observation);
+    }
+
+    /// The judge, who has seen everything so far.
+    pub fn judge(&self) -> std::cell::Ref<'_, Judge> {
+        self.judge.borrow()
+    }
+
+    /// The numbers so far.
+    pub fn counts(&self) -> Counts {
+        self.counts.get()
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Counts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+
+    /// The database wrapper saw a row take effect.
+    pub fn committed(&self, row: CommittedRow) {
+        self.count(|counts| counts.rows_committed += 1);
+        let CommittedRow { stream, writer, token, row } = row;
+        let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
+        self.observe(&Observation::Committed { stream, writer, token, row });
+    }
+}
+
+impl Tap for Recorder {
+    fn connecting(&self, attempt: &Attempt) {
+        if attempt.to.port == REPLICATION_PORT {
+            let (instance, target) = (InstanceName::from(Arc::clone(&attempt.host)), attempt.to.host.clone().into());
+            self.observe(&Observation::Connecting { instance, target, attempt: attempt.id });
+        }
+    }
+
+    fn connect_ended(&self, attempt: &Attempt, result: Result<(), io::ErrorKind>) {
+        if attempt.to.port == REPLICATION_PORT {
+            let (instance, id) = (InstanceName::from(Arc::clone(&attempt.host)), attempt.id);
+            self.observe(&match result {
+                Ok(()) => Observation::Connected { instance, attempt: id },
+                Err(_) => Observation::Failed { instance, attempt: id },
+            });
+        }
+    }
+
+    fn read(&self, end: &End, bytes: &[u8]) {
+        if end.port != REPLICATION_PORT || end.side != Side::Client {
+            return;
+        }
+        let mut announced = Vec::new();
+        let mut all_lines = self.lines.borrow_mut();
+        let lines = all_lines.entry(end.attempt).or_default();
+        lines.extend(bytes);
+        while let Some(line) = lines.next_line() {
+            self.count(|counts| counts.commands += 1);
+            let Ok(line) = line else { continue };
+            if let Ok(Header::Position(position)) = Header::peek(&line) {
+                announced.push(position);
+            }
+        }
+        drop(all_lines);
+        for position in announced {
+            self.observe(&Observation::Announced {
+                instance: Arc::clone(&end.host).into(),
+                attempt: end.attempt,
+                stream: position.stream,
+                writer: position.writer,
+                position: position.new,
+            });
+        }
+    }
+
+    fn closed(&self, end: &End) {
+        if end.port == REPLICATION_PORT && end.side == Side::Client {
+            self.lines.borrow_mut().remove(&end.attempt);
+            self.observe(&Observation::Closed { instance: Arc::clone(&end.host).into(), attempt: end.attempt });
+        }
+    }
+}
+
+/// The consumer that the storm registers on one boot of one instance. Once the boot is over it says nothing: what the
+/// drop handlers of a killed process do is not to be taken for its deeds.
+#[derive(Clone)]
+pub struct Witness {
+    instance: InstanceName,
+    boot: u64,
+    is_gagged: Rc<Cell<bool>>,
+    recorder: Rc<Recorder>,
+}
+
+impl Witness {
+    /// A witness of `instance`'s current boot.
+    pub fn new(instance: InstanceName, boot: u64, is_gagged: Rc<Cell<bool>>, recorder: Rc<Recorder>) -> Self {
+        Witness { instance, boot, is_gagged, recorder }
+    }
+
+    /// The typing handler of this instance, which writes the stream, has made a change.
+    pub fn typing_changed(&self, token: Token, row: &TypingRow) {
+        let (stream, writer, boot) = (typing::NAME.into(), self.instance.clone(), self.boot);
+        self.say(|_| Observation::Changed { stream, writer, boot, token, row: Row::Typing(row.clone()) });
+    }
+
+    fn say(&self, what: impl FnOnce(InstanceName) -> Observation) {
+        if !self.is_gagged.get() {
+            self.recorder.observe(&what(self.instance.clone()));
+        }
+    }
+}
+
+impl Consumer for Witness {
+    fn following(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        let (stream, writer) = (stream.clone(), writer.clone());
+        self.say(|instance| Observation::Following { instance, stream, writer, position });
+    }
+
+    fn applied(&self, stream: &StreamName, writer: &InstanceName, token: Token, rows: &[Row]) {
+        self.recorder.count(|counts| counts.rows_applied += rows.len() as u64);
+        let (stream, writer, rows) = (stream.clone(), writer.clone(), rows.to_vec());
+        self.say(|instance| Observation::Applied { instance, stream, writer, token, rows });
+    }
+
+    fn positioned(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        let (stream, writer) = (stream.clone(), writer.clone());
+        self.say(|instance| Observation::Positioned { instance, stream, writer, position });
+    }
+
+    fn reset(&self, stream: &StreamName, writer: &InstanceName) {
+        let (stream, writer) = (stream.clone(), writer.clone());
+        self.say(|instance| Observation::Reset { instance, stream, writer, position: Token(0) });
+    }
+}

@@ -1,0 +1,230 @@
+//! One run, from plan to verdict.
+//!
+//! A run has two phases. In the storm, operations and faults happen as planned, and safety must hold at every step. In
+//! the calm every fault is healed and every process is up, and everything must converge within the calm bound.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::calm::calm_bound;
+use super::clock::SimClock;
+use super::database::{Settings, SimDatabase};
+use super::engine::LatencyRange;
+use super::engine::turmoil_net::{self, Engine};
+use super::plan::{Fault, FaultEntry, Operation, Plan};
+use super::recorder::{Counts, Recorder};
+use super::verdict::{Conclusion, Finding, Verdict};
+use super::world::World;
+use super::{faults, topology};
+use crate::env::Chance;
+use crate::judge::{Judge, Moment, Observation};
+
+/// How often a watcher is told how the run goes, in simulated time.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the judge is asked, in the calm, whether everything has converged.
+const CONVERGENCE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a watcher is told while a run goes on.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// Simulated time has moved on.
+    Moved {
+        /// Since the run began.
+        at: Moment,
+        /// The numbers so far.
+        counts: Counts,
+    },
+    /// A fault is injected.
+    Fault {
+        /// When.
+        at: Moment,
+        /// Which.
+        fault: Fault,
+    },
+    /// The storm is over.
+    Calm {
+        /// When.
+        at: Moment,
+    },
+}
+
+/// Where the draws of a run come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entropy {
+    /// The plan's seed, and nothing else.
+    Seed,
+    /// The operating system. Such a run cannot be repeated; it exists to show that the comparison of two runs notices
+    /// when chance comes from elsewhere.
+    System,
+}
+
+/// Runs `plan`, telling `watcher` of it, and judges it.
+pub fn run(plan: &Plan, entropy: Entropy, watcher: impl Fn(Progress) + 'static) -> Verdict {
+    let stopwatch = Stopwatch::start();
+    let chance = match entropy {
+        Entropy::Seed => Chance::from_seed(plan.seed).of("run"),
+        Entropy::System => Chance::from_os(),
+    };
+    let recorder = Recorder::new(Judge::new(topology(plan)));
+    let options = turmoil_net::Options {
+        chance: chance.of("network"),
+        hosts: plan.topology.instances().iter().map(|name| name.as_str().into()).collect(),
+        latency: LatencyRange { min_us: plan.network.latency_us_min, max_us: plan.network.latency_us_max },
+        tap: recorder.clone(),
+    };
+    let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: Rc::new(watcher) };
+    let ending = turmoil_net::simulate(options, |engine| run.storm_and_calm(engine, chance));
+    verdict(plan, &recorder, ending, stopwatch.elapsed_ms())
+}
+
+/// A run under way.
+struct Run {
+    plan: Rc<Plan>,
+    recorder: Rc<Recorder>,
+    watcher: Rc<dyn Fn(Progress)>,
+}
+
+/// What a run has come to, besides what the recorder knows.
+struct Ending {
+    simulated: Moment,
+    faults: FaultTally,
+    converged: bool,
+}
+
+/// Which faults took effect.
+#[derive(Default)]
+struct FaultTally {
+    by_kind: RefCell<BTreeMap<&'static str, usize>>,
+    idle: Cell<usize>,
+}
+
+impl Run {
+    async fn storm_and_calm(self, engine: Engine, chance: Chance) -> Ending {
+        self.recorder.start();
+        SimClock::start();
+        let recorder = Rc::clone(&self.recorder);
+        let settings = Settings::from(&self.plan.database);
+        let database = SimDatabase::open(settings, Rc::new(move |row| recorder.committed(row)));
+        let world = World::new(engine, &self.plan, chance, database, Rc::clone(&self.recorder));
+        world.start_all();
+        let watching = self.watch();
+
+        let faults = Rc::new(FaultTally::default());
+        let operations = tokio::task::spawn_local(operate(Rc::clone(&world), self.plan.operations.clone()));
+        let storm: Vec<_> = self.plan.faults.iter().map(|entry| self.schedule(&world, entry, &faults)).collect();
+        tokio::time::sleep(Duration::from_millis(self.plan.storm_ms)).await;
+
+        operations.abort();
+        storm.iter().for_each(JoinHandle::abort);
+        for fault in storm {
+            // Faults that are still under way have done what they were to do.
+            if fault.await.is_err() {
+                faults.idle.set(faults.idle.get() + 1);
+            }
+        }
+        faults::heal_all(&world);
+        world.start_all();
+        self.recorder.observe(&Observation::Calm);
+        (self.watcher)(Progress::Calm { at: self.recorder.now() });
+
+        let converged = self.converges().await;
+        watching.abort();
+        let faults = Rc::into_inner(faults).expect("every fault's task has ended");
+        Ending { simulated: self.recorder.now(), faults, converged }
+    }
+
+    fn watch(&self) -> JoinHandle<()> {
+        let (recorder, watcher) = (Rc::clone(&self.recorder), Rc::clone(&self.watcher));
+        tokio::task::spawn_local(async move {
+            loop {
+                watcher(Progress::Moved { at: recorder.now(), counts: recorder.counts() });
+                tokio::time::sleep(WATCH_INTERVAL).await;
+            }
+        })
+    }
+
+    fn schedule(&self, world: &Rc<World>, entry: &FaultEntry, tally: &Rc<FaultTally>) -> JoinHandle<()> {
+        let (world, tally) = (Rc::clone(world), Rc::clone(tally));
+        let (recorder, watcher) = (Rc::clone(&self.recorder), Rc::clone(&self.watcher));
+        let FaultEntry { at_ms, fault } = entry.clone();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(at_ms)).await;
+            watcher(Progress::Fault { at: recorder.now(), fault: fault.clone() });
+            let kind = fault.kind();
+            if faults::inject(world, fault).await {
+                *tally.by_kind.borrow_mut().entry(kind).or_default() += 1;
+            } else {
+                tally.idle.set(tally.idle.get() + 1);
+            }
+        })
+    }
+
+    /// Waits until nothing is pending any more. False if the calm bound is over first.
+    async fn converges(&self) -> bool {
+        let deadline = Instant::now() + calm_bound();
+        while Instant::now() < deadline {
+            tokio::time::sleep(CONVERGENCE_INTERVAL).await;
+            if self.recorder.judge().pending().is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+async fn operate(world: Rc<World>, operations: Vec<Operation>) {
+    let began = Instant::now();
+    for (ordinal, operation) in operations.into_iter().enumerate() {
+        tokio::time::sleep_until(began + Duration::from_millis(operation.at_ms)).await;
+        world.perform(ordinal, operation.kind);
+    }
+}
+
+fn verdict(plan: &Plan, recorder: &Recorder, ending: Ending, wall_ms: u64) -> Verdict {
+    let judge = recorder.judge();
+    let violation = Finding::first_of(judge.violations());
+    let conclusion = match (&violation, ending.converged) {
+        (Some(_), _) => Conclusion::Violated,
+        (None, false) => Conclusion::Stuck,
+        (None, true) => Conclusion::Passed,
+    };
+    let counts = recorder.counts();
+    let faults_by_kind = ending.faults.by_kind.into_inner();
+    Verdict {
+        violation,
+        pending: if ending.converged { Vec::new() } else { judge.pending() },
+        trace_hash: judge.trace_hash(),
+        simulated_ms: ending.simulated.0,
+        wall_ms,
+        faults: faults_by_kind.values().sum(),
+        faults_idle: ending.faults.idle.get(),
+        faults_by_kind,
+        commands: counts.commands,
+        rows_committed: counts.rows_committed,
+        rows_applied: counts.rows_applied,
+        marks: judge.marks(),
+        exercised: judge.exercised(),
+        ..Verdict::new(plan, conclusion)
+    }
+}
+
+/// Real time, for the verdict's `wall_ms` alone.
+struct Stopwatch {
+    since: std::time::Instant,
+}
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "a run's real duration is reported, and nothing depends on it")]
+    fn start() -> Self {
+        Stopwatch { since: std::time::Instant::now() }
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.since.elapsed().as_millis() as u64
+    }
+}

@@ -1,0 +1,165 @@
+//! How a run ended.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::plan::Plan;
+use crate::judge::{Moment, Pending, Violation};
+
+/// What came of a run. Serialises to one JSON object, the same for every engine.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// The seed of the plan.
+    pub seed: u64,
+    /// The scenario of the plan.
+    pub scenario: String,
+    /// The engine that ran it.
+    pub engine: &'static str,
+    /// How it ended.
+    pub verdict: Conclusion,
+    /// The first violation.
+    pub violation: Option<Finding>,
+    /// What had not converged when the calm bound was over.
+    pub pending: Vec<Pending>,
+    /// What a panic said.
+    pub panic: Option<String>,
+    /// A hash over everything that was observed. The same plan gives the same hash in any process.
+    pub trace_hash: String,
+    /// Simulated time, in milliseconds.
+    pub simulated_ms: u64,
+    /// Real time, in milliseconds.
+    pub wall_ms: u64,
+    /// Simulated machines.
+    pub hosts: usize,
+    /// Faults that took effect.
+    pub faults: usize,
+    /// Faults that found nothing to disturb (a connection to cut that was not open).
+    pub faults_idle: usize,
+    /// Faults that the engine cannot inject.
+    pub faults_skipped: usize,
+    /// Faults that took effect, by kind.
+    pub faults_by_kind: BTreeMap<&'static str, usize>,
+    /// Lines read by client ends.
+    pub commands: u64,
+    /// Rows that took effect in the database.
+    pub rows_committed: u64,
+    /// Rows applied, over all followers.
+    pub rows_applied: u64,
+    /// How often each rare situation came up.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// How often each invariant was exercised.
+    pub exercised: BTreeMap<&'static str, u64>,
+}
+
+/// The ways a run can end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    /// No invariant was violated, and everything converged.
+    Passed,
+    /// An invariant was violated.
+    Violated,
+    /// No invariant was violated, but something had not converged within the calm bound.
+    Stuck,
+    /// Squall itself has a bug: the run panicked.
+    Panicked,
+}
+
+/// A violation, with when it was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// The invariant.
+    pub invariant: &'static str,
+    /// The same for every violation of the same kind.
+    pub fingerprint: String,
+    /// Simulated time, in milliseconds.
+    pub at_ms: u64,
+    /// The evidence.
+    pub detail: serde_json::Value,
+    /// The evidence as a sentence.
+    pub message: String,
+    /// All invariants that were violated in the run, this one included.
+    pub invariants: Vec<&'static str>,
+}
+
+impl Finding {
+    /// The first of `violations`; none if there are none.
+    pub fn first_of(violations: &[(Moment, Violation)]) -> Option<Finding> {
+        let (at, violation) = violations.first()?;
+        let mut invariants: Vec<_> = violations.iter().map(|(_, violation)| violation.invariant()).collect();
+        invariants.sort_unstable();
+        invariants.dedup();
+        Some(Finding {
+            invariant: violation.invariant(),
+            fingerprint: violation.fingerprint(),
+            at_ms: at.0,
+            detail: serde_json::to_value(violation).expect("a violation is plain data"),
+            message: violation.to_string(),
+            invariants,
+        })
+    }
+}
+
+impl Verdict {
+    /// The verdict on a run of `plan` that ended as `verdict` says, with nothing else known of it yet.
+    pub fn new(plan: &Plan, verdict: Conclusion) -> Self {
+        Verdict {
+            seed: plan.seed,
+            scenario: plan.scenario.to_string(),
+            engine: "turmoil-net",
+            verdict,
+            violation: None,
+            pending: Vec::new(),
+            panic: None,
+            trace_hash: String::new(),
+            simulated_ms: 0,
+            wall_ms: 0,
+            hosts: plan.topology.instances().len(),
+            faults: 0,
+            faults_idle: 0,
+            faults_skipped: 0,
+            faults_by_kind: BTreeMap::new(),
+            commands: 0,
+            rows_committed: 0,
+            rows_applied: 0,
+            marks: BTreeMap::new(),
+            exercised: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the run went as it must.
+    pub fn passed(&self) -> bool {
+        self.verdict == Conclusion::Passed
+    }
+
+    /// What distinguishes this run's failure from others; none if it passed.
+    pub fn fingerprint(&self) -> Option<String> {
+        match self.verdict {
+            Conclusion::Passed => None,
+            Conclusion::Panicked => Some(format!("panicked/{}", self.panic.as_deref().unwrap_or_default())),
+            Conclusion::Violated => self.violation.as_ref().map(|finding| finding.fingerprint.clone()),
+            Conclusion::Stuck => {
+                let stream = self.pending.first().map_or("unknown", |pending| pending.feed.stream.as_str());
+                Some(format!("stuck/{stream}"))
+            }
+        }
+    }
+
+    /// The command that repeats this run.
+    pub fn reproduction(&self) -> String {
+        format!("cargo run --release -- run --scenario {} --seed {}", self.scenario, self.seed)
+    }
+}
+
+impl fmt::Display for Conclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Conclusion::Passed => "passed",
+            Conclusion::Violated => "violated",
+            Conclusion::Stuck => "stuck",
+            Conclusion::Panicked => "panicked",
+        })
+    }
+}

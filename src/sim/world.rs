@@ -1,0 +1,247 @@
+//! A plan set up on an engine: the hosts, the processes on them, and the one database they share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::clock::SimClock;
+use super::database::SimDatabase;
+use super::engine::turmoil_net::{Engine, HostNetwork};
+use super::plan::{OperationKind, Plan};
+use super::recorder::{Recorder, Witness};
+use super::workload;
+use crate::env::{Chance, Env, Scope, Silent};
+use crate::instance::config::{Endpoint, StreamWriters};
+use crate::instance::{Config, Instance};
+use crate::judge::Observation;
+use crate::protocol::{InstanceName, MASTER};
+use crate::replication::Consumers;
+use crate::store::Database;
+
+/// The port of the line protocol on every host.
+pub const REPLICATION_PORT: u16 = 9092;
+/// The port of HTTP requests on every host.
+pub const HTTP_PORT: u16 = 9093;
+
+/// How long a supervisor waits before it starts a process again that did not come up.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What a process is asked to do by those outside it.
+enum Order {
+    Perform(usize, OperationKind),
+    Stop(oneshot::Sender<()>),
+}
+
+/// The process that runs on a host.
+struct Process {
+    boot: u64,
+    is_gagged: Rc<Cell<bool>>,
+    database: super::database::Handle,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+/// Everything that a plan speaks of.
+pub struct World {
+    engine: Engine,
+    config: Rc<Config>,
+    chance: Chance,
+    database: SimDatabase,
+    recorder: Rc<Recorder>,
+    processes: RefCell<BTreeMap<InstanceName, Process>>,
+    instances: Vec<InstanceName>,
+    /// Hosts that a fault keeps down.
+    down: RefCell<BTreeSet<InstanceName>>,
+}
+
+/// The configuration of the deployment that `plan` describes.
+pub fn config_of(plan: &Plan) -> Config {
+    let topology = &plan.topology;
+    let listeners = topology.event_writers.iter().chain([&topology.typing_writer]).cloned().chain([MASTER.into()]);
+    let endpoint = |name: &InstanceName| Endpoint {
+        host: name.as_str().into(),
+        replication_port: REPLICATION_PORT,
+        http_port: HTTP_PORT,
+    };
+    Config {
+        server_name: "squall.test".into(),
+        secret: "a-secret-of-the-storm".into(),
+        instance_map: listeners.map(|name| (name.clone(), endpoint(&name))).collect(),
+        stream_writers: StreamWriters {
+            events: topology.event_writers.clone(),
+            typing: topology.typing_writer.clone(),
+        },
+    }
+}
+
+impl World {
+    /// Sets up the hosts, all of them down.
+    pub fn new(engine: Engine, plan: &Plan, chance: Chance, database: SimDatabase, recorder: Rc<Recorder>) -> Rc<Self> {
+        Rc::new(World {
+            engine,
+            config: Rc::new(config_of(plan)),
+            chance,
+            database,
+            recorder,
+            processes: RefCell::default(),
+            instances: plan.topology.instances(),
+            down: RefCell::default(),
+        })
+    }
+
+    /// The engine underneath.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// The deployment's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The names of all instances.
+    pub fn instances(&self) -> &[InstanceName] {
+        &self.instances
+    }
+
+    /// Starts every process that is not running.
+    pub fn start_all(&self) {
+        self.down.borrow_mut().clear();
+        for name in &self.instances {
+            self.start(name);
+        }
+    }
+
+    /// Starts the process on a host, unless it is running already.
+    pub fn start(&self, name: &InstanceName) {
+        if self.engine.is_up(name.as_str()) {
+            return;
+        }
+        let boot = self.engine.boot(name.as_str()) + 1;
+        let is_gagged = Rc::new(Cell::new(false));
+        let witness = Witness::new(name.clone(), boot, Rc::clone(&is_gagged), Rc::clone(&self.recorder));
+        let (orders, incoming) = mpsc::unbounded_channel();
+        let chance = self.chance.of("host").of(name).of(boot);
+        let database = self.database.handle(chance.of("database"));
+        self.recorder.observe(&Observation::Started { instance: name.clone(), boot });
+        let process = Boot {
+            name: name.clone(),
+            config: Rc::clone(&self.config),
+            chance,
+            database: Database::new(Rc::new(database.clone())),
+            witness,
+            orders: incoming,
+        };
+        self.engine.start(name.as_str(), move |network| process.run(network));
+        self.processes.borrow_mut().insert(name.clone(), Process { boot, is_gagged, database, orders });
+    }
+
+    /// Cuts a host's power.
+    pub fn power_cut(&self, name: &InstanceName) -> bool {
+        self.gag(name);
+        self.engine.power_cut(name.as_str())
+    }
+
+    /// Asks the process on a host to stop, and ends it when it has or when it takes too long. False if there is none.
+    pub async fn stop(&self, name: &InstanceName) -> bool {
+        let (done, stopped) = oneshot::channel();
+        let asked = {
+            let processes = self.processes.borrow();
+            let Some(process) = processes.get(name) else { return false };
+            process.orders.send(Order::Stop(done)).map(|()| process.boot)
+        };
+        let Ok(boot) = asked else { return false };
+        let _ = tokio::time::timeout(2 * crate::instance::STOP_GRACE, stopped).await;
+        if self.engine.boot(name.as_str()) != boot || !self.engine.is_up(name.as_str()) {
+            return false; // something else ended it meanwhile
+        }
+        self.gag(name);
+        self.engine.stop(name.as_str())
+    }
+
+    /// Whatever a dying process still says is not heard: neither the network nor the database nor the judge listens
+    /// to its old boot.
+    fn gag(&self, name: &InstanceName) {
+        if let Some(process) = self.processes.borrow_mut().remove(name) {
+            process.is_gagged.set(true);
+            process.database.gag();
+            self.recorder.observe(&Observation::Stopped { instance: name.clone(), boot: process.boot });
+        }
+    }
+
+    /// Marks a host as kept down by a fault. False if one keeps it down already.
+    pub fn claim_down(&self, name: &InstanceName) -> bool {
+        self.down.borrow_mut().insert(name.clone())
+    }
+
+    /// The fault that kept a host down is over: starts it.
+    pub fn release_down(&self, name: &InstanceName) {
+        if self.down.borrow_mut().remove(name) {
+            self.start(name);
+        }
+    }
+
+    /// Has an operation of the plan carried out by the process that it falls to, if it is running.
+    pub fn perform(&self, ordinal: usize, operation: OperationKind) {
+        let target = workload::target(&self.config, &operation);
+        if let Some(process) = self.processes.borrow().get(target) {
+            // A process that is just ending takes no more orders, like one that is down.
+            let _ = process.orders.send(Order::Perform(ordinal, operation));
+        }
+    }
+}
+
+/// One boot of one process, about to run on its host.
+struct Boot {
+    name: InstanceName,
+    config: Rc<Config>,
+    chance: Chance,
+    database: Database,
+    witness: Witness,
+    orders: mpsc::UnboundedReceiver<Order>,
+}
+
+impl Boot {
+    async fn run(mut self, network: HostNetwork) {
+        let instance = self.start(network).await;
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::Perform(ordinal, operation) => {
+                    instance.env().tasks.spawn("operation", workload::perform(Rc::clone(&instance), ordinal, operation));
+                }
+                Order::Stop(done) => {
+                    instance.stop().await;
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Starts the instance, again and again if need be, as a supervisor would.
+    async fn start(&self, network: HostNetwork) -> Rc<Instance> {
+        let network = Rc::new(network);
+        loop {
+            let env = Env {
+                network: network.clone(),
+                clock: Rc::new(SimClock),
+                chance: self.chance.clone(),
+                observer: Rc::new(Silent),
+                tasks: Scope::new(Rc::new(Silent)),
+            };
+            let consumers = Consumers::default();
+            consumers.register(Rc::new(self.witness.clone()));
+            let (config, database) = (Rc::clone(&self.config), self.database.clone());
+            match Instance::start(self.name.clone(), config, env, database, consumers).await {
+                Ok(instance) => {
+                    let witness = self.witness.clone();
+                    instance.typing().on_change(Box::new(move |token, row| witness.typing_changed(token, row)));
+                    return instance;
+                }
+                Err(_) => tokio::time::sleep(START_AGAIN_AFTER).await,
+            }
+        }
+    }
+}
