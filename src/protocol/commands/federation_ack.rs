@@ -1,0 +1,29 @@
+//! `FEDERATION_ACK <instance> <token>`: a federation sender has sent everything up to a token.
+//!
+//! The instance is named since Synapse #7798: with several senders, the queue may forget only what all have sent.
+
+use crate::protocol::arguments::{Arguments, integer};
+use crate::protocol::{InstanceName, ParseErrorKind, Token};
+
+/// A federation sender has sent everything up to a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FederationAck {
+    /// The sender.
+    pub instance: InstanceName,
+    /// The last token of the federation stream it is done with.
+    pub token: Token,
+}
+
+impl FederationAck {
+    pub(crate) fn parse(mut arguments: Arguments<'_>) -> Result<FederationAck, ParseErrorKind> {
+        let instance = arguments.word("instance")?.into();
+        let token = arguments.word("token")?;
+        arguments.finish()?;
+        Ok(FederationAck { instance, token: Token(integer("token", token)?) })
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let FederationAck { instance, token } = self;
+        format!("{instance} {token}")
+    }
+}

@@ -1,0 +1,54 @@
+//! `USER_SYNC <instance_id> <user_id> <device_id|None> start|end <last_sync_ms>`: a user started or stopped syncing.
+//!
+//! The instance is named by an id drawn at each start, not by its name or its connection (Synapse #7128): what a
+//! crashed process said expires by itself and is not taken for its successor's.
+
+use crate::protocol::ParseErrorKind;
+use crate::protocol::arguments::{Arguments, integer};
+use crate::protocol::error::excerpt;
+
+/// What stands for no device. A device of this very name therefore arrives as none.
+const NO_DEVICE: &str = "None";
+const START: &str = "start";
+const END: &str = "end";
+
+/// A user started or stopped syncing through an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserSync {
+    /// The process that serves the user: an id it drew when it started.
+    pub instance_id: String,
+    /// The user.
+    pub user_id: String,
+    /// The user's device, if known (Synapse #16172).
+    pub device_id: Option<String>,
+    /// Started, or stopped.
+    pub is_syncing: bool,
+    /// When the user last synced, in milliseconds since the epoch.
+    pub last_sync_ms: i64,
+}
+
+impl UserSync {
+    pub(crate) fn parse(mut arguments: Arguments<'_>) -> Result<UserSync, ParseErrorKind> {
+        Ok(UserSync {
+            instance_id: arguments.word("instance id")?.into(),
+            user_id: arguments.word("user id")?.into(),
+            device_id: match arguments.word("device id")? {
+                NO_DEVICE => None,
+                device => Some(device.into()),
+            },
+            is_syncing: match arguments.word("state")? {
+                START => true,
+                END => false,
+                state => return Err(ParseErrorKind::BadState(excerpt(state))),
+            },
+            last_sync_ms: integer("last sync", arguments.rest("last sync")?)?,
+        })
+    }
+
+    pub(crate) fn render(&self) -> String {
+        let UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms } = self;
+        let device_id = device_id.as_deref().unwrap_or(NO_DEVICE);
+        let state = if *is_syncing { START } else { END };
+        format!("{instance_id} {user_id} {device_id} {state} {last_sync_ms}")
+    }
+}

@@ -1,0 +1,6 @@
+//! The protocol against what Synapse's own classes read and write, and against arbitrary input.
+
+mod conformance;
+mod lines;
+mod properties;
+mod vectors;
