@@ -84,11 +84,12 @@ impl EventsWriter {
         }
         let last = *allocation.ids().last().expect("at least one token is allocated");
         let writer = self.instance.clone();
-        let persisting =
-            self.database.transaction("persist_events", move |tx| events::persist(tx, &writer, &events, &deltas));
-        persisting.await?;
-        // Only now do the tokens count as finished, and the position may move over them.
-        drop(allocation);
+        let persist = move |tx: &rusqlite::Transaction<'_>| {
+            // The tokens stay in flight, and the position below them, for as long as this closure may still run.
+            let _in_flight = &allocation;
+            events::persist(tx, &writer, &events, &deltas)
+        };
+        self.database.transaction("persist_events", persist).await?;
         self.written.notify_one();
         Ok(last)
     }

@@ -5,6 +5,7 @@ pub mod events_writer;
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -15,7 +16,7 @@ pub use events_writer::{EventsWriter, PersistError, Write};
 use crate::env::Env;
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::{CommandHandler, Consumers};
-use crate::store::{Database, DatabaseError, IdGenerator, LoadError, Options};
+use crate::store::{Database, DatabaseError, IdGenerator, IdGeneratorOptions, LoadError};
 use crate::streams::events::EventsStream;
 use crate::streams::typing::{TypingHandler, TypingStream};
 use crate::streams::{self, Stream};
@@ -70,12 +71,13 @@ impl Instance {
         let database = database.begin_session(&name).await?;
         let ids = IdGenerator::load(
             database.clone(),
-            Options {
+            IdGeneratorOptions {
                 stream: streams::events::NAME.into(),
                 instance: name.clone(),
                 writers: config.stream_writers.events.clone(),
                 sequence: "events_stream_seq",
                 tables: &[("events", "stream_ordering"), ("current_state_delta_stream", "stream_id")],
+                poke: Arc::default(),
             },
         )
         .await?;
@@ -89,10 +91,19 @@ impl Instance {
         ];
         let handler =
             CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
-        let poked = Rc::downgrade(&handler);
-        let poke = move || drop(poked.upgrade().map(|handler| handler.poke()));
-        ids.on_change(Box::new(poke.clone()));
-        typing.on_change(Box::new(move |_, _| poke()));
+        let poked = Rc::clone(&handler);
+        env.tasks.spawn("poke", async move {
+            loop {
+                ids.changed().await;
+                poked.poke();
+            }
+        });
+        let poked = Rc::downgrade(&handler); // the handler's own streams hold the typing handler
+        typing.on_change(Box::new(move |_, _| {
+            if let Some(handler) = poked.upgrade() {
+                handler.poke();
+            }
+        }));
 
         let instance = Rc::new(Instance { name, config, env, handler, events, typing });
         instance.listen().await?;

@@ -200,7 +200,7 @@ impl Feed {
             return;
         }
         self.stream.take(&self.writer, token, rows);
-        self.stream.advance(&self.writer, token);
+        self.stream.advance_by_row(&self.writer, token);
         self.consumers.tell(|consumer| consumer.applied(self.stream.name(), &self.writer, token, rows));
     }
 }

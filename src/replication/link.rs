@@ -82,7 +82,7 @@ impl Link {
 
     /// Puts a command into the outbox. Commands no line can carry are refused; on a connection that is closing, every
     /// command is dropped.
-    pub fn send(&self, command: &Command) -> Result<(), protocol::LineError> {
+    pub fn send(&self, command: &Command) -> Result<(), protocol::EncodeError> {
         self.send_line(protocol::encode_line(command)?);
         Ok(())
     }

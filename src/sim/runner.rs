@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::calm::calm_bound;
 use super::clock::SimClock;
-use super::database::{Settings, SimDatabase};
+use super::database::SimDatabase;
 use super::engine::LatencyRange;
 use super::engine::turmoil_net::{self, Engine};
 use super::plan::{Fault, FaultEntry, Operation, Plan};
@@ -108,8 +108,9 @@ impl Run {
         self.recorder.start();
         SimClock::start();
         let recorder = Rc::clone(&self.recorder);
-        let settings = Settings::from(&self.plan.database);
-        let database = SimDatabase::open(settings, Rc::new(move |row| recorder.committed(row)));
+        let committed = Rc::new(move |row| recorder.committed(row));
+        let (database, transactions) = SimDatabase::open(committed).expect("an empty database in memory opens");
+        tokio::task::spawn_local(transactions);
         let world = World::new(engine, &self.plan, chance, database, Rc::clone(&self.recorder));
         world.start_all();
         let watching = self.watch();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::SimClock;
-use super::database::SimDatabase;
+use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::turmoil_net::{Engine, HostNetwork};
 use super::plan::{OperationKind, Plan};
 use super::recorder::{Recorder, Witness};
@@ -39,7 +39,7 @@ enum Order {
 struct Process {
     boot: u64,
     is_gagged: Rc<Cell<bool>>,
-    database: super::database::Handle,
+    database: SimDatabaseHandle,
     orders: mpsc::UnboundedSender<Order>,
 }
 
@@ -49,6 +49,7 @@ pub struct World {
     config: Rc<Config>,
     chance: Chance,
     database: SimDatabase,
+    timing: DatabaseTiming,
     recorder: Rc<Recorder>,
     processes: RefCell<BTreeMap<InstanceName, Process>>,
     instances: Vec<InstanceName>,
@@ -84,6 +85,7 @@ impl World {
             config: Rc::new(config_of(plan)),
             chance,
             database,
+            timing: plan.database.clone(),
             recorder,
             processes: RefCell::default(),
             instances: plan.topology.instances(),
@@ -124,7 +126,7 @@ impl World {
         let witness = Witness::new(name.clone(), boot, Rc::clone(&is_gagged), Rc::clone(&self.recorder));
         let (orders, incoming) = mpsc::unbounded_channel();
         let chance = self.chance.of("host").of(name).of(boot);
-        let database = self.database.handle(chance.of("database"));
+        let database = self.database.handle(chance.of("database"), self.timing.clone());
         self.recorder.observe(&Observation::Started { instance: name.clone(), boot });
         let process = Boot {
             name: name.clone(),

@@ -33,11 +33,16 @@ pub trait Stream {
         upto: Token,
     ) -> LocalBoxFuture<'static, Result<Updates, UpdateError>>;
 
-    /// Makes whatever this instance keeps in memory agree with `rows`. Called before [`advance`](Self::advance):
+    /// Makes whatever this instance keeps in memory agree with `rows`. Called before the position moves:
     /// whoever sees the new position must not see older state (Synapse #14723).
     fn take(&self, writer: &InstanceName, token: Token, rows: &[Row]);
 
-    /// Moves the position of `writer` forward to `token`.
+    /// Moves the position of `writer` forward to `token`, because rows of that token have been taken in.
+    fn advance_by_row(&self, writer: &InstanceName, token: Token) {
+        self.advance(writer, token);
+    }
+
+    /// Moves the position of `writer` forward to `token`, which it announced. There need not be a row of that token.
     fn advance(&self, writer: &InstanceName, token: Token);
 
     /// Forgets all rows of `writer` and goes back to the beginning. Only for [`Promise::Memory`].

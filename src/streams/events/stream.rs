@@ -61,6 +61,10 @@ impl Stream for EventsStream {
     /// Nothing is kept in memory of these rows yet, so there is nothing to make fresh.
     fn take(&self, _writer: &InstanceName, _token: Token, _rows: &[Row]) {}
 
+    fn advance_by_row(&self, writer: &InstanceName, token: Token) {
+        self.ids.advance_by_row(writer, token);
+    }
+
     fn advance(&self, writer: &InstanceName, token: Token) {
         self.ids.advance(writer, token);
     }
