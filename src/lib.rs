@@ -10,6 +10,8 @@ pub mod env;
 pub mod instance;
 pub mod protocol;
 pub mod replication;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 pub mod streams;
 pub mod transport;

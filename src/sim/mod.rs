@@ -11,6 +11,7 @@ pub mod recorder;
 pub mod runner;
 pub mod soak;
 pub mod verdict;
+pub mod witness;
 pub mod workload;
 pub mod world;
 

@@ -1,0 +1,101 @@
+//! Where a reader stands in a stream that has several writers.
+//!
+//! One number would hold every reader back to the slowest writer, so a position is the number up to which all writers
+//! are complete, and the writers known to be further (Synapse #8439).
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::protocol::{InstanceName, Token};
+
+/// A position per writer: `ahead` where it names the writer, `min` for every other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VectorPosition {
+    min: Token,
+    ahead: BTreeMap<InstanceName, Token>,
+}
+
+impl VectorPosition {
+    /// The position where every writer is at `min` at least, and those in `ahead` further if theirs is greater.
+    pub fn new(min: Token, mut ahead: BTreeMap<InstanceName, Token>) -> Self {
+        // One position has one form, so that equality is equality of meaning.
+        ahead.retain(|_, token| *token > min);
+        VectorPosition { min, ahead }
+    }
+
+    /// Up to where every writer is complete.
+    pub fn min(&self) -> Token {
+        self.min
+    }
+
+    /// The writers that are past [`min`](Self::min).
+    pub fn ahead(&self) -> &BTreeMap<InstanceName, Token> {
+        &self.ahead
+    }
+
+    /// Up to where `writer` is complete.
+    pub fn position_of(&self, writer: &InstanceName) -> Token {
+        self.ahead.get(writer).copied().unwrap_or(self.min)
+    }
+
+    /// The least position that is past both.
+    pub fn merge(&self, other: &VectorPosition) -> VectorPosition {
+        let mut ahead = self.ahead.clone();
+        for (writer, &token) in &other.ahead {
+            let mine = ahead.entry(writer.clone()).or_insert(token);
+            *mine = token.max(*mine);
+        }
+        VectorPosition::new(self.min.max(other.min), ahead)
+    }
+
+    fn is_within(&self, other: &VectorPosition) -> bool {
+        self.min <= other.min && self.ahead.iter().all(|(writer, token)| *token <= other.position_of(writer))
+    }
+}
+
+/// One position is before another if no writer is further in it. Two positions may each be ahead of the other.
+impl PartialOrd for VectorPosition {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self.is_within(other), other.is_within(self)) {
+            (true, true) => Some(Ordering::Equal),
+            (true, false) => Some(Ordering::Less),
+            (false, true) => Some(Ordering::Greater),
+            (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(min: i64, ahead: &[(&str, i64)]) -> VectorPosition {
+        let ahead = ahead.iter().map(|&(writer, token)| (writer.into(), Token(token))).collect();
+        VectorPosition::new(Token(min), ahead)
+    }
+
+    #[test]
+    fn a_writer_not_past_the_minimum_is_not_named() {
+        assert_eq!(position(5, &[("a", 5), ("b", 3)]), position(5, &[]));
+        assert_eq!(position(5, &[("a", 7)]).position_of(&"b".into()), Token(5));
+    }
+
+    #[test]
+    fn merging_takes_the_greater_minimum_and_the_greater_position_of_each_writer() {
+        let merged = position(5, &[("a", 7), ("b", 6)]).merge(&position(6, &[("b", 9), ("c", 7)]));
+        assert_eq!(merged, position(6, &[("a", 7), ("b", 9), ("c", 7)]));
+    }
+
+    #[test]
+    fn positions_that_are_each_ahead_for_some_writer_have_no_order() {
+        let (a, b) = (position(5, &[("a", 7)]), position(5, &[("b", 7)]));
+        assert_eq!(a.partial_cmp(&b), None);
+        assert!(a < a.merge(&b) && b < a.merge(&b));
+    }
+
+    #[test]
+    fn a_lower_minimum_is_behind_for_the_writers_nobody_named() {
+        assert_eq!(position(4, &[("a", 9)]).partial_cmp(&position(5, &[("a", 7)])), None);
+        assert!(position(4, &[("a", 7)]) < position(5, &[("a", 7)]));
+    }
+}

@@ -1,0 +1,121 @@
+//! The tables, in SQL that SQLite and Postgres both take.
+//!
+//! Three tables share the ids of the events stream, as in Synapse: `events`, `current_state_delta_stream` and
+//! `ex_outlier_stream`. Each is indexed by writer and id, because what is asked of it is always "the rows of this writer
+//! in (from, upto], ascending" (Synapse #8496).
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::database::DatabaseError;
+
+/// The version of the tables below. Raised whenever they change.
+pub const VERSION: i64 = 1;
+
+/// Prepared statements kept per connection: more than the stack has, so that none is prepared twice.
+const STATEMENTS: usize = 128;
+
+const TABLES: &str = "
+CREATE TABLE events (
+    stream_ordering INTEGER PRIMARY KEY,
+    instance_name TEXT NOT NULL,
+    event_id TEXT NOT NULL UNIQUE,
+    room_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    state_key TEXT,
+    redacts TEXT,
+    relates_to TEXT,
+    membership TEXT,
+    rejected BOOLEAN NOT NULL,
+    outlier BOOLEAN NOT NULL
+);
+CREATE INDEX events_by_writer ON events (instance_name, stream_ordering);
+CREATE TABLE current_state_delta_stream (
+    stream_id INTEGER NOT NULL,
+    instance_name TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    event_id TEXT
+);
+CREATE INDEX current_state_delta_stream_by_id ON current_state_delta_stream (stream_id);
+CREATE INDEX current_state_delta_stream_by_writer ON current_state_delta_stream (instance_name, stream_id);
+CREATE TABLE ex_outlier_stream (
+    event_stream_ordering INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    instance_name TEXT NOT NULL
+);
+CREATE INDEX ex_outlier_stream_by_writer ON ex_outlier_stream (instance_name, event_stream_ordering);
+CREATE TABLE stream_positions (
+    stream_name TEXT NOT NULL,
+    instance_name TEXT NOT NULL,
+    stream_id INTEGER NOT NULL,
+    PRIMARY KEY (stream_name, instance_name)
+);
+CREATE TABLE sequences (
+    name TEXT PRIMARY KEY,
+    last_value INTEGER NOT NULL
+);
+CREATE TABLE sessions (
+    instance_name TEXT PRIMARY KEY,
+    boot INTEGER NOT NULL
+);
+CREATE TABLE schema_version (
+    version INTEGER NOT NULL
+);
+";
+
+/// Makes `connection` ready for use: creates the tables in an empty database, and refuses one of another version.
+pub fn prepare(connection: &mut Connection) -> Result<(), DatabaseError> {
+    let found = install(connection).map_err(|source| DatabaseError::Sqlite { transaction: "schema", source })?;
+    if found != VERSION {
+        return Err(DatabaseError::SchemaVersion { found, expected: VERSION });
+    }
+    Ok(())
+}
+
+/// Gives the version of the tables there are, after creating them if there were none.
+fn install(connection: &mut Connection) -> rusqlite::Result<i64> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Immediate, because several processes may open an empty file at once.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if !tx.table_exists(None, "schema_version")? {
+        tx.execute_batch(TABLES)?;
+        tx.execute("INSERT INTO schema_version (version) VALUES (?1)", [VERSION])?;
+    }
+    let found = tx.query_row("SELECT version FROM schema_version", (), |row| row.get(0))?;
+    tx.commit()?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_writer_are_found_without_a_scan() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        prepare(&mut connection).unwrap();
+        for (table, id) in [
+            ("events", "stream_ordering"),
+            ("current_state_delta_stream", "stream_id"),
+            ("ex_outlier_stream", "event_stream_ordering"),
+        ] {
+            let query = format!(
+                "EXPLAIN QUERY PLAN SELECT * FROM {table}
+                 WHERE instance_name = 'a' AND {id} > 1 AND {id} <= 9 ORDER BY {id} LIMIT 50"
+            );
+            let plan: String = connection.query_row(&query, (), |row| row.get("detail")).unwrap();
+            assert!(plan.contains("_by_writer"), "{plan}");
+        }
+    }
+
+    #[test]
+    fn a_database_of_another_version_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        prepare(&mut connection).unwrap();
+        prepare(&mut connection).unwrap();
+        connection.execute("UPDATE schema_version SET version = 99", ()).unwrap();
+        let refused = prepare(&mut connection);
+        assert!(matches!(refused, Err(DatabaseError::SchemaVersion { found: 99, expected: VERSION })), "{refused:?}");
+    }
+}
