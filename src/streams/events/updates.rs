@@ -152,3 +152,6 @@ fn collapse_large_changes(deltas: TokenRows) -> TokenRows {
     );
     rows
 }
+
+#[cfg(test)]
+mod tests;
