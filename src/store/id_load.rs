@@ -118,8 +118,9 @@ fn known_positions(
     })?;
     let mut positions: BTreeMap<_, _> = recorded.collect::<rusqlite::Result<_>>()?;
     let mut forget = tx.prepare_cached("DELETE FROM stream_positions WHERE stream_name = ?1 AND instance_name = ?2")?;
-    for (former, _) in positions.extract_if(.., |writer, _| !options.writers.contains(writer)) {
+    for former in positions.keys().filter(|writer| !options.writers.contains(writer)) {
         forget.execute((stream, former.as_str()))?;
     }
+    positions.retain(|writer, _| options.writers.contains(writer));
     Ok(positions)
 }

@@ -65,3 +65,131 @@ impl Backend for SqliteBackend {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::protocol::Token;
+    use crate::store::{Database, IdGenerator, IdGeneratorOptions};
+
+    /// A database file that is removed when the test ends.
+    struct File(PathBuf);
+
+    impl File {
+        fn new(test: &str) -> Self {
+            let file = File(std::env::temp_dir().join(format!("squall-{}-{test}.db", std::process::id())));
+            file.remove();
+            file
+        }
+
+        fn remove(&self) {
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{suffix}", self.0.display()));
+            }
+        }
+
+        fn database(&self) -> Database {
+            Database::new(Rc::new(SqliteBackend::open(&self.0).unwrap()))
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            self.remove();
+        }
+    }
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+    }
+
+    async fn generator(database: Database, instance: &str) -> Rc<IdGenerator> {
+        let options = IdGeneratorOptions {
+            stream: "events".into(),
+            instance: instance.into(),
+            writers: vec!["a".into(), "b".into()],
+            sequence: "events_stream_seq",
+            tables: &[("events", "stream_ordering")],
+            poke: Default::default(),
+        };
+        IdGenerator::load(database.begin_session(&instance.into()).await.unwrap(), options).await.unwrap()
+    }
+
+    #[test]
+    fn processes_on_one_file_never_get_the_same_id() {
+        let file = File::new("processes");
+        let mut ids: Vec<Token> = std::thread::scope(|threads| {
+            let process = |instance| {
+                let file = &file;
+                threads.spawn(move || {
+                    run(async {
+                        let generator = generator(file.database(), instance).await;
+                        let mut ids = Vec::new();
+                        for _ in 0..20 {
+                            ids.extend_from_slice(generator.allocate(2).await.unwrap().ids());
+                        }
+                        ids
+                    })
+                })
+            };
+            let processes = [process("a"), process("b")];
+            processes.into_iter().flat_map(|process| process.join().unwrap()).collect()
+        });
+        ids.sort();
+        assert_eq!(ids, (2..82).map(Token).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_later_process_fences_out_the_earlier_one() {
+        let file = File::new("fencing");
+        run(async {
+            let first = file.database().begin_session(&"a".into()).await.unwrap();
+            let second = file.database().begin_session(&"a".into()).await.unwrap();
+            let write = |tx: &rusqlite::Transaction<'_>| {
+                tx.execute("INSERT INTO sequences (name, last_value) VALUES ('s', 1)", ())
+            };
+            let refused = first.transaction("write", write).await;
+            assert!(matches!(refused, Err(DatabaseError::Fenced { boot: 1, .. })), "{refused:?}");
+            assert_eq!(second.transaction("write", write).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_transaction_whose_caller_is_gone_still_commits() {
+        let file = File::new("caller");
+        run(async {
+            let database = file.database();
+            let write = |tx: &rusqlite::Transaction<'_>| {
+                tx.execute("INSERT INTO sequences (name, last_value) VALUES ('s', 1)", ())
+            };
+            let mut asked = Box::pin(database.transaction("write", write));
+            let first_poll = tokio::time::timeout(Duration::ZERO, &mut asked).await;
+            drop((first_poll, asked));
+            let count = |tx: &rusqlite::Transaction<'_>| {
+                tx.query_row("SELECT COUNT(*) FROM sequences", (), |row| row.get::<_, i64>(0))
+            };
+            assert_eq!(database.transaction("count", count).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_failed_transaction_says_which_and_why_and_leaves_nothing() {
+        let file = File::new("failure");
+        run(async {
+            let database = file.database();
+            let write = |tx: &rusqlite::Transaction<'_>| {
+                tx.execute("INSERT INTO sequences (name, last_value) VALUES ('s', 1)", ())?;
+                tx.execute("INSERT INTO nowhere VALUES (1)", ())
+            };
+            let failed = database.transaction("write", write).await.unwrap_err();
+            assert!(matches!(failed, DatabaseError::Sqlite { transaction: "write", .. }), "{failed:?}");
+            let empty = |tx: &rusqlite::Transaction<'_>| {
+                tx.query_row("SELECT COUNT(*) FROM sequences", (), |row| row.get::<_, i64>(0))
+            };
+            assert_eq!(database.transaction("count", empty).await.unwrap(), 0);
+        });
+    }
+}

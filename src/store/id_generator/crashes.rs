@@ -65,7 +65,10 @@ enum Step {
     CrashOrStart,
 }
 
-fn steps() -> impl Strategy<Value = Vec<(Step, usize, usize)>> {
+/// What is done, by whom, and to which of the things it can be done to.
+type Steps = Vec<(Step, usize, usize)>;
+
+fn steps() -> impl Strategy<Value = Steps> {
     let step = prop_oneof![
         6 => Just(Step::Ask),
         5 => Just(Step::Take),
@@ -135,7 +138,7 @@ impl World {
         }
     }
 
-    fn run(broken: Option<Rule>, steps: &[(Step, usize, usize)]) -> Checked {
+    fn run(broken: Option<Rule>, steps: &Steps) -> Checked {
         let mut world = World::new(broken);
         (0..INSTANCES.len()).for_each(|i| world.start(i));
         for &(step, i, pick) in steps {
@@ -243,7 +246,8 @@ impl World {
     fn record(&mut self, i: usize) {
         let Some(process) = self.processes[i].as_ref().filter(|_| i < WRITERS) else { return };
         let (name, position) = (process.name.clone(), process.state.current_token_for_writer(&process.name));
-        let record = move |tx: &rusqlite::Transaction<'_>| id_load::record_position(tx, &STREAM.into(), &name, position);
+        let record =
+            move |tx: &rusqlite::Transaction<'_>| id_load::record_position(tx, &STREAM.into(), &name, position);
         now(process.database.transaction("record", record)).unwrap();
     }
 
@@ -374,7 +378,7 @@ fn rows_of(database: &Database, writer: &InstanceName, from: Token, upto: Token)
 }
 
 /// Tries the property on `cases` lists of steps, the same ones every time.
-fn check(broken: Option<Rule>, cases: u32) -> Result<(), TestError<Vec<(Step, usize, usize)>>> {
+fn check(broken: Option<Rule>, cases: u32) -> Result<(), TestError<Steps>> {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     runner.run(&steps(), |steps| World::run(broken, &steps))
@@ -395,7 +399,7 @@ fn the_property_fails_when_a_rule_is_broken() {
         Rule::FinishedMeansSettled,
     ] {
         let found = check(Some(rule), 20_000);
-        assert!(matches!(found, Err(TestError::Fail(..))), "{rule:?} was broken, and nobody noticed: {found:?}");
-        println!("{rule:?}: {}", found.unwrap_err());
+        let Err(TestError::Fail(reason, steps)) = found else { panic!("{rule:?} was broken: {found:?}") };
+        println!("{rule:?}: {reason} after {steps:?}");
     }
 }
