@@ -8,3 +8,5 @@ compile_error!(
 
 pub mod env;
 pub mod protocol;
+#[cfg(feature = "sim")]
+pub mod sim;
