@@ -1,0 +1,62 @@
+//! Open connections, as the world sees and cuts them.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use turmoil_net::NetstatState;
+
+use super::Side;
+use super::segment::{Flow, HostIndex};
+use super::wire::Wire;
+
+/// An open connection between two hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// [`Attempt::id`](super::Attempt::id) of the attempt that made it.
+    pub id: u64,
+    /// The host that dialled.
+    pub client: Arc<str>,
+    /// The host that accepted.
+    pub server: Arc<str>,
+    /// The server's port.
+    pub port: u16,
+    flow: Flow,
+}
+
+impl Wire {
+    /// The connections between two hosts that are open at both ends, oldest first.
+    pub fn connections(&self, a: HostIndex, b: HostIndex) -> Vec<Connection> {
+        let dialled_there = |flow: &Flow| [(a, b), (b, a)].contains(&(flow.from.host, flow.to.host));
+        let clients = self.held.iter().filter(|(flow, (_, side))| *side == Side::Client && dialled_there(flow));
+        let open = clients.filter(|(flow, _)| self.is_open(**flow));
+        let mut connections: Vec<_> = open.map(|(flow, (id, _))| self.connection(*flow, *id)).collect();
+        connections.sort_by_key(|connection| connection.id);
+        connections
+    }
+
+    /// Resets both ends of a connection and drops what is under way between them. False if it was not open any more.
+    pub fn cut(&mut self, connection: &Connection, now: Instant) -> bool {
+        let flow = connection.flow;
+        if self.held.get(&flow).is_none_or(|(id, _)| *id != connection.id) || !self.is_open(flow) {
+            return false;
+        }
+        for local in [flow, flow.reversed()] {
+            self.abort(local, std::io::ErrorKind::ConnectionReset, now);
+            self.forget(local);
+        }
+        self.poke();
+        true
+    }
+
+    /// Whether both ends are established and held by applications.
+    fn is_open(&self, flow: Flow) -> bool {
+        let state = |local: Flow| self.socket(local)?.state;
+        let open = |local: Flow| self.held.contains_key(&local) && state(local) == Some(NetstatState::Established);
+        open(flow) && open(flow.reversed())
+    }
+
+    fn connection(&self, flow: Flow, id: u64) -> Connection {
+        let name = |host: HostIndex| self.hosts[usize::from(host.0)].name.clone();
+        Connection { id, client: name(flow.from.host), server: name(flow.to.host), port: flow.to.port, flow }
+    }
+}

@@ -1,0 +1,119 @@
+//! The packets under way along one flow, first in first out.
+//!
+//! The kernel never repairs anything here (see [`super`]), so a segment that were lost or overtaken would wedge its
+//! connection for ever. A flow is therefore strictly in order, acknowledgements included, and a lost packet is a late
+//! one: it backs off at the head while everything behind it waits.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use turmoil_net::Packet;
+
+use super::segment::Kind;
+
+/// The longest time between two tries of one packet. Linux goes to two minutes, but gives up after fifteen; both are
+/// scaled down alike. It also bounds how long after a partition's end its connections stand still.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// A packet under way.
+struct InFlight {
+    at: Instant,
+    sent: Instant,
+    packet: Packet,
+}
+
+/// The packets under way along one flow.
+#[derive(Default)]
+pub(super) struct Fifo {
+    queue: VecDeque<InFlight>,
+    /// When the agenda next looks at this flow; entries of other times are stale.
+    pub due: Option<Instant>,
+    /// The last acknowledgement number its sender announced, for a window update to repeat.
+    pub ack: u32,
+    /// The last receive window its sender announced, in bytes.
+    pub window: u16,
+    tries: u32,
+    stuck_since: Option<Instant>,
+}
+
+impl Fifo {
+    /// Queues a packet that would arrive at `at`, were there none before it.
+    pub fn push(&mut self, packet: Packet, sent: Instant, at: Instant) {
+        let at = self.queue.back().map_or(at, |last| at.max(last.at));
+        self.queue.push_back(InFlight { at, sent, packet });
+    }
+
+    /// Puts a packet that was swallowed back to the head.
+    pub fn push_front(&mut self, packet: Packet, now: Instant) {
+        self.queue.push_front(InFlight { at: now, sent: now, packet });
+    }
+
+    /// Replaces a bare acknowledgement queued at this very instant. They are cumulative, so the newer one, or the data
+    /// that carries it, says all the older one did. Saves a quarter of the arrivals of request and reply.
+    pub fn replace_ack(&mut self, packet: Packet, now: Instant) -> Result<(), Packet> {
+        match self.queue.back_mut() {
+            Some(last) if last.sent == now && Kind::of(&last.packet) == Kind::Ack => last.packet = packet,
+            _ => return Err(packet),
+        }
+        Ok(())
+    }
+
+    /// The packet at the head and when it arrives.
+    pub fn head(&self) -> Option<(Instant, Kind)> {
+        self.queue.front().map(|head| (head.at, Kind::of(&head.packet)))
+    }
+
+    /// Takes the packet at the head, which got through.
+    pub fn pop(&mut self) -> Option<Packet> {
+        let packet = self.queue.pop_front()?.packet;
+        self.stuck_since = None;
+        if Kind::of(&packet) != Kind::Syn {
+            // A SYN that arrives may still be swallowed by a full backlog, and then backs off further.
+            self.tries = 0;
+        }
+        Some(packet)
+    }
+
+    /// Notes that the head did not get through at `now`; true the first time.
+    pub fn stick(&mut self, now: Instant) -> bool {
+        let first = self.stuck_since.is_none();
+        self.stuck_since.get_or_insert(now);
+        first
+    }
+
+    /// Lets the head wait, exponentially longer each time, starting from `first`.
+    pub fn back_off(&mut self, first: Duration, now: Instant) {
+        let wait = first.saturating_mul(1 << self.tries.min(8)).min(RETRY_MAX);
+        self.tries += 1;
+        if let Some(head) = self.queue.front_mut() {
+            head.at = now + wait;
+        }
+    }
+
+    /// Since when the sender has been getting nowhere. Bare acknowledgements do not count while there is more: nobody
+    /// waits for an answer to them, so they must not use up the patience for data sent later.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let stuck = self.stuck_since?;
+        Some(self.first_to_answer().map_or(stuck, |sent| sent.max(stuck)))
+    }
+
+    /// Whether anything queued wants an answer.
+    pub fn wants_answer(&self) -> bool {
+        self.first_to_answer().is_some()
+    }
+
+    fn first_to_answer(&self) -> Option<Instant> {
+        self.queue.iter().find(|one| Kind::of(&one.packet) != Kind::Ack).map(|one| one.sent)
+    }
+
+    /// Whether the head is being tried again.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck_since.is_some()
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

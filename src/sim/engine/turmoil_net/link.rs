@@ -1,0 +1,48 @@
+//! The way from one host to another: latency, bandwidth, partition.
+//!
+//! Each directed link draws from a generator of its own, so more traffic or another fault on one link leaves every
+//! other link's latencies as they were.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
+
+use super::LatencyRange;
+
+/// A directed link between two hosts.
+pub(super) struct Link {
+    rng: ChaCha8Rng,
+    /// How long its packets travel.
+    pub latency: LatencyRange,
+    /// Bytes a second, headers included; `None` for no limit.
+    pub bandwidth: Option<u64>,
+    /// Whether nothing gets through.
+    pub partitioned: bool,
+    /// How many packets met the partition.
+    pub held: u64,
+    free_at: Option<Instant>,
+}
+
+impl Link {
+    /// A link without faults.
+    pub fn new(rng: ChaCha8Rng, latency: LatencyRange) -> Self {
+        Link { rng, latency, bandwidth: None, partitioned: false, held: 0, free_at: None }
+    }
+
+    /// When a packet of `size` bytes sent at `now` arrives. A limited link is busy with each packet for as long as its
+    /// bytes take.
+    pub fn arrival(&mut self, now: Instant, size: u32) -> Instant {
+        let LatencyRange { min_us, max_us } = self.latency;
+        let departure = match self.bandwidth {
+            Some(rate) => {
+                let takes = Duration::from_nanos(u64::from(size) * 1_000_000_000 / rate.max(1));
+                let free_at = self.free_at.map_or(now, |free_at| free_at.max(now)) + takes;
+                *self.free_at.insert(free_at)
+            }
+            None => now,
+        };
+        departure + Duration::from_micros(self.rng.random_range(min_us..=max_us.max(min_us)))
+    }
+}

@@ -1,0 +1,253 @@
+//! The event-driven engine, on the sockets of `turmoil-net`.
+//!
+//! All hosts share one paused, current-thread Tokio runtime, whose clock jumps to the next timer when nothing is
+//! runnable: quiet time costs nothing. `turmoil-net` gives every host a kernel with real TCP states but no clock; the
+//! `driver` decides when each packet arrives, and so its fate is entirely ours. Stepping every host every
+//! simulated millisecond instead costs about a hundred times as much when hosts talk every few seconds.
+//!
+//! The kernels count retransmissions in egress passes, which mean nothing here, so retransmission is switched off and
+//! the wire takes its place. That one fact shapes the rest: see `flow` and `ending`.
+
+mod agenda;
+mod connection;
+mod driver;
+mod ending;
+mod flow;
+mod host;
+mod link;
+mod listener;
+mod network;
+mod segment;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rand::RngExt;
+use tokio::runtime::{RngSeed, UnhandledPanic};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use turmoil_net::{KernelConfig, Net};
+
+pub use connection::Connection;
+pub use network::HostNetwork;
+
+use super::{Attempt, End, LatencyRange, Side, SlowReader, Tap};
+use crate::env::Chance;
+use agenda::Task;
+use driver::Driver;
+use host::{Host, HostTask};
+use link::Link;
+use segment::HostIndex;
+use wire::{RECEIVE_BUFFER, Wire, wire};
+
+/// What a simulation is made of.
+pub struct Options {
+    /// Where every draw comes from: latencies of the link from `a` to `b` from `latency` / `a>b`.
+    pub chance: Chance,
+    /// The names of all hosts, each once.
+    pub hosts: Vec<Arc<str>>,
+    /// How long packets travel, on every link.
+    pub latency: LatencyRange,
+    /// Who is told of all traffic.
+    pub tap: Rc<dyn Tap>,
+}
+
+/// Runs one simulation to the end of `main`, the task that plays the world, and returns its result. Then every process
+/// is ended.
+///
+/// All state belongs to the thread: any number of simulations may run on as many threads, and one after the other on
+/// one.
+///
+/// # Panics
+/// If a task of any process panics, and if called from within a simulation.
+pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(Engine) -> F) -> T {
+    let mut seed = [0; 32];
+    options.chance.of("tokio").rng().fill(&mut seed);
+    let installed = Installed::new(options);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&seed)) // `select!` inside libraries draws from it
+        .unhandled_panic(UnhandledPanic::ShutdownRuntime)
+        .build()
+        .expect("a runtime without I/O needs nothing that could fail");
+    let mut root = LocalSet::new();
+    root.unhandled_panic(UnhandledPanic::ShutdownRuntime);
+    let result = runtime.block_on(root.run_until(async {
+        let hosts = wire(|wire| {
+            wire.agenda.push(Instant::now(), Task::Keepalive);
+            wire.hosts.len()
+        });
+        for index in 0..hosts {
+            tokio::task::spawn_local(HostTask(HostIndex(index as u16)));
+        }
+        tokio::task::spawn_local(Driver::new());
+        let result = main(Engine { thread: PhantomData }).await;
+        host::end_all(); // while the simulated clock still runs, for tasks that tell the time when dropped
+        result
+    }));
+    drop(root);
+    drop(runtime);
+    drop(installed);
+    result
+}
+
+/// The wire of this thread. It must outlast the tasks and the runtime, whose sockets close through it, on a panic too.
+struct Installed;
+
+impl Installed {
+    fn new(options: Options) -> Self {
+        let Options { chance, hosts, latency, tap } = options;
+        // Retransmission counted in egress passes would go off at random.
+        let kernel = KernelConfig::default().recv_buf_cap(RECEIVE_BUFFER).retx_threshold(u32::MAX);
+        let mut net = Net::with_config(kernel);
+        let chance = chance.of("latency");
+        let pairs = hosts.iter().flat_map(|from| hosts.iter().map(move |to| (from, to)));
+        let links = pairs.map(|(from, to)| Link::new(chance.of(format_args!("{from}>{to}")).rng(), latency)).collect();
+        let add = |(index, name)| Host::new(name, net.add_host(HostIndex(index as u16).ip()));
+        let hosts = hosts.into_iter().enumerate().map(add).collect();
+        let net = net.enter();
+        wire::install(Some(Wire::new(net, hosts, links, latency, tap)));
+        Installed
+    }
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        host::end_all();
+        drop(wire::install(None));
+    }
+}
+
+/// The simulation, in the hands of the world: starts processes and injects faults. To be used outside the processes.
+///
+/// Methods that take the name of a host panic if there is none of that name.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// Useless on any other thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl Engine {
+    /// Starts a process on `host`, with the power on: a new boot. When `main` ends the process goes on idle.
+    ///
+    /// # Panics
+    /// If a process is already running there.
+    pub fn start<F>(&self, host: &str, main: impl FnOnce(HostNetwork) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        host::start(index(host), main);
+    }
+
+    /// How many processes were started on `host`: the number of the present or last one.
+    pub fn boot(&self, host: &str) -> u64 {
+        on(host, |host| host.boot())
+    }
+
+    /// Whether a process is running on `host`, frozen or not.
+    pub fn is_up(&self, host: &str) -> bool {
+        on(host, |host| host.is_running())
+    }
+
+    /// Whether the process on `host` is frozen.
+    pub fn is_frozen(&self, host: &str) -> bool {
+        on(host, |host| host.is_frozen())
+    }
+
+    /// Ends the process on `host`; the kernel stays. Peers read end of file, or a reset where bytes lay unread, and
+    /// ports refuse. False if there was no process.
+    pub fn stop(&self, host: &str) -> bool {
+        host::stop(index(host))
+    }
+
+    /// Cuts the power of `host`: peers hear nothing more until it starts again, and new connections time out. False
+    /// if there was no power.
+    pub fn power_cut(&self, host: &str) -> bool {
+        host::power_cut(index(host))
+    }
+
+    /// Stops the process on `host` in its tracks (SIGSTOP); its kernel goes on accepting and acknowledging. False if
+    /// none was running freely.
+    pub fn freeze(&self, host: &str) -> bool {
+        host::freeze(index(host))
+    }
+
+    /// Lets a frozen process go on; its overdue timers all fire at once. False if it was not frozen.
+    pub fn thaw(&self, host: &str) -> bool {
+        host::thaw(index(host))
+    }
+
+    /// The connections between `a` and `b`, whoever dialled, that are open at both ends, oldest first.
+    pub fn connections(&self, a: &str, b: &str) -> Vec<Connection> {
+        let (a, b) = (index(a), index(b));
+        wire(|wire| wire.connections(a, b))
+    }
+
+    /// Resets both ends of a connection at once. False if it was not open any more.
+    pub fn cut(&self, connection: &Connection) -> bool {
+        wire(|wire| wire.cut(connection, Instant::now()))
+    }
+
+    /// Lets nothing through from one host to another. Short, and everything arrives late, complete and in order; long,
+    /// and whoever waits for an acknowledgement fails with `TimedOut` while the other end stays half open.
+    pub fn partition(&self, from: &str, to: &str) {
+        link(from, to, |link| link.partitioned = true);
+    }
+
+    /// Ends a partition. What it held is tried again within two seconds.
+    pub fn heal(&self, from: &str, to: &str) {
+        link(from, to, |link| link.partitioned = false);
+    }
+
+    /// Ends all partitions.
+    pub fn heal_all(&self) {
+        wire(|wire| wire.links().for_each(|link| link.partitioned = false));
+    }
+
+    /// How many packets from one host to another have met a partition so far: whether the fault took effect.
+    pub fn held(&self, from: &str, to: &str) -> u64 {
+        link(from, to, |link| link.held)
+    }
+
+    /// Sets how long packets from one host to another travel, from now on.
+    pub fn set_latency(&self, from: &str, to: &str, latency: LatencyRange) {
+        link(from, to, |link| link.latency = latency);
+    }
+
+    /// Sets it back to what all links have.
+    pub fn reset_latency(&self, from: &str, to: &str) {
+        let usual = wire(|wire| wire.latency);
+        link(from, to, |link| link.latency = usual);
+    }
+
+    /// Limits what goes from one host to another, in bytes a second, headers included.
+    pub fn set_bandwidth(&self, from: &str, to: &str, bytes_per_sec: Option<u64>) {
+        link(from, to, |link| link.bandwidth = bytes_per_sec);
+    }
+
+    /// Makes the process on `host` read slowly from each of its streams; the kernel's window does the rest.
+    pub fn slow_reader(&self, host: &str, slow: Option<SlowReader>) {
+        on(host, |host| host.slow_reader = slow);
+    }
+}
+
+fn index(host: &str) -> HostIndex {
+    wire(|wire| wire.names.get(host).copied()).unwrap_or_else(|| panic!("no host is called {host}"))
+}
+
+fn on<R>(host: &str, f: impl FnOnce(&mut Host) -> R) -> R {
+    let host = index(host);
+    wire(|wire| f(wire.host(host)))
+}
+
+fn link<R>(from: &str, to: &str, f: impl FnOnce(&mut Link) -> R) -> R {
+    let (from, to) = (index(from), index(to));
+    wire(|wire| f(wire.link(from, to)))
+}
