@@ -84,7 +84,7 @@ fn print(tally: &Tally, seconds: f64) -> std::io::Result<()> {
     let rate = tally.seeds as f64 / seconds;
     writeln!(stdout, "{} seeds in {seconds:.1} s: {rate:.1} a second", tally.seeds)?;
     writeln!(stdout, "rows: {} committed, {} applied", tally.rows_committed, tally.rows_applied)?;
-    writeln!(stdout, "faults that took effect: {}", summary::tally(&tally.faults_by_kind))?;
+    writeln!(stdout, "faults that took effect: {}", summary::tally(&tally.faults_by_family))?;
     writeln!(stdout, "marks: {}", summary::tally(&tally.marks))?;
     writeln!(stdout, "checks: {}", summary::tally(&tally.exercised))?;
     writeln!(stdout, "{} violated, {} stuck, {} panicked", tally.violated, tally.stuck, tally.panicked)?;

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::sim::plan::Plan;
+use crate::sim::plan::{Fault, Plan};
 use crate::sim::verdict::{Conclusion, Verdict};
 
 /// What is about to happen: every knob of the plan.
 pub(super) fn of_plan(plan: &Plan) -> String {
     let mut text = String::new();
-    let instances: Vec<String> = plan.topology.instances().iter().map(ToString::to_string).collect();
-    let _ = writeln!(text, "seed {}, scenario {}: {}", plan.seed, plan.scenario, instances.join(", "));
+    let hosts: Vec<&str> = plan.topology.hosts().collect();
+    let _ = writeln!(text, "seed {}, scenario {}: {}", plan.seed, plan.scenario, hosts.join(", "));
     let network = &plan.network;
     let _ = writeln!(
         text,
@@ -24,7 +24,7 @@ pub(super) fn of_plan(plan: &Plan) -> String {
     );
     let mut kinds: BTreeMap<&'static str, usize> = BTreeMap::new();
     for entry in &plan.faults {
-        *kinds.entry(entry.fault.kind()).or_default() += 1;
+        *kinds.entry(entry.fault.family().name()).or_default() += 1;
     }
     if !kinds.is_empty() {
         let _ = writeln!(text, "faults planned: {}", tally(&kinds));
@@ -64,6 +64,18 @@ pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
             Some(path) => writeln!(text, "cargo run --release -- run --plan {}", path.display()),
             None => writeln!(text, "{}", verdict.reproduction()),
         };
+    }
+    text
+}
+
+/// "partition of worker1 and writer2 for 3.0 s".
+pub(super) fn of_fault(fault: &Fault) -> String {
+    let mut text = match fault.hosts() {
+        (host, None) => format!("{} of {host}", fault.family()),
+        (one, Some(other)) => format!("{} between {one} and {other}", fault.family()),
+    };
+    if fault.for_ms() > 0 {
+        let _ = write!(text, " for {:.1} s", fault.for_ms() as f64 / 1000.0);
     }
     text
 }

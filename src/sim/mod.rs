@@ -16,12 +16,13 @@ pub mod workload;
 pub mod world;
 
 use crate::judge::Topology;
+use crate::protocol::InstanceName;
 use crate::streams::{Promise, events, typing};
 
 /// What the judge must know of the deployment that `plan` describes.
 pub fn topology(plan: &plan::Plan) -> Topology {
-    let writers = &plan.topology;
-    Topology::new(writers.instances())
-        .with_stream(events::NAME, Promise::Log, writers.event_writers.clone())
-        .with_stream(typing::NAME, Promise::Memory, [writers.typing_writer.clone()])
+    let deployment = &plan.topology;
+    Topology::new(deployment.hosts().map(InstanceName::from))
+        .with_stream(events::NAME, Promise::Log, deployment.events_writers.iter().map(|name| name.as_str().into()))
+        .with_stream(typing::NAME, Promise::Memory, [deployment.typing_writer.as_str().into()])
 }

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -73,7 +74,7 @@ pub fn run(plan: &Plan, entropy: Entropy, watcher: impl Fn(Progress) + 'static) 
     let recorder = Recorder::new(Judge::new(topology(plan)));
     let options = turmoil_net::Options {
         chance: chance.of("network"),
-        hosts: plan.topology.instances().iter().map(|name| name.as_str().into()).collect(),
+        hosts: plan.topology.hosts().map(Arc::from).collect(),
         latency: LatencyRange { min_us: plan.network.latency_us_min, max_us: plan.network.latency_us_max },
         tap: recorder.clone(),
     };
@@ -99,7 +100,7 @@ struct Ending {
 /// Which faults took effect.
 #[derive(Default)]
 struct FaultTally {
-    by_kind: RefCell<BTreeMap<&'static str, usize>>,
+    by_family: RefCell<BTreeMap<&'static str, usize>>,
     idle: Cell<usize>,
 }
 
@@ -116,19 +117,15 @@ impl Run {
         let watching = self.watch();
 
         let faults = Rc::new(FaultTally::default());
+        let end = Instant::now() + Duration::from_millis(self.plan.storm_ms);
         let operations = tokio::task::spawn_local(operate(Rc::clone(&world), self.plan.operations.clone()));
-        let storm: Vec<_> = self.plan.faults.iter().map(|entry| self.schedule(&world, entry, &faults)).collect();
-        tokio::time::sleep(Duration::from_millis(self.plan.storm_ms)).await;
+        let storm: Vec<_> = self.plan.faults.iter().map(|entry| self.schedule(&world, entry, end, &faults)).collect();
+        tokio::time::sleep_until(end).await;
 
         operations.abort();
-        storm.iter().for_each(JoinHandle::abort);
         for fault in storm {
-            // Faults that are still under way have done what they were to do.
-            if fault.await.is_err() {
-                faults.idle.set(faults.idle.get() + 1);
-            }
+            fault.await.expect("a fault ends by itself, at the end of the storm at the latest");
         }
-        faults::heal_all(&world);
         world.start_all();
         self.recorder.observe(&Observation::Calm);
         (self.watcher)(Progress::Calm { at: self.recorder.now() });
@@ -149,16 +146,17 @@ impl Run {
         })
     }
 
-    fn schedule(&self, world: &Rc<World>, entry: &FaultEntry, tally: &Rc<FaultTally>) -> JoinHandle<()> {
+    /// Lets a fault happen in its time.
+    fn schedule(&self, world: &Rc<World>, entry: &FaultEntry, end: Instant, tally: &Rc<FaultTally>) -> JoinHandle<()> {
         let (world, tally) = (Rc::clone(world), Rc::clone(tally));
         let (recorder, watcher) = (Rc::clone(&self.recorder), Rc::clone(&self.watcher));
         let FaultEntry { at_ms, fault } = entry.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_millis(at_ms)).await;
             watcher(Progress::Fault { at: recorder.now(), fault: fault.clone() });
-            let kind = fault.kind();
-            if faults::inject(world, fault).await {
-                *tally.by_kind.borrow_mut().entry(kind).or_default() += 1;
+            let family = fault.family();
+            if faults::inject(world, fault, end).await {
+                *tally.by_family.borrow_mut().entry(family.name()).or_default() += 1;
             } else {
                 tally.idle.set(tally.idle.get() + 1);
             }
@@ -195,20 +193,20 @@ fn verdict(plan: &Plan, recorder: &Recorder, ending: Ending, wall_ms: u64) -> Ve
         (None, true) => Conclusion::Passed,
     };
     let counts = recorder.counts();
-    let faults_by_kind = ending.faults.by_kind.into_inner();
+    let faults_by_family = ending.faults.by_family.into_inner();
     Verdict {
         violation,
         pending: if ending.converged { Vec::new() } else { judge.pending() },
         trace_hash: judge.trace_hash(),
         simulated_ms: ending.simulated.0,
         wall_ms,
-        faults: faults_by_kind.values().sum(),
+        faults: faults_by_family.values().sum(),
         faults_idle: ending.faults.idle.get(),
-        faults_by_kind,
+        faults_by_family,
         commands: counts.commands,
         rows_committed: counts.rows_committed,
         rows_applied: counts.rows_applied,
-        marks: judge.marks(),
+        marks: judge.marks().clone(),
         exercised: judge.exercised(),
         ..Verdict::new(plan, conclusion)
     }

@@ -116,8 +116,8 @@ pub struct Tally {
     pub rows_committed: u64,
     /// Rows applied, over all followers.
     pub rows_applied: u64,
-    /// Faults that took effect, by kind.
-    pub faults_by_kind: BTreeMap<&'static str, usize>,
+    /// Faults that took effect, by family.
+    pub faults_by_family: BTreeMap<&'static str, usize>,
     /// How often each rare situation came up.
     pub marks: BTreeMap<&'static str, u64>,
     /// How often each invariant was exercised.
@@ -142,8 +142,8 @@ impl Tally {
         self.panicked += u64::from(verdict.verdict == Conclusion::Panicked);
         self.rows_committed += verdict.rows_committed;
         self.rows_applied += verdict.rows_applied;
-        for (kind, count) in &verdict.faults_by_kind {
-            *self.faults_by_kind.entry(kind).or_default() += count;
+        for (kind, count) in &verdict.faults_by_family {
+            *self.faults_by_family.entry(kind).or_default() += count;
         }
         for (sum, counts) in [(&mut self.marks, &verdict.marks), (&mut self.exercised, &verdict.exercised)] {
             for (name, count) in counts {

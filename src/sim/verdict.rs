@@ -39,8 +39,8 @@ pub struct Verdict {
     pub faults_idle: usize,
     /// Faults that the engine cannot inject.
     pub faults_skipped: usize,
-    /// Faults that took effect, by kind.
-    pub faults_by_kind: BTreeMap<&'static str, usize>,
+    /// Faults that took effect, by family.
+    pub faults_by_family: BTreeMap<&'static str, usize>,
     /// Lines read by client ends.
     pub commands: u64,
     /// Rows that took effect in the database.
@@ -116,11 +116,11 @@ impl Verdict {
             trace_hash: String::new(),
             simulated_ms: 0,
             wall_ms: 0,
-            hosts: plan.topology.instances().len(),
+            hosts: plan.topology.hosts().count(),
             faults: 0,
             faults_idle: 0,
             faults_skipped: 0,
-            faults_by_kind: BTreeMap::new(),
+            faults_by_family: BTreeMap::new(),
             commands: 0,
             rows_committed: 0,
             rows_applied: 0,

@@ -58,22 +58,27 @@ pub struct World {
 }
 
 /// The configuration of the deployment that `plan` describes.
-pub fn config_of(plan: &Plan) -> Config {
-    let topology = &plan.topology;
-    let listeners = topology.event_writers.iter().chain([&topology.typing_writer]).cloned().chain([MASTER.into()]);
-    let endpoint = |name: &InstanceName| Endpoint {
-        host: name.as_str().into(),
-        replication_port: REPLICATION_PORT,
-        http_port: HTTP_PORT,
-    };
+fn config_of(plan: &Plan) -> Config {
+    let deployment = &plan.topology;
+    let endpoint = |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
+    let listeners = deployment.writers().chain([MASTER]);
     Config {
         server_name: "squall.test".into(),
         secret: "a-secret-of-the-storm".into(),
-        instance_map: listeners.map(|name| (name.clone(), endpoint(&name))).collect(),
+        instance_map: listeners.map(|host| (host.into(), endpoint(host))).collect(),
         stream_writers: StreamWriters {
-            events: topology.event_writers.clone(),
-            typing: topology.typing_writer.clone(),
+            events: deployment.events_writers.iter().map(|name| name.as_str().into()).collect(),
+            typing: deployment.typing_writer.as_str().into(),
         },
+    }
+}
+
+fn timing_of(plan: &Plan) -> DatabaseTiming {
+    let database = &plan.database;
+    DatabaseTiming {
+        before_us: database.before_us.0..=database.before_us.1,
+        after_us: database.after_us.0..=database.after_us.1,
+        rollback_per_mille: database.rollback_per_mille,
     }
 }
 
@@ -85,10 +90,10 @@ impl World {
             config: Rc::new(config_of(plan)),
             chance,
             database,
-            timing: plan.database.clone(),
+            timing: timing_of(plan),
             recorder,
             processes: RefCell::default(),
-            instances: plan.topology.instances(),
+            instances: plan.topology.hosts().map(InstanceName::from).collect(),
             down: RefCell::default(),
         })
     }

@@ -12,7 +12,7 @@ use squall::protocol::{
     Command, FederationAck, LockReleased, ParseErrorKind, Position, Rdata, Token, UserIp, UserSync, json as python,
 };
 
-/// The parts of the vectors that concern commands.
+/// The parts of the vectors that are used.
 #[derive(Deserialize)]
 pub struct Vectors {
     pub valid_server_commands: Vec<String>,
@@ -21,6 +21,15 @@ pub struct Vectors {
     pub commands: Vec<Built>,
     pub parse: Vec<Parsed>,
     pub parse_errors: Vec<Refused>,
+    pub rows: Vec<GivenRow>,
+    pub row_errors: Vec<GivenRow>,
+}
+
+/// A row, and the stream whose row class was given it.
+#[derive(Deserialize)]
+pub struct GivenRow {
+    pub stream: String,
+    pub row: Value,
 }
 
 /// A command Synapse built from fields, wrote, and read again.

@@ -258,19 +258,3 @@ fn ids_moved_into_a_transaction_stay_outstanding_when_its_caller_is_gone() {
         assert_eq!((tokens(&committed), generator.current_token()), (vec![2], Token(2)));
     });
 }
-
-/// A run has some hundreds of transactions, and a soak has millions of runs. It takes about 15 ms; the bound leaves room
-/// for a busy machine.
-#[test]
-fn six_hundred_transactions_cost_little() {
-    #[expect(clippy::disallowed_methods, reason = "this is about real time")]
-    let now = std::time::Instant::now;
-    let began = now();
-    in_world(|database, _| async move {
-        let writer = session(&handle(&database, 1)).await;
-        for token in 2..602 {
-            insert(writer.clone(), token).await.unwrap();
-        }
-    });
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
-}

@@ -22,6 +22,8 @@ use super::{End, Side, SlowReader};
 pub(super) struct Host {
     pub name: Arc<str>,
     pub slow_reader: Option<SlowReader>,
+    /// How many reads were cut short because the process reads slowly.
+    pub slowed: u64,
     kernel: HostId,
     powered: bool,
     boot: u64,
@@ -39,6 +41,7 @@ impl Host {
         Host {
             name,
             slow_reader: None,
+            slowed: 0,
             kernel,
             powered: true,
             boot: 0,

@@ -22,19 +22,22 @@ pub(super) struct Link {
     pub partitioned: bool,
     /// How many packets met the partition.
     pub held: u64,
+    /// How many packets were sent.
+    pub sent: u64,
     free_at: Option<Instant>,
 }
 
 impl Link {
     /// A link without faults.
     pub fn new(rng: ChaCha8Rng, latency: LatencyRange) -> Self {
-        Link { rng, latency, bandwidth: None, partitioned: false, held: 0, free_at: None }
+        Link { rng, latency, bandwidth: None, partitioned: false, held: 0, sent: 0, free_at: None }
     }
 
     /// When a packet of `size` bytes sent at `now` arrives. A limited link is busy with each packet for as long as its
     /// bytes take.
     pub fn arrival(&mut self, now: Instant, size: u32) -> Instant {
         let LatencyRange { min_us, max_us } = self.latency;
+        self.sent += 1;
         let departure = match self.bandwidth {
             Some(rate) => {
                 let takes = Duration::from_nanos(u64::from(size) * 1_000_000_000 / rate.max(1));

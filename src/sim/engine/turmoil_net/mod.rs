@@ -216,6 +216,11 @@ impl Engine {
         link(from, to, |link| link.held)
     }
 
+    /// How many packets have left one host for another so far.
+    pub fn sent(&self, from: &str, to: &str) -> u64 {
+        link(from, to, |link| link.sent)
+    }
+
     /// Sets how long packets from one host to another travel, from now on.
     pub fn set_latency(&self, from: &str, to: &str, latency: LatencyRange) {
         link(from, to, |link| link.latency = latency);
@@ -235,6 +240,11 @@ impl Engine {
     /// Makes the process on `host` read slowly from each of its streams; the kernel's window does the rest.
     pub fn slow_reader(&self, host: &str, slow: Option<SlowReader>) {
         on(host, |host| host.slow_reader = slow);
+    }
+
+    /// How many reads on `host` were cut short because it reads slowly: whether the fault took effect.
+    pub fn slowed(&self, host: &str) -> u64 {
+        on(host, |host| host.slowed)
     }
 }
 

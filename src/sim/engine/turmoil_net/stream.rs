@@ -79,6 +79,9 @@ impl Stream {
         }
         tap().read(&self.end, bytes);
         self.pause = slow.map(|slow| Box::pin(tokio::time::sleep(slow.pause)));
+        if slow.is_some_and(|slow| bytes.len() >= slow.bytes) {
+            wire(|wire| wire.host(self.process.host).slowed += 1);
+        }
         self.freed += bytes.len();
         if self.freed >= WINDOW_STEP {
             self.freed = 0;

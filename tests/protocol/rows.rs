@@ -1,0 +1,35 @@
+//! Rows of the streams that Squall has, against what Synapse's own row classes accept.
+
+use serde_json::Value;
+use squall::protocol::StreamName;
+use squall::streams::{Row, RowError, events, typing};
+
+use crate::vectors::vectors;
+
+const STREAMS: [&str; 2] = [events::NAME, typing::NAME];
+
+#[test]
+fn every_row_that_synapse_accepts_is_understood_and_rendered_alike() {
+    let known: Vec<_> = vectors().rows.into_iter().filter(|row| STREAMS.contains(&row.stream.as_str())).collect();
+    assert_eq!(known.len(), 6);
+    for given in known {
+        let row = Row::parse(&StreamName::from(given.stream), given.row.clone()).unwrap();
+        assert_eq!(row.to_json(), given.row);
+    }
+}
+
+#[test]
+fn every_row_that_synapse_refuses_is_refused() {
+    let known: Vec<_> = vectors().row_errors.into_iter().filter(|row| STREAMS.contains(&row.stream.as_str())).collect();
+    assert_eq!(known.len(), 15);
+    for given in known {
+        let refused = Row::parse(&StreamName::from(given.stream), given.row.clone());
+        assert!(matches!(refused, Err(RowError::Shape { .. })), "{}", given.row);
+    }
+}
+
+#[test]
+fn a_row_of_an_unknown_stream_is_refused() {
+    let refused = Row::parse(&"nonesuch".into(), Value::Null);
+    assert!(matches!(refused, Err(RowError::UnknownStream(name)) if name.as_str() == "nonesuch"));
+}
