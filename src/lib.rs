@@ -6,8 +6,11 @@ compile_error!(
      that: unset RUSTFLAGS or add the flag to it, or build without the simulator by `--no-default-features`."
 );
 
+#[cfg(feature = "sim")]
+pub mod cli;
 pub mod env;
 pub mod instance;
+pub mod judge;
 pub mod protocol;
 pub mod replication;
 #[cfg(feature = "sim")]

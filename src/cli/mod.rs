@@ -62,6 +62,9 @@ enum CliError {
     /// A file that is no plan.
     #[error("{0}: {1}")]
     Plan(PathBuf, PlanError),
+    /// A file that cannot be made.
+    #[error("cannot create {0}: {1}")]
+    Create(PathBuf, std::io::Error),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Write(#[from] std::io::Error),

@@ -1,6 +1,7 @@
 //! `squall run`: run one plan, show how it goes, and end with a verdict.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, ScenarioArguments, load_plan, status, summary};
 use crate::sim::plan::Plan;
-use crate::sim::runner::{self, Entropy, Progress};
+use crate::sim::runner::{self, Entropy, Onlookers, Progress};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -24,6 +25,9 @@ pub(super) struct RunArguments {
     /// Print the verdict as one JSON object, and nothing else.
     #[arg(long)]
     json: bool,
+    /// Write every observation to this file, a line each.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Draw from the operating system's randomness instead of the seed's. For testing the determinism test.
     #[arg(long, hide = true)]
     unseeded: bool,
@@ -35,16 +39,22 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
         None => Plan::generate(arguments.scenario.scenario, arguments.seed),
     };
     let entropy = if arguments.unseeded { Entropy::System } else { Entropy::Seed };
+    let mut onlookers = Onlookers::default();
+    if let Some(path) = &arguments.trace {
+        let file = File::create(path).map_err(|error| CliError::Create(path.clone(), error))?;
+        onlookers.trace = Some(Box::new(BufWriter::new(file)));
+    }
     let mut stdout = std::io::stdout();
     if arguments.json {
-        let verdict = runner::run(&plan, entropy, |_| {});
+        let verdict = runner::run(&plan, entropy, onlookers);
         writeln!(stdout, "{}", serde_json::to_string(&verdict).expect("a verdict is plain data"))?;
         return Ok(status(verdict.passed()));
     }
     write!(stdout, "{}", summary::of_plan(&plan))?;
     let live = LiveView::new(&plan);
     let bar = live.bar.clone();
-    let verdict = runner::run(&plan, entropy, move |progress| live.show(progress));
+    onlookers.watcher = Some(Box::new(move |progress| live.show(progress)));
+    let verdict = runner::run(&plan, entropy, onlookers);
     bar.finish_and_clear();
     write!(stdout, "{}", summary::of_verdict(&verdict, arguments.plan.as_deref()))?;
     Ok(status(verdict.passed()))

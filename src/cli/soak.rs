@@ -30,7 +30,7 @@ pub(super) struct SoakArguments {
 pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
     let seeds = arguments.seeds;
     let bar = progress_bar(seeds.len(), arguments.json);
-    let mut report = Report { json: arguments.json, bar: bar.clone(), written: Ok(()), ..Report::default() };
+    let mut report = Report { json: arguments.json, bar: bar.clone(), tally: Tally::default(), written: Ok(()) };
     soak::run(arguments.scenario.scenario, seeds, arguments.jobs, |verdict| report.take(verdict));
     bar.finish_and_clear();
     report.written?;
@@ -50,7 +50,6 @@ fn progress_bar(seeds: u64, json: bool) -> ProgressBar {
 }
 
 /// Takes each verdict as it comes.
-#[derive(Default)]
 struct Report {
     json: bool,
     bar: ProgressBar,

@@ -127,10 +127,10 @@ impl Feed {
         } else if !(prev <= current && current <= new) {
             self.catch_up(link, current, new).await?;
         }
-        if new >= self.stream.position(&self.writer) {
-            self.stream.advance(&self.writer, new);
-            self.consumers.tell(|consumer| consumer.positioned(self.stream.name(), &self.writer, new));
-        }
+        self.stream.advance(&self.writer, new);
+        // It may be further than was announced: other writers' rows can tell that nothing is missing up to there.
+        let position = self.stream.position(&self.writer);
+        self.consumers.tell(|consumer| consumer.positioned(self.stream.name(), &self.writer, position));
         self.connected_on.set(Some(link.id()));
         link.caught_up(self.stream.name());
         Ok(())

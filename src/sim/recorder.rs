@@ -6,14 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::database::CommittedRow;
-use super::engine::turmoil_net::{Attempt, End, Side, Tap};
+use super::witness::CommittedRow;
+use super::engine::{Attempt, End, Side, Tap};
 use super::world::REPLICATION_PORT;
 use crate::judge::{Judge, Moment, Observation};
 use crate::protocol::{Header, InstanceName, LineDecoder, StreamName, Token};
@@ -38,16 +38,19 @@ pub struct Recorder {
     counts: Cell<Counts>,
     /// What each client end has read so far of its connection.
     lines: RefCell<BTreeMap<u64, LineDecoder>>,
+    /// Where every observation is written to, for a person to read.
+    trace: Option<RefCell<Box<dyn Write>>>,
 }
 
 impl Recorder {
-    /// A recorder before the beginning of a run.
-    pub fn new(judge: Judge) -> Rc<Self> {
+    /// A recorder before the beginning of a run. It writes every observation to `trace`, as far as that can be written.
+    pub fn new(judge: Judge, trace: Option<Box<dyn Write>>) -> Rc<Self> {
         Rc::new(Recorder {
             started: Cell::new(None),
             judge: RefCell::new(judge),
             counts: Cell::default(),
             lines: RefCell::default(),
+            trace: trace.map(RefCell::new),
         })
     }
 
@@ -63,7 +66,12 @@ impl Recorder {
 
     /// Tells the judge.
     pub fn observe(&self, observation: &Observation) {
-        self.judge.borrow_mut().observe(self.now(), observation);
+        let now = self.now();
+        if let Some(trace) = &self.trace {
+            // The run matters more than its trace.
+            let _ = writeln!(trace.borrow_mut(), "{now} {observation:?}");
+        }
+        self.judge.borrow_mut().observe(now, observation);
     }
 
     /// The judge, who has seen everything so far.
@@ -115,7 +123,7 @@ impl Tap for Recorder {
         }
         let mut announced = Vec::new();
         let mut all_lines = self.lines.borrow_mut();
-        let lines = all_lines.entry(end.attempt).or_default();
+        let lines = all_lines.entry(end.connection).or_default();
         lines.extend(bytes);
         while let Some(line) = lines.next_line() {
             self.count(|counts| counts.commands += 1);
@@ -128,7 +136,7 @@ impl Tap for Recorder {
         for position in announced {
             self.observe(&Observation::Announced {
                 instance: Arc::clone(&end.host).into(),
-                attempt: end.attempt,
+                attempt: end.connection,
                 stream: position.stream,
                 writer: position.writer,
                 position: position.new,
@@ -138,8 +146,8 @@ impl Tap for Recorder {
 
     fn closed(&self, end: &End) {
         if end.port == REPLICATION_PORT && end.side == Side::Client {
-            self.lines.borrow_mut().remove(&end.attempt);
-            self.observe(&Observation::Closed { instance: Arc::clone(&end.host).into(), attempt: end.attempt });
+            self.lines.borrow_mut().remove(&end.connection);
+            self.observe(&Observation::Closed { instance: Arc::clone(&end.host).into(), attempt: end.connection });
         }
     }
 }

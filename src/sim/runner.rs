@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,21 +65,31 @@ pub enum Entropy {
     System,
 }
 
-/// Runs `plan`, telling `watcher` of it, and judges it.
-pub fn run(plan: &Plan, entropy: Entropy, watcher: impl Fn(Progress) + 'static) -> Verdict {
+/// Who looks on while a plan runs. Nobody does by default.
+#[derive(Default)]
+pub struct Onlookers {
+    /// Is told how the run goes.
+    pub watcher: Option<Box<dyn Fn(Progress)>>,
+    /// Gets every observation as a line of text.
+    pub trace: Option<Box<dyn Write>>,
+}
+
+/// Runs `plan` and judges it.
+pub fn run(plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
     let stopwatch = Stopwatch::start();
     let chance = match entropy {
         Entropy::Seed => Chance::from_seed(plan.seed).of("run"),
         Entropy::System => Chance::from_os(),
     };
-    let recorder = Recorder::new(Judge::new(topology(plan)));
+    let recorder = Recorder::new(Judge::new(topology(plan)), onlookers.trace);
+    let watcher = onlookers.watcher.unwrap_or_else(|| Box::new(|_| {}));
     let options = turmoil_net::Options {
         chance: chance.of("network"),
         hosts: plan.topology.hosts().map(Arc::from).collect(),
         latency: LatencyRange { min_us: plan.network.latency_us_min, max_us: plan.network.latency_us_max },
         tap: recorder.clone(),
     };
-    let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: Rc::new(watcher) };
+    let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: watcher.into() };
     let ending = turmoil_net::simulate(options, |engine| run.storm_and_calm(engine, chance));
     verdict(plan, &recorder, ending, stopwatch.elapsed_ms())
 }

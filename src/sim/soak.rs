@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use thiserror::Error;
 
 use super::plan::{Plan, Scenario};
-use super::runner::{self, Entropy};
+use super::runner::{self, Entropy, Onlookers};
 use super::verdict::{Conclusion, Verdict};
 
 /// Seeds from `first` up to but not including `end`; never empty.
@@ -89,7 +89,7 @@ pub fn run(scenario: Scenario, seeds: SeedRange, jobs: NonZeroUsize, mut take: i
 /// Runs one seed. A panic is a finding like any other and must not end the soak.
 fn run_seed(scenario: Scenario, seed: u64) -> Verdict {
     let plan = Plan::generate(scenario, seed);
-    let ran = catch_unwind(AssertUnwindSafe(|| runner::run(&plan, Entropy::Seed, |_| {})));
+    let ran = catch_unwind(AssertUnwindSafe(|| runner::run(&plan, Entropy::Seed, Onlookers::default())));
     ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
