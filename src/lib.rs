@@ -7,5 +7,6 @@ compile_error!(
 );
 
 pub mod env;
+pub mod judge;
 pub mod protocol;
 pub mod streams;
