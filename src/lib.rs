@@ -9,4 +9,6 @@ compile_error!(
 pub mod env;
 pub mod judge;
 pub mod protocol;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod streams;
