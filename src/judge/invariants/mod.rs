@@ -1,0 +1,33 @@
+//! Invariants: one property per file.
+
+mod no_missed_rows;
+mod no_tight_reconnect;
+
+pub use no_missed_rows::NoMissedRows;
+pub use no_tight_reconnect::NoTightReconnect;
+
+use super::observation::{Moment, Observation};
+use super::pending::Pending;
+use super::violation::Violation;
+
+/// A property that must hold at every step of a run.
+///
+/// It is pure over observations: it has no clock, and what it has not observed it does not know.
+pub trait Invariant {
+    /// The invariant's name, as fingerprints begin.
+    fn name(&self) -> &'static str;
+
+    /// Takes one observation into account.
+    ///
+    /// # Errors
+    /// What the observation violates. The invariant goes on from there, so that one violation is reported once.
+    fn observe(&mut self, at: Moment, observation: &Observation) -> Result<(), Violation>;
+
+    /// What has to happen yet; once the storm is over, it must within the calm bound.
+    fn pending(&self) -> Vec<Pending> {
+        Vec::new()
+    }
+
+    /// How often the property could have been violated. One that was never exercised proves nothing.
+    fn exercised(&self) -> u64;
+}

@@ -1,0 +1,40 @@
+//! Made-up rows for the tests of this property.
+
+use crate::streams::events::{EventRow, StateAllRow, StateRow};
+use crate::streams::{EventsRow, Row, TypingRow};
+
+/// A message event in a room of no interest.
+pub fn event(id: &str) -> Row {
+    Row::Events(EventsRow::Event(EventRow {
+        event_id: id.to_owned(),
+        room_id: "room".to_owned(),
+        kind: "m.room.message".to_owned(),
+        state_key: None,
+        redacts: None,
+        relates_to: None,
+        membership: None,
+        rejected: false,
+        outlier: false,
+    }))
+}
+
+/// An entry of a room's state that became the event of the same name.
+pub fn state(room: &str, key: &str) -> Row {
+    Row::Events(EventsRow::State(StateRow {
+        room_id: room.to_owned(),
+        kind: "m.room.member".to_owned(),
+        state_key: key.to_owned(),
+        event_id: Some(key.to_owned()),
+    }))
+}
+
+/// All of a room's state.
+pub fn state_all(room: &str) -> Row {
+    Row::Events(EventsRow::StateAll(StateAllRow { room_id: room.to_owned() }))
+}
+
+/// Everybody who is typing in a room.
+pub fn typing(room: &str, users: &[&str]) -> Row {
+    let user_ids = users.iter().map(|user| user.to_string()).collect();
+    Row::Typing(TypingRow { room_id: room.to_owned(), user_ids })
+}

@@ -1,0 +1,145 @@
+//! No missed rows.
+//!
+//! Whatever a writer wrote reaches every instance that follows it, in the way its stream promises: see [`log`] and
+//! [`memory`] for the two promises. This file only takes each observation to the writer it is about.
+
+mod log;
+#[cfg(test)]
+mod made_up;
+mod memory;
+mod token_rows;
+
+use std::collections::BTreeMap;
+
+use self::log::Log;
+use self::memory::Memory;
+use super::Invariant;
+use crate::judge::observation::{Moment, Observation};
+use crate::judge::pending::{Lack, Pending};
+use crate::judge::topology::{Feed, Topology};
+use crate::judge::violation::Violation;
+use crate::protocol::{InstanceName, StreamName, Token};
+use crate::streams::{Promise, Row};
+
+/// What one writer wrote to one stream, and what each instance has made of it: one implementation per promise.
+///
+/// A feed given to these is always one of that writer and stream. A follower that has not said where it starts is not
+/// judged, only pending.
+trait Rows {
+    /// The writer began a new process.
+    fn begun(&mut self, boot: u64);
+    /// The writer wrote `row`.
+    fn written(&mut self, boot: u64, token: Token, row: &Row) -> Result<(), Violation>;
+    /// The highest token written.
+    fn highest(&self) -> Option<Token>;
+    /// An instance follows from `position` on.
+    fn following(&mut self, instance: &InstanceName, position: Token);
+    /// An instance is gone, and what it held with it.
+    fn gone(&mut self, instance: &InstanceName);
+    /// A follower applied the whole of `token`.
+    fn applied(&mut self, feed: &Feed, token: Token, rows: &[Row]) -> Result<(), Violation>;
+    /// A follower's position moved or was confirmed.
+    fn positioned(&mut self, feed: &Feed, position: Token) -> Result<(), Violation>;
+    /// A follower dropped all that it had applied.
+    fn reset(&mut self, feed: &Feed, position: Token) -> Result<(), Violation>;
+    /// What a follower lacks, in a stream whose highest token over all writers is `highest`.
+    fn lack(&self, instance: &InstanceName, highest: Option<Token>) -> Option<Lack>;
+}
+
+/// Judges what every follower applied against what every writer wrote.
+pub struct NoMissedRows {
+    topology: Topology,
+    rows: BTreeMap<(StreamName, InstanceName), Box<dyn Rows>>,
+    judged: u64,
+}
+
+impl NoMissedRows {
+    /// Judges every stream of `topology` by its promise.
+    pub fn new(topology: &Topology) -> Self {
+        let rows = topology.writers().map(|(stream, promise, writer)| {
+            let rows: Box<dyn Rows> = match promise {
+                Promise::Log => Box::new(Log::new(stream, writer)),
+                Promise::Memory => Box::new(Memory::default()),
+            };
+            ((stream.clone(), writer.clone()), rows)
+        });
+        NoMissedRows { rows: rows.collect(), topology: topology.clone(), judged: 0 }
+    }
+
+    /// A stream or writer that the topology does not have is not judged.
+    fn of(&mut self, stream: &StreamName, writer: &InstanceName) -> Option<&mut Box<dyn Rows>> {
+        self.rows.get_mut(&(stream.clone(), writer.clone()))
+    }
+
+    /// Lets the writer's rows judge something that `feed` did.
+    fn judge(
+        &mut self,
+        feed: Feed,
+        judge: impl FnOnce(&mut dyn Rows, &Feed) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let Some(rows) = self.of(&feed.stream, &feed.writer) else { return Ok(()) };
+        let verdict = judge(rows.as_mut(), &feed);
+        self.judged += 1;
+        verdict
+    }
+
+    fn highest(&self, stream: &StreamName) -> Option<Token> {
+        let writers = self.rows.iter().filter(|((of, _), _)| of == stream);
+        writers.filter_map(|(_, rows)| rows.highest()).max()
+    }
+}
+
+impl Invariant for NoMissedRows {
+    fn name(&self) -> &'static str {
+        "no_missed_rows"
+    }
+
+    fn observe(&mut self, _at: Moment, observation: &Observation) -> Result<(), Violation> {
+        match observation {
+            Observation::Started { instance, boot } => {
+                self.rows.values_mut().for_each(|rows| rows.gone(instance));
+                let own = self.rows.iter_mut().filter(|((_, writer), _)| writer == instance);
+                own.for_each(|(_, rows)| rows.begun(*boot));
+            }
+            Observation::Stopped { instance, .. } => self.rows.values_mut().for_each(|rows| rows.gone(instance)),
+            Observation::Committed { stream, writer, token, row } => {
+                return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(0, *token, row));
+            }
+            Observation::Changed { stream, writer, boot, token, row } => {
+                return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(*boot, *token, row));
+            }
+            Observation::Following { instance, stream, writer, position } => {
+                if let Some(rows) = self.of(stream, writer) {
+                    rows.following(instance, *position);
+                }
+            }
+            Observation::Applied { instance, stream, writer, token, rows: applied } => {
+                let feed = Feed::new(instance, stream, writer);
+                return self.judge(feed, |rows, feed| rows.applied(feed, *token, applied));
+            }
+            Observation::Positioned { instance, stream, writer, position } => {
+                let feed = Feed::new(instance, stream, writer);
+                return self.judge(feed, |rows, feed| rows.positioned(feed, *position));
+            }
+            Observation::Reset { instance, stream, writer, position } => {
+                let feed = Feed::new(instance, stream, writer);
+                return self.judge(feed, |rows, feed| rows.reset(feed, *position));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Pending> {
+        let pending = self.topology.feeds().filter_map(|feed| {
+            let rows = self.rows.get(&(feed.stream.clone(), feed.writer.clone()))?;
+            let what = rows.lack(&feed.instance, self.highest(&feed.stream))?;
+            Some(Pending { feed, what })
+        });
+        pending.collect()
+    }
+
+    fn exercised(&self) -> u64 {
+        self.judged
+    }
+}

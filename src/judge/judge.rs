@@ -1,0 +1,173 @@
+//! The judge itself: every observation to every invariant, and into the trace hash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::invariants::{Invariant, NoMissedRows, NoTightReconnect};
+use super::marks::Marks;
+use super::observation::{Moment, Observation};
+use super::pending::Pending;
+use super::topology::Topology;
+use super::trace::Trace;
+use super::violation::Violation;
+
+/// How many violations are kept. The first of each fingerprint is kept in any case.
+pub const VIOLATIONS_MAX: usize = 100;
+
+/// Judges one run.
+pub struct Judge {
+    invariants: Vec<Box<dyn Invariant>>,
+    marks: Marks,
+    trace: Trace,
+    violations: Vec<(Moment, Violation)>,
+    fingerprints: BTreeSet<String>,
+}
+
+impl Judge {
+    /// Judges a deployment by every invariant there is.
+    pub fn new(topology: Topology) -> Self {
+        Judge {
+            invariants: vec![Box::new(NoMissedRows::new(&topology)), Box::new(NoTightReconnect::new(&topology))],
+            marks: Marks::new(&topology),
+            trace: Trace::default(),
+            violations: Vec::new(),
+            fingerprints: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one observation into account. Observations come in the order in which they were made.
+    pub fn observe(&mut self, at: Moment, observation: &Observation) {
+        self.trace.add(at, observation);
+        self.marks.observe(observation);
+        for invariant in &mut self.invariants {
+            let Err(violation) = invariant.observe(at, observation) else { continue };
+            let is_new = self.fingerprints.insert(violation.fingerprint());
+            if is_new || self.violations.len() < VIOLATIONS_MAX {
+                self.violations.push((at, violation));
+            }
+        }
+    }
+
+    /// What was violated, in order.
+    pub fn violations(&self) -> &[(Moment, Violation)] {
+        &self.violations
+    }
+
+    /// What has to happen yet; nothing may be left of it at the end of the calm.
+    pub fn pending(&self) -> Vec<Pending> {
+        self.invariants.iter().flat_map(|invariant| invariant.pending()).collect()
+    }
+
+    /// How often each invariant could have been violated.
+    pub fn exercised(&self) -> BTreeMap<&'static str, u64> {
+        self.invariants.iter().map(|invariant| (invariant.name(), invariant.exercised())).collect()
+    }
+
+    /// How often the run came to each situation that matters.
+    pub fn marks(&self) -> &BTreeMap<&'static str, u64> {
+        self.marks.counts()
+    }
+
+    /// The hash of every observation so far, with its time: 16 hexadecimal digits.
+    pub fn trace_hash(&self) -> String {
+        self.trace.hex()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{InstanceName, StreamName, Token};
+    use crate::streams::{Promise, Row, TypingRow};
+
+    fn judge() -> Judge {
+        let topology = Topology::new(["worker".into()])
+            .with_stream("events", Promise::Log, ["master".into()])
+            .with_stream("typing", Promise::Memory, ["master".into()]);
+        Judge::new(topology)
+    }
+
+    fn follower(stream: &str) -> (InstanceName, StreamName, InstanceName) {
+        ("worker".into(), stream.into(), "master".into())
+    }
+
+    fn following(stream: &str, position: i64) -> Observation {
+        let (instance, stream, writer) = follower(stream);
+        Observation::Following { instance, stream, writer, position: Token(position) }
+    }
+
+    fn positioned(stream: &str, position: i64) -> Observation {
+        let (instance, stream, writer) = follower(stream);
+        Observation::Positioned { instance, stream, writer, position: Token(position) }
+    }
+
+    fn typing(users: &[&str]) -> Row {
+        let user_ids = users.iter().map(|user| user.to_string()).collect();
+        Row::Typing(TypingRow { room_id: "room".to_owned(), user_ids })
+    }
+
+    fn run(observations: &[Observation]) -> Judge {
+        let mut judge = judge();
+        observations.iter().zip(0..).for_each(|(observation, at)| judge.observe(Moment(at), observation));
+        judge
+    }
+
+    #[test]
+    fn a_follower_is_pending_until_it_follows_and_has_what_the_writer_has() {
+        let (_, stream, writer) = follower("typing");
+        let changed = Observation::Changed { stream, writer, boot: 1, token: Token(1), row: typing(&["x"]) };
+        let mut judge = run(&[Observation::Started { instance: "master".into(), boot: 1 }, changed]);
+        assert_eq!(judge.pending().len(), 2);
+
+        judge.observe(Moment(5), &following("events", 3));
+        judge.observe(Moment(5), &following("typing", 0));
+        let pending: Vec<String> = judge.pending().iter().map(Pending::to_string).collect();
+        assert_eq!(pending, ["worker is out of date on typing of master: room (position 0)"]);
+
+        let (instance, stream, writer) = follower("typing");
+        let rows = vec![typing(&["x"])];
+        judge.observe(Moment(6), &Observation::Applied { instance, stream, writer, token: Token(1), rows });
+        assert_eq!(judge.pending(), []);
+        assert_eq!(judge.violations(), []);
+        assert_eq!(judge.exercised()["no_missed_rows"], 1);
+    }
+
+    #[test]
+    fn the_first_violation_of_each_fingerprint_is_kept_whatever_came_before() {
+        let mut judge = run(&[following("events", 0), following("typing", 0)]);
+        for position in (0..150).rev() {
+            judge.observe(Moment(9), &positioned("events", 1_000 + 150 - position));
+            judge.observe(Moment(9), &positioned("events", 0));
+        }
+        assert_eq!(judge.violations().len(), VIOLATIONS_MAX);
+        judge.observe(Moment(10), &positioned("typing", 5));
+        judge.observe(Moment(11), &positioned("typing", 4));
+        let (at, last) = judge.violations().last().unwrap();
+        assert_eq!((*at, last.fingerprint().as_str()), (Moment(11), "no_missed_rows/typing/went_back"));
+    }
+
+    #[test]
+    fn rare_situations_leave_marks() {
+        let (instance, stream, writer) = follower("events");
+        let connecting = Observation::Connecting { instance: instance.clone(), target: writer.clone(), attempt: 1 };
+        let connected = Observation::Connected { instance: instance.clone(), attempt: 1 };
+        let announced = |stream: &str, position| {
+            let (instance, stream, writer) = follower(stream);
+            Observation::Announced { instance, attempt: 1, stream, writer, position: Token(position) }
+        };
+        let (_, typing, _) = follower("typing");
+        let reset = Observation::Reset { instance, stream: typing, writer, position: Token(0) };
+        let judge = run(&[
+            following("events", 3),
+            connecting,
+            connected,
+            announced("events", 7),
+            announced("typing", 0),
+            reset,
+            positioned("events", 7),
+        ]);
+        assert_eq!(stream.as_str(), "events");
+        let marks = [("announced_ahead", 1), ("memory_reset", 1), ("set_up", 1), ("state_all_applied", 0)];
+        assert_eq!(judge.marks(), &BTreeMap::from(marks));
+        assert_eq!(judge.violations(), []);
+    }
+}

@@ -1,0 +1,22 @@
+//! The judge: the properties replication must have, checked over a stream of observations.
+//!
+//! It knows nothing of where the observations come from (a simulation, real processes, a recording) and takes nobody's
+//! word for what was done: what was committed comes from the database, what was announced from the network, what was
+//! applied from consumers registered on each instance.
+
+pub mod invariants;
+#[expect(clippy::module_inception, reason = "the file is named after the one thing in it")]
+mod judge;
+mod marks;
+pub mod observation;
+mod pending;
+mod set_up;
+pub mod topology;
+mod trace;
+pub mod violation;
+
+pub use judge::{Judge, VIOLATIONS_MAX};
+pub use observation::{Moment, Observation};
+pub use pending::{Lack, Pending};
+pub use topology::{Feed, Topology};
+pub use violation::{Differs, Violation};

@@ -1,0 +1,74 @@
+//! What the judge is told, and by whom.
+//!
+//! Every variant names its witness. None of them is the stack speaking of itself: a replication layer that believes it
+//! delivered a row is exactly the one that lost it unnoticed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{InstanceName, StreamName, Token};
+use crate::streams::Row;
+
+/// When something was observed, in milliseconds since the run (or the recording) began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Moment(pub u64);
+
+impl Moment {
+    /// Milliseconds that passed since `earlier`; none if it is not earlier.
+    pub fn ms_since(self, earlier: Moment) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} s", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// Something that was seen to happen.
+///
+/// Fields mean the same everywhere: `instance` is the one it happened at, `boot` counts that instance's processes
+/// upwards, `writer` is the instance whose rows of `stream` it is about, and `attempt` identifies one connection
+/// attempt, and the connection it led to, within the whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the fields mean the same in every variant and are explained once, above")]
+pub enum Observation {
+    /// A process began. Witness: whoever runs it.
+    Started { instance: InstanceName, boot: u64 },
+    /// A process ended, however. Witness: whoever ran it.
+    Stopped { instance: InstanceName, boot: u64 },
+
+    /// One row of a log stream took effect. All rows of a token come before anything of that token is applied.
+    /// Witness: the database wrapper.
+    Committed { stream: StreamName, writer: InstanceName, token: Token, row: Row },
+    /// The truth of an in-memory stream changed, as `row` says. Witness: the consumer registered on its writer.
+    Changed { stream: StreamName, writer: InstanceName, boot: u64, token: Token, row: Row },
+
+    /// An instance follows a writer from `position` on; once per boot, stream and writer. Witness of this and the
+    /// next three: the consumer registered on the instance that follows.
+    Following { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
+    /// All the rows of one token were applied, and `token` is the position now.
+    Applied { instance: InstanceName, stream: StreamName, writer: InstanceName, token: Token, rows: Vec<Row> },
+    /// The position moved, or was confirmed, without rows.
+    Positioned { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
+    /// In-memory streams: whatever was applied before is void, and `position` is the position now.
+    Reset { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
+
+    /// A replication connection to `target` is attempted. Witness of this and the next four: the network, which also
+    /// knows other connections (HTTP) and does not report those here.
+    Connecting { instance: InstanceName, target: InstanceName, attempt: u64 },
+    /// The attempt led to a connection.
+    Connected { instance: InstanceName, attempt: u64 },
+    /// The attempt came to nothing.
+    Failed { instance: InstanceName, attempt: u64 },
+    /// The client end has read a `POSITION` line whose new token is `position`.
+    Announced { instance: InstanceName, attempt: u64, stream: StreamName, writer: InstanceName, position: Token },
+    /// The client end of the connection was closed.
+    Closed { instance: InstanceName, attempt: u64 },
+
+    /// The storm is over: every fault is healed and nothing more is written. Witness: whoever makes the storm.
+    Calm,
+}

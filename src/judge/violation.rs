@@ -1,0 +1,222 @@
+//! Violations: what was promised and not kept, with the evidence.
+//!
+//! A violation is data. Its fingerprint says which promise was broken and how, and nothing that changes from seed to
+//! seed: it is what a shrinking run holds on to, and what a corpus is keyed by.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::topology::Feed;
+use crate::protocol::{InstanceName, Token};
+
+/// A promise that was not kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "a variant's fields are the words of its own sentence")]
+pub enum Violation {
+    /// The position went past committed rows that were not applied.
+    Missed {
+        #[serde(flatten)]
+        feed: Feed,
+        tokens: Vec<Token>,
+        from: Token,
+        to: Token,
+    },
+    /// A token at or below the position was applied.
+    Repeated {
+        #[serde(flatten)]
+        feed: Feed,
+        token: Token,
+        position: Token,
+    },
+    /// A token was applied with other rows than were committed under it, or in another order of types.
+    WrongRows {
+        #[serde(flatten)]
+        feed: Feed,
+        token: Token,
+        committed: usize,
+        applied: usize,
+        differs: Differs,
+    },
+    /// A token was applied under which this writer had committed nothing.
+    NotCommitted {
+        #[serde(flatten)]
+        feed: Feed,
+        token: Token,
+    },
+    /// A row was committed at or below a position that a follower had already reached.
+    CommittedBehind {
+        #[serde(flatten)]
+        feed: Feed,
+        token: Token,
+        position: Token,
+    },
+    /// The position went back, and nothing had said that the writer began anew.
+    WentBack {
+        #[serde(flatten)]
+        feed: Feed,
+        from: Token,
+        to: Token,
+    },
+    /// A follower of an in-memory stream holds what no process of the writer ever said up to that position.
+    WrongView {
+        #[serde(flatten)]
+        feed: Feed,
+        position: Token,
+        room: String,
+        held: Box<[String]>,
+        truth: Box<[String]>,
+    },
+    /// A connection was attempted sooner than the back-off allows.
+    TooSoon { instance: InstanceName, target: InstanceName, ended: u32, waited_ms: u64, least_ms: u64 },
+    /// A connection was attempted while the one before was still open.
+    Overlapping { instance: InstanceName, target: InstanceName },
+}
+
+/// How the rows applied under a token differ from the committed ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Differs {
+    /// A committed row was not applied.
+    Missing(Box<Value>),
+    /// A row was applied that was not committed, or was applied before.
+    Unexpected(Box<Value>),
+    /// The rows are the same, but a type comes before one that it should follow.
+    Order,
+}
+
+impl Violation {
+    /// The name of the invariant that was violated.
+    pub fn invariant(&self) -> &'static str {
+        match self {
+            Violation::TooSoon { .. } | Violation::Overlapping { .. } => "no_tight_reconnect",
+            _ => "no_missed_rows",
+        }
+    }
+
+    /// How it was violated, in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Violation::Missed { .. } => "missed",
+            Violation::Repeated { .. } => "repeated",
+            Violation::WrongRows { .. } => "wrong_rows",
+            Violation::NotCommitted { .. } => "not_committed",
+            Violation::CommittedBehind { .. } => "committed_behind",
+            Violation::WentBack { .. } => "went_back",
+            Violation::WrongView { .. } => "wrong_view",
+            Violation::TooSoon { .. } => "too_soon",
+            Violation::Overlapping { .. } => "overlapping",
+        }
+    }
+
+    /// Whose view of whose rows it is about, if it is about rows.
+    pub fn feed(&self) -> Option<&Feed> {
+        match self {
+            Violation::Missed { feed, .. }
+            | Violation::Repeated { feed, .. }
+            | Violation::WrongRows { feed, .. }
+            | Violation::NotCommitted { feed, .. }
+            | Violation::CommittedBehind { feed, .. }
+            | Violation::WentBack { feed, .. }
+            | Violation::WrongView { feed, .. } => Some(feed),
+            Violation::TooSoon { .. } | Violation::Overlapping { .. } => None,
+        }
+    }
+
+    /// `invariant/stream/kind`, or `invariant/kind` where no stream is concerned.
+    pub fn fingerprint(&self) -> String {
+        match self.feed() {
+            Some(feed) => format!("{}/{}/{}", self.invariant(), feed.stream, self.kind()),
+            None => format!("{}/{}", self.invariant(), self.kind()),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Missed { feed, tokens, from, to } => {
+                write!(f, "{feed}: went from {from} to {to} without the rows of {}", list(tokens))
+            }
+            Violation::Repeated { feed, token, position } => {
+                write!(f, "{feed}: applied token {token} at position {position}, so again or too late")
+            }
+            Violation::WrongRows { feed, token, committed, applied, differs } => {
+                write!(f, "{feed}: applied {applied} rows under token {token}, where {committed} were committed")?;
+                match differs {
+                    Differs::Missing(row) => write!(f, "; missing: {row}"),
+                    Differs::Unexpected(row) => write!(f, "; not committed: {row}"),
+                    Differs::Order => write!(f, "; they are the same, in the wrong order"),
+                }
+            }
+            Violation::NotCommitted { feed, token } => {
+                write!(f, "{feed}: applied token {token}, under which {} committed nothing", feed.writer)
+            }
+            Violation::CommittedBehind { feed, token, position } => {
+                write!(f, "{feed}: already at position {position} when token {token} was committed")
+            }
+            Violation::WentBack { feed, from, to } => {
+                write!(f, "{feed}: position went back from {from} to {to} without a reset")
+            }
+            Violation::WrongView { feed, position, room, held, truth } => {
+                let (held, truth) = (list(held), list(truth));
+                write!(f, "{feed}: at position {position} holds [{held}] for {room}, where the writer has [{truth}]")
+            }
+            Violation::TooSoon { instance, target, ended, waited_ms, least_ms } => {
+                write!(f, "{instance} tried {target} again after {waited_ms} ms, not after at least {least_ms} ms: ")?;
+                write!(f, "{ended} attempts have ended since a connection was last set up")
+            }
+            Violation::Overlapping { instance, target } => {
+                write!(f, "{instance} tried {target} while its connection before was still open")
+            }
+        }
+    }
+}
+
+/// How many things a sentence names before it says how many more there are.
+const NAMED_MAX: usize = 8;
+
+/// `1, 2, 3`, and no more than a reader wants to see.
+pub(super) fn list<T: fmt::Display>(things: &[T]) -> String {
+    let named: Vec<String> = things.iter().take(NAMED_MAX).map(T::to_string).collect();
+    let more = things.len() - named.len();
+    if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missed(tokens: impl Iterator<Item = i64>) -> Violation {
+        let feed = Feed::new(&"worker2".into(), &"events".into(), &"writer1".into());
+        Violation::Missed { feed, tokens: tokens.map(Token).collect(), from: Token(16), to: Token(40) }
+    }
+
+    #[test]
+    fn a_fingerprint_does_not_change_with_the_seed() {
+        assert_eq!(missed(17..19).fingerprint(), "no_missed_rows/events/missed");
+        assert_eq!(missed(17..19).fingerprint(), missed(30..31).fingerprint());
+        let overlapping = Violation::Overlapping { instance: "a".into(), target: "b".into() };
+        assert_eq!(overlapping.fingerprint(), "no_tight_reconnect/overlapping");
+    }
+
+    #[test]
+    fn the_sentence_carries_the_evidence_and_stays_short() {
+        let sentence = missed(17..39).to_string();
+        assert_eq!(
+            sentence,
+            "events of writer1 on worker2: went from 16 to 40 without the rows of 17, 18, 19, 20, 21, 22, 23, 24 \
+             and 14 more"
+        );
+    }
+
+    #[test]
+    fn the_kind_in_json_is_the_kind_of_the_fingerprint() {
+        let json = serde_json::to_value(missed(17..18)).unwrap();
+        assert_eq!(json["kind"], missed(17..18).kind());
+        assert_eq!(json["instance"], "worker2");
+        assert_eq!(json["tokens"], serde_json::json!([17]));
+    }
+}

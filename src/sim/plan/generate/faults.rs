@@ -1,0 +1,138 @@
+//! Drawing faults.
+//!
+//! Each family draws its rate for the plan, then each of its faults by ordinal. What one fault takes from a target, the
+//! target is left alone for a while afterwards: without such stability windows nothing is ever set up and the storm
+//! only ever tests the first second of a connection.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::super::{Deployment, Family, Fault, FaultEntry};
+use crate::env::Chance;
+
+/// When the first fault may come: by then every instance has started.
+const FIRST_MS: u64 = 2_000;
+/// How long before the end of the storm the last fault may come.
+const LAST_BEFORE_END_MS: u64 = 2_000;
+/// How long a target is left alone by a family after one of its faults is over.
+const STABLE_MS: u64 = 1_000;
+/// Within a stretch of this length a host is taken down either by power cuts or by restarts, never by both.
+const OUTAGE_STRETCH_MS: u64 = 10_000;
+
+/// The faults of `families`, in order of time.
+pub(super) fn draw(chance: &Chance, families: &[Family], deployment: &Deployment, storm_ms: u64) -> Vec<FaultEntry> {
+    let of_family = |family: &Family| draw_family(&chance.of(family), *family, deployment, storm_ms);
+    let mut faults: Vec<FaultEntry> = families.iter().flat_map(of_family).collect();
+    faults.sort_by_key(|entry| entry.at_ms);
+    faults
+}
+
+fn draw_family(chance: &Chance, family: Family, deployment: &Deployment, storm_ms: u64) -> Vec<FaultEntry> {
+    let count = chance.rng().random_range(count(family));
+    let mut faults: Vec<FaultEntry> = (0..count)
+        .filter_map(|ordinal| {
+            let mut rng = chance.of(ordinal).rng();
+            let at_ms = rng.random_range(FIRST_MS..storm_ms - LAST_BEFORE_END_MS);
+            let fault = draw_fault(&mut rng, family, deployment, at_ms)?;
+            Some(FaultEntry { at_ms, fault })
+        })
+        .collect();
+    faults.sort_by_key(|entry| entry.at_ms);
+
+    let mut stable_at: BTreeMap<String, u64> = BTreeMap::new();
+    faults.retain(|entry| {
+        let (host, other) = entry.fault.hosts();
+        let target = format!("{host} {}", other.unwrap_or_default());
+        let is_stable = stable_at.get(&target).is_none_or(|at_ms| *at_ms <= entry.at_ms);
+        if is_stable {
+            stable_at.insert(target, entry.at_ms + entry.fault.for_ms() + STABLE_MS);
+        }
+        is_stable
+    });
+    faults
+}
+
+/// How many faults of a family a plan of one minute holds, if it holds any.
+fn count(family: Family) -> RangeInclusive<u32> {
+    match family {
+        Family::Cut => 4..=30,
+        Family::Latency | Family::Partition | Family::SlowConsumer => 3..=24,
+        Family::Flap => 3..=20,
+        Family::PowerCut | Family::Restart => 4..=28,
+    }
+}
+
+/// None if there is no room for it at that time.
+fn draw_fault(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_ms: u64) -> Option<Fault> {
+    let fault = match family {
+        Family::Latency => {
+            let (from, to) = either_way(rng, deployment);
+            let min_us = rng.random_range(1_000..=20_000);
+            let max_us = min_us + rng.random_range(0..=300_000);
+            Fault::Latency { from, to, min_us, max_us, for_ms: rng.random_range(500..=8_000) }
+        }
+        Family::Cut => {
+            let (a, b) = client_and_server(rng, deployment);
+            Fault::Cut { a, b }
+        }
+        Family::Flap => {
+            let (client, server) = client_and_server(rng, deployment);
+            // From before the first line is read until well after set-up.
+            let after_ms = [1, 2, 5, 10, 20, 50, 100, 300, 1_000][rng.random_range(0..9)];
+            Fault::Flap { client, server, after_ms, for_ms: rng.random_range(2_000..=15_000) }
+        }
+        Family::Partition => {
+            let (from, to) = either_way(rng, deployment);
+            let both = rng.random_ratio(3, 5);
+            // Long ones outlast the sender's patience and the receiver's pings.
+            let is_long = rng.random_ratio(1, 5);
+            let for_ms = if is_long { rng.random_range(5_000..=30_000) } else { rng.random_range(100..=3_000) };
+            Fault::Partition { from, to, both, for_ms }
+        }
+        Family::PowerCut | Family::Restart => {
+            let host = outage_host(rng, family, deployment, at_ms);
+            let is_long = rng.random_ratio(1, 6);
+            let for_ms = if is_long { rng.random_range(2_500..=7_000) } else { rng.random_range(50..=2_500) };
+            if at_ms % OUTAGE_STRETCH_MS + for_ms + STABLE_MS > OUTAGE_STRETCH_MS {
+                return None;
+            }
+            if family == Family::Restart { Fault::Restart { host, for_ms } } else { Fault::PowerCut { host, for_ms } }
+        }
+        Family::SlowConsumer => Fault::SlowConsumer {
+            host: pick(rng, deployment.hosts()),
+            bytes: 1 << rng.random_range(5..=12),
+            pause_ms: rng.random_range(5..=200),
+            for_ms: rng.random_range(1_000..=8_000),
+        },
+    };
+    Some(fault)
+}
+
+/// A host that `family` may take down at that time. Power cuts and restarts share the hosts without knowing of each
+/// other: in every stretch of time each has every second host, and in the next one the others.
+fn outage_host(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_ms: u64) -> String {
+    let parity = at_ms / OUTAGE_STRETCH_MS + u64::from(family == Family::Restart);
+    let every_second = deployment.hosts().zip(parity..).filter(|(_, place)| place % 2 == 0);
+    pick(rng, every_second.map(|(host, _)| host))
+}
+
+/// Two hosts that have a connection, the one that opened it first.
+fn client_and_server(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, String) {
+    let server = pick(rng, deployment.writers());
+    let client = pick(rng, deployment.hosts().filter(|host| *host != server));
+    (client, server)
+}
+
+/// Two hosts that have a connection.
+fn either_way(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, String) {
+    let (client, server) = client_and_server(rng, deployment);
+    if rng.random_ratio(1, 2) { (client, server) } else { (server, client) }
+}
+
+fn pick<'a>(rng: &mut ChaCha8Rng, hosts: impl Iterator<Item = &'a str>) -> String {
+    let hosts: Vec<&str> = hosts.collect();
+    hosts[rng.random_range(0..hosts.len())].to_owned()
+}

@@ -1,0 +1,219 @@
+//! Drawing a plan from a seed.
+//!
+//! Every draw has a key of its own (purpose, family, ordinal), so that another draw more or less changes nothing
+//! elsewhere: a seed that showed something goes on showing it when an unrelated family of faults is changed.
+
+mod faults;
+mod operations;
+
+use rand::RngExt;
+
+use super::{DatabasePlan, FORMAT, Family, NetworkPlan, Plan, Scenario};
+use crate::env::Chance;
+
+impl Plan {
+    /// The plan that `seed` stands for in `scenario`.
+    pub fn generate(scenario: Scenario, seed: u64) -> Plan {
+        let chance = Chance::from_seed(seed).of("plan").of(scenario);
+        let mut plan = Plan {
+            format: FORMAT,
+            seed,
+            scenario,
+            storm_ms: scenario.storm_ms(),
+            topology: scenario.deployment(),
+            network: network(&chance.of("network")),
+            database: database(&chance.of("database")),
+            operations: Vec::new(),
+            faults: Vec::new(),
+        };
+        if scenario == Scenario::Quiet {
+            return plan;
+        }
+        let mut rng = chance.of("typing writer").rng();
+        if rng.random_ratio(1, 5) {
+            plan.topology.typing_writer = plan.topology.events_writers[0].clone();
+        }
+        let families = families(&chance.of("families"));
+        plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
+        plan.operations = operations::draw(&chance.of("operations"), &plan);
+        plan
+    }
+}
+
+/// Which families of faults are on: in one plan of twelve none, in one of seven a single one, else about two of three.
+/// A kind of fault that is always slightly on hides what only another one alone would show.
+fn families(chance: &Chance) -> Vec<Family> {
+    let is_on = |family: &Family| chance.of(family).rng().random_ratio(68, 100);
+    let mut rng = chance.rng();
+    match rng.random_range(0..100) {
+        0..8 => Vec::new(),
+        8..22 => vec![Family::ALL[rng.random_range(0..Family::ALL.len())]],
+        _ => Family::ALL.into_iter().filter(is_on).collect(),
+    }
+}
+
+/// A data centre, a region or a continent.
+fn network(chance: &Chance) -> NetworkPlan {
+    let mut rng = chance.rng();
+    let (latency_us_min, latency_us_max) = match rng.random_range(0..10) {
+        0..5 => (200, 1_000),
+        5..8 => (500, 5_000),
+        _ => (5_000, 40_000),
+    };
+    NetworkPlan { latency_us_min, latency_us_max }
+}
+
+/// A database that is quick, busy or overloaded. A slow one keeps ids in flight for long (Synapse #19795).
+fn database(chance: &Chance) -> DatabasePlan {
+    let mut rng = chance.rng();
+    let most_us = match rng.random_range(0..10) {
+        0..4 => 1_000,
+        4..8 => 10_000,
+        _ => 100_000,
+    };
+    let mut delay = || (rng.random_range(0..=most_us / 10), rng.random_range(most_us / 2..=most_us));
+    let (before_us, after_us) = (delay(), delay());
+    let rollback_per_mille = if rng.random_ratio(1, 2) { rng.random_range(1..=30) } else { 0 };
+    DatabasePlan { before_us, after_us, rollback_per_mille }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::super::{Fault, OperationKind};
+    use super::*;
+
+    fn plans() -> impl Iterator<Item = Plan> {
+        (0..500).map(|seed| Plan::generate(if seed % 2 == 0 { Scenario::Storm } else { Scenario::Swarm }, seed))
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_plan_and_another_seed_another() {
+        for scenario in [Scenario::Storm, Scenario::Swarm] {
+            assert_eq!(Plan::generate(scenario, 7), Plan::generate(scenario, 7));
+            assert_ne!(Plan::generate(scenario, 7).operations, Plan::generate(scenario, 8).operations);
+        }
+    }
+
+    #[test]
+    fn a_family_switched_off_leaves_the_others_as_they_were() {
+        let chance = Chance::from_seed(7);
+        let deployment = Scenario::Storm.deployment();
+        let all = faults::draw(&chance, &Family::ALL, &deployment, 60_000);
+        for off in Family::ALL {
+            let others: Vec<Family> = Family::ALL.into_iter().filter(|family| *family != off).collect();
+            let mut expected = all.clone();
+            expected.retain(|entry| entry.fault.family() != off);
+            assert_ne!(expected.len(), all.len(), "{off}");
+            assert_eq!(faults::draw(&chance, &others, &deployment, 60_000), expected, "{off}");
+        }
+    }
+
+    #[test]
+    fn five_hundred_plans_hold_thousands_of_faults_of_each_family() {
+        let mut counts: BTreeMap<Family, usize> = BTreeMap::new();
+        let (mut none, mut single) = (0, 0);
+        for plan in plans() {
+            let families: BTreeSet<Family> = plan.faults.iter().map(|entry| entry.fault.family()).collect();
+            none += usize::from(families.is_empty());
+            single += usize::from(families.len() == 1);
+            plan.faults.iter().for_each(|entry| *counts.entry(entry.fault.family()).or_default() += 1);
+        }
+        assert!(Family::ALL.iter().all(|family| counts[family] >= 2_400), "{counts:?}");
+        assert!(none >= 20 && single >= 40, "{none} without faults, {single} with one family");
+    }
+
+    #[test]
+    fn every_plan_writes_enough_rows_while_all_writers_are_up() {
+        for plan in plans() {
+            let up = |at_ms: u64| operations::writers_up_ms(&plan, at_ms) == at_ms;
+            let safe = plan.operations.iter().filter(|operation| up(operation.at_ms));
+            let safe: u32 = safe.map(|operation| operation.kind.rows()).sum();
+            assert!(safe >= 520, "seed {}: {safe} rows", plan.seed);
+            assert!((700..1_600).contains(&plan.rows()), "seed {}: {} rows", plan.seed, plan.rows());
+        }
+    }
+
+    #[test]
+    fn every_count_around_a_limit_occurs_and_tokens_carry_many_rows() {
+        let (mut state, mut events, mut on_one_token) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for operation in plans().flat_map(|plan| plan.operations) {
+            match operation.kind {
+                OperationKind::StateBurst { rows, tokens, .. } => {
+                    state.insert(rows);
+                    on_one_token.extend((tokens == 1).then_some(rows));
+                }
+                OperationKind::SendBurst { events: count, .. } => {
+                    events.insert(count);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(state, BTreeSet::from([1, 49, 50, 51, 99, 100, 101, 149, 150, 151]));
+        assert_eq!(on_one_token, state);
+        assert_eq!(events, BTreeSet::from([49, 50, 51, 99, 100, 101]));
+    }
+
+    #[test]
+    fn bursts_often_come_to_several_rooms_at_the_same_moment() {
+        let (mut together, mut moments) = (0, 0);
+        for plan in plans() {
+            let mut rooms: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
+            for operation in &plan.operations {
+                if let OperationKind::StateBurst { room, .. } | OperationKind::SendBurst { room, .. } = operation.kind {
+                    rooms.entry(operation.at_ms).or_default().insert(room);
+                }
+            }
+            moments += rooms.len();
+            together += rooms.values().filter(|rooms| rooms.len() >= 2).count();
+        }
+        assert!(together * 2 > moments, "{together} of {moments}");
+    }
+
+    #[test]
+    fn bursts_often_come_while_a_fault_lasts_or_just_after() {
+        let (mut near, mut all) = (0, 0);
+        for plan in plans().filter(|plan| !plan.faults.is_empty()) {
+            let is_near = |at_ms: u64| {
+                let mut lasting =
+                    plan.faults.iter().map(|entry| entry.at_ms..entry.at_ms + entry.fault.for_ms() + 1_500);
+                lasting.any(|lasting| lasting.contains(&at_ms))
+            };
+            let bursts = plan.operations.iter().filter(|operation| operation.kind.rows() > 1);
+            bursts.for_each(|burst| (near, all) = (near + u32::from(is_near(burst.at_ms)), all + 1));
+        }
+        assert!(near * 2 > all, "{near} of {all}");
+    }
+
+    #[test]
+    fn everything_drawn_can_be_loaded_and_is_in_order() {
+        for plan in plans() {
+            assert!(plan.operations.is_sorted_by_key(|operation| operation.at_ms));
+            assert!(plan.faults.is_sorted_by_key(|entry| entry.at_ms));
+            if let Err(error) = Plan::load(&plan.to_json()) {
+                panic!("seed {}: {error}", plan.seed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_is_never_taken_down_twice_at_once_and_stays_up_a_while() {
+        for plan in plans() {
+            let mut up_at: BTreeMap<&str, u64> = BTreeMap::new();
+            for entry in &plan.faults {
+                if let Fault::PowerCut { host, for_ms } | Fault::Restart { host, for_ms } = &entry.fault {
+                    let up_at_before = up_at.insert(host, entry.at_ms + for_ms);
+                    assert!(up_at_before.is_none_or(|up_at| up_at + 1_000 <= entry.at_ms), "seed {}", plan.seed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_quiet_plan_has_nothing_in_it() {
+        let plan = Plan::generate(Scenario::Quiet, 7);
+        assert_eq!((plan.operations.len(), plan.faults.len(), plan.storm_ms), (0, 0, 600_000));
+        assert_eq!(plan.topology.hosts().count(), 9);
+    }
+}

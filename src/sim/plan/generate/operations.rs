@@ -1,0 +1,123 @@
+//! Drawing what users do.
+//!
+//! Rows are lost at limits and in gaps. So most rows come in bursts whose sizes lie around the limits, at several rooms
+//! at once so that writers' batches interleave, and often while somebody is disconnected or just after.
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+
+use super::super::{Fault, FaultEntry, Operation, OperationKind, Plan};
+use crate::env::Chance;
+
+/// How many rooms there are; enough that every writer gets some.
+const ROOMS: u32 = 12;
+/// How many users there are.
+const USERS: u32 = 8;
+/// When the first operation may come: by then every instance has started.
+const FIRST_MS: u64 = 1_500;
+/// How long before the end of the storm the last operation may come.
+const LAST_BEFORE_END_MS: u64 = 3_000;
+/// Sizes of state bursts, around the limits: 50 rows of a source, 100 of an update, 150 for `state-all`.
+const STATE_ROWS: [u32; 10] = [1, 49, 50, 51, 99, 100, 101, 149, 150, 151];
+/// Sizes of message bursts.
+const EVENTS: [u32; 6] = [49, 50, 51, 99, 100, 101];
+/// How long after a fault is healed still counts as just after.
+const JUST_AFTER_MS: u64 = 1_000;
+/// How long after a writer is back it may take until it persists events.
+const WRITER_START_MS: u64 = 500;
+
+/// Everything users do in `plan`, whose faults are drawn already; in order of time.
+pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
+    let mut operations = bursts(&chance.of("bursts"), plan);
+    operations.extend(many(&chance.of("sends"), plan, 120..=200, |rng| OperationKind::Send { room: room(rng) }));
+    operations.extend(many(&chance.of("typing"), plan, 120..=220, |rng| OperationKind::Typing {
+        room: room(rng),
+        user: rng.random_range(0..USERS),
+        typing: rng.random_ratio(7, 10),
+        timeout_ms: rng.random_range(1_000..=30_000),
+    }));
+    operations.sort_by_key(|operation| operation.at_ms);
+    operations
+}
+
+/// When all events writers are up, from `at_ms` on; not before `at_ms`.
+pub(super) fn writers_up_ms(plan: &Plan, at_ms: u64) -> u64 {
+    let back_ms = plan.faults.iter().filter_map(|FaultEntry { at_ms: from_ms, fault }| {
+        let down_ms = *from_ms..from_ms + fault.for_ms() + WRITER_START_MS;
+        (is_writer_outage(plan, fault) && down_ms.contains(&at_ms)).then_some(down_ms.end)
+    });
+    back_ms.max().map_or(at_ms, |back_ms| writers_up_ms(plan, back_ms))
+}
+
+fn is_writer_outage(plan: &Plan, fault: &Fault) -> bool {
+    match fault {
+        Fault::PowerCut { host, .. } | Fault::Restart { host, .. } => plan.topology.writes_events(host),
+        _ => false,
+    }
+}
+
+fn many(
+    chance: &Chance,
+    plan: &Plan,
+    count: std::ops::RangeInclusive<u32>,
+    kind: impl Fn(&mut ChaCha8Rng) -> OperationKind,
+) -> Vec<Operation> {
+    let count = chance.rng().random_range(count);
+    let operation = |ordinal| {
+        let mut rng = chance.of(ordinal).rng();
+        Operation { at_ms: any_time(&mut rng, plan), kind: kind(&mut rng) }
+    };
+    (0..count).map(operation).collect()
+}
+
+/// Bursts at several rooms at a time, until they have enough rows.
+fn bursts(chance: &Chance, plan: &Plan) -> Vec<Operation> {
+    let rows_target = chance.rng().random_range(620..=950);
+    let (mut operations, mut rows) = (Vec::new(), 0);
+    let mut rngs = (0..).map(|ordinal| chance.of(ordinal).rng());
+    while rows < rows_target
+        && let Some(mut rng) = rngs.next()
+    {
+        let Some(at_ms) = burst_time(&mut rng, plan) else { continue };
+        let (first_room, rooms) = (room(&mut rng), rng.random_range(1..=3));
+        for n in 0..rooms {
+            let kind = burst(&mut rng, (first_room + n) % ROOMS);
+            rows += kind.rows();
+            operations.push(Operation { at_ms, kind });
+        }
+    }
+    operations
+}
+
+fn burst(rng: &mut ChaCha8Rng, room: u32) -> OperationKind {
+    if rng.random_ratio(2, 5) {
+        return OperationKind::SendBurst { room, events: EVENTS[rng.random_range(0..EVENTS.len())] };
+    }
+    let rows = STATE_ROWS[rng.random_range(0..STATE_ROWS.len())];
+    let tokens = match rng.random_range(0..10) {
+        0..5 => 1,
+        5..8 => rng.random_range(2..=5),
+        8 => rows / 2,
+        _ => rows,
+    };
+    OperationKind::StateBurst { room, rows, tokens: tokens.clamp(1, rows) }
+}
+
+fn room(rng: &mut ChaCha8Rng) -> u32 {
+    rng.random_range(0..ROOMS)
+}
+
+fn any_time(rng: &mut ChaCha8Rng, plan: &Plan) -> u64 {
+    rng.random_range(FIRST_MS..plan.storm_ms - LAST_BEFORE_END_MS)
+}
+
+/// In three of five cases a time at which a fault keeps somebody from following, or just after; always one at which
+/// the writers can do it. None if there is none left before the end.
+fn burst_time(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<u64> {
+    let mut at_ms = any_time(rng, plan);
+    if !plan.faults.is_empty() && rng.random_ratio(3, 5) {
+        let entry = &plan.faults[rng.random_range(0..plan.faults.len())];
+        at_ms = entry.at_ms + rng.random_range(0..=entry.fault.for_ms() + JUST_AFTER_MS);
+    }
+    Some(writers_up_ms(plan, at_ms)).filter(|at_ms| *at_ms < plan.storm_ms - LAST_BEFORE_END_MS)
+}

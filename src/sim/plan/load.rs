@@ -1,0 +1,285 @@
+//! Reading a plan that may have been edited by hand.
+//!
+//! A plan is checked as a whole before anything runs, and whatever is wrong is answered with where it is and what to do
+//! about it: a mistyped host that is only skipped would make a finding vanish.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use super::{FORMAT, Fault, OperationKind, Plan};
+
+/// Why a plan cannot be run.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// Not JSON, or not in the shape of a plan.
+    #[error("not a plan, at line {line}, column {column}: {cause}; compare with what `squall run` prints for a seed")]
+    Malformed {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What was found there.
+        cause: serde_json::Error,
+    },
+    /// The plan is of a version that this program does not know.
+    #[error(
+        "the plan has format {found}, this program reads format {FORMAT}: draw it again from its seed, or use the program that wrote it"
+    )]
+    UnknownFormat {
+        /// The plan's version.
+        found: u32,
+    },
+    /// A host is named that the deployment does not have.
+    #[error("{place} names the host `{host}`: use one of {}, or add it to the topology", known.join(", "))]
+    UnknownHost {
+        /// Where it is named.
+        place: Place,
+        /// The name.
+        host: String,
+        /// The hosts there are.
+        known: Vec<String>,
+    },
+    /// Two hosts have one name.
+    #[error("the topology has two hosts named `{host}`: rename one of them")]
+    DuplicateHost {
+        /// The name.
+        host: String,
+    },
+    /// Nobody writes `events`.
+    #[error("topology.events_writers is empty: name at least one")]
+    NoWriter,
+    /// A fault between a host and itself.
+    #[error("{place} is between `{host}` and itself: name two hosts")]
+    SameHost {
+        /// Where it stands.
+        place: Place,
+        /// The host.
+        host: String,
+    },
+    /// Something would happen after the end of the storm.
+    #[error("{place} is at {at_ms} ms, after the storm's end: use a time up to {storm_ms} ms, or raise storm_ms")]
+    TooLate {
+        /// Where it stands.
+        place: Place,
+        /// When it would happen.
+        at_ms: u64,
+        /// When the storm ends.
+        storm_ms: u64,
+    },
+    /// Nothing lies between a minimum and a maximum.
+    #[error("{place} has an empty range, from {min} to {max}: raise the maximum or lower the minimum")]
+    EmptyRange {
+        /// Where it stands.
+        place: Place,
+        /// The minimum.
+        min: u64,
+        /// The maximum.
+        max: u64,
+    },
+}
+
+/// A place in a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// An operation, by its place in the list, from 0.
+    Operation(usize),
+    /// A fault, by its place in the list, from 0.
+    Fault(usize),
+    /// A field of the plan.
+    Field(&'static str),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Operation(index) => write!(f, "operations[{index}]"),
+            Place::Fault(index) => write!(f, "faults[{index}]"),
+            Place::Field(field) => f.write_str(field),
+        }
+    }
+}
+
+/// What a plan of any version has.
+#[derive(Deserialize)]
+struct Header {
+    format: u32,
+}
+
+impl Plan {
+    /// Reads a plan from JSON and checks that it can be run.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn load(text: &str) -> Result<Plan, PlanError> {
+        let malformed =
+            |cause: serde_json::Error| PlanError::Malformed { line: cause.line(), column: cause.column(), cause };
+        let header: Header = serde_json::from_str(text).map_err(malformed)?;
+        if header.format != FORMAT {
+            return Err(PlanError::UnknownFormat { found: header.format });
+        }
+        let plan: Plan = serde_json::from_str(text).map_err(malformed)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<(), PlanError> {
+        self.check_hosts()?;
+        self.check_times()?;
+        let Plan { network, database, .. } = self;
+        check_range(Place::Field("network"), network.latency_us_min, network.latency_us_max)?;
+        check_range(Place::Field("database.before_us"), database.before_us.0, database.before_us.1)?;
+        check_range(Place::Field("database.after_us"), database.after_us.0, database.after_us.1)?;
+        check_range(Place::Field("database.rollback_per_mille"), u64::from(database.rollback_per_mille), 1_000)?;
+        for (index, operation) in self.operations.iter().enumerate() {
+            if let OperationKind::StateBurst { rows, tokens, .. } = operation.kind {
+                check_range(Place::Operation(index), u64::from(tokens), u64::from(rows))?;
+                check_range(Place::Operation(index), 1, u64::from(tokens))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_hosts(&self) -> Result<(), PlanError> {
+        let mut known = BTreeSet::new();
+        if let Some(host) = self.topology.hosts().find(|host| !known.insert(*host)) {
+            return Err(PlanError::DuplicateHost { host: host.to_owned() });
+        }
+        if self.topology.events_writers.is_empty() {
+            return Err(PlanError::NoWriter);
+        }
+        let check = |place, host: &str| {
+            let known_hosts = || self.topology.hosts().map(str::to_owned).collect();
+            let unknown = || PlanError::UnknownHost { place, host: host.to_owned(), known: known_hosts() };
+            known.contains(host).then_some(()).ok_or_else(unknown)
+        };
+        check(Place::Field("topology.typing_writer"), &self.topology.typing_writer)?;
+        for (index, entry) in self.faults.iter().enumerate() {
+            let place = Place::Fault(index);
+            let (host, other) = entry.fault.hosts();
+            check(place, host)?;
+            other.map_or(Ok(()), |other| check(place, other))?;
+            if other == Some(host) {
+                return Err(PlanError::SameHost { place, host: host.to_owned() });
+            }
+            if let Fault::Latency { min_us, max_us, .. } = entry.fault {
+                check_range(place, min_us, max_us)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), PlanError> {
+        let operations = self.operations.iter().map(|operation| operation.at_ms).enumerate();
+        let faults = self.faults.iter().map(|entry| entry.at_ms).enumerate();
+        let operations = operations.map(|(index, at_ms)| (Place::Operation(index), at_ms));
+        let mut all = operations.chain(faults.map(|(index, at_ms)| (Place::Fault(index), at_ms)));
+        let storm_ms = self.storm_ms;
+        match all.find(|(_, at_ms)| *at_ms > storm_ms) {
+            Some((place, at_ms)) => Err(PlanError::TooLate { place, at_ms, storm_ms }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_range(place: Place, min: u64, max: u64) -> Result<(), PlanError> {
+    if min <= max { Ok(()) } else { Err(PlanError::EmptyRange { place, min, max }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FaultEntry, Operation, Scenario};
+    use super::*;
+
+    fn edited(edit: impl FnOnce(&mut Plan)) -> PlanError {
+        let mut plan = Plan::generate(Scenario::Storm, 7);
+        edit(&mut plan);
+        Plan::load(&plan.to_json()).unwrap_err()
+    }
+
+    fn with_fault(fault: Fault) -> PlanError {
+        edited(|plan| plan.faults = vec![FaultEntry { at_ms: 5, fault }])
+    }
+
+    fn cut(a: &str, b: &str) -> Fault {
+        Fault::Cut { a: a.to_owned(), b: b.to_owned() }
+    }
+
+    #[test]
+    fn a_plan_comes_back_from_json_as_it_was() {
+        for scenario in Scenario::ALL {
+            let plan = Plan::generate(scenario, 7);
+            assert_eq!(Plan::load(&plan.to_json()).unwrap(), plan);
+        }
+    }
+
+    #[test]
+    fn a_malformed_plan_is_answered_with_line_and_column() {
+        let error = Plan::load("{\"format\": 1,\n  \"seed\": x}").unwrap_err();
+        assert!(matches!(error, PlanError::Malformed { line: 2, column: 11, .. }), "{error}");
+        let misspelt = Plan::generate(Scenario::Quiet, 7).to_json().replace("\"storm_ms\"", "\"strom_ms\"");
+        let error = Plan::load(&misspelt).unwrap_err().to_string();
+        assert!(error.contains("line 5") && error.contains("strom_ms"), "{error}");
+    }
+
+    #[test]
+    fn a_plan_of_another_format_is_refused_whatever_else_it_holds() {
+        let error = Plan::load("{\"format\": 2, \"weather\": []}").unwrap_err();
+        assert!(matches!(error, PlanError::UnknownFormat { found: 2 }), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_host_is_answered_with_the_known_ones() {
+        let error = with_fault(cut("writer1", "writer9")).to_string();
+        assert_eq!(
+            error,
+            "faults[0] names the host `writer9`: use one of master, writer1, writer2, worker1, worker2, worker3, or \
+             add it to the topology"
+        );
+        let error = edited(|plan| plan.topology.typing_writer = "nobody".to_owned());
+        assert!(matches!(error, PlanError::UnknownHost { place: Place::Field(_), .. }), "{error}");
+    }
+
+    #[test]
+    fn a_fault_between_a_host_and_itself_is_refused() {
+        assert!(matches!(with_fault(cut("writer1", "writer1")), PlanError::SameHost { .. }));
+    }
+
+    #[test]
+    fn a_topology_has_writers_and_no_host_twice() {
+        let error = edited(|plan| plan.topology.events_writers.clear());
+        assert!(matches!(error, PlanError::NoWriter), "{error}");
+        let error = edited(|plan| plan.topology.workers.push("master".to_owned()));
+        assert!(matches!(error, PlanError::DuplicateHost { .. }), "{error}");
+    }
+
+    #[test]
+    fn nothing_happens_after_the_storm() {
+        let error = edited(|plan| plan.storm_ms = 30_000);
+        assert!(matches!(error, PlanError::TooLate { place: Place::Operation(_), storm_ms: 30_000, .. }), "{error}");
+        let fault = FaultEntry { at_ms: 60_001, fault: cut("master", "writer1") };
+        let error = edited(|plan| plan.faults = vec![fault]);
+        assert!(matches!(error, PlanError::TooLate { place: Place::Fault(0), at_ms: 60_001, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_empty_range_is_refused_wherever_it_is() {
+        let place = |error| match error {
+            PlanError::EmptyRange { place, .. } => place.to_string(),
+            other => panic!("not an empty range: {other}"),
+        };
+        assert_eq!(place(edited(|plan| plan.network.latency_us_min = u64::MAX)), "network");
+        assert_eq!(place(edited(|plan| plan.database.before_us = (2, 1))), "database.before_us");
+        assert_eq!(place(edited(|plan| plan.database.after_us = (2, 1))), "database.after_us");
+        assert_eq!(place(edited(|plan| plan.database.rollback_per_mille = 1_001)), "database.rollback_per_mille");
+        let (from, to) = ("master".to_owned(), "writer1".to_owned());
+        assert_eq!(place(with_fault(Fault::Latency { from, to, min_us: 2, max_us: 1, for_ms: 1 })), "faults[0]");
+        for (rows, tokens) in [(3, 4), (3, 0)] {
+            let kind = OperationKind::StateBurst { room: 0, rows, tokens };
+            let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]);
+            assert_eq!(place(error), "operations[0]");
+        }
+    }
+}

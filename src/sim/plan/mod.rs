@@ -1,0 +1,112 @@
+//! Plans: what will happen in a run, as plain data.
+//!
+//! A plan comes from its seed alone, and a run from its plan alone. So a run can be printed, cut down to what matters
+//! and run again; a finding is kept as the plan that shows it, and outlives every change to how plans are drawn.
+
+mod fault;
+mod generate;
+mod load;
+mod operation;
+mod scenario;
+
+use serde::{Deserialize, Serialize};
+
+pub use fault::{Family, Fault, FaultEntry};
+pub use load::{Place, PlanError};
+pub use operation::{Operation, OperationKind};
+pub use scenario::{Scenario, UnknownScenario};
+
+/// The version of the plan's own form. A plan of another version is refused.
+pub const FORMAT: u32 = 1;
+
+/// The name of the main instance, which every deployment has.
+pub const MASTER: &str = "master";
+
+/// What will happen in a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The version of this form: [`FORMAT`].
+    pub format: u32,
+    /// What every draw of the run comes from that the plan does not fix, such as the latency of each packet.
+    pub seed: u64,
+    /// What the plan was drawn for.
+    pub scenario: Scenario,
+    /// How long faults and operations go on, in simulated milliseconds; then comes the calm.
+    pub storm_ms: u64,
+    /// Which instances there are.
+    pub topology: Deployment,
+    /// How the network is when nothing is wrong with it.
+    pub network: NetworkPlan,
+    /// How the database is.
+    pub database: DatabasePlan,
+    /// What users do, in order of time.
+    pub operations: Vec<Operation>,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<FaultEntry>,
+}
+
+/// Which instances there are. Every host runs one instance, of the host's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deployment {
+    /// The writers of `events`, among which rooms are divided.
+    pub events_writers: Vec<String>,
+    /// The one writer of `typing`: [`MASTER`] or any other host.
+    pub typing_writer: String,
+    /// Instances that only follow.
+    pub workers: Vec<String>,
+}
+
+/// How the network is when nothing is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkPlan {
+    /// The shortest time a packet takes, in microseconds.
+    pub latency_us_min: u64,
+    /// The longest time a packet takes, in microseconds.
+    pub latency_us_max: u64,
+}
+
+/// How the database is. A transaction takes effect at one instant, with a delay before and another one after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabasePlan {
+    /// The least and the most time before a transaction takes effect, in microseconds.
+    pub before_us: (u64, u64),
+    /// The least and the most time from there until its caller knows, in microseconds.
+    pub after_us: (u64, u64),
+    /// How many in a thousand transactions are rolled back after they ran, and run again.
+    pub rollback_per_mille: u32,
+}
+
+impl Deployment {
+    /// Every host: the master, the events writers, the workers.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        let others = self.events_writers.iter().chain(&self.workers);
+        std::iter::once(MASTER).chain(others.map(String::as_str))
+    }
+
+    /// The hosts that write a stream, to which all others connect.
+    pub fn writers(&self) -> impl Iterator<Item = &str> {
+        let writes = |host: &str| self.typing_writer == host || self.writes_events(host);
+        self.hosts().filter(move |host| writes(host))
+    }
+
+    /// Whether `host` writes `events`.
+    pub fn writes_events(&self, host: &str) -> bool {
+        self.events_writers.iter().any(|writer| writer == host)
+    }
+}
+
+impl Plan {
+    /// The plan as JSON that [`Plan::load`] understands and a person can edit.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a plan holds nothing that JSON cannot say")
+    }
+
+    /// How many rows of `events` the operations write, if none of them fails.
+    pub fn rows(&self) -> u64 {
+        self.operations.iter().map(|operation| u64::from(operation.kind.rows())).sum()
+    }
+}
