@@ -81,7 +81,9 @@ impl LiveView {
                 let (committed, applied) = (counts.rows_committed, counts.rows_applied);
                 self.bar.set_message(format!("{at}  {committed} rows committed, {applied} applied"));
             }
-            Progress::Fault { at, fault } => self.bar.println(format!("{:>10}  {}", at.to_string(), summary::of_fault(&fault))),
+            Progress::Fault { at, fault } => {
+                self.bar.println(format!("{:>10}  {}", at.to_string(), summary::of_fault(&fault)))
+            }
             Progress::Calm { at } => {
                 self.bar.set_prefix("calm");
                 self.bar.println(format!("{:>10}  the storm is over", at.to_string()));

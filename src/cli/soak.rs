@@ -72,7 +72,12 @@ impl Report {
             self.bar.set_message(format!("{failed} failed, {distinct} distinct"));
             if !self.json {
                 let what = verdict.fingerprint().unwrap_or_default();
-                self.bar.println(format!("seed {}: {} {what}\n  {}", verdict.seed, verdict.verdict, verdict.reproduction()));
+                self.bar.println(format!(
+                    "seed {}: {} {what}\n  {}",
+                    verdict.seed,
+                    verdict.verdict,
+                    verdict.reproduction()
+                ));
             }
         }
     }

@@ -38,7 +38,12 @@ pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
     let _ = writeln!(
         text,
         "{} rows committed, {} applied by {} hosts, {} commands, {} faults took effect ({} found nothing to disturb)",
-        verdict.rows_committed, verdict.rows_applied, verdict.hosts, verdict.commands, verdict.faults, verdict.faults_idle,
+        verdict.rows_committed,
+        verdict.rows_applied,
+        verdict.hosts,
+        verdict.commands,
+        verdict.faults,
+        verdict.faults_idle,
     );
     let _ = writeln!(text, "marks: {}", tally(&verdict.marks));
     let _ = writeln!(text, "checks: {}", tally(&verdict.exercised));

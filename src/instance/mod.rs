@@ -89,8 +89,7 @@ impl Instance {
             Rc::new(EventsStream::new(config.stream_writers.events.clone(), Rc::clone(&ids), database)),
             Rc::new(typing_stream(&name, &config, &env, &typing)),
         ];
-        let handler =
-            CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
+        let handler = CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
         let poked = Rc::clone(&handler);
         env.tasks.spawn("poke", async move {
             loop {
@@ -117,9 +116,7 @@ impl Instance {
             return Ok(());
         }
         let endpoint = &self.config.instance_map[&self.name];
-        let open = async |port| {
-            self.env.network.listen(port).await.map_err(|error| StartError::Listen { port, error })
-        };
+        let open = async |port| self.env.network.listen(port).await.map_err(|error| StartError::Listen { port, error });
         let replication = open(endpoint.replication_port).await?;
         let requests = open(endpoint.http_port).await?;
         let (handler, env) = (Rc::clone(&self.handler), self.env.clone());

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::witness::CommittedRow;
 use super::engine::{Attempt, End, Side, Tap};
+use super::witness::CommittedRow;
 use super::world::REPLICATION_PORT;
 use crate::judge::{Judge, Moment, Observation};
 use crate::protocol::{Header, InstanceName, LineDecoder, StreamName, Token};

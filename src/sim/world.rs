@@ -60,7 +60,8 @@ pub struct World {
 /// The configuration of the deployment that `plan` describes.
 fn config_of(plan: &Plan) -> Config {
     let deployment = &plan.topology;
-    let endpoint = |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
+    let endpoint =
+        |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
     let listeners = deployment.writers().chain([MASTER]);
     Config {
         server_name: "squall.test".into(),
@@ -216,7 +217,10 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(ordinal, operation) => {
-                    instance.env().tasks.spawn("operation", workload::perform(Rc::clone(&instance), ordinal, operation));
+                    instance
+                        .env()
+                        .tasks
+                        .spawn("operation", workload::perform(Rc::clone(&instance), ordinal, operation));
                 }
                 Order::Stop(done) => {
                     instance.stop().await;

@@ -147,9 +147,7 @@ fn collapse_large_changes(deltas: TokenRows) -> TokenRows {
     sizes.retain(|_, (count, _)| *count >= STATE_ROWS_PER_ROOM_MAX);
     let is_collapsed = |row: &EventsRow| matches!(row, EventsRow::State(state) if sizes.contains_key(&state.room_id));
     let mut rows: TokenRows = deltas.into_iter().filter(|(_, row)| !is_collapsed(row)).collect();
-    rows.extend(
-        sizes.into_iter().map(|(room_id, (_, last))| (last, EventsRow::StateAll(StateAllRow { room_id }))),
-    );
+    rows.extend(sizes.into_iter().map(|(room_id, (_, last))| (last, EventsRow::StateAll(StateAllRow { room_id }))));
     rows
 }
 

@@ -111,8 +111,7 @@ impl HttpClient {
     async fn get(&self, target: &InstanceName, path: &str) -> Result<Bytes, HttpError> {
         let Shared { env, addresses, secret, .. } = &*self.shared;
         let address = addresses.get(target).ok_or_else(|| HttpError::UnknownInstance(target.clone()))?;
-        let stream =
-            env.network.connect(address).await.map_err(|error| HttpError::Connect(address.clone(), error))?;
+        let stream = env.network.connect(address).await.map_err(|error| HttpError::Connect(address.clone(), error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // A failure of the connection also reaches the sender.
         let connection = env.tasks.spawn("http_client_connection", async move { connection.await.ok() });

@@ -76,7 +76,17 @@ fn message(token: Token, room_id: &str) -> NewEvent {
 fn event_row_of(token: Token, room_id: &str) -> EventsRow {
     let NewEvent { event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier } =
         message(token, room_id);
-    EventsRow::Event(EventRow { event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier })
+    EventsRow::Event(EventRow {
+        event_id,
+        room_id,
+        kind,
+        state_key,
+        redacts,
+        relates_to,
+        membership,
+        rejected,
+        outlier,
+    })
 }
 
 fn state_row_of(delta: &StateDelta) -> StateRow {
@@ -93,9 +103,9 @@ impl Given {
         for (token, _, row) in self.rows.iter().filter(in_range) {
             by_token.entry(*token).or_default().push(row.clone());
         }
-        let collapsed = by_token.into_iter().flat_map(|(token, rows)| {
-            collapse_large_changes(rows.into_iter().map(|row| (token, row)).collect())
-        });
+        let collapsed = by_token
+            .into_iter()
+            .flat_map(|(token, rows)| collapse_large_changes(rows.into_iter().map(|row| (token, row)).collect()));
         let mut rows: Vec<_> = collapsed.collect();
         rows.sort();
         rows
