@@ -90,7 +90,9 @@ pub(super) fn install(wire: Option<Wire>) -> Option<Wire> {
 impl Wire {
     /// A wire between `hosts`, whose kernels `net` holds. `links` has one per pair of hosts, ordered by sender first.
     pub fn new(net: EnterGuard, hosts: Vec<Host>, links: Vec<Link>, latency: LatencyRange, tap: Rc<dyn Tap>) -> Self {
-        let names = hosts.iter().enumerate().map(|(n, host)| (host.name.clone(), HostIndex(n as u16))).collect();
+        let name = |(n, host): (usize, &Host)| (host.name.clone(), HostIndex(n as u16));
+        let names: BTreeMap<_, _> = hosts.iter().enumerate().map(name).collect();
+        assert_eq!(names.len(), hosts.len(), "every host has a name of its own");
         Wire {
             net,
             hosts,
