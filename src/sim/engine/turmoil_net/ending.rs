@@ -122,6 +122,6 @@ impl Wire {
 
     /// A machine without power repeats nothing: drops what was lost on its way from `host` and waits to be sent again.
     pub fn forget_retries(&mut self, host: HostIndex) {
-        self.fifos.retain(|flow, fifo| flow.from.host != host || !fifo.is_stuck());
+        self.fifos.retain(|flow, fifo| flow.from.host != host || fifo.stuck_since().is_none());
     }
 }

@@ -91,25 +91,16 @@ impl Fifo {
         }
     }
 
-    /// Since when the sender has been getting nowhere. Bare acknowledgements do not count while there is more: nobody
-    /// waits for an answer to them, so they must not use up the patience for data sent later.
-    pub fn waiting_since(&self) -> Option<Instant> {
-        let stuck = self.stuck_since?;
-        Some(self.first_to_answer().map_or(stuck, |sent| sent.max(stuck)))
+    /// Since when nothing has got through.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        self.stuck_since
     }
 
-    /// Whether anything queued wants an answer.
-    pub fn wants_answer(&self) -> bool {
-        self.first_to_answer().is_some()
-    }
-
-    fn first_to_answer(&self) -> Option<Instant> {
-        self.queue.iter().find(|one| Kind::of(&one.packet) != Kind::Ack).map(|one| one.sent)
-    }
-
-    /// Whether the head is being tried again.
-    pub fn is_stuck(&self) -> bool {
-        self.stuck_since.is_some()
+    /// Since when the sender has been getting nowhere with something it wants an answer to, which is not since a bare
+    /// acknowledgement before it got stuck.
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        let first = self.queue.iter().find(|one| Kind::of(&one.packet) != Kind::Ack)?;
+        self.stuck_since.map(|since| since.max(first.sent))
     }
 
     /// Whether nothing is under way.

@@ -65,7 +65,7 @@ pub struct Options {
 /// one.
 ///
 /// # Panics
-/// If a task of any process panics, and if called from within a simulation.
+/// If a task of any process panics, if two hosts have one name, and if called from within a simulation.
 pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(Engine) -> F) -> T {
     let mut seed = [0; 32];
     options.chance.of("tokio").rng().fill(&mut seed);

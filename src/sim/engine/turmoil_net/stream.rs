@@ -13,7 +13,7 @@ use turmoil_net::shim::tokio::net as shim;
 use super::ending::Ending;
 use super::host::Process;
 use super::segment::{Endpoint, Flow};
-use super::wire::{WINDOW_STEP, Wire, try_wire, wire};
+use super::wire::{WINDOW_STEP, try_wire, wire};
 use super::{End, Side, SlowReader, Tap};
 
 /// One end of a connection. It may be polled and dropped by any task of the thread, a library's own included.
@@ -31,29 +31,23 @@ pub(super) struct Stream {
 impl Stream {
     /// The dialling end of connection `id`.
     pub fn dialled(process: Process, inner: shim::TcpStream, id: u64) -> io::Result<Self> {
-        Self::new(process, inner, Side::Client, |_, _| id)
+        let local = name(process, &inner)?;
+        Ok(Self::new(process, inner, local, id, Side::Client))
     }
 
     /// The accepting end of a connection, whose number its dialling end has left on the wire.
     pub fn accepted(process: Process, inner: shim::TcpStream) -> io::Result<Self> {
-        let id = |wire: &mut Wire, local: Flow| wire.dialled.remove(&local.reversed());
-        Self::new(process, inner, Side::Server, |wire, local| id(wire, local).expect("what is accepted was dialled"))
+        let local = name(process, &inner)?;
+        let id = wire(|wire| wire.dialled.remove(&local.reversed())).expect("what is accepted was dialled");
+        Ok(Self::new(process, inner, local, id, Side::Server))
     }
 
-    fn new(
-        process: Process,
-        inner: shim::TcpStream,
-        side: Side,
-        id: impl FnOnce(&mut Wire, Flow) -> u64,
-    ) -> io::Result<Self> {
-        process.pin();
-        let local = Flow { from: Endpoint::of(inner.local_addr()?), to: Endpoint::of(inner.peer_addr()?) };
+    fn new(process: Process, inner: shim::TcpStream, local: Flow, id: u64, side: Side) -> Self {
         let end = wire(|wire| {
-            let id = id(wire, local);
             wire.held.insert(local, (id, side));
             wire.end(process, local, id, side)
         });
-        Ok(Stream { process, local, end, freed: 0, pause: None, inner })
+        Stream { process, local, end, freed: 0, pause: None, inner }
     }
 
     /// This end, as the tap calls it.
@@ -91,6 +85,11 @@ impl Stream {
             });
         }
     }
+}
+
+fn name(process: Process, socket: &shim::TcpStream) -> io::Result<Flow> {
+    process.pin();
+    Ok(Flow { from: Endpoint::of(socket.local_addr()?), to: Endpoint::of(socket.peer_addr()?) })
 }
 
 /// The run's tap, to be called while the wire is free.

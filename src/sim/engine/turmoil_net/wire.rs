@@ -90,7 +90,9 @@ pub(super) fn install(wire: Option<Wire>) -> Option<Wire> {
 impl Wire {
     /// A wire between `hosts`, whose kernels `net` holds. `links` has one per pair of hosts, ordered by sender first.
     pub fn new(net: EnterGuard, hosts: Vec<Host>, links: Vec<Link>, latency: LatencyRange, tap: Rc<dyn Tap>) -> Self {
-        let names = hosts.iter().enumerate().map(|(n, host)| (host.name.clone(), HostIndex(n as u16))).collect();
+        let name = |(n, host): (usize, &Host)| (host.name.clone(), HostIndex(n as u16));
+        let names: BTreeMap<_, _> = hosts.iter().enumerate().map(name).collect();
+        assert_eq!(names.len(), hosts.len(), "every host has a name of its own");
         Wire {
             net,
             hosts,
@@ -265,14 +267,13 @@ impl Wire {
         let receiver_up = self.host(flow.to.host).is_up();
         let fifo = self.fifo(flow);
         let first = fifo.stick(now);
-        let waited = fifo.waiting_since().map_or(Duration::ZERO, |since| now - since);
         match kind {
             // Nobody repeats an RST. An acknowledgement is no loss to a dead machine, but would, repeated until its
             // restart, tell the sender of it by an RST that no real one ever sees.
             Kind::Rst => drop(fifo.pop()),
             Kind::Ack if !receiver_up => drop(fifo.pop()),
             Kind::Syn => fifo.back_off(SYN_RETRY, now),
-            _ if waited >= GIVE_UP && self.give_up(flow, now) => {}
+            _ if self.give_up(flow, now) => {}
             _ => self.fifo(flow).back_off(RETRY, now),
         }
         let link = self.link(flow.from.host, flow.to.host);
@@ -281,21 +282,22 @@ impl Wire {
         }
     }
 
-    /// Whoever has unacknowledged bytes fails with `TimedOut`; the other end stays half open, as in life. False if
-    /// nobody has: an idle connection outlives any partition.
+    /// Whoever has waited too long for an acknowledgement fails with `TimedOut`: the sender for one of what is under
+    /// way here, the receiver for one that is itself under way. The other end stays half open, as in life, and an idle
+    /// connection outlives any partition. True if the sender gave up.
     fn give_up(&mut self, flow: Flow, now: Instant) -> bool {
+        let overdue = |since: Option<Instant>| since.is_some_and(|since| now - since >= GIVE_UP);
+        let fifo = self.fifo(flow);
+        let (acks_overdue, data_overdue) = (overdue(fifo.stuck_since()), overdue(fifo.unanswered_since()));
         let receiver = flow.reversed();
-        let sender_waits = self.fifo(flow).wants_answer();
-        let receiver_waits = self.socket(receiver).is_some_and(|socket| socket.send_q > 0);
-        for (end, waits) in [(flow, sender_waits), (receiver, receiver_waits)] {
-            if waits {
-                self.abort(end, std::io::ErrorKind::TimedOut, now);
-            }
+        if acks_overdue && self.socket(receiver).is_some_and(|socket| socket.send_q > 0) {
+            self.abort(receiver, std::io::ErrorKind::TimedOut, now);
         }
-        if sender_waits || receiver_waits {
+        if data_overdue {
+            self.abort(flow, std::io::ErrorKind::TimedOut, now);
             self.forget(flow);
         }
-        sender_waits || receiver_waits
+        data_overdue
     }
 
     /// A full backlog swallows a SYN without a word: its client sends it again.

@@ -72,6 +72,18 @@ fn after_a_power_cut_and_restart_old_connections_are_reset_when_used() {
 }
 
 #[test]
+fn keep_alive_finds_a_dead_peer_within_two_minutes() {
+    storm(|engine| async move {
+        let (mut client, _server) = pair(engine).await;
+        tokio::time::sleep(10 * SECOND).await;
+        let since = Instant::now();
+        engine.power_cut("server");
+        assert_eq!(read_error(&mut client).await, io::ErrorKind::TimedOut);
+        assert!((60..=120).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+    });
+}
+
+#[test]
 fn a_machine_without_power_repeats_nothing() {
     storm(|engine| async move {
         let (mut client, mut server) = pair(engine).await;

@@ -104,6 +104,23 @@ fn a_one_way_partition_starves_the_sender_of_acknowledgements() {
 }
 
 #[test]
+fn each_end_has_its_own_patience() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        engine.partition("client", "server");
+        let since = Instant::now();
+        server.write_all(b"acknowledged in vain").await.unwrap();
+        client.read_exact(&mut [0; 20]).await.unwrap();
+        tokio::time::sleep(10 * SECOND).await;
+        client.write_all(b"lost").await.unwrap();
+        assert_eq!(read_error(&mut server).await, io::ErrorKind::TimedOut);
+        assert!((15..18).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+        assert_eq!(read_error(&mut client).await, io::ErrorKind::TimedOut);
+        assert!((25..28).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+    });
+}
+
+#[test]
 fn an_idle_connection_outlives_a_partition() {
     storm(|engine| async move {
         let (mut client, mut server) = pair(engine).await;

@@ -113,6 +113,21 @@ fn a_connect_given_up_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_connect_given_up_closes_no_socket_of_another_host() {
+    storm(|engine| async move {
+        echo(engine, "server");
+        let (client, bystander) = (boot(engine, "client"), boot(engine, "bystander"));
+        let mut stream = dial(&bystander, "server").await.unwrap(); // the first socket of its kernel, as the one below
+        engine.partition("client", "server");
+        let mut dialling = Box::pin(dial(&client, "server"));
+        assert!(timeout(SECOND, &mut dialling).await.is_err());
+        ping(&mut stream).await.unwrap(); // so that the bystander's kernel was the last in use
+        drop(dialling);
+        ping(&mut stream).await.unwrap();
+    });
+}
+
+#[test]
 fn connections_that_come_and_go_leave_nothing_behind() {
     storm(|engine| async move {
         echo(engine, "server");
@@ -148,7 +163,7 @@ fn a_full_backlog_makes_dialling_wait_not_fail() {
         tokio::time::sleep(SECOND).await;
         assert_eq!(dialling.iter().filter(|one| one.is_finished()).count(), 1_024);
         for _ in 0..1_030 {
-            listener.accept().await.unwrap();
+            timeout(60 * SECOND, listener.accept()).await.expect("its SYN is sent again").unwrap();
         }
         for one in dialling {
             one.await.unwrap().unwrap();
