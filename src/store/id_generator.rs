@@ -170,6 +170,11 @@ impl IdGenerator {
         self.ids.state().minimal_local_current_token()
     }
 
+    /// No row of ours has a higher id than this, unless its id is still outstanding.
+    pub fn last_own_token(&self) -> Token {
+        self.ids.state().last_own_token()
+    }
+
     /// Up to where all writers are complete, and who is further.
     pub fn vector(&self) -> VectorPosition {
         self.ids.state().vector()

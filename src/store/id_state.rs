@@ -60,6 +60,8 @@ pub struct IdState {
     max_allocated: Token,
     /// The position we announce.
     local_position: Token,
+    /// The highest of our own ids that is settled, holes below it or not.
+    last_own: Token,
 }
 
 impl IdState {
@@ -76,8 +78,10 @@ impl IdState {
             persisted_upto: start.persisted_upto,
             max_allocated: start.max_allocated,
             local_position: Token::default(),
+            last_own: Token::default(),
         };
         state.raise();
+        state.last_own = state.local_position;
         state
     }
 
@@ -108,6 +112,7 @@ impl IdState {
             self.unfinished.remove(id);
             self.finished.insert(*id);
             self.settled.insert(*id);
+            self.last_own = self.last_own.max(*id);
         }
         self.raise();
     }
@@ -150,6 +155,16 @@ impl IdState {
     /// elsewhere (Synapse #16473). An instance that does not write has its reading position instead.
     pub fn minimal_local_current_token(&self) -> Token {
         self.positions.get(&self.local).copied().unwrap_or(self.persisted_upto)
+    }
+
+    /// No row of ours has a higher id than this, unless its id is still outstanding.
+    ///
+    /// It may be above the position we announce, and [`minimal_local_current_token`](Self::minimal_local_current_token)
+    /// may be below a row of ours that the position has passed, when an unbroken run of settled ids has carried it over
+    /// one that we only asked for. Taking the minimal token for "no rows of ours after this" announces a position over a
+    /// committed row (Synapse #19795).
+    pub fn last_own_token(&self) -> Token {
+        self.last_own
     }
 
     /// The whole of what is known: up to where all writers are settled, and who is further.

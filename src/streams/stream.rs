@@ -20,8 +20,8 @@ pub trait Stream {
     /// that is, the token up to which nothing of its own is still uncommitted.
     fn position(&self, writer: &InstanceName) -> Token;
 
-    /// On the writer itself: the token of its last completed write. Its position may be ahead of that, because other
-    /// writers' tokens went by; there is no row of its own between the two.
+    /// On the writer itself: none of its rows has a higher token than this. Its position may be ahead of that, because
+    /// other writers' tokens went by.
     fn written_upto(&self, writer: &InstanceName) -> Token;
 
     /// `writer`'s rows in `(from, upto]` from the source of truth: the database, or the writer's memory. One call may

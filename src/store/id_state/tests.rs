@@ -159,3 +159,16 @@ fn the_vector_names_the_writers_that_are_further_than_all() {
     let ahead = [("a".into(), Token(11)), ("c".into(), Token(11))].into();
     assert_eq!(state.vector(), VectorPosition::new(Token(9), ahead));
 }
+
+#[test]
+fn a_row_the_position_was_carried_over_is_not_beyond_the_last_own_token() {
+    let mut state = starting("a", &[("a", 5), ("b", 5)], &[]);
+    let late = state.begin_fetch(); // asked for while 5 was the highest known: its ids may be 6 or more
+    reserve(&mut state, &[6]);
+    state.finish(&[Token(6)]);
+    // Everybody is settled up to 6, though what we asked for first may yet be anything.
+    assert_eq!((own(&state), state.minimal_local_current_token()), (Token(6), Token(5)));
+    assert_eq!(state.last_own_token(), Token(6));
+    state.abandon_fetch(late);
+    assert_eq!(state.minimal_local_current_token(), Token(6));
+}

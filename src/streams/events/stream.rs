@@ -40,7 +40,7 @@ impl Stream for EventsStream {
     }
 
     fn written_upto(&self, _writer: &InstanceName) -> Token {
-        self.ids.minimal_local_current_token()
+        self.ids.last_own_token()
     }
 
     fn updates(
