@@ -128,7 +128,7 @@ impl Feed {
             self.catch_up(link, current, new).await?;
         }
         self.stream.advance(&self.writer, new);
-        // It may be further than was announced: other writers' rows can tell that nothing is missing up to there.
+        // It may be further than was announced, if the writer announced an old position again.
         let position = self.stream.position(&self.writer);
         self.consumers.tell(|consumer| consumer.positioned(self.stream.name(), &self.writer, position));
         self.connected_on.set(Some(link.id()));

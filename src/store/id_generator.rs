@@ -165,6 +165,11 @@ impl IdGenerator {
         self.ids.state().current_token_for_writer(writer)
     }
 
+    /// How far `writer` itself has told us of its rows.
+    pub fn told_by(&self, writer: &InstanceName) -> Token {
+        self.ids.state().told_by(writer)
+    }
+
     /// The last of our own ids below which nothing of ours is outstanding.
     pub fn minimal_local_current_token(&self) -> Token {
         self.ids.state().minimal_local_current_token()
@@ -183,6 +188,11 @@ impl IdGenerator {
     /// Whether this instance writes the stream.
     pub fn is_writer(&self) -> bool {
         self.options.is_writer()
+    }
+
+    /// This instance.
+    pub fn instance(&self) -> &InstanceName {
+        &self.options.instance
     }
 
     /// The stream whose ids these are.

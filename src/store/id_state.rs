@@ -151,6 +151,15 @@ impl IdState {
         known.max(self.persisted_upto)
     }
 
+    /// How far `writer` itself has told us of its rows, by announcing its position or by the rows.
+    ///
+    /// [`current_token_for_writer`](Self::current_token_for_writer) may be further, because an unbroken run of settled
+    /// ids shows that nothing can be missing below it. That is true of the database, but not of what has arrived here: a
+    /// row of such a run that was found in the database at the start is still on its way, and is new to whoever follows.
+    pub fn told_by(&self, writer: &InstanceName) -> Token {
+        self.positions.get(writer).copied().unwrap_or(self.persisted_upto)
+    }
+
     /// The last of our own ids below which nothing of ours is outstanding: what a request from us must wait for
     /// elsewhere (Synapse #16473). An instance that does not write has its reading position instead.
     pub fn minimal_local_current_token(&self) -> Token {

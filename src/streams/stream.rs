@@ -16,8 +16,8 @@ pub trait Stream {
     /// The configured writers.
     fn writers(&self) -> &[InstanceName];
 
-    /// How far this instance knows `writer`'s rows. For the instance itself: how far its own rows may be announced,
-    /// that is, the token up to which nothing of its own is still uncommitted.
+    /// How far this instance has taken in `writer`'s rows. For the instance itself: how far its own rows may be
+    /// announced, that is, the token up to which nothing of its own is still uncommitted.
     fn position(&self, writer: &InstanceName) -> Token;
 
     /// On the writer itself: none of its rows has a higher token than this. Its position may be ahead of that, because

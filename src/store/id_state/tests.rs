@@ -172,3 +172,12 @@ fn a_row_the_position_was_carried_over_is_not_beyond_the_last_own_token() {
     state.abandon_fetch(late);
     assert_eq!(state.minimal_local_current_token(), Token(6));
 }
+
+#[test]
+fn a_row_found_at_the_start_is_still_to_come_from_its_writer() {
+    // 7 was already in the database when we started, 6 was not.
+    let mut state = starting("reader", &[("a", 5), ("b", 5)], &[7]);
+    state.advance_by_row(&"a".into(), Token(6));
+    assert_eq!(state.current_token(), Token(7), "nothing is missing in the database up to 7");
+    assert_eq!(state.told_by(&"a".into()), Token(6), "but 7 has not arrived");
+}
