@@ -53,6 +53,13 @@ struct WriterIsBehind {
     announced: Token,
 }
 
+/// The writer says that it has more, and does not bring it.
+#[derive(Debug, Error)]
+#[error("the writer says that there is more after {from}, but its answer brings nothing of it")]
+struct NoProgress {
+    from: Token,
+}
+
 impl Feed {
     /// A feed into `stream`. Its [`run`](Self::run) has to be spawned.
     pub fn new(stream: Rc<dyn Stream>, writer: InstanceName, consumers: Consumers, env: Env) -> Self {
@@ -170,7 +177,7 @@ impl Feed {
             if !link.is_open() {
                 return Err(Abandoned);
             }
-            match self.stream.updates(&self.writer, from, upto).await.and_then(|updates| complete(updates, upto)) {
+            match self.stream.updates(&self.writer, from, upto).await.and_then(|updates| usable(updates, from, upto)) {
                 Ok(updates) => return Ok(updates),
                 Err(error) => {
                     let (stream, writer) = (self.stream.name(), &self.writer);
@@ -205,9 +212,12 @@ impl Feed {
     }
 }
 
-/// An answer that is not limited must reach as far as was asked.
-fn complete(updates: Updates, upto: Token) -> Result<Updates, UpdateError> {
-    if updates.limited || updates.upto >= upto {
+/// An answer must reach as far as was asked or, if it is limited, further than before: asking again at once for the
+/// same range would never end.
+fn usable(updates: Updates, from: Token, upto: Token) -> Result<Updates, UpdateError> {
+    if updates.limited && updates.upto <= from {
+        Err(Box::new(NoProgress { from }))
+    } else if updates.limited || updates.upto >= upto {
         Ok(updates)
     } else {
         Err(Box::new(WriterIsBehind { upto: updates.upto, announced: upto }))
