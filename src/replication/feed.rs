@@ -223,3 +223,6 @@ fn usable(updates: Updates, from: Token, upto: Token) -> Result<Updates, UpdateE
         Err(Box::new(WriterIsBehind { upto: updates.upto, announced: upto }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,3 +214,6 @@ impl CommandHandler {
 #[derive(Debug, thiserror::Error)]
 #[error("the other end says: {0}")]
 struct PeerComplains(String);
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,6 @@ impl Link {
         self.was_set_up.get()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,12 @@ pub mod backoff;
 pub mod consumers;
 pub mod feed;
 pub mod handler;
+#[cfg(test)]
+mod interleavings;
 pub mod link;
 pub mod streamer;
+#[cfg(test)]
+mod testing;
 
 pub use backoff::Backoff;
 pub use consumers::{Consumer, Consumers};

@@ -206,3 +206,6 @@ fn encode(stream: &protocol::StreamName, writer: &InstanceName, rows: &[(Token, 
     }
     Batch { lines, has_all_rows: true }
 }
+
+#[cfg(test)]
+mod tests;

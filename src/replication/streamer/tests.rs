@@ -1,0 +1,306 @@
+//! What a streamer sends, to whom, and in which order.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::protocol::LINE_BYTES_MAX;
+use crate::replication::Side;
+use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, name_of, on_paused_clock, settle};
+use crate::streams::Promise;
+
+/// The instance `me`, which writes a stream and has sent everything up to 10.
+struct Writer {
+    stream: Rc<FakeStream>,
+    streamer: Rc<Streamer>,
+    journal: Journal,
+}
+
+fn writer_of(stream: &str) -> Writer {
+    let journal = Journal::default();
+    let env = journal.env();
+    let stream = FakeStream::new(stream, Promise::Log, &["me"], &journal);
+    let streamer = Rc::new(Streamer::new(stream.clone(), "me".into(), env.clone()));
+    env.tasks.spawn("streamer", Rc::clone(&streamer).run());
+    Writer { stream, streamer, journal }
+}
+
+impl Writer {
+    /// Commits rows of one token.
+    fn write(&self, token: i64, names: &[&str]) {
+        self.stream.commit("me", token, names);
+        self.move_to(token);
+    }
+
+    /// Other writers took the tokens up to this one.
+    fn move_to(&self, token: i64) {
+        self.stream.move_to("me", token);
+        self.streamer.poke();
+    }
+
+    /// A connection that has asked and was told that the position is 10.
+    async fn follower(&self) -> Rc<Link> {
+        let link = connection(1);
+        self.streamer.announce_to(&link);
+        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
+        link
+    }
+}
+
+fn connection(id: u64) -> Rc<Link> {
+    Rc::new(Link::new(id, Side::Server, "follower", BTreeSet::new()))
+}
+
+/// What has been sent since the last time.
+async fn sent(link: &Link) -> Vec<String> {
+    settle().await;
+    let lines = tokio::time::timeout(Duration::ZERO, link.outgoing()).await.ok().flatten().unwrap_or_default();
+    lines.iter().map(|line| in_words(line)).collect()
+}
+
+/// `11 x`, `batch x` or `POSITION 10 11`.
+fn in_words(line: &[u8]) -> String {
+    let line = std::str::from_utf8(line).unwrap().strip_suffix('\n').expect("a whole line");
+    match Command::parse(line).unwrap() {
+        Command::Rdata(Rdata { stream, token, row, .. }) => {
+            let token = token.map_or("batch".to_owned(), |token| token.to_string());
+            format!("{token} {}", name_of(&Row::parse(&stream, row).unwrap()))
+        }
+        Command::Position(Position { prev, new, .. }) => format!("POSITION {prev} {new}"),
+        other => panic!("a streamer does not send {other:?}"),
+    }
+}
+
+#[test]
+fn rows_that_share_a_token_are_sent_as_one_batch() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.write(11, &["p", "q", "r"]);
+        me.write(12, &["s"]);
+        assert_eq!(sent(&link).await, ["batch p", "batch q", "11 r", "12 s"]);
+    });
+}
+
+#[test]
+fn whoever_asks_is_told_the_position_before_any_later_row() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = connection(1);
+        me.streamer.announce_to(&link);
+        me.write(11, &["x"]);
+        assert_eq!(sent(&link).await, ["POSITION 10 10", "11 x"]);
+    });
+}
+
+#[test]
+fn whoever_asks_while_rows_are_read_is_told_of_each_row_by_the_row_or_the_position() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let early = me.follower().await;
+        me.stream.answer("me", [Answer::Late(SECOND)]);
+        me.write(11, &["x"]);
+        settle().await;
+        let late = connection(2);
+        me.streamer.announce_to(&late);
+        tokio::time::sleep(2 * SECOND).await;
+        me.write(12, &["y"]);
+        assert_eq!(sent(&early).await, ["11 x", "12 y"]);
+        assert_eq!(sent(&late).await, ["POSITION 11 11", "12 y"]);
+    });
+}
+
+#[test]
+fn a_position_spans_only_what_has_no_row() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.write(11, &["x"]);
+        me.write(13, &["y"]);
+        me.move_to(16);
+        assert_eq!(sent(&link).await, ["11 x", "13 y", "POSITION 13 16"]);
+    });
+}
+
+#[test]
+fn a_read_that_finds_no_rows_is_announced_as_a_position() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.stream.commit("me", 14, &["not settled yet"]);
+        me.move_to(12);
+        assert_eq!(sent(&link).await, ["POSITION 10 12"]);
+        assert_eq!(me.journal.asked("me"), [(10, 12)]);
+    });
+}
+
+#[test]
+fn a_limited_answer_is_followed_by_the_rest() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.stream.answer("me", [Answer::Limited(1), Answer::Limited(1)]);
+        for token in [11, 13, 14] {
+            me.write(token, &["x", "y"]);
+        }
+        me.move_to(20);
+        let rows = ["batch x", "11 y", "batch x", "13 y", "batch x", "14 y", "POSITION 14 20"];
+        assert_eq!(sent(&link).await, rows);
+        assert_eq!(me.journal.asked("me"), [(10, 20), (11, 20), (13, 20)]);
+    });
+}
+
+#[test]
+fn a_failing_stream_is_read_again_and_holds_up_no_other() {
+    on_paused_clock(async {
+        let (failing, other) = (writer_of("events"), writer_of("events"));
+        let (failing_link, other_link) = (failing.follower().await, other.follower().await);
+        failing.stream.answer("me", std::iter::repeat_n(Answer::Failure, 3));
+        failing.write(11, &["x"]);
+        other.write(11, &["y"]);
+        assert_eq!(sent(&other_link).await, ["11 y"]);
+        assert!(sent(&failing_link).await.is_empty());
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(sent(&failing_link).await, ["11 x"]);
+        assert_eq!(failing.journal.times("events", "trouble: streaming").len(), 3);
+    });
+}
+
+#[test]
+fn a_stream_that_keeps_failing_is_read_less_and_less_often_and_its_position_does_not_move() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.stream.answer("me", std::iter::repeat_n(Answer::Failure, 1000));
+        me.write(11, &["x"]);
+        tokio::time::sleep(60 * SECOND).await;
+        let reads = me.journal.asked("me").len();
+        assert!((12..=24).contains(&reads), "read {reads} times in a minute");
+        assert!(sent(&link).await.iter().all(|line| line == "POSITION 10 10"), "heartbeats alone");
+    });
+}
+
+#[test]
+fn nothing_of_a_token_with_a_row_too_long_for_a_line_is_sent_and_everybody_is_made_to_fetch_it() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        let too_long = "x".repeat(LINE_BYTES_MAX);
+        me.write(11, &["fits"]);
+        me.write(12, &["fits", &too_long, "fits too"]);
+        me.write(13, &["fits"]);
+        assert_eq!(sent(&link).await, ["11 fits", "POSITION 13 13"]);
+        me.write(14, &["later"]);
+        assert_eq!(sent(&link).await, ["14 later"]);
+    });
+}
+
+#[test]
+fn without_a_follower_the_position_moves_on_and_nothing_is_read() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        me.write(11, &["x"]);
+        settle().await;
+        let link = connection(1);
+        me.streamer.announce_to(&link);
+        me.write(12, &["y"]);
+        assert_eq!(sent(&link).await, ["POSITION 11 11", "12 y"]);
+        link.closed();
+        me.write(13, &["z"]);
+        settle().await;
+        assert_eq!(me.journal.asked("me"), [(11, 12)]);
+    });
+}
+
+#[test]
+fn the_position_is_announced_every_five_seconds_even_if_nothing_happens() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        let mut announced = Vec::new();
+        for second in 0..16 {
+            announced.extend(sent(&link).await.into_iter().map(|line| (second, line)));
+            tokio::time::sleep(SECOND).await;
+        }
+        let position = "POSITION 10 10".to_owned();
+        assert_eq!(announced, [(5, position.clone()), (10, position.clone()), (15, position)]);
+    });
+}
+
+#[test]
+fn pokes_do_not_put_off_the_heartbeat() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        for _ in 0..60 {
+            tokio::time::sleep(SECOND / 10).await;
+            me.streamer.poke();
+        }
+        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
+    });
+}
+
+#[test]
+fn a_position_moved_by_others_alone_is_announced_once_a_second_at_most_and_without_gaps() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        for step in 1..=40 {
+            me.move_to(10 + step);
+            tokio::time::sleep(SECOND / 10).await;
+        }
+        tokio::time::sleep(SECOND).await;
+        let announced = sent(&link).await;
+        let mut last = "10".to_owned();
+        let mut moves = 0;
+        for line in &announced {
+            let (prev, new) = line.strip_prefix("POSITION ").and_then(|range| range.split_once(' ')).unwrap();
+            assert_eq!(prev, last, "{announced:?}");
+            moves += usize::from(prev != new);
+            last = new.to_owned();
+        }
+        assert_eq!(last, "50", "{announced:?}");
+        assert!((4..=5).contains(&moves), "in five seconds: {announced:?}");
+        assert!(me.journal.asked("me").is_empty(), "there was nothing to read");
+    });
+}
+
+#[test]
+fn an_own_row_does_not_wait_for_the_announcement_of_others() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.move_to(12);
+        me.write(13, &["x"]);
+        assert_eq!(sent(&link).await, ["13 x"]);
+    });
+}
+
+#[test]
+fn nothing_is_sent_twice() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = me.follower().await;
+        me.write(11, &["x"]);
+        assert_eq!(sent(&link).await, ["11 x"]);
+        me.streamer.poke();
+        me.streamer.announce_to(&link);
+        me.streamer.announce_to(&link);
+        me.write(12, &["y"]);
+        assert_eq!(sent(&link).await, ["POSITION 11 11", "POSITION 11 11", "12 y"]);
+        tokio::time::sleep(6 * SECOND).await;
+        assert_eq!(sent(&link).await, ["POSITION 12 12"], "the heartbeat");
+    });
+}
+
+#[test]
+fn a_connection_that_closed_before_it_was_answered_is_told_nothing() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = connection(1);
+        me.streamer.announce_to(&link);
+        link.closed();
+        me.write(11, &["x"]);
+        settle().await;
+        assert!(me.journal.asked("me").is_empty() && me.streamer.following.borrow().is_empty());
+    });
+}
