@@ -88,3 +88,6 @@ async fn flap(world: &World, client: &str, server: &str, after: Duration, until:
     }
     cuts > 0
 }
+
+#[cfg(test)]
+mod tests;

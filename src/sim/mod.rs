@@ -10,6 +10,8 @@ pub mod plan;
 pub mod recorder;
 pub mod runner;
 pub mod soak;
+#[cfg(test)]
+mod testing;
 pub mod verdict;
 pub mod witness;
 pub mod workload;

@@ -238,3 +238,6 @@ impl Stopwatch {
         self.since.elapsed().as_millis() as u64
     }
 }
+
+#[cfg(test)]
+mod tests;

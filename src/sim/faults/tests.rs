@@ -1,0 +1,152 @@
+//! A fault counts only if it found something to disturb, and leaves nothing behind.
+
+use std::future::Future;
+
+use super::*;
+use crate::env::Chance;
+use crate::judge::Judge;
+use crate::protocol::InstanceName;
+use crate::sim::clock::SimClock;
+use crate::sim::database::SimDatabase;
+use crate::sim::engine::turmoil_net;
+use crate::sim::recorder::Recorder;
+use crate::sim::testing::small_plan;
+use crate::sim::topology;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Runs `test` in the world of the small plan, where everybody has been connected for a while.
+fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F) {
+    let plan = small_plan();
+    let recorder = Recorder::new(Judge::new(topology(&plan)), None);
+    let options = turmoil_net::Options {
+        chance: Chance::from_seed(7),
+        hosts: plan.topology.hosts().map(std::sync::Arc::from).collect(),
+        latency: LatencyRange { min_us: 1_000, max_us: 5_000 },
+        tap: recorder.clone(),
+    };
+    turmoil_net::simulate(options, |engine| async move {
+        recorder.start();
+        SimClock::start();
+        let (database, transactions) = SimDatabase::open(Rc::new(|_| {})).unwrap();
+        tokio::task::spawn_local(transactions);
+        let world = World::new(engine, &plan, Chance::from_seed(7), database, recorder);
+        world.start_all();
+        tokio::time::sleep(2 * SECOND).await;
+        test(world).await;
+    });
+}
+
+/// Injects a fault in a storm that goes on for ten seconds.
+async fn takes_effect(world: &Rc<World>, fault: Fault) -> bool {
+    inject(Rc::clone(world), fault, Instant::now() + 10 * SECOND).await
+}
+
+fn partition(from: &str, to: &str, for_ms: u64) -> Fault {
+    Fault::Partition { from: from.into(), to: to.into(), both: true, for_ms }
+}
+
+fn power_cut(host: &str, for_ms: u64) -> Fault {
+    Fault::PowerCut { host: host.into(), for_ms }
+}
+
+#[test]
+fn latency_counts_where_something_is_sent() {
+    in_world(|world| async move {
+        let slow = |from: &str, to: &str| {
+            let (from, to) = (from.into(), to.into());
+            Fault::Latency { from, to, min_us: 50_000, max_us: 60_000, for_ms: 6_000 }
+        };
+        assert!(takes_effect(&world, slow("writer1", "worker1")).await);
+        assert!(!takes_effect(&world, slow("worker1", "worker2")).await);
+    });
+}
+
+#[test]
+fn a_cut_counts_where_a_connection_is_open() {
+    in_world(|world| async move {
+        let cut = |a: &str, b: &str| Fault::Cut { a: a.into(), b: b.into() };
+        let before = world.engine().connections("worker1", "writer1");
+        assert!(takes_effect(&world, cut("writer1", "worker1")).await);
+        assert!(!world.engine().connections("worker1", "writer1").contains(&before[0]));
+        assert!(!takes_effect(&world, cut("worker1", "worker2")).await);
+    });
+}
+
+#[test]
+fn a_flap_counts_in_the_direction_of_its_connections() {
+    in_world(|world| async move {
+        let flap = |client: &str, server: &str| {
+            let (client, server) = (client.into(), server.into());
+            Fault::Flap { client, server, after_ms: 50, for_ms: 2_000 }
+        };
+        assert!(takes_effect(&world, flap("worker1", "writer1")).await);
+        assert!(!takes_effect(&world, flap("writer1", "worker1")).await);
+    });
+}
+
+#[test]
+fn a_partition_counts_where_it_held_something() {
+    in_world(|world| async move {
+        assert!(takes_effect(&world, partition("worker1", "writer1", 6_000)).await);
+        assert!(!takes_effect(&world, partition("worker1", "worker2", 6_000)).await);
+    });
+}
+
+#[test]
+fn a_partition_is_over_when_the_storm_is() {
+    in_world(|world| async move {
+        let began = Instant::now();
+        takes_effect(&world, partition("worker1", "writer1", 60_000)).await;
+        assert_eq!(began.elapsed().as_secs(), 10);
+        let held = world.engine().held("worker1", "writer1");
+        tokio::time::sleep(20 * SECOND).await;
+        assert_eq!(world.engine().held("worker1", "writer1"), held, "nothing is held any more");
+        assert!(!world.engine().connections("worker1", "writer1").is_empty());
+    });
+}
+
+#[test]
+fn a_host_comes_back_after_a_power_cut_or_a_restart() {
+    for fault in [power_cut("worker1", 3_000), Fault::Restart { host: "worker1".into(), for_ms: 3_000 }] {
+        in_world(|world| async move {
+            let boot = world.engine().boot("worker1");
+            let family = fault.family();
+            let injected = tokio::task::spawn_local(inject(Rc::clone(&world), fault, Instant::now() + 10 * SECOND));
+            tokio::time::sleep(2 * SECOND).await;
+            assert!(!world.engine().is_up("worker1"), "{family}");
+            assert!(injected.await.unwrap(), "{family}");
+            assert!(world.engine().is_up("worker1"), "{family}");
+            assert_eq!(world.engine().boot("worker1"), boot + 1, "{family}");
+        });
+    }
+}
+
+#[test]
+fn a_host_that_is_down_cannot_be_taken_down() {
+    in_world(|world| async move {
+        let first = tokio::task::spawn_local(inject(
+            Rc::clone(&world),
+            power_cut("worker1", 5_000),
+            Instant::now() + 10 * SECOND,
+        ));
+        tokio::time::sleep(SECOND).await;
+        let since = Instant::now();
+        assert!(!takes_effect(&world, power_cut("worker1", 60_000)).await);
+        assert!(!takes_effect(&world, Fault::Restart { host: "worker1".into(), for_ms: 60_000 }).await);
+        assert_eq!(since.elapsed(), Duration::ZERO, "and nobody waits for it");
+        assert!(first.await.unwrap());
+        assert!(world.engine().is_up("worker1"), "the first fault alone decides when it comes back");
+    });
+}
+
+#[test]
+fn a_slow_consumer_counts_if_it_had_something_to_read() {
+    in_world(|world| async move {
+        let slow = || Fault::SlowConsumer { host: "worker1".into(), bytes: 4, pause_ms: 5, for_ms: 6_000 };
+        assert!(takes_effect(&world, slow()).await);
+        assert!(world.claim_down(&InstanceName::from("worker1")));
+        world.power_cut(&"worker1".into());
+        assert!(!takes_effect(&world, slow()).await);
+    });
+}

@@ -1,0 +1,93 @@
+//! What a run reports, on plans small enough to know what must come of them.
+
+use std::cell::RefCell;
+
+use super::*;
+use crate::sim::plan::OperationKind;
+use crate::sim::testing::small_plan;
+
+/// The small plan with three messages, each of which three others have to apply.
+fn plan_with(faults: &[(u64, Fault)]) -> Plan {
+    let message = |at_ms| Operation { at_ms, kind: OperationKind::Send { room: 1 } };
+    let entry = |(at_ms, fault): &(u64, Fault)| FaultEntry { at_ms: *at_ms, fault: fault.clone() };
+    Plan {
+        operations: [2_000, 4_000, 8_000].map(message).into(),
+        faults: faults.iter().map(entry).collect(),
+        ..small_plan()
+    }
+}
+
+fn run_plan(plan: &Plan) -> Verdict {
+    run(plan, Entropy::Seed, Onlookers::default())
+}
+
+fn cut(a: &str, b: &str) -> Fault {
+    Fault::Cut { a: a.into(), b: b.into() }
+}
+
+#[test]
+fn without_faults_every_row_arrives_everywhere() {
+    let verdict = run_plan(&plan_with(&[]));
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!((verdict.faults, verdict.faults_idle, verdict.faults_skipped), (0, 0, 0));
+    assert_eq!((verdict.rows_committed, verdict.rows_applied), (3, 9));
+    assert_eq!((verdict.hosts, verdict.simulated_ms / 1000), (4, 10), "nothing was pending when the storm was over");
+    assert!(verdict.commands > 0 && verdict.pending.is_empty());
+}
+
+#[test]
+fn a_fault_that_found_nothing_to_disturb_is_idle() {
+    // Before anybody is connected, and between two who never are.
+    let verdict = run_plan(&plan_with(&[(0, cut("worker1", "writer1")), (5_000, cut("worker1", "worker2"))]));
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!((verdict.faults, verdict.faults_idle), (0, 2));
+    assert!(verdict.faults_by_family.is_empty());
+}
+
+#[test]
+fn faults_that_took_effect_are_counted_by_their_family() {
+    let power_cut = |for_ms| Fault::PowerCut { host: "worker2".into(), for_ms };
+    let faults = [
+        (3_000, cut("worker1", "writer1")),
+        (5_000, cut("writer1", "worker1")),
+        (5_000, power_cut(2_000)),
+        (6_000, power_cut(2_000)),
+    ];
+    let verdict = run_plan(&plan_with(&faults));
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!(verdict.faults_by_family, BTreeMap::from([("cut", 2), ("power_cut", 1)]));
+    assert_eq!((verdict.faults, verdict.faults_idle), (3, 1));
+}
+
+#[test]
+fn what_outlasts_the_storm_is_healed_and_converges() {
+    let (from, to) = ("writer1".to_owned(), "worker1".to_owned());
+    let partition = Fault::Partition { from, to, both: true, for_ms: 3_600_000 };
+    let power_cut = Fault::PowerCut { host: "worker2".into(), for_ms: 3_600_000 };
+    let verdict = run_plan(&plan_with(&[(1_500, partition), (7_000, power_cut)]));
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!(verdict.faults, 2);
+    assert!(verdict.simulated_ms > 10_000, "it took some of the calm");
+}
+
+#[test]
+fn the_same_plan_gives_the_same_trace_and_another_seed_another() {
+    let plan = plan_with(&[(3_000, cut("worker1", "writer1"))]);
+    let hash = |plan: &Plan| run_plan(plan).trace_hash;
+    assert_eq!(hash(&plan), hash(&plan));
+    assert_ne!(hash(&plan), hash(&Plan { seed: 8, ..plan.clone() }));
+}
+
+#[test]
+fn a_watcher_is_told_of_each_fault_and_of_the_calm_in_order_of_time() {
+    let heard = Rc::new(RefCell::new(Vec::new()));
+    let ears = Rc::clone(&heard);
+    let watcher = Box::new(move |progress| match progress {
+        Progress::Fault { at, fault } => ears.borrow_mut().push((at.0, fault.family().name())),
+        Progress::Calm { at } => ears.borrow_mut().push((at.0, "calm")),
+        Progress::Moved { .. } => {}
+    });
+    let plan = plan_with(&[(3_000, cut("worker1", "writer1")), (6_000, cut("worker1", "worker2"))]);
+    run(&plan, Entropy::Seed, Onlookers { watcher: Some(watcher), trace: None });
+    assert_eq!(*heard.borrow(), [(3_000, "cut"), (6_000, "cut"), (10_000, "calm")]);
+}

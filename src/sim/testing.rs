@@ -1,0 +1,23 @@
+//! What the tests of this module share.
+
+use super::plan::{DatabasePlan, Deployment, FORMAT, MASTER, NetworkPlan, Plan, Scenario};
+
+/// A plan of ten seconds in which nothing happens: a master, a writer and two workers, which have nothing to do with
+/// each other.
+pub(super) fn small_plan() -> Plan {
+    Plan {
+        format: FORMAT,
+        seed: 7,
+        scenario: Scenario::Storm,
+        storm_ms: 10_000,
+        topology: Deployment {
+            events_writers: vec!["writer1".into()],
+            typing_writer: MASTER.into(),
+            workers: vec!["worker1".into(), "worker2".into()],
+        },
+        network: NetworkPlan { latency_us_min: 1_000, latency_us_max: 5_000 },
+        database: DatabasePlan { before_us: (500, 2_000), after_us: (500, 2_000), rollback_per_mille: 0 },
+        operations: Vec::new(),
+        faults: Vec::new(),
+    }
+}
