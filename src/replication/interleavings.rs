@@ -176,8 +176,8 @@ impl World {
 
     /// The weather is fine again: every source answers, every writer is connected and announces its position.
     async fn calm_down(&mut self) {
-        for index in 0..WRITERS.len() {
-            self.stream.answer_well(WRITERS[index]);
+        for (index, writer) in WRITERS.into_iter().enumerate() {
+            self.stream.answer_well(writer);
             self.happens(index, Happening::Connects { announced: true }).await;
             self.happens(index, Happening::Announces).await;
             self.deliver(index, usize::MAX);

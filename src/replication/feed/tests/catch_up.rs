@@ -48,6 +48,8 @@ fn a_catch_up_is_given_up_when_its_connection_closes() {
     on_paused_clock(async {
         let Follower { stream, a, journal, .. } = follow(Promise::Log);
         let (dead, next) = (link(1), link(2));
+        a.at(&dead, 10, 10);
+        settle().await;
         stream.commit("a", 11, &["missed"]);
         stream.answer("a", repeat_n(Answer::Failure, 1000));
         a.at(&dead, 11, 11);
@@ -58,7 +60,7 @@ fn a_catch_up_is_given_up_when_its_connection_closes() {
         let asked = journal.asked("a").len();
         tokio::time::sleep(60 * SECOND).await;
         assert_eq!(journal.asked("a").len(), asked, "nobody asks for the sake of a dead connection");
-        assert!(journal.applied("a").is_empty() && !dead.was_set_up());
+        assert!(journal.applied("a").is_empty());
         stream.answer_well("a");
         stream.commit("a", 12, &["fetched"]);
         a.at(&next, 12, 12);
