@@ -16,8 +16,8 @@ cargo build --release --quiet
 sound=${CARGO_TARGET_DIR:-target}/release/squall
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# One copy and one target directory for all: only what a patch touches is built again.
-git worktree prune
+# One copy and one target directory for all, kept for the next time: only what a patch touches is built again.
+planted=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)/defects
 git clone --quiet --local . "$scratch/tree"
 
 names=("$@")
@@ -33,9 +33,9 @@ for name in "${names[@]}"; do
     invariant=$(sed -n 's/^Invariant: //p' "$patch")
     git -C "$scratch/tree" checkout --quiet --force HEAD
     git -C "$scratch/tree" apply "$patch"
-    (cd "$scratch/tree" && CARGO_TARGET_DIR=$scratch/target cargo build --release --quiet)
+    (cd "$scratch/tree" && CARGO_TARGET_DIR=$planted cargo build --release --quiet)
     # One JSON object a seed, in the order of the seeds; the last one is the one that was found.
-    if verdicts=$("$scratch/target/release/squall" soak --json --scenario "$scenario" --seeds "$seeds" --jobs "$jobs" \
+    if verdicts=$("$planted/release/squall" soak --json --scenario "$scenario" --seeds "$seeds" --jobs "$jobs" \
         --until "$invariant"); then
         count=$(wc -l <<<"$verdicts")
         seed=$(tail -n 1 <<<"$verdicts" | sed 's/^{"seed":\([0-9]*\),.*/\1/')
