@@ -3,14 +3,14 @@
 #
 #   sims/defects/find.sh                       all of them
 #   sims/defects/find.sh limit_splits_token    one
-#   SEEDS=0..1000 JOBS=4 SCENARIO=swarm sims/defects/find.sh
+#   SEEDS=0..2000 JOBS=4 SCENARIO=swarm sims/defects/find.sh
 #
 # For each patch: a scratch copy of the committed tree, the patch, a build, and a soak until the invariant that the
 # patch names is violated. Then the stack without the patch runs the same plan, and must pass. Status 1 if a defect was
 # not found or the plan does not pass.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-seeds=${SEEDS:-0..200} jobs=${JOBS:-2} scenario=${SCENARIO:-storm}
+seeds=${SEEDS:-0..500} jobs=${JOBS:-2} scenario=${SCENARIO:-storm}
 
 cargo build --release --quiet
 sound=${CARGO_TARGET_DIR:-target}/release/squall
