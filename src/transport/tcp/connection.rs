@@ -115,6 +115,9 @@ fn receive_lines(
     health: &Health,
 ) -> Result<(), ConnectionError> {
     while let Some(line) = lines.next_line() {
+        if !link.is_open() {
+            continue; // what comes after our goodbye no longer counts, least of all from another server
+        }
         let command = Command::parse(&line?)?;
         if !incoming.allows(&command) {
             return Err(ConnectionError::Direction(command.name()));
