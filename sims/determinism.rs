@@ -29,7 +29,7 @@ fn two_processes_run_the_same_seeds_alike() {
     let one = hashes(&["soak", "--seeds", SEEDS, "--jobs", "1", "--json"]);
     let other = hashes(&["soak", "--seeds", SEEDS, "--jobs", "2", "--json"]);
     assert_eq!(one.len(), 100);
-    assert_eq!(differing(&one, &other), [], "seeds that ran differently");
+    assert_eq!(differing(&one, &other), Vec::<u64>::new(), "seeds that ran differently");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What every suite does: run many seeds, and say how to repeat one that fails.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 
 use squall::sim::plan::Scenario;
 use squall::sim::soak::{self, SeedRange, Tally};
@@ -16,6 +17,7 @@ pub fn judge(invariant: &'static str, scenario: Scenario, seeds: &str) {
             eprintln!("seed {}: {} {fingerprint}\n{}", verdict.seed, verdict.verdict, verdict.reproduction());
         }
         tally.add(verdict);
+        ControlFlow::Continue(())
     });
     if let Some((fingerprint, (count, first))) = tally.fingerprints.first_key_value() {
         panic!("{} seeds failed; {fingerprint} in {count} of them. Repeat: {}", tally.failed.len(), first.reproduction);

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{CliError, ScenarioArguments, status, summary};
+use crate::judge::invariants;
 use crate::sim::soak::{self, SeedRange, Tally};
 use crate::sim::verdict::Verdict;
 
@@ -20,6 +23,9 @@ pub(super) struct SoakArguments {
     /// How many seeds run at the same time.
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
+    /// Stop at the first seed that violates this invariant; succeed if there is one.
+    #[arg(long, value_name = "INVARIANT", value_parser = PossibleValuesParser::new(invariants::NAMES))]
+    until: Option<String>,
     #[command(flatten)]
     scenario: ScenarioArguments,
     /// Print each verdict as one JSON object, in the order of the seeds, and nothing else.
@@ -31,13 +37,24 @@ pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
     let seeds = arguments.seeds;
     let bar = progress_bar(seeds.len(), arguments.json);
     let mut report = Report { json: arguments.json, bar: bar.clone(), tally: Tally::default(), written: Ok(()) };
-    soak::run(arguments.scenario.scenario, seeds, arguments.jobs, |verdict| report.take(verdict));
+    let mut found = None;
+    soak::run(arguments.scenario.scenario, seeds, arguments.jobs, |verdict| {
+        report.take(verdict);
+        if arguments.until.as_deref().is_some_and(|invariant| verdict.violates(invariant)) {
+            found = Some(verdict.seed);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
     bar.finish_and_clear();
     report.written?;
     if !arguments.json {
         print(&report.tally, bar.elapsed().as_secs_f64())?;
     }
-    Ok(status(report.tally.failed.is_empty()))
+    match &arguments.until {
+        Some(_) => Ok(status(found.is_some())),
+        None => Ok(status(report.tally.failed.is_empty())),
+    }
 }
 
 fn progress_bar(seeds: u64, json: bool) -> ProgressBar {

@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub use chance::Chance;
 pub use clock::{Clock, SystemClock};
 pub use network::{Address, BoxStream, Listener, Network, Stream};
-pub use observer::{Observer, Silent};
+pub use observer::{Log, Observer, Silent};
 pub use tasks::Scope;
 
 /// A boxed future that lives on the instance's own thread.

@@ -14,7 +14,7 @@ pub trait Observer {
     /// Something went wrong that the instance will get over by itself (a failed catch-up, a refused connection).
     fn trouble(&self, _what: Trouble<'_>) {}
     /// A connection to `_target` is set up: every stream it writes has announced its position and is caught up.
-    fn set_up(&self, _target: &InstanceName) {}
+    fn set_up(&self, _target: &str) {}
 }
 
 /// Trouble an instance met and will try to get over.
@@ -50,6 +50,35 @@ pub enum Trouble<'a> {
         /// Why it could not be understood.
         error: &'a dyn std::error::Error,
     },
+}
+
+/// Logs through `tracing`: trouble as warnings, the rest for whoever wants to know more.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Log;
+
+impl Observer for Log {
+    fn task_ended(&self, name: &'static str, took: Duration) {
+        tracing::trace!(name, ?took, "task ended");
+    }
+
+    fn trouble(&self, what: Trouble<'_>) {
+        match what {
+            Trouble::CatchUp { stream, writer, error } => {
+                tracing::warn!(%stream, %writer, %error, "catch-up failed; trying again");
+            }
+            Trouble::Streaming { stream, error } => {
+                tracing::warn!(%stream, %error, "cannot read rows to send; trying again");
+            }
+            Trouble::Connection { peer, error } => tracing::warn!(peer, %error, "connection ended"),
+            Trouble::Row { stream, error } => {
+                tracing::warn!(%stream, %error, "a row that cannot be understood; fetching it from the source");
+            }
+        }
+    }
+
+    fn set_up(&self, target: &str) {
+        tracing::info!(target, "connection set up");
+    }
 }
 
 /// An observer that listens to nothing.

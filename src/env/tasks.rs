@@ -51,14 +51,16 @@ impl Scope {
         F: Future + 'static,
         F::Output: 'static,
     {
-        let scope = self.clone();
-        tokio::task::spawn_local(async move { scope.timed(name, future).await })
+        let timing = Timing::start(self, name);
+        tokio::task::spawn_local(async move {
+            let _timing = timing;
+            future.await
+        })
     }
 
     /// Counts and times a part of a task under a name of its own.
     pub async fn timed<F: Future>(&self, name: &'static str, future: F) -> F::Output {
-        self.shared.tallies.borrow_mut().entry(name).or_default().started += 1;
-        let _timing = Timing { scope: self.clone(), name, since: Instant::now() };
+        let _timing = Timing::start(self, name);
         future.await
     }
 
@@ -88,6 +90,13 @@ struct Timing {
     scope: Scope,
     name: &'static str,
     since: Instant,
+}
+
+impl Timing {
+    fn start(scope: &Scope, name: &'static str) -> Self {
+        scope.shared.tallies.borrow_mut().entry(name).or_default().started += 1;
+        Timing { scope: scope.clone(), name, since: Instant::now() }
+    }
 }
 
 impl Drop for Timing {

@@ -66,9 +66,7 @@ impl Config {
         let names = self.instance_map.keys().chain(&self.stream_writers.events).map(|name| ("instance", name.as_str()));
         let others = [("server_name", self.server_name.as_str()), ("secret", self.secret.as_str())];
         for (what, name) in names.chain(others) {
-            if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic()) {
-                return Err(ConfigError::BadName(what, name.to_owned()));
-            }
+            check_name(what, name)?;
         }
         if self.stream_writers.events.is_empty() {
             return Err(ConfigError::NoWriter("events"));
@@ -114,6 +112,14 @@ impl Config {
         let listening = self.instance_map.iter().filter(|(name, _)| listeners.contains(*name));
         listening.map(|(name, endpoint)| (name.clone(), address(endpoint))).collect()
     }
+}
+
+/// Checks that lines and headers can carry a name: that of an instance which nobody connects to is in no configuration.
+pub fn check_name(what: &'static str, name: &str) -> Result<(), ConfigError> {
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(ConfigError::BadName(what, name.to_owned()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

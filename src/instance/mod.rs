@@ -68,6 +68,7 @@ impl Instance {
         consumers: Consumers,
     ) -> Result<Rc<Instance>, StartError> {
         config.validate()?;
+        config::check_name("instance", name.as_str())?;
         let database = database.begin_session(&name).await?;
         let ids = IdGenerator::load(
             database.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::invariants::{Invariant, NoMissedRows, NoTightReconnect};
+use super::invariants::{self, Invariant};
 use super::marks::Marks;
 use super::observation::{Moment, Observation};
 use super::pending::Pending;
@@ -26,7 +26,7 @@ impl Judge {
     /// Judges a deployment by every invariant there is.
     pub fn new(topology: Topology) -> Self {
         Judge {
-            invariants: vec![Box::new(NoMissedRows::new(&topology)), Box::new(NoTightReconnect::new(&topology))],
+            invariants: invariants::all(&topology),
             marks: Marks::new(&topology),
             trace: Trace::default(),
             violations: Vec::new(),

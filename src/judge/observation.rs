@@ -57,13 +57,15 @@ pub enum Observation {
     /// In-memory streams: whatever was applied before is void, and `position` is the position now.
     Reset { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
 
-    /// A replication connection to `target` is attempted. Witness of this and the next four: the network, which also
+    /// A replication connection to `target` is attempted. Witness of this and the next five: the network, which also
     /// knows other connections (HTTP) and does not report those here.
     Connecting { instance: InstanceName, target: InstanceName, attempt: u64 },
     /// The attempt led to a connection.
     Connected { instance: InstanceName, attempt: u64 },
     /// The attempt came to nothing.
     Failed { instance: InstanceName, attempt: u64 },
+    /// The client end has read a `SERVER` line.
+    Greeted { instance: InstanceName, attempt: u64 },
     /// The client end has read a `POSITION` line whose new token is `position`.
     Announced { instance: InstanceName, attempt: u64, stream: StreamName, writer: InstanceName, position: Token },
     /// The client end of the connection was closed.

@@ -1,6 +1,7 @@
 //! When a connection is set up, inferred from what witnesses saw.
 //!
-//! A connection is set up once every stream its target writes has announced its position on it and is caught up. The
+//! A connection is set up once its target has greeted and every stream that it writes has announced its position on it
+//! and is caught up. The
 //! stack has its own idea of that, and a wrong one is the very defect to be found (Synapse #4749), so it is not asked.
 //! The inference may come early, for an instance that still has work to do on a position its consumer has reached; it
 //! never comes later than an honest stack's own, so no honest stack is held to a delay it may forget.
@@ -59,6 +60,10 @@ impl SetUps {
                 let streams = self.topology.written_by(&pair.1).map(|stream| (stream.clone(), None));
                 self.lacking.insert(pair.clone(), streams.collect());
                 None
+            }
+            Observation::Greeted { attempt, .. } => {
+                let pair = self.pairs.get(attempt)?;
+                self.lacking.get(pair)?.is_empty().then(|| pair.clone())
             }
             Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
                 let pair = self.pairs.remove(attempt)?;

@@ -139,7 +139,9 @@ impl Feed {
         let position = self.stream.position(&self.writer);
         self.consumers.tell(|consumer| consumer.positioned(self.stream.name(), &self.writer, position));
         self.connected_on.set(Some(link.id()));
-        link.caught_up(self.stream.name());
+        if link.caught_up(self.stream.name()) {
+            self.env.observer.set_up(&link.peer());
+        }
         Ok(())
     }
 

@@ -131,6 +131,11 @@ impl CommandHandler {
             Command::Replicate => self.streamers.iter().for_each(|streamer| streamer.announce_to(link)),
             Command::Name(name) => link.rename(&name),
             Command::Server(name) if name != self.server_name => link.close_with_error("Wrong remote"),
+            Command::Server(_) => {
+                if link.greeted() {
+                    self.env.observer.set_up(&link.peer());
+                }
+            }
             Command::RemoteServerUp(_) | Command::LockReleased(_) => self.on_broadcast(link, &command),
             Command::Error(text) => {
                 self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &PeerComplains(text) });
@@ -138,7 +143,6 @@ impl CommandHandler {
             // Pings matter to the transport alone. Who is syncing, acknowledgements of federation rows and addresses of
             // users concern streams and tables that this instance does not have.
             Command::Ping(_)
-            | Command::Server(_)
             | Command::UserSync(_)
             | Command::ClearUserSync(_)
             | Command::FederationAck(_)

@@ -150,16 +150,24 @@ impl Link {
         }
     }
 
-    /// The position of `stream` has been announced on this connection, and this instance has caught up with it.
-    pub fn caught_up(&self, stream: &StreamName) {
-        let mut awaited = self.awaited.borrow_mut();
-        awaited.remove(stream);
-        if awaited.is_empty() {
-            self.was_set_up.set(true);
-        }
+    /// The other end has greeted us. Tells whether that sets the connection up: it does where no stream is awaited.
+    pub fn greeted(&self) -> bool {
+        self.set_up_if_complete()
     }
 
-    /// Whether every stream that was to be announced on this connection has been, and was caught up with.
+    /// The position of `stream` has been announced on this connection, and this instance has caught up with it. Tells
+    /// whether that sets the connection up.
+    pub fn caught_up(&self, stream: &StreamName) -> bool {
+        self.awaited.borrow_mut().remove(stream);
+        self.set_up_if_complete()
+    }
+
+    fn set_up_if_complete(&self) -> bool {
+        let is_complete = self.awaited.borrow().is_empty();
+        is_complete && !self.was_set_up.replace(true)
+    }
+
+    /// Whether the other end has greeted us, and every stream that it writes was announced and caught up with.
     pub fn was_set_up(&self) -> bool {
         self.was_set_up.get()
     }

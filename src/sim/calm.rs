@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::engine::turmoil_net::RETRY_MAX;
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
@@ -10,6 +11,7 @@ use crate::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
 
 /// The longest that a healthy network may need to bring everybody up to date, from the numbers of the protocol:
 ///
+/// 0. what a partition held up is sent again by the network;
 /// 1. a connection whose other end is gone is noticed by the ping time-out, looked at once every ping interval;
 /// 2. an attempt that was under way fails by its time-out, the next one comes after the longest back-off, and
 ///    connects;
@@ -25,5 +27,5 @@ pub fn calm_bound() -> Duration {
     let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
     let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
     let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
-    notice + reconnect + catch_up + announce
+    RETRY_MAX + notice + reconnect + catch_up + announce
 }

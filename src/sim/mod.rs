@@ -3,6 +3,7 @@
 
 pub mod calm;
 pub mod clock;
+pub mod corpus;
 pub mod database;
 pub mod engine;
 pub mod faults;

@@ -121,18 +121,24 @@ impl Tap for Recorder {
         if end.port != REPLICATION_PORT || end.side != Side::Client {
             return;
         }
-        let mut announced = Vec::new();
+        let (mut has_greeted, mut announced) = (false, Vec::new());
         let mut all_lines = self.lines.borrow_mut();
         let lines = all_lines.entry(end.connection).or_default();
         lines.extend(bytes);
         while let Some(line) = lines.next_line() {
             self.count(|counts| counts.commands += 1);
             let Ok(line) = line else { continue };
-            if let Ok(Header::Position(position)) = Header::peek(&line) {
-                announced.push(position);
+            match Header::peek(&line) {
+                Ok(Header::Position(position)) => announced.push(position),
+                Ok(Header::Other { name: "SERVER" }) => has_greeted = true,
+                _ => {}
             }
         }
         drop(all_lines);
+        if has_greeted {
+            let (instance, attempt) = (Arc::clone(&end.host).into(), end.connection);
+            self.observe(&Observation::Greeted { instance, attempt });
+        }
         for position in announced {
             self.observe(&Observation::Announced {
                 instance: Arc::clone(&end.host).into(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,9 +54,14 @@ impl FromStr for SeedRange {
     }
 }
 
-/// Runs every seed of `scenario` and hands the verdicts to `take`, in the order of the seeds. `jobs` seeds run at the
-/// same time, each on a thread of its own; nothing is shared between them.
-pub fn run(scenario: Scenario, seeds: SeedRange, jobs: NonZeroUsize, mut take: impl FnMut(&Verdict)) {
+/// Runs every seed of `scenario` and hands the verdicts to `take`, in the order of the seeds, until it has had enough.
+/// `jobs` seeds run at the same time, each on a thread of its own; nothing is shared between them.
+pub fn run(
+    scenario: Scenario,
+    seeds: SeedRange,
+    jobs: NonZeroUsize,
+    mut take: impl FnMut(&Verdict) -> ControlFlow<()>,
+) {
     let next = AtomicU64::new(seeds.first);
     let (done, verdicts) = mpsc::channel();
     std::thread::scope(|threads| {
@@ -79,8 +85,11 @@ pub fn run(scenario: Scenario, seeds: SeedRange, jobs: NonZeroUsize, mut take: i
         for (seed, verdict) in verdicts {
             early.insert(seed, verdict);
             while let Some(verdict) = early.remove(&expected) {
-                take(&verdict);
                 expected += 1;
+                if take(&verdict).is_break() {
+                    next.store(seeds.end, Ordering::Relaxed);
+                    return;
+                }
             }
         }
     });

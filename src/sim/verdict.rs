@@ -134,6 +134,11 @@ impl Verdict {
         self.verdict == Conclusion::Passed
     }
 
+    /// Whether the invariant of this name was among those violated.
+    pub fn violates(&self, invariant: &str) -> bool {
+        self.violation.as_ref().is_some_and(|finding| finding.invariants.contains(&invariant))
+    }
+
     /// What distinguishes this run's failure from others; none if it passed.
     pub fn fingerprint(&self) -> Option<String> {
         match self.verdict {

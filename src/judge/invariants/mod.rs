@@ -8,7 +8,16 @@ pub use no_tight_reconnect::NoTightReconnect;
 
 use super::observation::{Moment, Observation};
 use super::pending::Pending;
+use super::topology::Topology;
 use super::violation::Violation;
+
+/// The name of every invariant.
+pub const NAMES: [&str; 2] = ["no_missed_rows", "no_tight_reconnect"];
+
+/// Every invariant, for a deployment.
+pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
+    vec![Box::new(NoMissedRows::new(topology)), Box::new(NoTightReconnect::new(topology))]
+}
 
 /// A property that must hold at every step of a run.
 ///
@@ -30,4 +39,16 @@ pub trait Invariant {
 
     /// How often the property could have been violated. One that was never exercised proves nothing.
     fn exercised(&self) -> u64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_invariant_goes_by_its_name() {
+        let invariants = all(&Topology::default());
+        let names: Vec<_> = invariants.iter().map(|invariant| invariant.name()).collect();
+        assert_eq!(names, NAMES);
+    }
 }

@@ -129,6 +129,8 @@ fn token_parameter(request: &Request<Incoming>, name: &str) -> Result<Token, Ref
     let Some((_, value)) = pairs.find(|(key, _)| *key == name) else {
         return Err((StatusCode::BAD_REQUEST, format!("{name} is missing")));
     };
-    let bad = |_| (StatusCode::BAD_REQUEST, format!("{name} is no integer: {value}"));
-    value.parse().map(Token).map_err(bad)
+    match value.parse() {
+        Ok(token) if token >= 0 => Ok(Token(token)),
+        _ => Err((StatusCode::BAD_REQUEST, format!("{name} is no token: {value}"))),
+    }
 }

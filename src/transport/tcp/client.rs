@@ -16,6 +16,8 @@ pub async fn stay_connected(target: InstanceName, address: Address, handler: Rc<
     let mut backoff = Backoff::new(&env.chance.of("reconnect").of(&target));
     while !env.tasks.is_stopped() {
         match env.network.connect(&address).await {
+            // Nobody would close a connection that is made after the instance began to stop.
+            Ok(_) if env.tasks.is_stopped() => return,
             Ok(stream) => {
                 let link = handler.opened(Some(&target));
                 let error = connection::run(Rc::clone(&link), stream, &handler, &env).await;

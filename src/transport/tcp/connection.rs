@@ -115,6 +115,9 @@ fn receive_lines(
     health: &Health,
 ) -> Result<(), ConnectionError> {
     while let Some(line) = lines.next_line() {
+        if !link.is_open() {
+            continue; // what comes after our goodbye no longer counts, least of all from another server
+        }
         let command = Command::parse(&line?)?;
         if !incoming.allows(&command) {
             return Err(ConnectionError::Direction(command.name()));
@@ -160,8 +163,8 @@ async fn watch(link: &Link, health: &Health, env: &Env) -> ConnectionError {
             }
             tokio::time::sleep(PING_INTERVAL).await;
         } else if health.pinged.get() && now >= health.heard.get() + PING_TIMEOUT {
+            env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &ConnectionError::PingTimeout });
             link.close_with_error("ping timeout");
-            return ConnectionError::PingTimeout;
         } else if now >= link.last_sent() + PING_INTERVAL {
             let ping = Command::Ping(env.clock.now_ms().to_string());
             link.send(&ping).expect("a number fits a line");

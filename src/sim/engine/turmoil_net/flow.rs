@@ -14,7 +14,7 @@ use super::segment::Kind;
 
 /// The longest time between two tries of one packet. Linux goes to two minutes, but gives up after fifteen; both are
 /// scaled down alike. It also bounds how long after a partition's end its connections stand still.
-const RETRY_MAX: Duration = Duration::from_secs(2);
+pub const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// A packet under way.
 struct InFlight {

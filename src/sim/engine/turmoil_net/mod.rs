@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use turmoil_net::{KernelConfig, Net};
 
 pub use connection::Connection;
+pub use flow::RETRY_MAX;
 pub use network::HostNetwork;
 
 use super::{Attempt, End, LatencyRange, Side, SlowReader, Tap};

@@ -33,7 +33,7 @@ impl Plan {
         if rng.random_ratio(1, 5) {
             plan.topology.typing_writer = plan.topology.events_writers[0].clone();
         }
-        let families = families(&chance.of("families"));
+        let families = families(&chance.of("family"));
         plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
         plan.operations = operations::draw(&chance.of("operations"), &plan);
         plan

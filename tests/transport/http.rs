@@ -1,0 +1,263 @@
+//! Rows by HTTP, at Synapse's path and as Synapse answers.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+use squall::instance::{Instance, Write};
+use squall::protocol::Token;
+use squall::store::{NewEvent, StateDelta};
+use squall::streams::{RemoteUpdates, Updates};
+use squall::transport::http::HttpClient;
+
+use crate::deployment::{Deployment, SECRET};
+use crate::peer::Peer;
+use crate::run;
+
+const EVENTS: &str = "/_synapse/replication/get_repl_stream_updates/events/probe1";
+const TYPING: &str = "/_synapse/replication/get_repl_stream_updates/typing/probe2";
+
+/// The status and the body that `host` answers with.
+async fn ask(deployment: &Deployment, host: &str, method: &str, path: &str, secret: Option<&str>) -> (u16, String) {
+    let mut connection = deployment.connect_http(host).await;
+    let authorization = secret.map(|secret| format!("Authorization: Bearer {secret}\r\n")).unwrap_or_default();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n");
+    connection.say_bytes(request.as_bytes()).await;
+    let answer = connection.text_to_end().await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head and a body");
+    assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+    (status, body.to_owned())
+}
+
+async fn get(deployment: &Deployment, host: &str, path: &str) -> (u16, String) {
+    ask(deployment, host, "GET", path, Some(SECRET)).await
+}
+
+/// Checks that the master refuses with this status, and says why in Synapse's form.
+async fn assert_refused(deployment: &Deployment, path: &str, status: u16, why: &str) {
+    let (answered, body) = get(deployment, "master", path).await;
+    assert_eq!(answered, status, "{path} was answered {body}");
+    let error: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(error["errcode"], "M_UNKNOWN");
+    assert!(error["error"].as_str().unwrap().contains(why), "{path} was answered {body}");
+}
+
+/// The first state event of a room and the entry of its state, as recorded from Synapse.
+fn state_event(event_id: &str, kind: &str, state_key: &str, membership: Option<&str>) -> Write {
+    let room_id = "!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ".to_owned();
+    let event = NewEvent {
+        event_id: event_id.into(),
+        room_id: room_id.clone(),
+        kind: kind.into(),
+        state_key: Some(state_key.into()),
+        redacts: None,
+        relates_to: None,
+        membership: membership.map(str::to_owned),
+        rejected: false,
+        outlier: false,
+    };
+    let delta = StateDelta { room_id, kind: kind.into(), state_key: state_key.into(), event_id: Some(event_id.into()) };
+    Write { event: Some(event), state: vec![delta] }
+}
+
+/// The first two events that the recorded homeserver persisted.
+async fn persist_recorded_events(instance: &Instance) {
+    let writes = vec![
+        state_event("$feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ", "m.room.create", "", None),
+        state_event(
+            "$htdna3TzDx0mvqhiy6X0cIiSLnX7m105GPEPhqchD-o",
+            "m.room.member",
+            "@r1795323925_u0:peer.test",
+            Some("join"),
+        ),
+    ];
+    instance.events().persist(writes).await.unwrap();
+}
+
+/// What the recorded Synapse answered for them, byte for byte.
+const RECORDED_EVENTS: &str = concat!(
+    r#"{"updates":[[2,["ev",["$feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","#,
+    r#""!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","m.room.create","",null,null,null,false,false]]],"#,
+    r#"[2,["state",["!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","m.room.create","","#,
+    r#""$feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ"]]],"#,
+    r#"[3,["ev",["$htdna3TzDx0mvqhiy6X0cIiSLnX7m105GPEPhqchD-o","#,
+    r#""!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","m.room.member","@r1795323925_u0:peer.test","#,
+    r#"null,null,"join",false,false]]],"#,
+    r#"[3,["state",["!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","m.room.member","@r1795323925_u0:peer.test","#,
+    r#""$htdna3TzDx0mvqhiy6X0cIiSLnX7m105GPEPhqchD-o"]]]],"upto_token":3,"limited":false}"#,
+);
+
+#[test]
+fn events_are_answered_as_synapse_does() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        persist_recorded_events(&master).await;
+        let answer = get(&deployment, "master", &format!("{EVENTS}?from_token=1&upto_token=3")).await;
+        assert_eq!(answer, (200, RECORDED_EVENTS.to_owned()));
+        let answer = get(&deployment, "master", &format!("{EVENTS}?from_token=3&upto_token=3")).await;
+        assert_eq!(answer, (200, r#"{"updates":[],"upto_token":3,"limited":false}"#.to_owned()));
+    });
+}
+
+#[test]
+fn an_events_writer_answers_with_its_own_rows() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let _writer = deployment.start("writer1").await;
+        persist_recorded_events(&master).await;
+        let answer = get(&deployment, "writer1", &format!("{EVENTS}?from_token=1&upto_token=20")).await;
+        assert_eq!(answer, (200, r#"{"updates":[],"upto_token":20,"limited":false}"#.to_owned()));
+    });
+}
+
+fn type_a_little(master: &Rc<Instance>) {
+    for (room, user) in [("!a", "@x"), ("!b", "@x"), ("!b", "@y")] {
+        master.typing().started(&master.env().tasks, room, user, Duration::from_secs(30));
+    }
+    master.typing().stopped("!a", "@x");
+}
+
+#[test]
+fn typing_is_answered_with_the_newest_row_of_each_room() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        type_a_little(&master);
+        let answer = get(&deployment, "master", &format!("{TYPING}?from_token=0&upto_token=4")).await;
+        let rows = r#"{"updates":[[3,["!b",["@x","@y"]]],[4,["!a",[]]]],"upto_token":4,"limited":false}"#;
+        assert_eq!(answer, (200, rows.to_owned()));
+    });
+}
+
+#[test]
+fn a_follower_of_a_typing_writer_that_restarted_gets_nothing_up_to_where_it_begins() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let answer = get(&deployment, "master", &format!("{TYPING}?from_token=26&upto_token=0")).await;
+        assert_eq!(answer, (200, r#"{"updates":[],"upto_token":0,"limited":false}"#.to_owned()));
+    });
+}
+
+#[test]
+fn a_request_needs_the_shared_secret() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let path = format!("{TYPING}?from_token=0&upto_token=0");
+        for (secret, status) in [(None, 401), (Some("wrong"), 403), (Some(""), 403), (Some("replsecret2"), 403)] {
+            let (answered, body) = ask(&deployment, "master", "GET", &path, secret).await;
+            assert_eq!(answered, status, "{secret:?} was answered {body}");
+            assert!(!body.contains(SECRET) && !body.contains("updates"), "{body}");
+        }
+    });
+}
+
+#[test]
+fn tokens_must_be_there_and_be_tokens() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        for (query, what) in [
+            ("", "from_token"),
+            ("?", "from_token"),
+            ("?upto_token=1", "from_token"),
+            ("?from_token=1", "upto_token"),
+            ("?from_token&upto_token=1", "from_token"),
+            ("?from_token=x&upto_token=1", "from_token"),
+            ("?from_token=1&upto_token=", "upto_token"),
+            ("?from_token=-1&upto_token=5", "from_token"),
+            ("?from_token=1&upto_token=9223372036854775808", "upto_token"),
+        ] {
+            assert_refused(&deployment, &format!("{EVENTS}{query}"), 400, what).await;
+        }
+    });
+}
+
+#[test]
+fn an_unknown_stream_path_or_method_is_refused() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let endpoint = "/_synapse/replication/get_repl_stream_updates";
+        let range = "?from_token=0&upto_token=1";
+        assert_refused(&deployment, &format!("{endpoint}/nosuch/probe{range}"), 400, "nosuch").await;
+        assert_refused(&deployment, &format!("{endpoint}/events{range}"), 404, "no such endpoint").await;
+        assert_refused(&deployment, &format!("{endpoint}/events/probe/more{range}"), 404, "no such endpoint").await;
+        assert_refused(&deployment, &format!("/_synapse/replication/nosuch/events/a{range}"), 404, "nosuch").await;
+        assert_refused(&deployment, "/_matrix/client/versions", 404, "/_matrix/client/versions").await;
+        for method in ["POST", "PUT", "DELETE"] {
+            let (status, _) = ask(&deployment, "master", method, &format!("{EVENTS}{range}"), Some(SECRET)).await;
+            assert_eq!(status, 405, "{method}");
+        }
+    });
+}
+
+#[test]
+fn whoever_does_not_write_a_stream_says_who_does() {
+    run(async {
+        let deployment = Deployment::new();
+        let _writer = deployment.start("writer1").await;
+        let (status, body) = get(&deployment, "writer1", &format!("{TYPING}?from_token=0&upto_token=1")).await;
+        assert_eq!(status, 400);
+        assert!(body.contains("typing is written by master"), "{body}");
+    });
+}
+
+#[test]
+fn a_percent_encoded_stream_is_the_same_stream() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let path = "/_synapse/replication/get_repl_stream_updates/%74yp%69ng/probe?from_token=0&upto_token=0";
+        assert_eq!(get(&deployment, "master", path).await.0, 200);
+    });
+}
+
+#[test]
+fn a_connection_serves_one_request_after_another() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let mut connection = deployment.connect_http("master").await;
+        let path = format!("{TYPING}?from_token=0&upto_token=0");
+        for last in ["", "Connection: close\r\n"] {
+            let head = format!("GET {path} HTTP/1.1\r\nHost: master\r\nAuthorization: Bearer {SECRET}\r\n{last}\r\n");
+            connection.say_bytes(head.as_bytes()).await;
+        }
+        let answers = connection.text_to_end().await;
+        assert_eq!(answers.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{answers}");
+    });
+}
+
+#[test]
+fn the_asking_end_asks_as_synapse_does() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play_http("master").await;
+        let env = deployment.env("worker1");
+        let client = HttpClient::new(env, deployment.config().http_addresses(), SECRET.into());
+        let asked = client.updates(&"master".into(), &"un_partial_stated_room".into(), Token(26), Token(0));
+        let answer = async {
+            let mut server = Peer::new(port.accept().await.unwrap());
+            let request = server.line().await.unwrap();
+            let authorization = server.hear("authorization: ").await;
+            server.hear("\r").await;
+            let body = r#"{"updates":[],"upto_token":0,"limited":false}"#;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            server.say_bytes(format!("{head}{body}").as_bytes()).await;
+            (request, authorization)
+        };
+        let (updates, (request, authorization)) = tokio::join!(asked, answer);
+        assert_eq!(updates.unwrap(), Updates::none(Token(0)));
+        assert_eq!(authorization, format!("authorization: Bearer {SECRET}\r"));
+        let path = "GET /_synapse/replication/get_repl_stream_updates/un%5Fpartial%5Fstated%5Froom/";
+        let rest = request.strip_prefix(path).unwrap_or_else(|| panic!("asked {request}"));
+        let (transaction_id, query) = rest.split_once('?').unwrap();
+        assert!(transaction_id.len() == 10 && transaction_id.chars().all(|c| c.is_ascii_alphanumeric()), "{request}");
+        assert_eq!(query, "from_token=26&upto_token=0 HTTP/1.1\r");
+    });
+}

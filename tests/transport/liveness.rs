@@ -1,0 +1,105 @@
+//! Pings, and who is given up for dead.
+
+use std::time::Duration;
+
+use squall::protocol::Command;
+use squall::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
+use tokio::time::{Instant, sleep};
+
+use crate::deployment::Deployment;
+use crate::peer::Peer;
+use crate::run;
+
+const MOMENT: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn an_end_that_has_nothing_to_say_pings_every_five_seconds() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play("writer1").await;
+        let _master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        let mut server = Peer::new(port.accept().await.unwrap());
+        server.hear("REPLICATE").await;
+        let greeted = Instant::now();
+        for end in [&mut client, &mut server] {
+            end.hear("PING ").await;
+        }
+        assert_eq!(greeted.elapsed(), PING_INTERVAL);
+        client.hear("PING ").await;
+        assert_eq!(greeted.elapsed(), 2 * PING_INTERVAL);
+    });
+}
+
+#[test]
+fn an_end_that_said_something_else_need_not_ping() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        sleep(Duration::from_secs(3)).await;
+        let spoke = Instant::now();
+        master.handler().links()[0].send(&Command::RemoteServerUp("matrix.org".into())).unwrap();
+        assert_eq!(client.line().await.as_deref(), Some("REMOTE_SERVER_UP matrix.org"));
+        client.hear("PING ").await;
+        assert_eq!(spoke.elapsed(), PING_INTERVAL);
+    });
+}
+
+#[test]
+fn a_client_that_pinged_and_fell_silent_is_told_and_closed() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        client.say("PING 1").await;
+        let pinged = Instant::now();
+        let lines = client.lines_to_end().await;
+        assert_eq!(lines.last().map(String::as_str), Some("ERROR ping timeout"));
+        assert_eq!(pinged.elapsed(), PING_TIMEOUT);
+    });
+}
+
+#[test]
+fn a_server_that_pinged_and_fell_silent_is_told_and_closed() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play("master").await;
+        let _worker = deployment.start("worker1").await;
+        let mut server = Peer::new(port.accept().await.unwrap());
+        server.say("PING 1").await;
+        let pinged = Instant::now();
+        let lines = server.lines_to_end().await;
+        assert_eq!(lines.last().map(String::as_str), Some("ERROR ping timeout"));
+        assert_eq!(pinged.elapsed(), PING_TIMEOUT);
+    });
+}
+
+#[test]
+fn any_command_is_a_sign_of_life() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        client.say("PING 1").await;
+        for command in ["NAME worker1", "CLEAR_USER_SYNC worker1", "ERROR no reason", "FEDERATION_ACK worker1 5"] {
+            sleep(PING_TIMEOUT - MOMENT).await;
+            client.say(command).await;
+        }
+        sleep(MOMENT).await;
+        assert_eq!(master.handler().links().len(), 1);
+    });
+}
+
+#[test]
+fn a_peer_that_never_pings_is_never_timed_out() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        client.say("NAME netcat").await;
+        let pings = client.lines_for(HOUR).await;
+        assert_eq!(pings.len(), 719, "one every five seconds, and the connection is open to the end");
+    });
+}
