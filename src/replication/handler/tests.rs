@@ -222,6 +222,18 @@ fn a_connection_is_set_up_once_the_streams_of_its_target_are() {
 }
 
 #[test]
+fn a_greeting_sets_up_only_a_connection_to_an_instance_that_writes_nothing() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let (bystander, writer) = (me.connect("bystander").await, me.connect("a").await);
+        assert!(!bystander.was_set_up());
+        me.receive(&bystander, &["SERVER squall.test"]);
+        me.receive(&writer, &["SERVER squall.test"]);
+        assert!(bystander.was_set_up() && !writer.was_set_up());
+    });
+}
+
+#[test]
 fn another_server_is_told_so_and_left() {
     on_paused_clock(async {
         let me = instance("me");
@@ -230,7 +242,7 @@ fn another_server_is_told_so_and_left() {
         assert!(link.is_open());
         me.receive(&link, &["SERVER elsewhere.test"]);
         assert_eq!(sent(&link).await, ["ERROR Wrong remote"]);
-        assert!(!link.is_open());
+        assert!(!link.is_open() && !link.was_set_up());
     });
 }
 

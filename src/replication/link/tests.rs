@@ -108,17 +108,28 @@ fn a_command_that_no_line_can_carry_is_refused() {
 }
 
 #[test]
-fn a_connection_is_set_up_when_every_awaited_stream_is_caught_up() {
+fn a_connection_is_set_up_once_when_every_awaited_stream_is_caught_up() {
     on_paused_clock(async {
         let link = link(&["events", "typing"]);
-        link.caught_up(&"typing".into());
-        link.caught_up(&"typing".into());
-        link.caught_up(&"receipts".into());
+        assert!(!link.greeted());
+        for stream in ["typing", "typing", "receipts"] {
+            assert!(!link.caught_up(&stream.into()));
+        }
         assert!(!link.was_set_up());
-        link.caught_up(&"events".into());
-        assert!(link.was_set_up());
+        assert!(link.caught_up(&"events".into()));
+        assert!(!link.caught_up(&"events".into()), "it is set up already");
         link.closed();
         assert!(link.was_set_up(), "it was, whatever came later");
+    });
+}
+
+#[test]
+fn where_no_stream_is_awaited_the_greeting_sets_a_connection_up() {
+    on_paused_clock(async {
+        let link = link(&[]);
+        assert!(!link.was_set_up());
+        assert!(link.greeted() && link.was_set_up());
+        assert!(!link.greeted(), "it is set up already");
     });
 }
 
