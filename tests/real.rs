@@ -118,17 +118,7 @@ impl Process {
 }
 
 fn event(event_id: String) -> Write {
-    let event = NewEvent {
-        event_id,
-        room_id: ROOM.into(),
-        kind: "m.room.message".into(),
-        state_key: None,
-        redacts: None,
-        relates_to: None,
-        membership: None,
-        rejected: false,
-        outlier: false,
-    };
+    let event = NewEvent::message(event_id, ROOM);
     Write { event: Some(event), state: Vec::new() }
 }
 

@@ -50,17 +50,7 @@ pub async fn perform(instance: Rc<Instance>, ordinal: usize, operation: Operatio
 }
 
 fn message(ordinal: usize, n: u32, room: u32) -> Write {
-    let event = NewEvent {
-        event_id: format!("$event{ordinal}_{n}"),
-        room_id: room_id(room),
-        kind: "m.room.message".into(),
-        state_key: None,
-        redacts: None,
-        relates_to: None,
-        membership: None,
-        rejected: false,
-        outlier: false,
-    };
+    let event = NewEvent::message(format!("$event{ordinal}_{n}"), room_id(room));
     Write { event: Some(event), state: Vec::new() }
 }
 

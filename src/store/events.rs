@@ -30,6 +30,23 @@ pub struct NewEvent {
     pub outlier: bool,
 }
 
+impl NewEvent {
+    /// A message: no state, no membership, related to nothing.
+    pub fn message(event_id: impl Into<String>, room_id: impl Into<String>) -> Self {
+        NewEvent {
+            event_id: event_id.into(),
+            room_id: room_id.into(),
+            kind: "m.room.message".into(),
+            state_key: None,
+            redacts: None,
+            relates_to: None,
+            membership: None,
+            rejected: false,
+            outlier: false,
+        }
+    }
+}
+
 /// A change of one entry of a room's current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDelta {

@@ -19,17 +19,7 @@ pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
 
 /// Some event, different for each token.
 pub(super) fn row_of(token: Token) -> NewEvent {
-    NewEvent {
-        event_id: format!("$event{token}"),
-        room_id: "!room".into(),
-        kind: "m.room.message".into(),
-        state_key: None,
-        redacts: None,
-        relates_to: None,
-        membership: None,
-        rejected: false,
-        outlier: false,
-    }
+    NewEvent::message(format!("$event{token}"), "!room")
 }
 
 struct Deployment(Rc<MemoryBackend>);

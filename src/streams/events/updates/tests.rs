@@ -60,17 +60,7 @@ fn given(groups: &[Group]) -> Given {
 }
 
 fn message(token: Token, room_id: &str) -> NewEvent {
-    NewEvent {
-        event_id: format!("$e{token}"),
-        room_id: room_id.into(),
-        kind: "m.room.message".into(),
-        state_key: None,
-        redacts: None,
-        relates_to: None,
-        membership: None,
-        rejected: false,
-        outlier: false,
-    }
+    NewEvent::message(format!("$e{token}"), room_id)
 }
 
 fn event_row_of(token: Token, room_id: &str) -> EventsRow {
