@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::sim::plan::{Fault, Plan};
-use crate::sim::verdict::{Conclusion, Verdict};
+use crate::sim::verdict::Verdict;
 
 /// What is about to happen: every knob of the plan.
 pub(super) fn of_plan(plan: &Plan) -> String {
@@ -32,7 +32,7 @@ pub(super) fn of_plan(plan: &Plan) -> String {
     text
 }
 
-/// How a run ended. The last line of a failure is a command that repeats it.
+/// How a run ended. The last line is a command that repeats it.
 pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -64,23 +64,33 @@ pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
         let _ = writeln!(text, "panicked: {panic}");
     }
     let _ = writeln!(text, "verdict: {}", verdict.verdict);
-    if verdict.verdict != Conclusion::Passed {
-        let _ = match plan {
-            Some(path) => writeln!(text, "cargo run --release -- run --plan {}", path.display()),
-            None => writeln!(text, "{}", verdict.reproduction()),
-        };
-    }
+    let _ = match plan {
+        Some(path) => writeln!(text, "cargo run --release -- run --plan {}", path.display()),
+        None => writeln!(text, "{}", verdict.reproduction()),
+    };
     text
 }
 
-/// "partition of worker1 and writer2 for 3.0 s".
+/// "partition from worker1 to writer2 for 3.0 s".
 pub(super) fn of_fault(fault: &Fault) -> String {
-    let mut text = match fault.hosts() {
-        (host, None) => format!("{} of {host}", fault.family()),
-        (one, Some(other)) => format!("{} between {one} and {other}", fault.family()),
+    let mut text = match fault {
+        Fault::Latency { from, to, min_us, max_us, .. } => {
+            format!("latency from {from} to {to} {} to {} ms", min_us / 1000, max_us / 1000)
+        }
+        Fault::Cut { a, b } => format!("cut between {a} and {b}"),
+        Fault::Flap { client, server, after_ms, .. } => {
+            format!("flap: connections from {client} to {server} live {after_ms} ms")
+        }
+        Fault::Partition { from, to, both: false, .. } => format!("partition from {from} to {to}"),
+        Fault::Partition { from, to, both: true, .. } => format!("partition between {from} and {to}"),
+        Fault::PowerCut { host, .. } => format!("power cut of {host}"),
+        Fault::Restart { host, .. } => format!("restart of {host}"),
+        Fault::SlowConsumer { host, bytes, pause_ms, .. } => {
+            format!("slow consumer: {host} reads {bytes} bytes every {pause_ms} ms")
+        }
     };
     if fault.for_ms() > 0 {
-        let _ = write!(text, " for {:.1} s", fault.for_ms() as f64 / 1000.0);
+        let _ = write!(text, ", for {:.1} s", fault.for_ms() as f64 / 1000.0);
     }
     text
 }
