@@ -7,12 +7,13 @@ use crate::env::network::CONNECT_TIMEOUT;
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
 use crate::transport::http::RESPONSE_TIMEOUT;
-use crate::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
+use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
 
 /// The longest that a healthy network may need to bring everybody up to date, from the numbers of the protocol:
 ///
 /// 0. what a partition held up is sent again by the network;
-/// 1. a connection whose other end is gone is noticed by the ping time-out, looked at once every ping interval;
+/// 1. a connection whose other end is gone is noticed by the ping time-out, looked at once every ping interval, and
+///    dropped when the grace for saying goodbye is over, looked at as often;
 /// 2. an attempt that was under way fails by its time-out, the next one comes after the longest back-off, and
 ///    connects;
 /// 3. the catch-up that was waiting fails in the same way: connecting, asking, waiting for the longest back-off, and
@@ -23,7 +24,7 @@ use crate::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
 /// All of it happens once at the most, because nothing fails any more.
 pub fn calm_bound() -> Duration {
     let delay_max = DELAY_MAX.mul_f64(1.0 + JITTER);
-    let notice = PING_TIMEOUT + PING_INTERVAL;
+    let notice = PING_TIMEOUT + PING_INTERVAL + CLOSE_GRACE + PING_INTERVAL;
     let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
     let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
     let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
