@@ -191,6 +191,6 @@ fn typing_stream(name: &InstanceName, config: &Config, env: &Env, handler: &Rc<T
     if *name == writer {
         return TypingStream::on_writer(writer, Rc::clone(handler));
     }
-    let client = http::HttpClient::new(env.clone(), config.http_addresses(), config.secret.clone());
+    let client = http::HttpClient::new(env.clone(), name.clone(), config.http_addresses(), config.secret.clone());
     TypingStream::on_follower(writer, Rc::clone(handler), Rc::new(client))
 }

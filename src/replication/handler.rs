@@ -27,6 +27,8 @@ pub struct CommandHandler {
     /// arrive interleaved.
     batches: RefCell<BTreeMap<BatchKey, Batch>>,
     links: RefCell<BTreeMap<u64, Rc<Link>>>,
+    /// The names that were told on connections to this run.
+    met: RefCell<BTreeSet<String>>,
     links_made: Cell<u64>,
 }
 
@@ -76,6 +78,7 @@ impl CommandHandler {
             streamers,
             batches: RefCell::default(),
             links: RefCell::default(),
+            met: RefCell::default(),
             links_made: Cell::new(0),
         })
     }
@@ -129,7 +132,10 @@ impl CommandHandler {
             Command::Rdata(rdata) => self.on_rdata(link, rdata),
             Command::Position(position) => self.on_position(link, position),
             Command::Replicate => self.streamers.iter().for_each(|streamer| streamer.announce_to(link)),
-            Command::Name(name) => link.rename(&name),
+            Command::Name(name) => {
+                link.rename(&name);
+                self.met.borrow_mut().insert(name);
+            }
             Command::Server(name) if name != self.server_name => link.close_with_error("Wrong remote"),
             Command::Server(_) => {
                 if link.greeted() {
@@ -201,6 +207,11 @@ impl CommandHandler {
                 self.env.observer.trouble(Trouble::Connection { peer: &from.peer(), error: &error });
             }
         }
+    }
+
+    /// Whether an instance of this name has connected to this run.
+    pub fn has_met(&self, name: &str) -> bool {
+        self.met.borrow().contains(name)
     }
 
     /// The answer to a request for rows that only this instance has.

@@ -143,6 +143,29 @@ fn a_follower_of_a_typing_writer_that_restarted_gets_nothing_up_to_where_it_begi
 }
 
 #[test]
+fn whoever_was_connected_to_another_run_of_the_typing_writer_is_told_so() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        type_a_little(&master);
+        let client = HttpClient::new(
+            deployment.env("worker1"),
+            "worker1".into(),
+            deployment.config().http_addresses(),
+            SECRET.into(),
+        );
+        let ask = async || client.updates(&"master".into(), &"typing".into(), Token(0), Token(4)).await;
+        let error = ask().await.unwrap_err().to_string();
+        assert!(error.contains("409") && error.contains("was restarted since worker1 connected"), "{error}");
+
+        let mut connection = deployment.connect("master").await;
+        connection.say("NAME worker1").await;
+        connection.lines_for(Duration::from_millis(10)).await;
+        assert_eq!(ask().await.unwrap().rows.len(), 2);
+    });
+}
+
+#[test]
 fn a_request_needs_the_shared_secret() {
     run(async {
         let deployment = Deployment::new();
@@ -239,7 +262,7 @@ fn the_asking_end_asks_as_synapse_does() {
         let deployment = Deployment::new();
         let mut port = deployment.play_http("master").await;
         let env = deployment.env("worker1");
-        let client = HttpClient::new(env, deployment.config().http_addresses(), SECRET.into());
+        let client = HttpClient::new(env, "worker1".into(), deployment.config().http_addresses(), SECRET.into());
         let asked = client.updates(&"master".into(), &"un_partial_stated_room".into(), Token(26), Token(0));
         let answer = async {
             let mut server = Peer::new(port.accept().await.unwrap());

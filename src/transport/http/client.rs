@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::{GET_UPDATES, PATH_PREFIX};
+use super::{GET_UPDATES, INSTANCE_HEADER, PATH_PREFIX};
 use crate::env::{Address, Env, LocalBoxFuture};
 use crate::protocol::{InstanceName, StreamName, Token};
 use crate::streams::{RemoteUpdates, Row, RowError, UpdateError, Updates};
@@ -67,6 +67,7 @@ pub struct HttpClient {
 
 struct Shared {
     env: Env,
+    instance: InstanceName,
     addresses: BTreeMap<InstanceName, Address>,
     secret: String,
     requests: Cell<u64>,
@@ -81,9 +82,9 @@ struct UpdatesBody {
 }
 
 impl HttpClient {
-    /// A client that finds instances at `addresses` and proves itself with `secret`.
-    pub fn new(env: Env, addresses: BTreeMap<InstanceName, Address>, secret: String) -> Self {
-        HttpClient { shared: Rc::new(Shared { env, addresses, secret, requests: Cell::new(0) }) }
+    /// A client of `instance` that finds the others at `addresses` and proves itself with `secret`.
+    pub fn new(env: Env, instance: InstanceName, addresses: BTreeMap<InstanceName, Address>, secret: String) -> Self {
+        HttpClient { shared: Rc::new(Shared { env, instance, addresses, secret, requests: Cell::new(0) }) }
     }
 
     async fn get_updates(
@@ -109,7 +110,7 @@ impl HttpClient {
     }
 
     async fn get(&self, target: &InstanceName, path: &str) -> Result<Bytes, HttpError> {
-        let Shared { env, addresses, secret, .. } = &*self.shared;
+        let Shared { env, instance, addresses, secret, .. } = &*self.shared;
         let address = addresses.get(target).ok_or_else(|| HttpError::UnknownInstance(target.clone()))?;
         let stream = env.network.connect(address).await.map_err(|error| HttpError::Connect(address.clone(), error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -120,8 +121,9 @@ impl HttpClient {
             .header(header::HOST, address.to_string())
             .header(header::ACCEPT, "application/json")
             .header(header::AUTHORIZATION, format!("Bearer {secret}"))
+            .header(INSTANCE_HEADER, instance.as_str())
             .body(Empty::<Bytes>::new())
-            .expect("the path is percent-encoded and the configured secret was checked");
+            .expect("the path is percent-encoded, and name and secret were checked at the start");
         let exchange = async {
             let response = sender.send_request(request).await?;
             let status = response.status();

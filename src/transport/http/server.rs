@@ -13,11 +13,12 @@ use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{GET_UPDATES, PATH_PREFIX};
+use super::{GET_UPDATES, INSTANCE_HEADER, PATH_PREFIX};
 use crate::env::observer::Trouble;
 use crate::env::{Env, Listener};
 use crate::protocol::{InstanceName, Token};
 use crate::replication::CommandHandler;
+use crate::streams::Promise;
 
 /// Serves every request that comes, until the instance stops.
 pub async fn serve_requests(
@@ -106,10 +107,24 @@ impl Endpoint {
             let error = format!("{} is written by {}: ask there", stream.name(), writers.join(", "));
             return refuse(StatusCode::BAD_REQUEST, error);
         }
+        if stream.promise() == Promise::Memory {
+            self.check_acquaintance(request)?;
+        }
         let updates = stream.updates(&self.instance, from, upto).await;
         let updates = updates.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         let rows: Vec<Value> = updates.rows.iter().map(|(token, row)| json!([token, row.to_json()])).collect();
         Ok(json!({ "updates": rows, "upto_token": updates.upto, "limited": updates.limited }))
+    }
+
+    /// Refuses whoever asks about a position of an earlier run.
+    fn check_acquaintance(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+        let Some(asker) = request.headers().get(INSTANCE_HEADER) else { return Ok(()) };
+        let asker = String::from_utf8_lossy(asker.as_bytes());
+        if self.handler.has_met(&asker) {
+            return Ok(());
+        }
+        let error = format!("{} was restarted since {asker} connected to it: connect again", self.instance);
+        Err((StatusCode::CONFLICT, error))
     }
 
     fn authorize(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
