@@ -13,7 +13,7 @@ use thiserror::Error;
 pub use config::{Config, ConfigError};
 pub use events_writer::{EventsWriter, PersistError, Write};
 
-use crate::env::Env;
+use crate::env::{Env, Listener};
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::{CommandHandler, Consumers};
 use crate::store::{Database, DatabaseError, IdGenerator, IdGeneratorOptions, LoadError};
@@ -82,6 +82,8 @@ impl Instance {
             },
         )
         .await?;
+        // The last thing that can fail: a start that failed has spawned nothing and told nobody.
+        let ports = Ports::open(&name, &config, &env).await?;
         let events = EventsWriter::new(name.clone(), Rc::clone(&ids), database.clone(), env.clone());
         env.tasks.spawn("keep_position", Rc::clone(&events).keep_position());
 
@@ -106,26 +108,20 @@ impl Instance {
         }));
 
         let instance = Rc::new(Instance { name, config, env, handler, events, typing });
-        instance.listen().await?;
+        if let Some(ports) = ports {
+            instance.listen(ports);
+        }
         instance.connect();
         Ok(instance)
     }
 
-    /// Opens this instance's ports, if others are to connect to it.
-    async fn listen(&self) -> Result<(), StartError> {
-        if !self.config.listeners().contains(&self.name) {
-            return Ok(());
-        }
-        let endpoint = &self.config.instance_map[&self.name];
-        let open = async |port| self.env.network.listen(port).await.map_err(|error| StartError::Listen { port, error });
-        let replication = open(endpoint.replication_port).await?;
-        let requests = open(endpoint.http_port).await?;
+    /// Serves whoever connects.
+    fn listen(&self, ports: Ports) {
         let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
-        self.env.tasks.spawn("accept_connections", tcp::accept_connections(replication, handler, env));
+        self.env.tasks.spawn("accept_connections", tcp::accept_connections(ports.replication, handler, env));
         let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
         let (name, secret) = (self.name.clone(), self.config.secret.clone());
-        self.env.tasks.spawn("serve_requests", http::serve_requests(requests, name, secret, handler, env));
-        Ok(())
+        self.env.tasks.spawn("serve_requests", http::serve_requests(ports.requests, name, secret, handler, env));
     }
 
     /// Connects to the master and to every other instance that writes a stream.
@@ -183,6 +179,26 @@ impl Instance {
         };
         // Whoever does not take our goodbye in time finds the connection closed.
         let _ = tokio::time::timeout(STOP_GRACE, goodbye).await;
+    }
+}
+
+/// The open ports of an instance that others connect to.
+struct Ports {
+    replication: Box<dyn Listener>,
+    requests: Box<dyn Listener>,
+}
+
+impl Ports {
+    /// None if nobody connects to this instance.
+    async fn open(name: &InstanceName, config: &Config, env: &Env) -> Result<Option<Ports>, StartError> {
+        if !config.listeners().contains(name) {
+            return Ok(None);
+        }
+        let endpoint = &config.instance_map[name];
+        let open = async |port| env.network.listen(port).await.map_err(|error| StartError::Listen { port, error });
+        let replication = open(endpoint.replication_port).await?;
+        let requests = open(endpoint.http_port).await?;
+        Ok(Some(Ports { replication, requests }))
     }
 }
 
