@@ -63,7 +63,10 @@ impl Deployment {
             server_name: "squall.test".into(),
             secret: "replsecret".into(),
             instance_map: held.iter().map(endpoint).collect(),
-            stream_writers: StreamWriters { events: WRITERS.map(InstanceName::from).into(), typing: "master".into() },
+            stream_writers: StreamWriters {
+                events: WRITERS.map(InstanceName::from).into(),
+                ..StreamWriters::default()
+            },
         };
         Deployment { scratch: Scratch::new(test), config: Rc::new(config) }
     }
@@ -109,7 +112,7 @@ impl Process {
 
     /// Persists one event for each id and gives the last token.
     async fn persist(&self, event_ids: impl IntoIterator<Item = String>) -> Token {
-        self.instance.events().persist(event_ids.into_iter().map(event).collect()).await.unwrap()
+        self.instance.events().unwrap().persist(event_ids.into_iter().map(event).collect()).await.unwrap()
     }
 
     fn typing_begins(&self, user_id: &str) -> Token {
@@ -228,7 +231,7 @@ fn rows_of_all_writers_arrive_complete_and_in_order() {
             );
             last = one.max(other);
         }
-        let big = writer1.instance.events().persist(vec![big_event("$big", 120)]).await.unwrap();
+        let big = writer1.instance.events().unwrap().persist(vec![big_event("$big", 120)]).await.unwrap();
         assert!(big > last);
         for user in ["@a", "@b", "@c"] {
             master.typing_begins(user);

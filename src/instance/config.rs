@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::env::Address;
 use crate::protocol::{InstanceName, MASTER};
+use crate::streams;
 
 /// A deployment: who there is, where they listen and what they write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,13 +35,51 @@ pub struct Endpoint {
     pub http_port: u16,
 }
 
-/// Which instances write each stream.
+/// Which instances write each stream. What is left out the master writes.
+///
+/// `caches` is not among them: the master and whoever writes a stream write it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StreamWriters {
     /// The writers of events. Each room falls to one of them.
     pub events: Vec<InstanceName>,
     /// The one instance that knows who is typing.
     pub typing: InstanceName,
+    /// The one writer of account data.
+    pub account_data: InstanceName,
+    /// The one instance that decides who is present.
+    pub presence: InstanceName,
+    /// The writers of receipts. Each room falls to one of them.
+    pub receipts: Vec<InstanceName>,
+    /// The one writer of messages to devices.
+    pub to_device: InstanceName,
+}
+
+impl Default for StreamWriters {
+    fn default() -> Self {
+        let master = InstanceName::from(MASTER);
+        StreamWriters {
+            events: vec![master.clone()],
+            typing: master.clone(),
+            account_data: master.clone(),
+            presence: master.clone(),
+            receipts: vec![master.clone()],
+            to_device: master,
+        }
+    }
+}
+
+impl StreamWriters {
+    /// The streams that may have several writers, by name.
+    fn shared(&self) -> [(&'static str, &Vec<InstanceName>); 2] {
+        [("events", &self.events), ("receipts", &self.receipts)]
+    }
+
+    /// Everybody who writes a stream.
+    fn all(&self) -> impl Iterator<Item = &InstanceName> {
+        let StreamWriters { events, typing, account_data, presence, receipts, to_device } = self;
+        events.iter().chain(receipts).chain([typing, account_data, presence, to_device])
+    }
 }
 
 /// What is wrong with a configuration.
@@ -63,17 +102,19 @@ pub enum ConfigError {
 impl Config {
     /// Checks that every name can be sent and every writer can be reached.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let names = self.instance_map.keys().chain(&self.stream_writers.events).map(|name| ("instance", name.as_str()));
+        let names = self.instance_map.keys().chain(self.stream_writers.all()).map(|name| ("instance", name.as_str()));
         let others = [("server_name", self.server_name.as_str()), ("secret", self.secret.as_str())];
         for (what, name) in names.chain(others) {
             check_name(what, name)?;
         }
-        if self.stream_writers.events.is_empty() {
-            return Err(ConfigError::NoWriter("events"));
-        }
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = self.stream_writers.events.iter().find(|name| !seen.insert(*name)) {
-            return Err(ConfigError::TwiceAWriter("events", twice.clone()));
+        for (stream, writers) in self.stream_writers.shared() {
+            if writers.is_empty() {
+                return Err(ConfigError::NoWriter(stream));
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = writers.iter().find(|name| !seen.insert(*name)) {
+                return Err(ConfigError::TwiceAWriter(stream, twice.clone()));
+            }
         }
         match self.listeners().into_iter().find(|name| !self.instance_map.contains_key(name)) {
             Some(unreachable) => Err(ConfigError::NoAddress(unreachable)),
@@ -83,17 +124,32 @@ impl Config {
 
     /// The instances that others connect to: the master, and whoever writes a stream.
     pub fn listeners(&self) -> BTreeSet<InstanceName> {
-        let writers = &self.stream_writers;
-        writers.events.iter().cloned().chain([writers.typing.clone(), MASTER.into()]).collect()
+        self.stream_writers.all().cloned().chain([MASTER.into()]).collect()
     }
 
-    /// The instance that writes the events of `room_id`: the room's SHA-256 as a little-endian number, modulo the
-    /// number of writers, as Synapse has it.
+    /// The instances that write `stream`; none for a stream of another version.
+    pub fn writers_of(&self, stream: &str) -> Vec<InstanceName> {
+        let StreamWriters { events, typing, account_data, presence, receipts, to_device } = &self.stream_writers;
+        match stream {
+            streams::events::NAME => events.clone(),
+            streams::receipts::NAME => receipts.clone(),
+            streams::typing::NAME => vec![typing.clone()],
+            streams::account_data::NAME => vec![account_data.clone()],
+            streams::presence::NAME => vec![presence.clone()],
+            streams::to_device::NAME => vec![to_device.clone()],
+            streams::caches::NAME => self.listeners().into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The instance that writes the events of `room_id`.
     pub fn events_writer_of(&self, room_id: &str) -> &InstanceName {
-        let writers = &self.stream_writers.events;
-        let digest = Sha256::digest(room_id.as_bytes());
-        let index = digest.iter().rev().fold(0, |rest, byte| (rest * 256 + usize::from(*byte)) % writers.len());
-        &writers[index]
+        falls_to(&self.stream_writers.events, room_id)
+    }
+
+    /// The instance that writes the receipts of `room_id`.
+    pub fn receipts_writer_of(&self, room_id: &str) -> &InstanceName {
+        falls_to(&self.stream_writers.receipts, room_id)
     }
 
     /// Where each listening instance serves the line protocol.
@@ -112,6 +168,14 @@ impl Config {
         let listening = self.instance_map.iter().filter(|(name, _)| listeners.contains(*name));
         listening.map(|(name, endpoint)| (name.clone(), address(endpoint))).collect()
     }
+}
+
+/// The one among `writers` that `key` falls to: its SHA-256 as a little-endian number, modulo the number of writers, as
+/// Synapse has it.
+fn falls_to<'a>(writers: &'a [InstanceName], key: &str) -> &'a InstanceName {
+    let digest = Sha256::digest(key.as_bytes());
+    let index = digest.iter().rev().fold(0, |rest, byte| (rest * 256 + usize::from(*byte)) % writers.len());
+    &writers[index]
 }
 
 /// Checks that lines and headers can carry a name: that of an instance which nobody connects to is in no configuration.
@@ -134,7 +198,7 @@ mod tests {
             instance_map: ["master", "writer1"].map(|name| (name.into(), endpoint(name))).into(),
             stream_writers: StreamWriters {
                 events: events.iter().map(|name| InstanceName::from(*name)).collect(),
-                typing: "master".into(),
+                ..StreamWriters::default()
             },
         }
     }

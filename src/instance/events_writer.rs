@@ -1,16 +1,18 @@
 //! Persisting events: what makes the events stream grow.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use thiserror::Error;
-use tokio::sync::Notify;
+use rusqlite::Transaction;
+use serde_json::Value;
 
+use super::stream_writer::{PersistError, StreamWriter, Written, persist_together};
 use crate::env::Env;
-use crate::env::observer::Trouble;
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::replication::Backoff;
-use crate::store::{AllocateError, Database, DatabaseError, IdGenerator, NewEvent, StateDelta, events};
+use crate::protocol::Token;
+use crate::store::{NewEvent, StateDelta, cache_invalidation, events};
+use crate::streams::caches::{CURRENT_STATE, MEMBERS_PER_ROW_MAX};
+use crate::streams::events::{EventRow, StateRow};
+use crate::streams::{CachesRow, EventsRow, Json, Row};
 
 /// What is persisted under one token: an event, the changes of current state that it brings, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,116 +23,104 @@ pub struct Write {
     pub state: Vec<StateDelta>,
 }
 
-/// Why nothing was persisted.
-#[derive(Debug, Error)]
-pub enum PersistError {
-    /// No tokens could be had.
-    #[error("cannot allocate tokens: {0}")]
-    Allocate(#[from] AllocateError),
-    /// The transaction failed.
-    #[error("cannot persist events: {0}")]
-    Database(#[from] DatabaseError),
-    /// The instance ended meanwhile; whether anything was persisted is not known.
-    #[error("the instance ended before the events were known to be persisted")]
-    Ended,
-}
-
 /// Persists events under this instance's tokens.
 pub struct EventsWriter {
-    instance: InstanceName,
-    stream: StreamName,
-    ids: Rc<IdGenerator>,
-    database: Database,
+    events: Rc<StreamWriter>,
+    caches: Rc<StreamWriter>,
     env: Env,
-    in_flight: Cell<usize>,
-    idle: Notify,
-    written: Notify,
 }
 
 impl EventsWriter {
-    /// A writer for `instance`. Its [`keep_position`](Self::keep_position) has to be spawned.
-    pub fn new(instance: InstanceName, ids: Rc<IdGenerator>, database: Database, env: Env) -> Rc<Self> {
-        Rc::new(EventsWriter {
-            instance,
-            stream: crate::streams::events::NAME.into(),
-            ids,
-            database,
-            env,
-            in_flight: Cell::new(0),
-            idle: Notify::new(),
-            written: Notify::new(),
-        })
+    /// A writer of both streams: state that changes also makes caches stale.
+    pub fn new(events: Rc<StreamWriter>, caches: Rc<StreamWriter>, env: Env) -> Rc<Self> {
+        Rc::new(EventsWriter { events, caches, env })
     }
 
     /// Persists `writes` in one transaction, each under a token of its own, and returns the last one.
     ///
-    /// It runs in a task of its own: a caller that goes away must not take the tokens with it while the transaction
-    /// may still commit (Synapse #19800).
-    pub async fn persist(self: &Rc<Self>, writes: Vec<Write>) -> Result<Token, PersistError> {
-        let in_flight = InFlight::new(self);
-        let task = self.env.tasks.spawn("persist_events", async move {
-            let writer = Rc::clone(&in_flight.writer);
-            writer.persist_now(writes).await
-        });
-        task.await.unwrap_or(Err(PersistError::Ended))
-    }
-
-    async fn persist_now(&self, writes: Vec<Write>) -> Result<Token, PersistError> {
-        let allocation = self.ids.allocate(writes.len()).await?;
-        let (mut events, mut deltas) = (Vec::new(), Vec::new());
-        for (token, write) in allocation.ids().iter().zip(writes) {
-            events.extend(write.event.map(|event| (*token, event)));
-            deltas.extend(write.state.into_iter().map(|delta| (*token, delta)));
+    /// # Panics
+    /// If there is nothing to persist.
+    pub async fn persist(&self, writes: Vec<Write>) -> Result<Token, PersistError> {
+        let stale = stale_state(&writes, self.env.clock.now_ms() as i64);
+        let mut parts = vec![(Rc::clone(&self.events), writes.len())];
+        if !stale.is_empty() {
+            parts.push((Rc::clone(&self.caches), stale.len()));
         }
-        let last = *allocation.ids().last().expect("at least one token is allocated");
-        let writer = self.instance.clone();
-        let persist = move |tx: &rusqlite::Transaction<'_>| {
-            // The tokens stay in flight, and the position below them, for as long as this closure may still run.
-            let _in_flight = &allocation;
-            events::persist(tx, &writer, &events, &deltas)
-        };
-        self.database.transaction("persist_events", persist).await?;
-        self.written.notify_one();
-        Ok(last)
-    }
-
-    /// Keeps the position in the database up with the writes, for ever. It may lag: whoever starts from it only
-    /// fetches more.
-    pub async fn keep_position(self: Rc<Self>) {
-        let mut backoff = Backoff::new(&self.env.chance.of("keep_position"));
-        loop {
-            self.written.notified().await;
-            while let Err(error) = self.ids.persist_position().await {
-                self.env.observer.trouble(Trouble::Streaming { stream: &self.stream, error: &error });
-                tokio::time::sleep(backoff.next_delay()).await;
+        let writer = self.events.instance().clone();
+        let persist = move |tx: &Transaction<'_>, tokens: &[Vec<Token>]| {
+            let (mut events, mut deltas, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+            for (token, write) in tokens[0].iter().zip(&writes) {
+                rows.extend(rows_of(write).map(|row| (*token, row)));
+                events.extend(write.event.clone().map(|event| (*token, event)));
+                deltas.extend(write.state.iter().map(|delta| (*token, delta.clone())));
             }
-            backoff.reset();
-        }
-    }
-
-    /// Waits until no write is under way.
-    pub async fn idle(&self) {
-        while self.in_flight.get() > 0 {
-            self.idle.notified().await;
-        }
-    }
-}
-
-/// Counts a write for as long as it runs.
-struct InFlight {
-    writer: Rc<EventsWriter>,
-}
-
-impl InFlight {
-    fn new(writer: &Rc<EventsWriter>) -> Self {
-        writer.in_flight.set(writer.in_flight.get() + 1);
-        InFlight { writer: Rc::clone(writer) }
+            events::persist(tx, &writer, &events, &deltas)?;
+            if let Some(tokens) = tokens.get(1) {
+                cache_invalidation::invalidate(tx, &writer, tokens.iter().copied().zip(stale.iter().cloned()))?;
+                rows.extend(tokens.iter().copied().zip(stale.iter().cloned().map(Row::Caches)));
+            }
+            Ok(Written { rows, reply: *tokens[0].last().expect("there is something to persist") })
+        };
+        persist_together("persist_events", parts, persist).await
     }
 }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.writer.in_flight.set(self.writer.in_flight.get() - 1);
-        self.writer.idle.notify_waiters();
+/// The rows of `events` that `write` makes.
+fn rows_of(write: &Write) -> impl Iterator<Item = Row> {
+    let event = write.event.clone().map(|event| {
+        EventsRow::Event(EventRow {
+            event_id: event.event_id,
+            room_id: event.room_id,
+            kind: event.kind,
+            state_key: event.state_key,
+            redacts: event.redacts,
+            relates_to: event.relates_to,
+            membership: event.membership,
+            rejected: event.rejected,
+            outlier: event.outlier,
+        })
+    });
+    let state = write.state.iter().cloned().map(|StateDelta { room_id, kind, state_key, event_id }| {
+        EventsRow::State(StateRow { room_id, kind, state_key, event_id })
+    });
+    event.into_iter().chain(state).map(Row::Events)
+}
+
+/// What `writes` make stale: the current state of each room whose state changes, with the members that change, a few in
+/// each row.
+fn stale_state(writes: &[Write], now_ms: i64) -> Vec<CachesRow> {
+    let mut rooms: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for delta in writes.iter().flat_map(|write| &write.state) {
+        let members = rooms.entry(&delta.room_id).or_default();
+        members.extend((delta.kind == "m.room.member").then_some(delta.state_key.as_str()));
+    }
+    let row = |room_id: &str, members: &[&str]| {
+        let keys: Vec<Value> = [room_id].iter().chain(members).map(|key| Value::from(*key)).collect();
+        CachesRow { cache: CURRENT_STATE.into(), keys: Some(Json(keys.into())), invalidated_ms: Some(now_ms) }
+    };
+    let rows = rooms.iter().flat_map(|(room_id, members)| {
+        let nobody = members.is_empty().then(|| row(room_id, &[]));
+        nobody.into_iter().chain(members.chunks(MEMBERS_PER_ROW_MAX).map(|some| row(room_id, some)))
+    });
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(room_id: &str, kind: &str, state_key: String) -> StateDelta {
+        StateDelta { room_id: room_id.into(), kind: kind.into(), state_key, event_id: None }
+    }
+
+    #[test]
+    fn a_room_whose_state_changes_is_stale_with_its_members_fifty_a_row() {
+        let members = (0..101).map(|n| state("!a", "m.room.member", format!("@{n}")));
+        let topic = state("!b", "m.room.topic", String::new());
+        let write = Write { event: None, state: members.chain([topic]).collect() };
+        let stale = stale_state(&[write], 7);
+        let named = |row: &CachesRow| row.keys.as_ref().unwrap().0.as_array().unwrap().len();
+        assert_eq!(stale.iter().map(named).collect::<Vec<_>>(), [51, 51, 2, 1]);
+        assert_eq!(stale[3].to_json(), serde_json::json!(["cs_cache_fake", ["!b"], 7]));
     }
 }

@@ -2,24 +2,26 @@
 
 pub mod config;
 pub mod events_writer;
+pub mod stream_writer;
+mod user_data;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 pub use config::{Config, ConfigError};
-pub use events_writer::{EventsWriter, PersistError, Write};
+pub use events_writer::{EventsWriter, Write};
+pub use stream_writer::{PersistError, StreamWriter, Written};
 
 use crate::env::{Env, Listener};
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::{CommandHandler, Consumers};
 use crate::store::{Database, DatabaseError, IdGenerator, IdGeneratorOptions, LoadError};
-use crate::streams::events::EventsStream;
 use crate::streams::typing::{TypingHandler, TypingStream};
-use crate::streams::{self, Stream};
+use crate::streams::{self, DatabaseStream, Keepers, SOURCES, Stream};
 use crate::transport::{http, tcp};
 
 /// How long a stopping instance waits for its writes to end and its connections to be told goodbye.
@@ -53,7 +55,8 @@ pub struct Instance {
     config: Rc<Config>,
     env: Env,
     handler: Rc<CommandHandler>,
-    events: Rc<EventsWriter>,
+    writers: BTreeMap<&'static str, Rc<StreamWriter>>,
+    events: Option<Rc<EventsWriter>>,
     typing: Rc<TypingHandler>,
 }
 
@@ -70,44 +73,38 @@ impl Instance {
         config.validate()?;
         config::check_name("instance", name.as_str())?;
         let database = database.begin_session(&name).await?;
-        let ids = IdGenerator::load(
-            database.clone(),
-            IdGeneratorOptions {
-                stream: streams::events::NAME.into(),
-                instance: name.clone(),
-                writers: config.stream_writers.events.clone(),
-                sequence: "events_stream_seq",
-                tables: &[("events", "stream_ordering"), ("current_state_delta_stream", "stream_id")],
-                poke: Arc::default(),
-            },
-        )
-        .await?;
+        let ids = load_ids(&name, &config, &database).await?;
         // The last thing that can fail: a start that failed has spawned nothing and told nobody.
         let ports = Ports::open(&name, &config, &env).await?;
-        let events = EventsWriter::new(name.clone(), Rc::clone(&ids), database.clone(), env.clone());
-        env.tasks.spawn("keep_position", Rc::clone(&events).keep_position());
+        let keepers = Keepers::default();
+        let writers = writers(&ids, &database, &keepers, &env);
+        let events = writers.get(streams::events::NAME).zip(writers.get(streams::caches::NAME));
+        let events = events.map(|(events, caches)| EventsWriter::new(events.clone(), caches.clone(), env.clone()));
 
         let typing = Rc::new(TypingHandler::default());
-        let streams: Vec<Rc<dyn Stream>> = vec![
-            Rc::new(EventsStream::new(config.stream_writers.events.clone(), Rc::clone(&ids), database)),
-            Rc::new(typing_stream(&name, &config, &env, &typing)),
-        ];
+        let stream = |(source, ids): (_, &Rc<IdGenerator>)| -> Rc<dyn Stream> {
+            Rc::new(DatabaseStream::new(source, ids.clone(), database.clone(), keepers.clone()))
+        };
+        let mut streams: Vec<Rc<dyn Stream>> = SOURCES.into_iter().zip(&ids).map(stream).collect();
+        streams.push(Rc::new(typing_stream(&name, &config, &env, &typing)));
         let handler = CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
-        let poked = Rc::clone(&handler);
-        env.tasks.spawn("poke", async move {
-            loop {
-                ids.changed().await;
-                poked.poke();
-            }
-        });
+        for ids in ids.into_iter().filter(|ids| ids.is_writer()) {
+            let poked = Rc::clone(&handler);
+            env.tasks.spawn("poke", async move {
+                loop {
+                    ids.changed().await;
+                    poked.poke(ids.stream().as_str());
+                }
+            });
+        }
         let poked = Rc::downgrade(&handler); // the handler's own streams hold the typing handler
         typing.on_change(Box::new(move |_, _| {
             if let Some(handler) = poked.upgrade() {
-                handler.poke();
+                handler.poke(streams::typing::NAME);
             }
         }));
 
-        let instance = Rc::new(Instance { name, config, env, handler, events, typing });
+        let instance = Rc::new(Instance { name, config, env, handler, writers, events, typing });
         if let Some(ports) = ports {
             instance.listen(ports);
         }
@@ -145,8 +142,12 @@ impl Instance {
     }
 
     /// Persists events, for rooms that fall to this instance.
-    pub fn events(&self) -> &Rc<EventsWriter> {
-        &self.events
+    ///
+    /// # Errors
+    /// This instance does not write events.
+    pub fn events(&self) -> Result<&Rc<EventsWriter>, PersistError> {
+        self.writer(streams::events::NAME)?;
+        Ok(self.events.as_ref().expect("whoever writes events writes caches too"))
     }
 
     /// Who is typing.
@@ -169,7 +170,9 @@ impl Instance {
     pub async fn stop(&self) {
         self.env.tasks.stop();
         let goodbye = async {
-            self.events.idle().await;
+            for writer in self.writers.values() {
+                writer.idle().await;
+            }
             for link in self.handler.links() {
                 link.close();
             }
@@ -200,6 +203,39 @@ impl Ports {
         let requests = open(endpoint.http_port).await?;
         Ok(Some(Ports { replication, requests }))
     }
+}
+
+/// The generators of this instance's tokens, one for each of [`SOURCES`], in their order.
+async fn load_ids(
+    name: &InstanceName,
+    config: &Config,
+    database: &Database,
+) -> Result<Vec<Rc<IdGenerator>>, LoadError> {
+    let options = SOURCES.iter().map(|source| IdGeneratorOptions {
+        stream: source.name.into(),
+        instance: name.clone(),
+        writers: config.writers_of(source.name),
+        sequence: source.sequence,
+        tables: source.tables,
+        poke: Default::default(),
+    });
+    IdGenerator::load_all(database.clone(), options.collect()).await
+}
+
+/// The writers of the streams that this instance writes, by name. Spawns what keeps their positions.
+fn writers(
+    ids: &[Rc<IdGenerator>],
+    database: &Database,
+    keepers: &Keepers,
+    env: &Env,
+) -> BTreeMap<&'static str, Rc<StreamWriter>> {
+    let written = SOURCES.iter().zip(ids).filter(|(_, ids)| ids.is_writer());
+    let writer = |(source, ids): (&streams::Source, &Rc<IdGenerator>)| {
+        let writer = StreamWriter::new(ids.clone(), database.clone(), keepers.clone(), env.clone());
+        env.tasks.spawn("keep_position", Rc::clone(&writer).keep_position());
+        (source.name, writer)
+    };
+    written.map(writer).collect()
 }
 
 fn typing_stream(name: &InstanceName, config: &Config, env: &Env, handler: &Rc<TypingHandler>) -> TypingStream {

@@ -41,9 +41,11 @@ pub enum Observation {
     /// A process ended, however. Witness: whoever ran it.
     Stopped { instance: InstanceName, boot: u64 },
 
-    /// One row of a log stream took effect. All rows of a token come before anything of that token is applied.
+    /// One row of a stream in the database took effect. All rows of a token come before anything of that token is applied.
     /// Witness: the database wrapper.
     Committed { stream: StreamName, writer: InstanceName, token: Token, row: Row },
+    /// A row of a keyed stream in the database was removed (not overwritten). Witness: the database wrapper.
+    Removed { stream: StreamName, writer: InstanceName, token: Token, row: Row },
     /// The truth of an in-memory stream changed, as `row` says. Witness: the consumer registered on its writer.
     Changed { stream: StreamName, writer: InstanceName, boot: u64, token: Token, row: Row },
 

@@ -90,14 +90,14 @@ impl SetUps {
                 self.positions.insert(feed.clone(), *position);
                 self.reached(feed, *position)
             }
-            Observation::Committed { .. } | Observation::Changed { .. } | Observation::Calm => None,
+            _ => None,
         }
     }
 
     /// Whether a position held before an announcement still means something: not in memory, where it may be of another
     /// boot of the writer.
     fn lasts(&self, stream: &StreamName) -> bool {
-        self.topology.promise(stream) == Some(Promise::Log)
+        self.topology.promise(stream).is_some_and(|promise| promise != Promise::Memory)
     }
 
     /// Strikes the stream off what the connection lacks, if its announced position is reached.

@@ -83,11 +83,9 @@ impl CommandHandler {
         })
     }
 
-    /// The streams of this instance may have moved: sends what is new.
-    pub fn poke(&self) {
-        for streamer in &self.streamers {
-            streamer.poke();
-        }
+    /// `stream`, which this instance writes, may have moved: sends what is new.
+    pub fn poke(&self, stream: &str) {
+        self.streamers.iter().filter(|streamer| streamer.stream().as_str() == stream).for_each(|one| one.poke());
     }
 
     /// A connection was made to `target`, or accepted (`None`). Greets the other end.

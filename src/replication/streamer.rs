@@ -59,6 +59,11 @@ impl Streamer {
         }
     }
 
+    /// The stream whose rows it sends.
+    pub fn stream(&self) -> &protocol::StreamName {
+        self.stream.name()
+    }
+
     /// The stream may have moved.
     pub fn poke(&self) {
         self.poked.notify_one();

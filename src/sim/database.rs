@@ -23,7 +23,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::witness::{CommittedRow, Witness};
+use super::witness::{CommittedRow, Effect, Witness};
 use crate::env::{Chance, LocalBoxFuture};
 use crate::store::database::{Backend, DatabaseError, Job};
 use crate::store::schema;
@@ -77,15 +77,21 @@ pub struct SimDatabase {
 struct Shared {
     connection: RefCell<Connection>,
     witness: Witness,
-    on_committed: Rc<dyn Fn(CommittedRow)>,
+    tap: Rc<dyn DatabaseTap>,
+}
+
+/// Is told of what transactions do, synchronously, at the simulated instant it happens.
+pub trait DatabaseTap {
+    /// A row of a stream took effect. Rows of one transaction come in the order of their tokens.
+    fn committed(&self, row: CommittedRow);
+    /// A row of a stream was removed.
+    fn removed(&self, _row: CommittedRow) {}
 }
 
 impl SimDatabase {
-    /// An empty database that tells `on_committed` of every row of the events stream, and the future that runs its
-    /// transactions: the world must poll it in a `LocalSet` that outlives every host.
-    pub fn open(
-        on_committed: Rc<dyn Fn(CommittedRow)>,
-    ) -> Result<(SimDatabase, impl Future<Output = ()> + 'static), DatabaseError> {
+    /// An empty database that tells `tap` of every row of every stream, and the future that runs its transactions: the
+    /// world must poll it in a `LocalSet` that outlives every host.
+    pub fn open(tap: Rc<dyn DatabaseTap>) -> Result<(SimDatabase, impl Future<Output = ()> + 'static), DatabaseError> {
         let opened = |source| DatabaseError::Sqlite { transaction: "open", source };
         let mut connection = Connection::open_in_memory().map_err(opened)?;
         schema::prepare(&mut connection)?;
@@ -96,7 +102,7 @@ impl SimDatabase {
                 tokio::task::spawn_local(task);
             }
         };
-        let shared = Shared { connection: RefCell::new(connection), witness, on_committed };
+        let shared = Shared { connection: RefCell::new(connection), witness, tap };
         Ok((SimDatabase { shared: Rc::new(shared), tasks }, run))
     }
 
@@ -119,6 +125,11 @@ impl SimDatabase {
     }
 }
 
+/// Listens to nothing.
+impl DatabaseTap for () {
+    fn committed(&self, _row: CommittedRow) {}
+}
+
 impl Shared {
     /// The instant at which `job` takes effect.
     fn execute(&self, job: &mut Job, fate: &Fate, rolled_back: &Cell<u64>) -> Result<(), DatabaseError> {
@@ -134,10 +145,12 @@ impl Shared {
             self.witness.forget();
             return result;
         }
-        let rows = self.witness.committed(&connection);
+        let effect = self.witness.effect(&connection);
         drop(connection);
-        let rows = rows.map_err(|source| DatabaseError::Sqlite { transaction: "witness", source })?;
-        rows.into_iter().for_each(|row| (self.on_committed)(row));
+        let effect = effect.map_err(|source| DatabaseError::Sqlite { transaction: "witness", source })?;
+        let Effect { committed, removed } = effect;
+        committed.into_iter().for_each(|row| self.tap.committed(row));
+        removed.into_iter().for_each(|row| self.tap.removed(row));
         Ok(())
     }
 }

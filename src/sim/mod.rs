@@ -20,12 +20,14 @@ pub mod world;
 
 use crate::judge::Topology;
 use crate::protocol::InstanceName;
-use crate::streams::{Promise, events, typing};
+use crate::streams::{Promise, SOURCES, typing};
 
 /// What the judge must know of the deployment that `plan` describes.
 pub fn topology(plan: &plan::Plan) -> Topology {
-    let deployment = &plan.topology;
-    Topology::new(deployment.hosts().map(InstanceName::from))
-        .with_stream(events::NAME, Promise::Log, deployment.events_writers.iter().map(|name| name.as_str().into()))
-        .with_stream(typing::NAME, Promise::Memory, [deployment.typing_writer.as_str().into()])
+    let config = world::config_of(plan);
+    let topology = Topology::new(plan.topology.hosts().map(InstanceName::from));
+    let in_memory = (typing::NAME, Promise::Memory);
+    let streams = SOURCES.iter().map(|source| (source.name, source.promise)).chain([in_memory]);
+    streams
+        .fold(topology, |topology, (stream, promise)| topology.with_stream(stream, promise, config.writers_of(stream)))
 }

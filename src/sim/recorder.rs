@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::database::DatabaseTap;
 use super::engine::{Attempt, End, Side, Tap};
 use super::witness::CommittedRow;
 use super::world::REPLICATION_PORT;
@@ -89,13 +90,20 @@ impl Recorder {
         change(&mut counts);
         self.counts.set(counts);
     }
+}
 
-    /// The database wrapper saw a row take effect.
-    pub fn committed(&self, row: CommittedRow) {
+impl DatabaseTap for Recorder {
+    fn committed(&self, row: CommittedRow) {
         self.count(|counts| counts.rows_committed += 1);
         let CommittedRow { stream, writer, token, row } = row;
         let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
         self.observe(&Observation::Committed { stream, writer, token, row });
+    }
+
+    fn removed(&self, row: CommittedRow) {
+        let CommittedRow { stream, writer, token, row } = row;
+        let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
+        self.observe(&Observation::Removed { stream, writer, token, row });
     }
 }
 

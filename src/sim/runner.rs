@@ -119,9 +119,8 @@ impl Run {
     async fn storm_and_calm(self, engine: Engine, chance: Chance) -> Ending {
         self.recorder.start();
         SimClock::start();
-        let recorder = Rc::clone(&self.recorder);
-        let committed = Rc::new(move |row| recorder.committed(row));
-        let (database, transactions) = SimDatabase::open(committed).expect("an empty database in memory opens");
+        let (database, transactions) =
+            SimDatabase::open(self.recorder.clone()).expect("an empty database in memory opens");
         tokio::task::spawn_local(transactions);
         let world = World::new(engine, &self.plan, chance, database, Rc::clone(&self.recorder));
         world.start_all();

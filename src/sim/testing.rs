@@ -13,6 +13,10 @@ pub(super) fn small_plan() -> Plan {
         topology: Deployment {
             events_writers: vec!["writer1".into()],
             typing_writer: MASTER.into(),
+            account_data_writer: MASTER.into(),
+            presence_writer: MASTER.into(),
+            receipts_writers: vec![MASTER.into()],
+            to_device_writer: MASTER.into(),
             workers: vec!["worker1".into(), "worker2".into()],
         },
         network: NetworkPlan { latency_us_min: 1_000, latency_us_max: 5_000 },

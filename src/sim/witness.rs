@@ -1,9 +1,11 @@
 //! What was committed, told by SQLite itself.
 //!
-//! SQLite's update hook names every row a transaction inserts. Once it has committed, those rows are read back and given
-//! to the judge in the form they must have on the wire. Neither the stack's word nor its code is needed for that, save
+//! SQLite's update hook names every row that a transaction writes or removes. Once it has committed, those rows are read
+//! back and given to the judge in the form they must have on the wire. Neither the stack's word nor its code is needed for that, save
 //! the SQL that inserted them.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 
 use rusqlite::hooks::Action;
@@ -11,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Value, json};
 
 use crate::protocol::{InstanceName, StreamName, Token};
+use crate::streams::Json;
 
 /// A row that was committed, as followers must get to see it.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,111 +28,185 @@ pub struct CommittedRow {
     pub row: Value,
 }
 
-/// A table whose rows are in the events stream, in the order their rows have at one token: "ev" before "state"
-/// (Synapse merges by token and then by row).
+/// A table whose rows are rows of a stream, in the order that these have at one token: "ev" before "state" (Synapse
+/// merges by token and then by row).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+enum Table {
     Events,
     ExOutliers,
     StateDeltas,
+    AccountData,
+    RoomAccountData,
+    Receipts,
+    Presence,
+    DeviceInbox,
+    Invalidations,
 }
 
-impl Source {
-    fn of_table(table: &str) -> Option<Source> {
+impl Table {
+    fn of_name(table: &str) -> Option<Table> {
         match table {
-            "events" => Some(Source::Events),
-            "ex_outlier_stream" => Some(Source::ExOutliers),
-            "current_state_delta_stream" => Some(Source::StateDeltas),
+            "events" => Some(Table::Events),
+            "ex_outlier_stream" => Some(Table::ExOutliers),
+            "current_state_delta_stream" => Some(Table::StateDeltas),
+            "account_data" => Some(Table::AccountData),
+            "room_account_data" => Some(Table::RoomAccountData),
+            "receipts_linearized" => Some(Table::Receipts),
+            "presence_stream" => Some(Table::Presence),
+            "device_inbox" => Some(Table::DeviceInbox),
+            "cache_invalidation_stream_by_instance" => Some(Table::Invalidations),
             _ => None,
         }
     }
 
-    /// Reads the row with a given rowid. Tokens of zero and below belong to the backfill stream.
+    fn stream(self) -> &'static str {
+        match self {
+            Table::Events | Table::ExOutliers | Table::StateDeltas => "events",
+            Table::AccountData | Table::RoomAccountData => "account_data",
+            Table::Receipts => "receipts",
+            Table::Presence => "presence",
+            Table::DeviceInbox => "to_device",
+            Table::Invalidations => "caches",
+        }
+    }
+
+    /// Reads the row with a given rowid: who wrote it, its token, and what it says. Tokens of zero and below belong to
+    /// the backfill stream.
     fn query(self) -> &'static str {
         match self {
-            Source::Events => {
-                "SELECT instance_name, stream_ordering AS token, event_id, room_id, type, state_key, redacts,
-                        relates_to, membership, rejected, outlier
+            Table::Events => {
+                "SELECT instance_name, stream_ordering, event_id, room_id, type, state_key, redacts, relates_to,
+                        membership, rejected, outlier
                  FROM events WHERE stream_ordering = ?1 AND stream_ordering > 0"
             }
-            Source::ExOutliers => {
-                "SELECT o.instance_name, event_stream_ordering AS token, event_id, room_id, type, state_key, redacts,
-                        relates_to, membership, rejected, outlier
+            Table::ExOutliers => {
+                "SELECT o.instance_name, event_stream_ordering, event_id, room_id, type, state_key, redacts, relates_to,
+                        membership, rejected, outlier
                  FROM ex_outlier_stream AS o JOIN events USING (event_id)
                  WHERE event_stream_ordering = ?1 AND event_stream_ordering > 0"
             }
-            Source::StateDeltas => {
-                "SELECT instance_name, stream_id AS token, room_id, type, state_key, event_id
+            Table::StateDeltas => {
+                "SELECT instance_name, stream_id, room_id, type, state_key, event_id
                  FROM current_state_delta_stream WHERE rowid = ?1 AND stream_id > 0"
+            }
+            Table::AccountData => {
+                "SELECT instance_name, stream_id, user_id, NULL, account_data_type FROM account_data WHERE rowid = ?1"
+            }
+            Table::RoomAccountData => {
+                "SELECT instance_name, stream_id, user_id, room_id, account_data_type
+                 FROM room_account_data WHERE rowid = ?1"
+            }
+            Table::Receipts => {
+                "SELECT instance_name, stream_id, room_id, receipt_type, user_id, event_id, thread_id, data
+                 FROM receipts_linearized WHERE rowid = ?1"
+            }
+            Table::Presence => {
+                "SELECT instance_name, stream_id, user_id, state, last_active_ts, last_federation_update_ts,
+                        last_user_sync_ts, status_msg, currently_active
+                 FROM presence_stream WHERE rowid = ?1"
+            }
+            Table::DeviceInbox => "SELECT instance_name, stream_id, user_id FROM device_inbox WHERE rowid = ?1",
+            Table::Invalidations => {
+                "SELECT instance_name, stream_id, cache_func, keys, invalidation_ts
+                 FROM cache_invalidation_stream_by_instance WHERE stream_id = ?1"
             }
         }
     }
 
+    /// The row on the wire: the columns from the third on, each as its type has it.
     fn row(self, row: &Row<'_>) -> rusqlite::Result<Value> {
-        let text = |column: &str| row.get::<_, Option<String>>(column);
-        if self == Source::StateDeltas {
-            return Ok(json!(["state", [text("room_id")?, text("type")?, text("state_key")?, text("event_id")?]]));
-        }
-        let flag = |column: &str| row.get::<_, bool>(column);
-        Ok(json!([
-            "ev",
-            [
-                text("event_id")?,
-                text("room_id")?,
-                text("type")?,
-                text("state_key")?,
-                text("redacts")?,
-                text("relates_to")?,
-                text("membership")?,
-                flag("rejected")?,
-                flag("outlier")?,
-            ]
-        ]))
+        let text = |column: usize| row.get::<_, Option<String>>(column).map(Value::from);
+        let number = |column: usize| row.get::<_, Option<i64>>(column).map(Value::from);
+        let flag = |column: usize| row.get::<_, bool>(column).map(Value::from);
+        let json =
+            |column: usize| row.get::<_, Option<Json>>(column).map(|json| json.map_or(Value::Null, |json| json.0));
+        let texts = |columns: std::ops::Range<usize>| columns.map(text).collect::<rusqlite::Result<Vec<_>>>();
+        Ok(match self {
+            Table::Events | Table::ExOutliers => {
+                let mut fields = texts(2..9)?;
+                fields.extend([flag(9)?, flag(10)?]);
+                json!(["ev", fields])
+            }
+            Table::StateDeltas => json!(["state", texts(2..6)?]),
+            Table::AccountData | Table::RoomAccountData => texts(2..5)?.into(),
+            Table::Receipts => texts(2..7)?.into_iter().chain([json(7)?]).collect(),
+            Table::Presence => {
+                json!([text(2)?, text(3)?, number(4)?, number(5)?, number(6)?, text(7)?, flag(8)?])
+            }
+            Table::DeviceInbox => json!([text(2)?]),
+            Table::Invalidations => json!([text(2)?, json(3)?, number(4)?]),
+        })
     }
 }
 
-/// Collects the rows the open transaction inserts.
+/// What a transaction did to the rows of streams.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    /// Rows that were written, by token, those that overwrote others included.
+    pub committed: Vec<CommittedRow>,
+    /// Rows that were removed.
+    pub removed: Vec<CommittedRow>,
+}
+
+/// Collects what the open transaction does.
 pub(super) struct Witness {
-    inserted: mpsc::Receiver<(Source, i64)>,
-    stream: StreamName,
+    told: mpsc::Receiver<(Action, Table, i64)>,
+    /// The rows of inboxes, which a transaction may remove: they can't be read any more when it is told.
+    inboxes: RefCell<BTreeMap<i64, CommittedRow>>,
 }
 
 impl Witness {
     /// Watches `connection`, whose tables exist.
     pub(super) fn attach(connection: &mut Connection) -> rusqlite::Result<Self> {
-        let (told, inserted) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
         connection.update_hook(Some(move |action, _database: &str, table: &str, rowid| {
-            if let (Action::SQLITE_INSERT, Some(source)) = (action, Source::of_table(table)) {
+            if let Some(table) = Table::of_name(table) {
                 // The receiver is gone when the world ends; nobody asks then.
-                let _ = told.send((source, rowid));
+                let _ = tell.send((action, table, rowid));
             }
         }))?;
-        Ok(Witness { inserted, stream: "events".into() })
+        Ok(Witness { told, inboxes: RefCell::default() })
     }
 
     /// The transaction was rolled back: its rows never were.
     pub(super) fn forget(&self) {
-        self.inserted.try_iter().for_each(drop);
+        self.told.try_iter().for_each(drop);
     }
 
-    /// The rows of the transaction that has just committed, by token.
-    pub(super) fn committed(&self, connection: &Connection) -> rusqlite::Result<Vec<CommittedRow>> {
-        let mut rows = Vec::new();
-        for (source, rowid) in self.inserted.try_iter() {
-            let read = |row: &Row<'_>| self.read(source, row);
-            let row = connection.prepare_cached(source.query())?.query_row([rowid], read).optional()?;
-            rows.extend(row.map(|row| (row.token, source, row)));
+    /// What the transaction that has just committed did.
+    pub(super) fn effect(&self, connection: &Connection) -> rusqlite::Result<Effect> {
+        let (mut committed, mut removed) = (Vec::new(), Vec::new());
+        for (action, table, rowid) in self.told.try_iter() {
+            match (action, table) {
+                (Action::SQLITE_DELETE, _) => removed.extend(self.inboxes.borrow_mut().remove(&rowid)),
+                // An event that ceases to be an outlier keeps its place in the stream; a row of its own says so.
+                (Action::SQLITE_UPDATE, Table::Events) => {}
+                _ => {
+                    let read = |row: &Row<'_>| read(table, row);
+                    let row = connection.prepare_cached(table.query())?.query_row([rowid], read).optional()?;
+                    let Some(row) = row else { continue };
+                    if table == Table::DeviceInbox {
+                        self.inboxes.borrow_mut().insert(rowid, row.clone());
+                    }
+                    committed.push((row.token, table, row));
+                }
+            }
         }
-        rows.sort_by_key(|(token, source, _)| (*token, *source));
-        Ok(rows.into_iter().map(|(_, _, row)| row).collect())
+        committed.sort_by_key(|(token, table, _)| (*token, *table));
+        let mut committed: Vec<CommittedRow> = committed.into_iter().map(|(_, _, row)| row).collect();
+        // Messages to several devices of a user, under one token, are one row; it is there as long as one of them is.
+        let mut notified = BTreeSet::new();
+        committed.retain(|row| row.stream.as_str() != "to_device" || notified.insert((row.token, row.row.to_string())));
+        removed.retain(|row| !self.inboxes.borrow().values().any(|left| left == row));
+        Ok(Effect { committed, removed })
     }
+}
 
-    fn read(&self, source: Source, row: &Row<'_>) -> rusqlite::Result<CommittedRow> {
-        Ok(CommittedRow {
-            stream: self.stream.clone(),
-            writer: row.get::<_, String>("instance_name")?.into(),
-            token: Token(row.get("token")?),
-            row: source.row(row)?,
-        })
-    }
+fn read(table: Table, row: &Row<'_>) -> rusqlite::Result<CommittedRow> {
+    Ok(CommittedRow {
+        stream: table.stream().into(),
+        writer: row.get::<_, String>(0)?.into(),
+        token: Token(row.get(1)?),
+        row: table.row(row)?,
+    })
 }

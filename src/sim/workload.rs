@@ -1,12 +1,18 @@
-//! What clients do during the storm: they send events, change state in bursts, and type.
+//! What clients do during the storm: they send events, change state in bursts, keep account data, read, send messages to
+//! devices, and type.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::plan::OperationKind;
-use crate::instance::{Config, Instance, Write};
+use crate::instance::{Config, Instance, PersistError, Write};
 use crate::protocol::InstanceName;
+use crate::store::account_data::Datum;
+use crate::store::to_device::Message;
 use crate::store::{NewEvent, StateDelta};
+use crate::streams::{Json, ReceiptsRow};
 
 /// The room that plans call number `room`.
 pub fn room_id(room: u32) -> String {
@@ -20,11 +26,15 @@ pub fn user_id(user: u32) -> String {
 
 /// The instance that has to carry out `operation`.
 pub fn target<'a>(config: &'a Config, operation: &OperationKind) -> &'a InstanceName {
+    let writers = &config.stream_writers;
     match operation {
         OperationKind::Send { room }
         | OperationKind::SendBurst { room, .. }
         | OperationKind::StateBurst { room, .. } => config.events_writer_of(&room_id(*room)),
-        OperationKind::Typing { .. } => &config.stream_writers.typing,
+        OperationKind::AccountData { .. } | OperationKind::AccountDataBurst { .. } => &writers.account_data,
+        OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)),
+        OperationKind::ToDevice { .. } => &writers.to_device,
+        OperationKind::Typing { .. } => &writers.typing,
     }
 }
 
@@ -32,21 +42,69 @@ pub fn target<'a>(config: &'a Config, operation: &OperationKind) -> &'a Instance
 ///
 /// An operation that fails is one that a client would have to repeat; what it did commit counts all the same.
 pub async fn perform(instance: Rc<Instance>, ordinal: usize, operation: OperationKind) {
-    let writes = match operation {
-        OperationKind::Send { room } => vec![message(ordinal, 0, room)],
-        OperationKind::SendBurst { room, events } => (0..events).map(|n| message(ordinal, n, room)).collect(),
-        OperationKind::StateBurst { room, rows, tokens } => state_burst(ordinal, room, rows, tokens),
+    let _ = try_to_perform(&instance, ordinal, operation).await;
+}
+
+async fn try_to_perform(instance: &Instance, ordinal: usize, operation: OperationKind) -> Result<(), PersistError> {
+    match operation {
+        OperationKind::Send { room } => send(instance, vec![message(ordinal, 0, room)]).await,
+        OperationKind::SendBurst { room, events } => {
+            send(instance, (0..events).map(|n| message(ordinal, n, room)).collect()).await
+        }
+        OperationKind::StateBurst { room, rows, tokens } => {
+            send(instance, state_burst(ordinal, room, rows, tokens)).await
+        }
+        OperationKind::AccountData { user, room, datum, type_bytes } => {
+            let kind = format!("org.squall.{datum}.{}", "x".repeat(type_bytes as usize));
+            set_account_data(instance, vec![datum_of(user, room, kind, ordinal)]).await
+        }
+        OperationKind::AccountDataBurst { user, of_account, of_room } => {
+            let data = (0..of_account).map(|n| (None, n)).chain((0..of_room).map(|n| (Some(0), n)));
+            let datum = |(room, n)| datum_of(user, room, format!("org.squall.burst.{n}"), ordinal);
+            set_account_data(instance, data.map(datum).collect()).await
+        }
+        OperationKind::Receipt { user, room } => {
+            let receipt = ReceiptsRow {
+                room_id: room_id(room),
+                kind: "m.read".into(),
+                user_id: user_id(user),
+                event_id: format!("$event{ordinal}"),
+                thread_id: None,
+                data: Json(json!({ "ts": instance.env().clock.now_ms() })),
+            };
+            instance.insert_receipt(receipt).await.map(drop)
+        }
+        OperationKind::ToDevice { users } => {
+            let message = |user| Message {
+                user_id: user_id(user),
+                device_id: "DEVICE".into(),
+                message_id: format!("message{ordinal}"),
+                content: json!({ "to": user }),
+            };
+            instance.send_to_device(users.into_iter().map(message).collect()).await.map(drop)
+        }
         OperationKind::Typing { room, user, typing: true, timeout_ms } => {
             let timeout = Duration::from_millis(timeout_ms);
             instance.typing().started(&instance.env().tasks, &room_id(room), &user_id(user), timeout);
-            return;
+            Ok(())
         }
         OperationKind::Typing { room, user, typing: false, .. } => {
             instance.typing().stopped(&room_id(room), &user_id(user));
-            return;
+            Ok(())
         }
-    };
-    let _ = instance.events().persist(writes).await;
+    }
+}
+
+async fn send(instance: &Instance, writes: Vec<Write>) -> Result<(), PersistError> {
+    instance.events()?.persist(writes).await.map(drop)
+}
+
+async fn set_account_data(instance: &Instance, data: Vec<Datum>) -> Result<(), PersistError> {
+    instance.set_account_data(data).await.map(drop)
+}
+
+fn datum_of(user: u32, room: Option<u32>, kind: String, version: usize) -> Datum {
+    Datum { user_id: user_id(user), room_id: room.map(room_id), kind, content: json!({ "version": version }) }
 }
 
 fn message(ordinal: usize, n: u32, room: u32) -> Write {

@@ -58,7 +58,7 @@ pub struct World {
 }
 
 /// The configuration of the deployment that `plan` describes.
-fn config_of(plan: &Plan) -> Config {
+pub(super) fn config_of(plan: &Plan) -> Config {
     let deployment = &plan.topology;
     let endpoint =
         |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
@@ -70,6 +70,10 @@ fn config_of(plan: &Plan) -> Config {
         stream_writers: StreamWriters {
             events: deployment.events_writers.iter().map(|name| name.as_str().into()).collect(),
             typing: deployment.typing_writer.as_str().into(),
+            account_data: deployment.account_data_writer.as_str().into(),
+            presence: deployment.presence_writer.as_str().into(),
+            receipts: deployment.receipts_writers.iter().map(|name| name.as_str().into()).collect(),
+            to_device: deployment.to_device_writer.as_str().into(),
         },
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::futures::Notified;
 
 use super::database::{Database, DatabaseError};
 use super::id_load;
-use super::id_state::{FetchId, IdState};
+use super::id_state::{FetchId, IdState, StartingPoint};
 use super::position::VectorPosition;
 use crate::protocol::{InstanceName, StreamName, Token};
 
@@ -121,14 +121,26 @@ impl IdGenerator {
     /// Reads where the stream stands. A writer's `database` must be in a session of its own, begun before: that is what
     /// makes its predecessor's ids settled.
     pub async fn load(database: Database, options: IdGeneratorOptions) -> Result<Rc<Self>, LoadError> {
+        let mut loaded = Self::load_all(database, vec![options]).await?;
+        Ok(loaded.pop().expect("one generator for each of the options"))
+    }
+
+    /// The same for several streams, in one transaction. Gives the generators in the order of `options`.
+    pub async fn load_all(database: Database, options: Vec<IdGeneratorOptions>) -> Result<Vec<Rc<Self>>, LoadError> {
         let reading = options.clone();
-        let start =
-            database.transaction("load_id_generator", move |tx| id_load::starting_point(tx, &reading)).await??;
-        let instance = options.instance.clone();
-        let recorded = start.positions.get(&instance).copied().unwrap_or_default();
-        let state = IdState::new(instance.clone(), start);
-        let ids = Ids { instance, state: Mutex::new(state), poke: options.poke.clone() };
-        Ok(Rc::new(IdGenerator { database, options, ids: Arc::new(ids), recorded: Cell::new(recorded) }))
+        let read = move |tx: &rusqlite::Transaction<'_>| {
+            reading.iter().map(|options| id_load::starting_point(tx, options)).collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let starts = database.transaction("load_id_generators", read).await?;
+        let load = |(options, start): (IdGeneratorOptions, Result<StartingPoint, LoadError>)| {
+            let (start, instance) = (start?, options.instance.clone());
+            let recorded = start.positions.get(&instance).copied().unwrap_or_default();
+            let state = IdState::new(instance.clone(), start);
+            let ids = Ids { instance, state: Mutex::new(state), poke: options.poke.clone() };
+            let (database, ids, recorded) = (database.clone(), Arc::new(ids), Cell::new(recorded));
+            Ok(Rc::new(IdGenerator { database, options, ids, recorded }))
+        };
+        options.into_iter().zip(starts).map(load).collect()
     }
 
     /// Takes `n` ids from the sequence, in a transaction of its own.
@@ -188,6 +200,11 @@ impl IdGenerator {
     /// Whether this instance writes the stream.
     pub fn is_writer(&self) -> bool {
         self.options.is_writer()
+    }
+
+    /// The instances configured to write the stream.
+    pub fn writers(&self) -> &[InstanceName] {
+        &self.options.writers
     }
 
     /// This instance.

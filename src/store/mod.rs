@@ -3,6 +3,8 @@
 //! Every instance of a deployment works on one database and meets the others only there and through replication. The
 //! SQL is portable; what differs between a real file and the storm's in-memory database is a [`Backend`].
 
+pub mod account_data;
+pub mod cache_invalidation;
 pub mod database;
 pub mod events;
 pub mod id_generator;
@@ -11,8 +13,11 @@ pub mod id_state;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod position;
+pub mod presence;
+pub mod receipts;
 pub mod schema;
 pub mod sqlite;
+pub mod to_device;
 
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
 pub use events::{NewEvent, StateDelta};

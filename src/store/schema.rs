@@ -1,8 +1,8 @@
 //! The tables, in SQL that SQLite and Postgres both take.
 //!
 //! Three tables share the ids of the events stream, as in Synapse: `events`, `current_state_delta_stream` and
-//! `ex_outlier_stream`. Each is indexed by writer and id, because what is asked of it is always "the rows of this writer
-//! in (from, upto], ascending" (Synapse #8496).
+//! `ex_outlier_stream`. Each table of a stream is indexed by writer and id, because what is asked of it is always "the
+//! rows of this writer in (from, upto], ascending" (Synapse #8496).
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
@@ -10,7 +10,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::database::DatabaseError;
 
 /// The version of the tables below. Raised whenever they change.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
 
 /// Prepared statements kept per connection: more than the stack has, so that none is prepared twice.
 const STATEMENTS: usize = 128;
@@ -46,6 +46,82 @@ CREATE TABLE ex_outlier_stream (
     instance_name TEXT NOT NULL
 );
 CREATE INDEX ex_outlier_stream_by_writer ON ex_outlier_stream (instance_name, event_stream_ordering);
+CREATE TABLE account_data (
+    user_id TEXT NOT NULL,
+    account_data_type TEXT NOT NULL,
+    stream_id INTEGER NOT NULL,
+    instance_name TEXT NOT NULL,
+    content TEXT NOT NULL,
+    UNIQUE (user_id, account_data_type)
+);
+CREATE UNIQUE INDEX account_data_by_writer ON account_data (instance_name, stream_id);
+CREATE INDEX account_data_by_id ON account_data (stream_id);
+CREATE TABLE room_account_data (
+    user_id TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    account_data_type TEXT NOT NULL,
+    stream_id INTEGER NOT NULL,
+    instance_name TEXT NOT NULL,
+    content TEXT NOT NULL,
+    UNIQUE (user_id, room_id, account_data_type)
+);
+CREATE UNIQUE INDEX room_account_data_by_writer ON room_account_data (instance_name, stream_id);
+CREATE INDEX room_account_data_by_id ON room_account_data (stream_id);
+CREATE TABLE receipts_linearized (
+    stream_id INTEGER NOT NULL UNIQUE,
+    instance_name TEXT NOT NULL,
+    room_id TEXT NOT NULL,
+    receipt_type TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    thread_id TEXT,
+    data TEXT NOT NULL
+);
+CREATE UNIQUE INDEX receipts_linearized_by_key
+    ON receipts_linearized (room_id, receipt_type, user_id, COALESCE(thread_id, ''));
+CREATE INDEX receipts_linearized_by_writer ON receipts_linearized (instance_name, stream_id);
+CREATE TABLE presence_stream (
+    stream_id INTEGER NOT NULL UNIQUE,
+    instance_name TEXT NOT NULL,
+    user_id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    last_active_ts INTEGER NOT NULL,
+    last_federation_update_ts INTEGER NOT NULL,
+    last_user_sync_ts INTEGER NOT NULL,
+    status_msg TEXT,
+    currently_active BOOLEAN NOT NULL
+);
+CREATE INDEX presence_stream_by_writer ON presence_stream (instance_name, stream_id);
+CREATE TABLE device_inbox (
+    stream_id INTEGER NOT NULL,
+    instance_name TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    device_id TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    message_json TEXT NOT NULL
+);
+CREATE INDEX device_inbox_by_writer ON device_inbox (instance_name, stream_id);
+CREATE INDEX device_inbox_by_id ON device_inbox (stream_id);
+CREATE INDEX device_inbox_by_device ON device_inbox (user_id, device_id, stream_id);
+CREATE TABLE cache_invalidation_stream_by_instance (
+    stream_id INTEGER PRIMARY KEY,
+    instance_name TEXT NOT NULL,
+    cache_func TEXT NOT NULL,
+    keys TEXT,
+    invalidation_ts INTEGER
+);
+CREATE INDEX cache_invalidation_stream_by_writer ON cache_invalidation_stream_by_instance (instance_name, stream_id);
+CREATE TABLE replication_transactions (
+    endpoint TEXT NOT NULL,
+    transaction_id TEXT NOT NULL,
+    response TEXT NOT NULL,
+    received_ts INTEGER NOT NULL,
+    PRIMARY KEY (endpoint, transaction_id)
+);
+CREATE TABLE instance_map (
+    instance_id INTEGER PRIMARY KEY,
+    instance_name TEXT NOT NULL UNIQUE
+);
 CREATE TABLE stream_positions (
     stream_name TEXT NOT NULL,
     instance_name TEXT NOT NULL,
@@ -103,11 +179,7 @@ mod tests {
     fn the_rows_of_a_writer_are_found_without_a_scan() {
         let mut connection = Connection::open_in_memory().unwrap();
         prepare(&mut connection).unwrap();
-        for (table, id) in [
-            ("events", "stream_ordering"),
-            ("current_state_delta_stream", "stream_id"),
-            ("ex_outlier_stream", "event_stream_ordering"),
-        ] {
+        for (table, id) in crate::streams::SOURCES.iter().flat_map(|source| source.tables) {
             let query = format!(
                 "EXPLAIN QUERY PLAN SELECT * FROM {table}
                  WHERE instance_name = 'a' AND {id} > 1 AND {id} <= 9 ORDER BY {id} LIMIT 50"

@@ -1,15 +1,29 @@
 //! What is replicated: one file per stream, with its row type, its promise, and where its rows come from.
 
+pub mod account_data;
+pub mod caches;
+pub mod database;
 pub mod events;
+pub mod keeper;
+pub mod presence;
+pub mod receipts;
 pub mod row;
 pub mod stream;
+pub mod to_device;
 pub mod typing;
 
 use std::error::Error;
 
+pub use account_data::AccountDataRow;
+pub use caches::CachesRow;
+pub use database::{DatabaseStream, Source};
 pub use events::EventsRow;
-pub use row::{Row, RowError};
+pub use keeper::{Keeper, Keepers};
+pub use presence::PresenceRow;
+pub use receipts::ReceiptsRow;
+pub use row::{Json, Row, RowError};
 pub use stream::Stream;
+pub use to_device::ToDeviceRow;
 pub use typing::TypingRow;
 
 use crate::env::LocalBoxFuture;
@@ -18,11 +32,18 @@ use crate::protocol::{InstanceName, StreamName, Token};
 /// How many rows an update function aims to return at once. It may return more to keep a token whole.
 pub const ROWS_TARGET: usize = 100;
 
+/// Every stream whose rows lie in the database.
+pub const SOURCES: [Source; 6] =
+    [events::SOURCE, receipts::SOURCE, to_device::SOURCE, account_data::SOURCE, presence::SOURCE, caches::SOURCE];
+
 /// What a follower may count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {
     /// Every committed row, once per follower boot, in order, whole tokens at a time.
     Log,
+    /// For each key (see [`Row::key`]) the last row up to the position; rows that were overwritten or removed before
+    /// the follower asked may be missing.
+    Keyed,
     /// For each key the last row up to the position, within one boot of the writer. A new boot is announced by a
     /// position that goes back, or by a new connection.
     Memory,
@@ -46,6 +67,15 @@ impl Updates {
     /// The answer that there is nothing in the range that ends at `upto`.
     pub fn none(upto: Token) -> Self {
         Updates { rows: Vec::new(), upto, limited: false }
+    }
+
+    /// The answer of a query for the rows up to `upto` that was limited to `rows_max`, where no two rows share a token.
+    pub fn of_single_rows(rows: Vec<(Token, Row)>, upto: Token, rows_max: usize) -> Self {
+        debug_assert!(rows.is_sorted_by(|one, next| one.0 < next.0));
+        match rows.last() {
+            Some((last, _)) if rows.len() >= rows_max => Updates { upto: *last, limited: *last < upto, rows },
+            _ => Updates { rows, upto, limited: false },
+        }
     }
 }
 

@@ -18,6 +18,17 @@ pub const SECRET: &str = "replsecret";
 /// What every clock shows.
 pub const NOW_MS: u64 = 1_500_000_000_000;
 
+/// Where each stream that the master writes begins.
+pub const MASTER_POSITIONS: [&str; 7] = [
+    "POSITION account_data master 1 1",
+    "POSITION caches master 1 1",
+    "POSITION events master 1 1",
+    "POSITION presence master 1 1",
+    "POSITION receipts master 1 1",
+    "POSITION to_device master 1 1",
+    "POSITION typing master 0 0",
+];
+
 const REPLICATION_PORT: u16 = 9092;
 const HTTP_PORT: u16 = 9093;
 
@@ -43,7 +54,10 @@ impl Deployment {
             server_name: SERVER_NAME.into(),
             secret: SECRET.into(),
             instance_map: ["master", "writer1"].map(|name| (name.into(), endpoint(name))).into(),
-            stream_writers: StreamWriters { events: vec!["master".into(), "writer1".into()], typing: "master".into() },
+            stream_writers: StreamWriters {
+                events: vec!["master".into(), "writer1".into()],
+                ..StreamWriters::default()
+            },
         };
         Deployment { hosts: Hosts::default(), config: Rc::new(config), database: database::empty() }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, MASTER_POSITIONS};
 use crate::peer::Peer;
 use crate::run;
 
@@ -38,8 +38,8 @@ fn replicate_is_answered_with_a_position_of_each_stream_the_instance_writes() {
         let _master = deployment.start("master").await;
         let _writer = deployment.start("writer1").await;
         for (host, positions) in [
-            ("master", &["POSITION events master 1 1", "POSITION typing master 0 0"][..]),
-            ("writer1", &["POSITION events writer1 1 1"][..]),
+            ("master", &MASTER_POSITIONS[..]),
+            ("writer1", &["POSITION caches writer1 1 1", "POSITION events writer1 1 1"][..]),
         ] {
             let mut client = deployment.join(host).await;
             let mut other = deployment.join(host).await;

@@ -72,7 +72,7 @@ async fn persist_recorded_events(instance: &Instance) {
             Some("join"),
         ),
     ];
-    instance.events().persist(writes).await.unwrap();
+    instance.events().unwrap().persist(writes).await.unwrap();
 }
 
 /// What the recorded Synapse answered for them, byte for byte.

@@ -204,7 +204,7 @@ fn replicate_is_answered_and_then_own_rows_follow() {
         assert_eq!(sent(&link).await, ["POSITION events me 10 10"]);
         me.stream.commit("me", 11, &["x"]);
         me.stream.move_to("me", 11);
-        me.handler.poke();
+        me.handler.poke("events");
         assert_eq!(sent(&link).await, [rdata("me", "11", "x")]);
     });
 }

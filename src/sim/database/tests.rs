@@ -13,13 +13,21 @@ use crate::store::{Database, IdGenerator, IdGeneratorOptions};
 
 type Committed = Rc<RefCell<Vec<CommittedRow>>>;
 
+/// Writes down what was committed.
+struct Diary(Committed);
+
+impl DatabaseTap for Diary {
+    fn committed(&self, row: CommittedRow) {
+        self.0.borrow_mut().push(row);
+    }
+}
+
 /// Runs `test` in a world of its own, with its database and what the witness says.
 fn in_world<F: Future<Output = ()>>(test: impl FnOnce(SimDatabase, Committed) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let committed = Committed::default();
-        let witness = committed.clone();
-        let (database, run) = SimDatabase::open(Rc::new(move |row| witness.borrow_mut().push(row))).unwrap();
+        let (database, run) = SimDatabase::open(Rc::new(Diary(committed.clone()))).unwrap();
         tokio::task::spawn_local(run);
         test(database, committed).await;
     });

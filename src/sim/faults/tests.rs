@@ -28,7 +28,7 @@ fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F) {
     turmoil_net::simulate(options, |engine| async move {
         recorder.start();
         SimClock::start();
-        let (database, transactions) = SimDatabase::open(Rc::new(|_| {})).unwrap();
+        let (database, transactions) = SimDatabase::open(Rc::new(())).unwrap();
         tokio::task::spawn_local(transactions);
         let world = World::new(engine, &plan, Chance::from_seed(7), database, recorder);
         world.start_all();

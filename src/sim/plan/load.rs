@@ -48,9 +48,12 @@ pub enum PlanError {
         /// The name.
         host: String,
     },
-    /// Nobody writes `events`.
-    #[error("topology.events_writers is empty: name at least one")]
-    NoWriter,
+    /// Nobody writes a stream.
+    #[error("topology.{stream}_writers is empty: name at least one")]
+    NoWriter {
+        /// The stream.
+        stream: &'static str,
+    },
     /// A fault between a host and itself.
     #[error("{place} is between `{host}` and itself: name two hosts")]
     SameHost {
@@ -147,15 +150,21 @@ impl Plan {
         if let Some(host) = self.topology.hosts().find(|host| !known.insert(*host)) {
             return Err(PlanError::DuplicateHost { host: host.to_owned() });
         }
-        if self.topology.events_writers.is_empty() {
-            return Err(PlanError::NoWriter);
+        for (stream, writers) in
+            [("events", &self.topology.events_writers), ("receipts", &self.topology.receipts_writers)]
+        {
+            if writers.is_empty() {
+                return Err(PlanError::NoWriter { stream });
+            }
         }
         let check = |place, host: &str| {
             let known_hosts = || self.topology.hosts().map(str::to_owned).collect();
             let unknown = || PlanError::UnknownHost { place, host: host.to_owned(), known: known_hosts() };
             known.contains(host).then_some(()).ok_or_else(unknown)
         };
-        check(Place::Field("topology.typing_writer"), &self.topology.typing_writer)?;
+        for (field, writer) in self.topology.stream_writers() {
+            check(Place::Field(field), writer)?;
+        }
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);
             let (host, other) = entry.fault.hosts();
@@ -250,7 +259,7 @@ mod tests {
     #[test]
     fn a_topology_has_writers_and_no_host_twice() {
         let error = edited(|plan| plan.topology.events_writers.clear());
-        assert!(matches!(error, PlanError::NoWriter), "{error}");
+        assert!(matches!(error, PlanError::NoWriter { stream: "events" }), "{error}");
         let error = edited(|plan| plan.topology.workers.push("master".to_owned()));
         assert!(matches!(error, PlanError::DuplicateHost { .. }), "{error}");
     }

@@ -54,8 +54,28 @@ pub struct Deployment {
     pub events_writers: Vec<String>,
     /// The one writer of `typing`: [`MASTER`] or any other host.
     pub typing_writer: String,
+    /// The one writer of `account_data`; as with the next three, [`MASTER`] if the plan does not say.
+    #[serde(default = "master")]
+    pub account_data_writer: String,
+    /// The one writer of `presence`.
+    #[serde(default = "master")]
+    pub presence_writer: String,
+    /// The writers of `receipts`, among which rooms are divided.
+    #[serde(default = "only_master")]
+    pub receipts_writers: Vec<String>,
+    /// The one writer of `to_device`.
+    #[serde(default = "master")]
+    pub to_device_writer: String,
     /// Instances that only follow.
     pub workers: Vec<String>,
+}
+
+fn master() -> String {
+    MASTER.to_owned()
+}
+
+fn only_master() -> Vec<String> {
+    vec![master()]
 }
 
 /// How the network is when nothing is wrong with it.
@@ -87,10 +107,22 @@ impl Deployment {
         std::iter::once(MASTER).chain(others.map(String::as_str))
     }
 
-    /// The hosts that write a stream, to which all others connect.
+    /// The master and the hosts that write a stream, to which all others connect.
     pub fn writers(&self) -> impl Iterator<Item = &str> {
-        let writes = |host: &str| self.typing_writer == host || self.writes_events(host);
-        self.hosts().filter(move |host| writes(host))
+        self.hosts().filter(|host| *host == MASTER || self.stream_writers().any(|(_, writer)| writer == *host))
+    }
+
+    /// The writers of each stream but `caches`, with the field of this plan that names them.
+    pub fn stream_writers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let events = self.events_writers.iter().map(|writer| ("topology.events_writers", writer));
+        let receipts = self.receipts_writers.iter().map(|writer| ("topology.receipts_writers", writer));
+        let single = [
+            ("topology.typing_writer", &self.typing_writer),
+            ("topology.account_data_writer", &self.account_data_writer),
+            ("topology.presence_writer", &self.presence_writer),
+            ("topology.to_device_writer", &self.to_device_writer),
+        ];
+        events.chain(receipts).chain(single).map(|(field, writer)| (field, writer.as_str()))
     }
 
     /// Whether `host` writes `events`.

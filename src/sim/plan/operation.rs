@@ -40,6 +40,38 @@ pub enum OperationKind {
         /// How many messages, each with a token of its own.
         events: u32,
     },
+    /// Changes account data.
+    AccountData {
+        /// Whose.
+        user: u32,
+        /// Of which room; none if of the whole account.
+        room: Option<u32>,
+        /// Which of the user's data.
+        datum: u32,
+        /// How long its type is at least, in bytes. A line holds 16 384.
+        type_bytes: u32,
+    },
+    /// Changes many account data at once, as a client does that has been offline.
+    AccountDataBurst {
+        /// Whose.
+        user: u32,
+        /// How many of the account.
+        of_account: u32,
+        /// How many of the room numbered 0.
+        of_room: u32,
+    },
+    /// Reads up to the newest message of a room.
+    Receipt {
+        /// Who.
+        user: u32,
+        /// Where.
+        room: u32,
+    },
+    /// Sends a message to a device of each of these users.
+    ToDevice {
+        /// The recipients.
+        users: Vec<u32>,
+    },
     /// Begins or stops typing.
     Typing {
         /// The room.
@@ -60,7 +92,11 @@ impl OperationKind {
             OperationKind::Send { .. } => 1,
             OperationKind::StateBurst { rows, .. } => *rows,
             OperationKind::SendBurst { events, .. } => *events,
-            OperationKind::Typing { .. } => 0,
+            OperationKind::AccountData { .. }
+            | OperationKind::AccountDataBurst { .. }
+            | OperationKind::Receipt { .. }
+            | OperationKind::ToDevice { .. }
+            | OperationKind::Typing { .. } => 0,
         }
     }
 }

@@ -42,7 +42,7 @@ impl Scenario {
         }
     }
 
-    /// The scenario's hosts, with the master writing `typing`.
+    /// The scenario's hosts, with the master writing what only one can.
     pub(super) fn deployment(self) -> Deployment {
         let workers = match self {
             Scenario::Storm => 3,
@@ -51,6 +51,10 @@ impl Scenario {
         Deployment {
             events_writers: (1..=2).map(|n| format!("writer{n}")).collect(),
             typing_writer: MASTER.to_owned(),
+            account_data_writer: MASTER.to_owned(),
+            presence_writer: MASTER.to_owned(),
+            receipts_writers: (1..=2).map(|n| format!("writer{n}")).collect(),
+            to_device_writer: MASTER.to_owned(),
             workers: (1..=workers).map(|n| format!("worker{n}")).collect(),
         }
     }

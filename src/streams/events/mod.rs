@@ -2,18 +2,31 @@
 //!
 //! Several instances write it, each the rooms that fall to it; all share one sequence of tokens.
 
-mod stream;
 mod updates;
 
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::{Value, json};
 
-pub use stream::EventsStream;
+use super::{Promise, Source};
+
 pub use updates::{STATE_ROWS_PER_ROOM_MAX, updates};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "events";
+
+/// Where the rows lie.
+pub const SOURCE: Source = Source {
+    name: NAME,
+    promise: Promise::Log,
+    sequence: "events_stream_seq",
+    tables: &[
+        ("events", "stream_ordering"),
+        ("current_state_delta_stream", "stream_id"),
+        ("ex_outlier_stream", "event_stream_ordering"),
+    ],
+    updates,
+};
 
 /// A row of the stream. The order of the variants is the order of rows on one token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -175,7 +175,7 @@ impl Rows for Memory {
 fn typing_row(row: &Row) -> Option<&TypingRow> {
     match row {
         Row::Typing(row) => Some(row),
-        Row::Events(_) => None,
+        _ => None,
     }
 }
 

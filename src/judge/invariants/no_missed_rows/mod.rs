@@ -1,8 +1,9 @@
 //! No missed rows.
 //!
-//! Whatever a writer wrote reaches every instance that follows it, in the way its stream promises: see [`log`] and
-//! [`memory`] for the two promises. This file only takes each observation to the writer it is about.
+//! Whatever a writer wrote reaches every instance that follows it, in the way its stream promises: see [`log`],
+//! [`keyed`] and [`memory`] for the three promises. This file only takes each observation to the writer it is about.
 
+mod keyed;
 mod log;
 #[cfg(test)]
 mod made_up;
@@ -11,6 +12,7 @@ mod token_rows;
 
 use std::collections::BTreeMap;
 
+use self::keyed::Keyed;
 use self::log::Log;
 use self::memory::Memory;
 use super::Invariant;
@@ -30,6 +32,8 @@ trait Rows {
     fn begun(&mut self, boot: u64);
     /// The writer wrote `row`.
     fn written(&mut self, boot: u64, token: Token, row: &Row) -> Result<(), Violation>;
+    /// A row is no longer there.
+    fn removed(&mut self, _token: Token, _row: &Row) {}
     /// The highest token written.
     fn highest(&self) -> Option<Token>;
     /// An instance follows from `position` on.
@@ -59,6 +63,7 @@ impl NoMissedRows {
         let rows = topology.writers().map(|(stream, promise, writer)| {
             let rows: Box<dyn Rows> = match promise {
                 Promise::Log => Box::new(Log::new(stream, writer)),
+                Promise::Keyed => Box::new(Keyed::new(stream, writer)),
                 Promise::Memory => Box::new(Memory::default()),
             };
             ((stream.clone(), writer.clone()), rows)
@@ -104,6 +109,11 @@ impl Invariant for NoMissedRows {
             Observation::Stopped { instance, .. } => self.rows.values_mut().for_each(|rows| rows.gone(instance)),
             Observation::Committed { stream, writer, token, row } => {
                 return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(0, *token, row));
+            }
+            Observation::Removed { stream, writer, token, row } => {
+                if let Some(rows) = self.of(stream, writer) {
+                    rows.removed(*token, row);
+                }
             }
             Observation::Changed { stream, writer, boot, token, row } => {
                 return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(*boot, *token, row));

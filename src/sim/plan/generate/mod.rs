@@ -8,7 +8,7 @@ mod operations;
 
 use rand::RngExt;
 
-use super::{DatabasePlan, FORMAT, Family, NetworkPlan, Plan, Scenario};
+use super::{DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario};
 use crate::env::Chance;
 
 impl Plan {
@@ -29,10 +29,7 @@ impl Plan {
         if scenario == Scenario::Quiet {
             return plan;
         }
-        let mut rng = chance.of("typing writer").rng();
-        if rng.random_ratio(1, 5) {
-            plan.topology.typing_writer = plan.topology.events_writers[0].clone();
-        }
+        move_writers(&chance, &mut plan.topology);
         let families = families(&chance.of("family"));
         plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
         plan.operations = operations::draw(&chance.of("operations"), &plan);
@@ -49,6 +46,21 @@ fn families(chance: &Chance) -> Vec<Family> {
         0..8 => Vec::new(),
         8..22 => vec![Family::ALL[rng.random_range(0..Family::ALL.len())]],
         _ => Family::ALL.into_iter().filter(is_on).collect(),
+    }
+}
+
+/// Lets each stream that only one instance can write be written by an events writer now and then.
+fn move_writers(chance: &Chance, topology: &mut Deployment) {
+    let events_writer = topology.events_writers[0].clone();
+    for (stream, writer) in [
+        ("typing writer", &mut topology.typing_writer),
+        ("account data writer", &mut topology.account_data_writer),
+        ("presence writer", &mut topology.presence_writer),
+        ("to-device writer", &mut topology.to_device_writer),
+    ] {
+        if chance.of(stream).rng().random_ratio(1, 5) {
+            writer.clone_from(&events_writer);
+        }
     }
 }
 

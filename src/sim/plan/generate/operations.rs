@@ -3,6 +3,8 @@
 //! Rows are lost at limits and in gaps. So most rows come in bursts whose sizes lie around the limits, at several rooms
 //! at once so that writers' batches interleave, and often while somebody is disconnected or just after.
 
+use std::ops::RangeInclusive;
+
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
@@ -13,6 +15,10 @@ use crate::env::Chance;
 const ROOMS: u32 = 12;
 /// How many users there are.
 const USERS: u32 = 8;
+/// How many account data each user has for each room, and for the account.
+const DATA: u32 = 4;
+/// The lengths of types that are too long for a line, or nearly.
+const LONG_TYPE_BYTES: RangeInclusive<u32> = 16_000..=18_000;
 /// When the first operation may come: by then every instance has started.
 const FIRST_MS: u64 = 1_500;
 /// How long before the end of the storm the last operation may come.
@@ -30,6 +36,25 @@ const WRITER_START_MS: u64 = 500;
 pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
     let mut operations = bursts(&chance.of("bursts"), plan);
     operations.extend(many(&chance.of("sends"), plan, 120..=200, |rng| OperationKind::Send { room: room(rng) }));
+    operations.extend(many(&chance.of("account data"), plan, 40..=80, |rng| OperationKind::AccountData {
+        user: rng.random_range(0..USERS),
+        room: rng.random_ratio(1, 2).then(|| room(rng)),
+        datum: rng.random_range(0..DATA),
+        type_bytes: if rng.random_ratio(1, 10) { rng.random_range(LONG_TYPE_BYTES) } else { 0 },
+    }));
+    operations.extend(many(&chance.of("account data bursts"), plan, 0..=4, |rng| {
+        let mut count = || EVENTS[rng.random_range(0..EVENTS.len())];
+        let (of_account, of_room) = (count(), count());
+        OperationKind::AccountDataBurst { user: rng.random_range(0..USERS), of_account, of_room }
+    }));
+    operations.extend(many(&chance.of("receipts"), plan, 60..=120, |rng| OperationKind::Receipt {
+        user: rng.random_range(0..USERS),
+        room: room(rng),
+    }));
+    operations.extend(many(&chance.of("to-device"), plan, 40..=80, |rng| {
+        let first = rng.random_range(0..USERS);
+        OperationKind::ToDevice { users: (0..rng.random_range(1..=4)).map(|n| (first + n) % USERS).collect() }
+    }));
     operations.extend(many(&chance.of("typing"), plan, 120..=220, |rng| OperationKind::Typing {
         room: room(rng),
         user: rng.random_range(0..USERS),
@@ -59,7 +84,7 @@ fn is_writer_outage(plan: &Plan, fault: &Fault) -> bool {
 fn many(
     chance: &Chance,
     plan: &Plan,
-    count: std::ops::RangeInclusive<u32>,
+    count: RangeInclusive<u32>,
     kind: impl Fn(&mut ChaCha8Rng) -> OperationKind,
 ) -> Vec<Operation> {
     let count = chance.rng().random_range(count);

@@ -1,0 +1,60 @@
+//! Writing what users leave on the server: account data, receipts, and messages to devices.
+
+use std::rc::Rc;
+
+use super::Instance;
+use super::stream_writer::{PersistError, StreamWriter, Written};
+use crate::protocol::Token;
+use crate::store::account_data::Datum;
+use crate::store::to_device::Message;
+use crate::store::{AllocateError, account_data, receipts, to_device};
+use crate::streams::{self, AccountDataRow, ReceiptsRow, Row, ToDeviceRow};
+
+impl Instance {
+    /// The writer of `stream`, if this instance writes it.
+    pub fn writer(&self, stream: &'static str) -> Result<&Rc<StreamWriter>, PersistError> {
+        self.writers.get(stream).ok_or_else(|| {
+            PersistError::Allocate(AllocateError::NotAWriter { instance: self.name.clone(), stream: stream.into() })
+        })
+    }
+
+    /// Writes each of `data` over what its user kept there before, in one transaction, and returns the last token.
+    ///
+    /// # Panics
+    /// If there is nothing to write.
+    pub async fn set_account_data(&self, data: Vec<Datum>) -> Result<Token, PersistError> {
+        let (writer, count) = (self.name.clone(), data.len());
+        let set = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
+            let mut rows = Vec::with_capacity(data.len());
+            for (token, datum) in tokens.iter().zip(&data) {
+                account_data::set(tx, &writer, *token, datum)?;
+                let Datum { user_id, room_id, kind, .. } = datum.clone();
+                rows.push((*token, Row::AccountData(AccountDataRow { user_id, room_id, kind })));
+            }
+            Ok(Written { rows, reply: *tokens.last().expect("there is something to write") })
+        };
+        self.writer(streams::account_data::NAME)?.persist("set_account_data", count, set).await
+    }
+
+    /// Takes down up to where a user has read.
+    pub async fn insert_receipt(&self, receipt: ReceiptsRow) -> Result<Token, PersistError> {
+        let writer = self.name.clone();
+        let insert = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
+            receipts::insert(tx, &writer, tokens[0], &receipt)?;
+            Ok(Written { rows: vec![(tokens[0], Row::Receipts(receipt.clone()))], reply: tokens[0] })
+        };
+        self.writer(streams::receipts::NAME)?.persist("insert_receipt", 1, insert).await
+    }
+
+    /// Puts messages into the inboxes of their recipients, all under one token.
+    pub async fn send_to_device(&self, messages: Vec<Message>) -> Result<Token, PersistError> {
+        let writer = self.name.clone();
+        let add = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
+            to_device::add(tx, &writer, tokens[0], &messages)?;
+            let row = |message: &Message| Row::ToDevice(ToDeviceRow { entity: message.user_id.clone() });
+            let rows = messages.iter().map(|message| (tokens[0], row(message))).collect();
+            Ok(Written { rows, reply: tokens[0] })
+        };
+        self.writer(streams::to_device::NAME)?.persist("send_to_device", 1, add).await
+    }
+}

@@ -1,0 +1,271 @@
+//! The promise of a keyed stream: for each key the last row up to the position.
+//!
+//! A row is overwritten by a later one with its key, and may be removed; the follower who asks afterwards never sees it.
+//! What is there at the time must have been applied by everybody whose position has passed it. Rows of two tables under
+//! one limit (Synapse #7384), and a limit counted in rows that fall together by key (#15349), lost such rows.
+//!
+//! No false alarm: nothing at or below the position where a follower's boot began is asked for; a row counts from its
+//! commit on; and one that was overwritten or removed may have been applied or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use super::Rows;
+use crate::judge::pending::Lack;
+use crate::judge::topology::Feed;
+use crate::judge::violation::{Differs, Violation};
+use crate::protocol::{InstanceName, StreamName, Token};
+use crate::streams::Row;
+
+/// What one writer committed to one keyed stream, and how far each instance has followed.
+pub(super) struct Keyed {
+    stream: StreamName,
+    writer: InstanceName,
+    /// Every row there ever was.
+    rows: BTreeMap<Token, BTreeSet<Row>>,
+    /// The rows that are there now, by key.
+    newest: BTreeMap<String, Token>,
+    /// The same, by token.
+    present: BTreeMap<Token, BTreeSet<String>>,
+    followers: BTreeMap<InstanceName, Follower>,
+}
+
+#[derive(Default)]
+struct Follower {
+    position: Token,
+    /// The newest token applied, by key.
+    applied: BTreeMap<String, Token>,
+}
+
+impl Keyed {
+    /// Nothing written yet.
+    pub fn new(stream: &StreamName, writer: &InstanceName) -> Self {
+        let (rows, newest, present, followers) = Default::default();
+        Keyed { stream: stream.clone(), writer: writer.clone(), rows, newest, present, followers }
+    }
+
+    fn remove(&mut self, key: &str, token: Token) {
+        if let Some(keys) = self.present.get_mut(&token) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.present.remove(&token);
+            }
+        }
+    }
+
+    /// The tokens in `(from, to]` of which something is there that `follower` has not applied.
+    fn missed(&self, follower: &Follower, from: Token, to: Token) -> Vec<Token> {
+        let lacks = |key: &String, token| follower.applied.get(key).is_none_or(|applied| *applied < token);
+        let present = self.present.range((Excluded(from), Included(to)));
+        present.filter(|(token, keys)| keys.iter().any(|key| lacks(key, **token))).map(|(token, _)| *token).collect()
+    }
+
+    fn moved(&mut self, feed: &Feed, to: Token) -> Result<(), Violation> {
+        let Some(mut follower) = self.followers.remove(&feed.instance) else { return Ok(()) };
+        let from = std::mem::replace(&mut follower.position, to);
+        let tokens = if from < to { self.missed(&follower, from, to) } else { Vec::new() };
+        self.followers.insert(feed.instance.clone(), follower);
+        if tokens.is_empty() { Ok(()) } else { Err(Violation::Missed { feed: feed.clone(), tokens, from, to }) }
+    }
+}
+
+impl Rows for Keyed {
+    fn begun(&mut self, _boot: u64) {}
+
+    fn written(&mut self, _boot: u64, token: Token, row: &Row) -> Result<(), Violation> {
+        let key = row.key().expect("rows of keyed streams have keys");
+        self.rows.entry(token).or_default().insert(row.clone());
+        // Transactions may commit in another order than their tokens have.
+        let before = self.newest.get(&key).copied();
+        if before.is_none_or(|before| before < token) {
+            before.into_iter().for_each(|before| self.remove(&key, before));
+            self.newest.insert(key.clone(), token);
+            self.present.entry(token).or_default().insert(key);
+        }
+        let passed = self.followers.iter().find(|(_, follower)| follower.position >= token);
+        passed.map_or(Ok(()), |(instance, follower)| {
+            let feed = Feed::new(instance, &self.stream, &self.writer);
+            Err(Violation::CommittedBehind { feed, token, position: follower.position })
+        })
+    }
+
+    fn removed(&mut self, token: Token, row: &Row) {
+        let Some(key) = row.key() else { return };
+        if self.newest.get(&key) == Some(&token) {
+            self.newest.remove(&key);
+            self.remove(&key, token);
+        }
+    }
+
+    fn highest(&self) -> Option<Token> {
+        self.rows.last_key_value().map(|(token, _)| *token)
+    }
+
+    fn following(&mut self, instance: &InstanceName, position: Token) {
+        self.followers.insert(instance.clone(), Follower { position, ..Follower::default() });
+    }
+
+    fn gone(&mut self, instance: &InstanceName) {
+        self.followers.remove(instance);
+    }
+
+    fn applied(&mut self, feed: &Feed, token: Token, rows: &[Row]) -> Result<(), Violation> {
+        let Some(follower) = self.followers.get_mut(&feed.instance) else { return Ok(()) };
+        if token <= follower.position {
+            return Err(Violation::Repeated { feed: feed.clone(), token, position: follower.position });
+        }
+        follower.applied.extend(rows.iter().filter_map(Row::key).map(|key| (key, token)));
+        let moved = self.moved(feed, token);
+        let Some(committed) = self.rows.get(&token) else {
+            return Err(Violation::NotCommitted { feed: feed.clone(), token });
+        };
+        let mut seen = BTreeSet::new();
+        if let Some(unexpected) = rows.iter().find(|row| !committed.contains(row) || !seen.insert(*row)) {
+            let differs = Differs::Unexpected(Box::new(unexpected.to_json()));
+            let (committed, applied) = (committed.len(), rows.len());
+            return Err(Violation::WrongRows { feed: feed.clone(), token, committed, applied, differs });
+        }
+        moved
+    }
+
+    fn positioned(&mut self, feed: &Feed, position: Token) -> Result<(), Violation> {
+        let Some(follower) = self.followers.get(&feed.instance) else { return Ok(()) };
+        if position < follower.position {
+            return Err(Violation::WentBack { feed: feed.clone(), from: follower.position, to: position });
+        }
+        self.moved(feed, position)
+    }
+
+    /// Tokens of a stream in the database never begin anew: this is a position like any other.
+    fn reset(&mut self, feed: &Feed, position: Token) -> Result<(), Violation> {
+        self.positioned(feed, position)
+    }
+
+    fn lack(&self, instance: &InstanceName, highest: Option<Token>) -> Option<Lack> {
+        let Some(follower) = self.followers.get(instance) else { return Some(Lack::Following) };
+        let position = follower.position;
+        let tokens: Vec<Token> = self.present.range((Excluded(position), Unbounded)).map(|(token, _)| *token).collect();
+        if !tokens.is_empty() {
+            return Some(Lack::Tokens { tokens, position });
+        }
+        let expected = highest.filter(|highest| position < *highest)?;
+        Some(Lack::Position { position, expected })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::AccountDataRow;
+
+    fn feed() -> Feed {
+        Feed::new(&"worker".into(), &"account_data".into(), &"writer".into())
+    }
+
+    fn row(kind: &str) -> Row {
+        Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: kind.into() })
+    }
+
+    fn write(keyed: &mut Keyed, rows: &[(i64, &str)]) {
+        rows.iter().for_each(|(token, kind)| keyed.written(0, Token(*token), &row(kind)).unwrap());
+    }
+
+    /// A stream with these rows committed, and a worker that follows it from 0.
+    fn followed(rows: &[(i64, &str)]) -> Keyed {
+        let mut keyed = Keyed::new(&"account_data".into(), &"writer".into());
+        keyed.following(&"worker".into(), Token(0));
+        write(&mut keyed, rows);
+        keyed
+    }
+
+    fn missed(result: Result<(), Violation>) -> Vec<Token> {
+        match result {
+            Err(Violation::Missed { tokens, .. }) => tokens,
+            other => panic!("not missed: {other:?}"),
+        }
+    }
+
+    fn kind(result: Result<(), Violation>) -> &'static str {
+        result.map_or_else(|violation| violation.kind(), |()| "none")
+    }
+
+    #[test]
+    fn the_newest_row_of_each_key_is_enough() {
+        let mut keyed = followed(&[(2, "a"), (3, "b"), (4, "a")]);
+        assert_eq!(keyed.applied(&feed(), Token(3), &[row("b")]), Ok(()));
+        assert_eq!(keyed.applied(&feed(), Token(4), &[row("a")]), Ok(()));
+        assert_eq!(keyed.positioned(&feed(), Token(9)), Ok(()));
+        assert_eq!(keyed.lack(&"worker".into(), Some(Token(9))), None);
+    }
+
+    #[test]
+    fn an_overwritten_row_may_be_applied_all_the_same() {
+        let mut keyed = followed(&[(2, "a"), (4, "a")]);
+        assert_eq!(keyed.applied(&feed(), Token(2), &[row("a")]), Ok(()));
+        assert_eq!(keyed.applied(&feed(), Token(4), &[row("a")]), Ok(()));
+    }
+
+    #[test]
+    fn a_row_that_is_committed_after_a_newer_one_of_its_key_need_not_be_applied() {
+        let mut keyed = followed(&[(4, "a"), (2, "a")]);
+        assert_eq!(missed(keyed.positioned(&feed(), Token(4))), [Token(4)]);
+        let mut keyed = followed(&[(4, "a"), (2, "a")]);
+        assert_eq!(keyed.applied(&feed(), Token(4), &[row("a")]), Ok(()));
+    }
+
+    #[test]
+    fn a_position_over_a_row_that_is_there_misses_it() {
+        let mut keyed = followed(&[(2, "a"), (3, "b")]);
+        assert_eq!(missed(keyed.applied(&feed(), Token(3), &[row("b")])), [Token(2)]);
+        let mut keyed = followed(&[(2, "a"), (3, "b")]);
+        assert_eq!(missed(keyed.positioned(&feed(), Token(3))), [Token(2), Token(3)]);
+    }
+
+    #[test]
+    fn an_old_row_of_a_key_does_not_make_up_for_its_new_one() {
+        let mut keyed = followed(&[(2, "a")]);
+        assert_eq!(keyed.applied(&feed(), Token(2), &[row("a")]), Ok(()));
+        write(&mut keyed, &[(5, "a")]);
+        assert_eq!(missed(keyed.positioned(&feed(), Token(5))), [Token(5)]);
+    }
+
+    #[test]
+    fn a_row_that_was_removed_is_not_missed() {
+        let mut keyed = followed(&[(2, "a"), (3, "b")]);
+        keyed.removed(Token(2), &row("a"));
+        assert_eq!(keyed.applied(&feed(), Token(3), &[row("b")]), Ok(()));
+        // Only the row of that token: a newer one of its key stays.
+        let mut keyed = followed(&[(2, "a"), (3, "a")]);
+        keyed.removed(Token(2), &row("a"));
+        assert_eq!(missed(keyed.positioned(&feed(), Token(3))), [Token(3)]);
+    }
+
+    #[test]
+    fn what_was_never_committed_must_not_be_applied() {
+        let mut keyed = followed(&[(2, "a")]);
+        assert_eq!(kind(keyed.applied(&feed(), Token(2), &[row("b")])), "wrong_rows");
+        assert_eq!(kind(followed(&[(2, "a")]).applied(&feed(), Token(2), &[row("a"), row("a")])), "wrong_rows");
+        assert_eq!(kind(followed(&[]).applied(&feed(), Token(2), &[row("a")])), "not_committed");
+    }
+
+    #[test]
+    fn neither_rows_nor_positions_go_back() {
+        let mut keyed = followed(&[(2, "a")]);
+        assert_eq!(keyed.applied(&feed(), Token(2), &[row("a")]), Ok(()));
+        assert_eq!(kind(keyed.applied(&feed(), Token(2), &[row("a")])), "repeated");
+        assert_eq!(kind(keyed.positioned(&feed(), Token(1))), "went_back");
+        assert_eq!(kind(keyed.written(0, Token(1), &row("b"))), "committed_behind");
+    }
+
+    #[test]
+    fn what_lies_beyond_the_position_is_pending() {
+        let mut keyed = followed(&[(2, "a"), (3, "b")]);
+        assert_eq!(keyed.applied(&feed(), Token(2), &[row("a")]), Ok(()));
+        let lack = Lack::Tokens { tokens: vec![Token(3)], position: Token(2) };
+        assert_eq!(keyed.lack(&"worker".into(), Some(Token(3))), Some(lack));
+        keyed.removed(Token(3), &row("b"));
+        let lack = Lack::Position { position: Token(2), expected: Token(3) };
+        assert_eq!(keyed.lack(&"worker".into(), Some(Token(3))), Some(lack));
+        assert_eq!(keyed.lack(&"nobody".into(), None), Some(Lack::Following));
+    }
+}
