@@ -21,6 +21,7 @@ pub const SOURCE: Source = Source {
     sequence: "account_data_sequence",
     tables: &[("account_data", "stream_id"), ("room_account_data", "stream_id")],
     updates,
+    transaction: "account_data_updates",
 };
 
 /// Something a user keeps was changed.

@@ -28,6 +28,7 @@ pub const SOURCE: Source = Source {
     sequence: "cache_invalidation_stream_seq",
     tables: &[("cache_invalidation_stream_by_instance", "stream_id")],
     updates,
+    transaction: "caches_updates",
 };
 
 /// Something must no longer be believed.

@@ -22,6 +22,8 @@ pub struct Source {
     pub tables: &'static [(&'static str, &'static str)],
     /// The rows of one writer in `(from, upto]`, about as many as the last argument says.
     pub updates: fn(&Connection, &InstanceName, Token, Token, usize) -> rusqlite::Result<Updates>,
+    /// The name of the transaction that asks for them.
+    pub transaction: &'static str,
 }
 
 /// A stream of one instance.
@@ -76,9 +78,10 @@ impl Stream for DatabaseStream {
         if from >= upto {
             return Box::pin(std::future::ready(Ok(Updates::none(upto))));
         }
-        let (database, writer, updates) = (self.database.clone(), writer.clone(), self.source.updates);
+        let (database, writer) = (self.database.clone(), writer.clone());
+        let Source { updates, transaction, .. } = self.source;
         let read = move |tx: &rusqlite::Transaction<'_>| updates(tx, &writer, from, upto, ROWS_TARGET);
-        Box::pin(async move { Ok(database.transaction("stream_updates", read).await?) })
+        Box::pin(async move { Ok(database.transaction(transaction, read).await?) })
     }
 
     fn take(&self, _writer: &InstanceName, token: Token, rows: &[Row]) {

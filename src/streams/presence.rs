@@ -20,6 +20,7 @@ pub const SOURCE: Source = Source {
     sequence: "presence_stream_sequence",
     tables: &[("presence_stream", "stream_id")],
     updates,
+    transaction: "presence_updates",
 };
 
 /// A user's presence. Times are in milliseconds since the epoch; 0 where there is none.

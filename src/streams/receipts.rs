@@ -21,6 +21,7 @@ pub const SOURCE: Source = Source {
     sequence: "receipts_sequence",
     tables: &[("receipts_linearized", "stream_id")],
     updates,
+    transaction: "receipts_updates",
 };
 
 /// A user has read up to an event.

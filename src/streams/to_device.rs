@@ -20,6 +20,7 @@ pub const SOURCE: Source = Source {
     sequence: "device_inbox_sequence",
     tables: &[("device_inbox", "stream_id")],
     updates,
+    transaction: "to_device_updates",
 };
 
 /// Somebody has new messages.

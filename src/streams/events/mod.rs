@@ -26,6 +26,7 @@ pub const SOURCE: Source = Source {
         ("ex_outlier_stream", "event_stream_ordering"),
     ],
     updates,
+    transaction: "events_updates",
 };
 
 /// A row of the stream. The order of the variants is the order of rows on one token.
