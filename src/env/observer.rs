@@ -9,6 +9,8 @@ use crate::protocol::{InstanceName, StreamName};
 
 /// Receives an instance's account of its own work. Every method does nothing unless implemented.
 pub trait Observer {
+    /// A named background task began, and now `_running` of that name are under way.
+    fn task_started(&self, _name: &'static str, _running: u64) {}
     /// A named background task ended after `took`.
     fn task_ended(&self, _name: &'static str, _took: Duration) {}
     /// Something went wrong that the instance will get over by itself (a failed catch-up, a refused connection).

@@ -94,7 +94,13 @@ struct Timing {
 
 impl Timing {
     fn start(scope: &Scope, name: &'static str) -> Self {
-        scope.shared.tallies.borrow_mut().entry(name).or_default().started += 1;
+        let running = {
+            let mut tallies = scope.shared.tallies.borrow_mut();
+            let tally = tallies.entry(name).or_default();
+            tally.started += 1;
+            tally.started - tally.ended
+        };
+        scope.shared.observer.task_started(name, running);
         Timing { scope: scope.clone(), name, since: Instant::now() }
     }
 }

@@ -73,6 +73,9 @@ pub enum Observation {
     /// The client end of the connection was closed.
     Closed { instance: InstanceName, attempt: u64 },
 
+    /// An instance had `running` tasks called `task` at once, more than ever before in this boot. Witness: whoever runs
+    /// it, from the [scope](crate::env::Scope) in which its tasks run.
+    Tasks { instance: InstanceName, task: &'static str, running: u64 },
     /// The storm is over: every fault is healed and nothing more is written. Witness: whoever makes the storm.
     Calm,
 }

@@ -71,6 +71,8 @@ pub enum Violation {
     },
     /// A connection was attempted sooner than the back-off allows.
     TooSoon { instance: InstanceName, target: InstanceName, ended: u32, waited_ms: u64, least_ms: u64 },
+    /// An instance had more tasks of one name at once than its work can need.
+    TooManyTasks { instance: InstanceName, task: &'static str, running: u64 },
     /// A connection was attempted while the one before was still open.
     Overlapping { instance: InstanceName, target: InstanceName },
 }
@@ -92,6 +94,7 @@ impl Violation {
     pub fn invariant(&self) -> &'static str {
         match self {
             Violation::TooSoon { .. } | Violation::Overlapping { .. } => "no_tight_reconnect",
+            Violation::TooManyTasks { .. } => "queues_bounded",
             _ => "no_missed_rows",
         }
     }
@@ -108,6 +111,7 @@ impl Violation {
             Violation::WrongView { .. } => "wrong_view",
             Violation::TooSoon { .. } => "too_soon",
             Violation::Overlapping { .. } => "overlapping",
+            Violation::TooManyTasks { .. } => "too_many_tasks",
         }
     }
 
@@ -121,7 +125,7 @@ impl Violation {
             | Violation::CommittedBehind { feed, .. }
             | Violation::WentBack { feed, .. }
             | Violation::WrongView { feed, .. } => Some(feed),
-            Violation::TooSoon { .. } | Violation::Overlapping { .. } => None,
+            Violation::TooSoon { .. } | Violation::Overlapping { .. } | Violation::TooManyTasks { .. } => None,
         }
     }
 
@@ -167,6 +171,9 @@ impl fmt::Display for Violation {
             Violation::TooSoon { instance, target, ended, waited_ms, least_ms } => {
                 write!(f, "{instance} tried {target} again after {waited_ms} ms, not after at least {least_ms} ms: ")?;
                 write!(f, "{ended} attempts have ended since a connection was last set up")
+            }
+            Violation::TooManyTasks { instance, task, running } => {
+                write!(f, "{instance} had {running} tasks called {task} at once")
             }
             Violation::Overlapping { instance, target } => {
                 write!(f, "{instance} tried {target} while its connection before was still open")

@@ -16,6 +16,7 @@ use super::database::DatabaseTap;
 use super::engine::{Attempt, End, Side, Tap};
 use super::witness::CommittedRow;
 use super::world::REPLICATION_PORT;
+use crate::env::Observer;
 use crate::judge::{Judge, Moment, Observation};
 use crate::protocol::{Header, InstanceName, LineDecoder, StreamName, Token};
 use crate::replication::Consumer;
@@ -191,6 +192,32 @@ impl Witness {
     fn say(&self, what: impl FnOnce(InstanceName) -> Observation) {
         if !self.is_gagged.get() {
             self.recorder.observe(&what(self.instance.clone()));
+        }
+    }
+}
+
+/// Watches the tasks of one boot of one instance, from the scope in which they run.
+pub struct TaskWitness {
+    witness: Witness,
+    /// The most of each name so far.
+    most: RefCell<BTreeMap<&'static str, u64>>,
+}
+
+impl TaskWitness {
+    /// A witness of the same boot as `witness`.
+    pub fn new(witness: Witness) -> Self {
+        TaskWitness { witness, most: RefCell::default() }
+    }
+}
+
+impl Observer for TaskWitness {
+    /// Tells of each doubling: enough to see that there is no bound.
+    fn task_started(&self, task: &'static str, running: u64) {
+        let mut most = self.most.borrow_mut();
+        let most = most.entry(task).or_default();
+        if running >= (2 * *most).max(1) {
+            *most = running;
+            self.witness.say(|instance| Observation::Tasks { instance, task, running });
         }
     }
 }

@@ -11,7 +11,7 @@ use super::clock::SimClock;
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::turmoil_net::{Engine, HostNetwork};
 use super::plan::{OperationKind, Plan};
-use super::recorder::{Recorder, Witness};
+use super::recorder::{Recorder, TaskWitness, Witness};
 use super::workload;
 use crate::env::{Chance, Env, Scope, Silent};
 use crate::instance::config::{Endpoint, StreamWriters};
@@ -244,7 +244,7 @@ impl Boot {
                 clock: Rc::new(SimClock),
                 chance: self.chance.clone(),
                 observer: Rc::new(Silent),
-                tasks: Scope::new(Rc::new(Silent)),
+                tasks: Scope::new(Rc::new(TaskWitness::new(self.witness.clone()))),
             };
             let consumers = Consumers::default();
             consumers.register(Rc::new(self.witness.clone()));

@@ -2,9 +2,11 @@
 
 mod no_missed_rows;
 mod no_tight_reconnect;
+mod queues_bounded;
 
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
+pub use queues_bounded::QueuesBounded;
 
 use super::observation::{Moment, Observation};
 use super::pending::Pending;
@@ -12,11 +14,15 @@ use super::topology::Topology;
 use super::violation::Violation;
 
 /// The name of every invariant.
-pub const NAMES: [&str; 2] = ["no_missed_rows", "no_tight_reconnect"];
+pub const NAMES: [&str; 3] = ["no_missed_rows", "no_tight_reconnect", "queues_bounded"];
 
 /// Every invariant, for a deployment.
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
-    vec![Box::new(NoMissedRows::new(topology)), Box::new(NoTightReconnect::new(topology))]
+    vec![
+        Box::new(NoMissedRows::new(topology)),
+        Box::new(NoTightReconnect::new(topology)),
+        Box::new(QueuesBounded::default()),
+    ]
 }
 
 /// A property that must hold at every step of a run.
