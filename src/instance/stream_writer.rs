@@ -175,3 +175,6 @@ impl Drop for InFlight {
         self.writer.idle.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;
