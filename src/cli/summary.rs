@@ -22,6 +22,14 @@ pub(super) fn of_plan(plan: &Plan) -> String {
         plan.faults.len(),
         plan.storm_ms / 1000,
     );
+    let scheduling = &plan.scheduling;
+    if scheduling.deferred_per_mille > 0 {
+        let _ = writeln!(
+            text,
+            "{} ‰ of all polls deferred, by up to {} ms",
+            scheduling.deferred_per_mille, scheduling.deferral_ms_max
+        );
+    }
     let mut kinds: BTreeMap<&'static str, usize> = BTreeMap::new();
     for entry in &plan.faults {
         *kinds.entry(entry.fault.family().name()).or_default() += 1;
@@ -83,8 +91,18 @@ pub(super) fn of_fault(fault: &Fault) -> String {
         }
         Fault::Partition { from, to, both: false, .. } => format!("partition from {from} to {to}"),
         Fault::Partition { from, to, both: true, .. } => format!("partition between {from} and {to}"),
+        Fault::HalfOpen { gone, survivor, .. } => {
+            format!("half-open: {gone}'s end of a connection is gone, {survivor} hears nothing")
+        }
+        Fault::SlowDrip { from, to, bytes_per_sec, .. } => {
+            format!("slow drip from {from} to {to}: {bytes_per_sec} bytes a second")
+        }
         Fault::PowerCut { host, .. } => format!("power cut of {host}"),
         Fault::Restart { host, .. } => format!("restart of {host}"),
+        Fault::RollingRestart { hosts, down_ms, pause_ms } => {
+            format!("rolling restart of {}, each down {down_ms} ms, {pause_ms} ms apart", hosts.join(", "))
+        }
+        Fault::Freeze { host, .. } => format!("freeze of {host}"),
         Fault::SlowConsumer { host, bytes, pause_ms, .. } => {
             format!("slow consumer: {host} reads {bytes} bytes every {pause_ms} ms")
         }

@@ -5,6 +5,7 @@
 
 pub mod chance;
 pub mod clock;
+pub mod deferral;
 pub mod network;
 pub mod observer;
 pub mod tasks;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 
 pub use chance::Chance;
 pub use clock::{Clock, SystemClock};
+pub use deferral::Deferral;
 pub use network::{Address, BoxStream, Listener, Network, Stream};
 pub use observer::{Log, Observer, Silent};
 pub use tasks::Scope;

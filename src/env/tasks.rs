@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::deferral::Deferral;
 use super::observer::Observer;
 
 /// Spawns an instance's tasks and can ask all of them to stop. Cheap to clone.
@@ -24,6 +25,7 @@ pub struct Scope {
 struct Shared {
     stop: CancellationToken,
     observer: Rc<dyn Observer>,
+    deferral: Option<Deferral>,
     tallies: RefCell<BTreeMap<&'static str, Tally>>,
 }
 
@@ -41,7 +43,12 @@ pub struct Tally {
 impl Scope {
     /// A scope whose tasks report their end to `observer`.
     pub fn new(observer: Rc<dyn Observer>) -> Self {
-        let shared = Shared { stop: CancellationToken::new(), observer, tallies: RefCell::default() };
+        Self::with_deferral(observer, None)
+    }
+
+    /// The same, with polls of its tasks put off as `deferral` says; none at all without one.
+    pub fn with_deferral(observer: Rc<dyn Observer>, deferral: Option<Deferral>) -> Self {
+        let shared = Shared { stop: CancellationToken::new(), observer, deferral, tallies: RefCell::default() };
         Scope { shared: Rc::new(shared) }
     }
 
@@ -52,16 +59,26 @@ impl Scope {
         F::Output: 'static,
     {
         let timing = Timing::start(self, name);
-        tokio::task::spawn_local(async move {
+        let ordinal = self.started(name);
+        let task = async move {
             let _timing = timing;
             future.await
-        })
+        };
+        match &self.shared.deferral {
+            Some(deferral) => tokio::task::spawn_local(deferral.defer(name, ordinal, task)),
+            None => tokio::task::spawn_local(task),
+        }
     }
 
     /// Counts and times a part of a task under a name of its own.
     pub async fn timed<F: Future>(&self, name: &'static str, future: F) -> F::Output {
         let _timing = Timing::start(self, name);
         future.await
+    }
+
+    /// How many tasks of that name were started.
+    fn started(&self, name: &'static str) -> u64 {
+        self.shared.tallies.borrow().get(name).map_or(0, |tally| tally.started)
     }
 
     /// Asks every task to come to an end.

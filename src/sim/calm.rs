@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use super::engine::turmoil_net::RETRY_MAX;
+use super::plan::DEFERRAL_MS_MAX;
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
 use crate::transport::http::RESPONSE_TIMEOUT;
 use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
+
+/// How many polls may follow one from the other, through all tasks, from the first step to the last: some ten for each
+/// of the steps below, and a catch-up takes several queries.
+const POLLS_IN_A_ROW: u32 = 100;
 
 /// The longest that a healthy network may need to bring everybody up to date, from the numbers of the protocol:
 ///
@@ -19,7 +24,13 @@ use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
 /// 3. the catch-up that was waiting fails in the same way: connecting, asking, waiting for the longest back-off, and
 ///    then works;
 /// 4. what is announced only by a heartbeat comes with the next one, and what moved only by other writers' rows one
-///    announcement later.
+///    announcement later;
+/// 5. and where polls are put off, each of those that follow one from the other may be.
+///
+/// The rest of the faults leave nothing behind that is slower than that. What dripped arrives at the usual speed once
+/// the limit is lifted. What a survivor of a half-open connection sends is answered with a reset, sooner than its pings
+/// would notice. A process that was frozen finds what it missed in its kernel, and reads it before it looks at its
+/// overdue timers.
 ///
 /// All of it happens once at the most, because nothing fails any more.
 pub fn calm_bound() -> Duration {
@@ -28,5 +39,6 @@ pub fn calm_bound() -> Duration {
     let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
     let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
     let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
-    RETRY_MAX + notice + reconnect + catch_up + announce
+    let deferral = POLLS_IN_A_ROW * Duration::from_millis(DEFERRAL_MS_MAX);
+    RETRY_MAX + notice + reconnect + catch_up + announce + deferral
 }

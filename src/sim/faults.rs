@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::engine::{LatencyRange, SlowReader};
 use super::plan::Fault;
 use super::world::{REPLICATION_PORT, World};
+use crate::protocol::InstanceName;
 
 /// How often a flapping connection is looked at.
 const FLAP_LOOK_INTERVAL: Duration = Duration::from_millis(10);
@@ -41,6 +42,21 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             ways.iter().for_each(|(from, to)| engine.heal(from, to));
             held() > before
         }
+        Fault::HalfOpen { gone, survivor, .. } => {
+            let connections = engine.connections(&gone, &survivor);
+            let Some(connection) = connections.iter().find(|open| open.port == REPLICATION_PORT) else { return false };
+            let took_effect = engine.half_open(connection, &gone);
+            sleep_until(until).await;
+            engine.answer(connection);
+            took_effect
+        }
+        Fault::SlowDrip { from, to, bytes_per_sec, .. } => {
+            let before = engine.sent(&from, &to);
+            engine.set_bandwidth(&from, &to, Some(bytes_per_sec));
+            sleep_until(until).await;
+            engine.set_bandwidth(&from, &to, None);
+            engine.sent(&from, &to) > before
+        }
         Fault::PowerCut { host, .. } => {
             let host = host.into();
             if !world.claim_down(&host) {
@@ -51,15 +67,22 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             world.release_down(&host);
             took_effect
         }
-        Fault::Restart { host, .. } => {
-            let host = host.into();
-            if !world.claim_down(&host) {
+        Fault::Restart { host, .. } => restart(&world, &host.into(), until).await,
+        Fault::RollingRestart { hosts, down_ms, pause_ms } => {
+            let (down, pause) = (Duration::from_millis(down_ms), Duration::from_millis(pause_ms));
+            rolling_restart(&world, hosts, down, pause, end).await
+        }
+        Fault::Freeze { host, .. } => {
+            let boot = engine.boot(&host);
+            if !engine.freeze(&host) {
                 return false;
             }
-            let took_effect = world.stop(&host).await;
             sleep_until(until).await;
-            world.release_down(&host);
-            took_effect
+            // Another fault may have ended it, and yet another frozen the next one.
+            if engine.boot(&host) == boot {
+                engine.thaw(&host);
+            }
+            true
         }
         Fault::SlowConsumer { host, bytes, pause_ms, .. } => {
             let before = engine.slowed(&host);
@@ -69,6 +92,32 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             engine.slowed(&host) > before
         }
     }
+}
+
+/// Stops an instance gracefully, unless it is down already, and starts it again at `until`, or when it has stopped if it
+/// takes longer.
+async fn restart(world: &World, host: &InstanceName, until: Instant) -> bool {
+    if !world.claim_down(host) {
+        return false;
+    }
+    let took_effect = world.stop(host).await;
+    sleep_until(until).await;
+    world.release_down(host);
+    took_effect
+}
+
+/// Restarts one host after the other, as long as the storm lasts. True if at least one was there to be stopped.
+async fn rolling_restart(world: &World, hosts: Vec<String>, down: Duration, pause: Duration, end: Instant) -> bool {
+    let mut restarted = 0;
+    for host in hosts {
+        let now = Instant::now();
+        if now >= end {
+            break;
+        }
+        restarted += usize::from(restart(world, &host.into(), (now + down).min(end)).await);
+        sleep_until((Instant::now() + pause).min(end)).await;
+    }
+    restarted > 0
 }
 
 /// Resets every replication connection from `client` to `server` a while after it was opened.

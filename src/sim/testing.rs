@@ -1,6 +1,6 @@
 //! What the tests of this module share.
 
-use super::plan::{DatabasePlan, Deployment, FORMAT, MASTER, NetworkPlan, Plan, Scenario};
+use super::plan::{DatabasePlan, Deployment, FORMAT, MASTER, NetworkPlan, Plan, Scenario, SchedulingPlan};
 
 /// A plan of ten seconds in which nothing happens: a master, a writer and two workers, which have nothing to do with
 /// each other.
@@ -20,6 +20,7 @@ pub(super) fn small_plan() -> Plan {
             workers: vec!["worker1".into(), "worker2".into()],
         },
         network: NetworkPlan { latency_us_min: 1_000, latency_us_max: 5_000 },
+        scheduling: SchedulingPlan::default(),
         database: DatabasePlan { before_us: (500, 2_000), after_us: (500, 2_000), rollback_per_mille: 0 },
         operations: Vec::new(),
         faults: Vec::new(),

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::clock::SimClock;
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::turmoil_net::{Engine, HostNetwork};
-use super::plan::{OperationKind, Plan};
+use super::plan::{OperationKind, Plan, SchedulingPlan};
 use super::recorder::{Recorder, TaskWitness, Witness};
 use super::workload;
-use crate::env::{Chance, Env, Scope, Silent};
+use crate::env::{Chance, Deferral, Env, Scope, Silent};
 use crate::instance::config::{Endpoint, StreamWriters};
 use crate::instance::{Config, Instance};
 use crate::judge::Observation;
@@ -50,6 +50,7 @@ pub struct World {
     chance: Chance,
     database: SimDatabase,
     timing: DatabaseTiming,
+    scheduling: SchedulingPlan,
     recorder: Rc<Recorder>,
     processes: RefCell<BTreeMap<InstanceName, Process>>,
     instances: Vec<InstanceName>,
@@ -87,6 +88,16 @@ fn timing_of(plan: &Plan) -> DatabaseTiming {
     }
 }
 
+/// None if the plan puts off nothing.
+fn deferral_of(scheduling: &SchedulingPlan, chance: &Chance) -> Option<Deferral> {
+    let SchedulingPlan { deferred_per_mille, deferral_ms_max } = *scheduling;
+    (deferred_per_mille > 0).then(|| Deferral {
+        chance: chance.of("defer"),
+        per_mille: deferred_per_mille,
+        longest: Duration::from_millis(deferral_ms_max),
+    })
+}
+
 impl World {
     /// Sets up the hosts, all of them down.
     pub fn new(engine: Engine, plan: &Plan, chance: Chance, database: SimDatabase, recorder: Rc<Recorder>) -> Rc<Self> {
@@ -96,6 +107,7 @@ impl World {
             chance,
             database,
             timing: timing_of(plan),
+            scheduling: plan.scheduling.clone(),
             recorder,
             processes: RefCell::default(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
@@ -141,6 +153,7 @@ impl World {
         let process = Boot {
             name: name.clone(),
             config: Rc::clone(&self.config),
+            deferral: deferral_of(&self.scheduling, &chance),
             chance,
             database: Database::new(Rc::new(database.clone())),
             witness,
@@ -210,6 +223,7 @@ struct Boot {
     name: InstanceName,
     config: Rc<Config>,
     chance: Chance,
+    deferral: Option<Deferral>,
     database: Database,
     witness: Witness,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -244,7 +258,10 @@ impl Boot {
                 clock: Rc::new(SimClock),
                 chance: self.chance.clone(),
                 observer: Rc::new(Silent),
-                tasks: Scope::new(Rc::new(TaskWitness::new(self.witness.clone()))),
+                tasks: Scope::with_deferral(
+                    Rc::new(TaskWitness::new(self.witness.clone())),
+                    self.deferral.clone(),
+                ),
             };
             let consumers = Consumers::default();
             consumers.register(Rc::new(self.witness.clone()));

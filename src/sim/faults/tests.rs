@@ -5,7 +5,6 @@ use std::future::Future;
 use super::*;
 use crate::env::Chance;
 use crate::judge::Judge;
-use crate::protocol::InstanceName;
 use crate::sim::clock::SimClock;
 use crate::sim::database::SimDatabase;
 use crate::sim::engine::turmoil_net;
@@ -44,6 +43,18 @@ async fn takes_effect(world: &Rc<World>, fault: Fault) -> bool {
 
 fn partition(from: &str, to: &str, for_ms: u64) -> Fault {
     Fault::Partition { from: from.into(), to: to.into(), both: true, for_ms }
+}
+
+fn half_open(gone: &str, survivor: &str, for_ms: u64) -> Fault {
+    Fault::HalfOpen { gone: gone.into(), survivor: survivor.into(), for_ms }
+}
+
+fn rolling_restart(hosts: &[&str], down_ms: u64, pause_ms: u64) -> Fault {
+    Fault::RollingRestart { hosts: hosts.iter().map(|host| (*host).into()).collect(), down_ms, pause_ms }
+}
+
+fn freeze(host: &str, for_ms: u64) -> Fault {
+    Fault::Freeze { host: host.into(), for_ms }
 }
 
 fn power_cut(host: &str, for_ms: u64) -> Fault {
@@ -148,5 +159,119 @@ fn a_slow_consumer_counts_if_it_had_something_to_read() {
         assert!(world.claim_down(&InstanceName::from("worker1")));
         world.power_cut(&"worker1".into());
         assert!(!takes_effect(&world, slow()).await);
+    });
+}
+
+#[test]
+fn a_half_open_connection_counts_where_one_was_established() {
+    in_world(|world| async move {
+        let before = world.engine().connections("worker1", "writer1");
+        assert!(takes_effect(&world, half_open("worker1", "writer1", 3_000)).await);
+        let after = world.engine().connections("worker1", "writer1");
+        assert!(!after.contains(&before[0]) && !after.is_empty(), "whose end is gone has connected again");
+        assert!(!takes_effect(&world, half_open("worker1", "worker2", 3_000)).await);
+    });
+}
+
+#[test]
+fn whoever_survives_a_half_open_connection_notices_by_its_pings() {
+    in_world(|world| async move {
+        // The client survives: nobody else connects for it.
+        let fault = half_open("writer1", "worker1", 60_000);
+        tokio::task::spawn_local(inject(Rc::clone(&world), fault, Instant::now() + 60 * SECOND));
+        tokio::time::sleep(20 * SECOND).await;
+        assert!(world.engine().connections("worker1", "writer1").is_empty(), "it believes itself connected");
+        // The ping time-out, looked at every ping interval, and its goodbye, for which it has as much time again.
+        tokio::time::sleep(45 * SECOND).await;
+        assert!(!world.engine().connections("worker1", "writer1").is_empty());
+    });
+}
+
+#[test]
+fn a_slow_drip_counts_where_something_was_sent_and_holds_up_nothing_once_it_is_over() {
+    in_world(|world| async move {
+        let drip = |from: &str, to: &str| {
+            let (from, to) = (from.into(), to.into());
+            Fault::SlowDrip { from, to, bytes_per_sec: 1, for_ms: 6_000 }
+        };
+        let arrived = || world.engine().connections("writer1", "worker1").len();
+        assert_eq!(arrived(), 1);
+        assert!(takes_effect(&world, drip("writer1", "worker1")).await);
+        assert!(takes_effect(&world, Fault::Cut { a: "writer1".into(), b: "worker1".into() }).await);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(arrived(), 1, "the next handshake need not wait until the queue has dripped");
+        assert!(!takes_effect(&world, drip("worker1", "worker2")).await);
+    });
+}
+
+#[test]
+fn a_rolling_restart_takes_down_one_host_after_the_other() {
+    in_world(|world| async move {
+        let hosts = ["master", "writer1", "worker1", "worker2"];
+        let boots = || hosts.map(|host| world.engine().boot(host));
+        assert_eq!(boots(), [1; 4]);
+        let fault = rolling_restart(&hosts, 1_000, 1_000);
+        let injected = tokio::task::spawn_local(inject(Rc::clone(&world), fault, Instant::now() + 10 * SECOND));
+        tokio::time::sleep(SECOND / 2).await;
+        for n in 0..4 {
+            let down = hosts.map(|host| !world.engine().is_up(host));
+            assert_eq!(down, [0, 1, 2, 3].map(|other| other == n), "after {n}");
+            tokio::time::sleep(2 * SECOND).await;
+        }
+        assert!(injected.await.unwrap());
+        assert_eq!(boots(), [2; 4]);
+    });
+}
+
+#[test]
+fn a_rolling_restart_passes_over_a_host_that_is_down_and_ends_with_the_storm() {
+    in_world(|world| async move {
+        let down = tokio::task::spawn_local(inject(
+            Rc::clone(&world),
+            power_cut("worker1", 6_000),
+            Instant::now() + 10 * SECOND,
+        ));
+        tokio::time::sleep(SECOND).await;
+        let began = Instant::now();
+        assert!(!takes_effect(&world, rolling_restart(&["worker1"], 5_000, 0)).await);
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(takes_effect(&world, rolling_restart(&["worker1", "worker2", "master"], 8_000, 7_000)).await);
+        assert_eq!(began.elapsed(), 10 * SECOND, "the storm is over before the master's turn");
+        assert_eq!(["worker1", "worker2", "master"].map(|host| world.engine().boot(host)), [2, 2, 1]);
+        assert!(world.engine().is_up("worker2"));
+        assert!(down.await.unwrap());
+    });
+}
+
+#[test]
+fn a_freeze_counts_where_a_process_runs_freely_and_is_over_with_the_storm() {
+    in_world(|world| async move {
+        let began = Instant::now();
+        let injected =
+            tokio::task::spawn_local(inject(Rc::clone(&world), freeze("worker1", 60_000), began + 10 * SECOND));
+        tokio::time::sleep(SECOND).await;
+        assert!(world.engine().is_frozen("worker1"));
+        assert!(!takes_effect(&world, freeze("worker1", 1_000)).await, "it is frozen already");
+        assert!(injected.await.unwrap());
+        assert_eq!(began.elapsed(), 10 * SECOND);
+        assert!(!world.engine().is_frozen("worker1") && world.engine().boot("worker1") == 1);
+        assert!(world.claim_down(&"worker1".into()));
+        world.power_cut(&"worker1".into());
+        assert!(!takes_effect(&world, freeze("worker1", 1_000)).await, "there is nothing to freeze");
+    });
+}
+
+#[test]
+fn a_freeze_thaws_only_the_process_that_it_froze() {
+    in_world(|world| async move {
+        let end = Instant::now() + 30 * SECOND;
+        let first = tokio::task::spawn_local(inject(Rc::clone(&world), freeze("worker1", 5_000), end));
+        tokio::time::sleep(SECOND).await;
+        assert!(inject(Rc::clone(&world), power_cut("worker1", 1_000), end).await);
+        let second = tokio::task::spawn_local(inject(Rc::clone(&world), freeze("worker1", 10_000), end));
+        assert!(first.await.unwrap());
+        assert!(world.engine().is_frozen("worker1"));
+        assert!(second.await.unwrap());
+        assert!(!world.engine().is_frozen("worker1"));
     });
 }

@@ -15,7 +15,7 @@ pub struct FaultEntry {
 }
 
 /// What goes wrong, between or on hosts given by name. Whatever lasts is healed after `for_ms` milliseconds, and at the
-/// end of the storm at the latest.
+/// end of the storm at the latest. The network first, then the processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fault {
@@ -62,6 +62,29 @@ pub enum Fault {
         /// For how long.
         for_ms: u64,
     },
+    /// One end of a replication connection is gone while the other goes on believing in it: a firewall that lost its
+    /// state resets one side and drops all that the other still sends. No kernel gives up within the time of a run, so
+    /// the survivor has to notice by its pings. When the fault is over, what the survivor sends is answered with a
+    /// reset.
+    HalfOpen {
+        /// Whose end is gone.
+        gone: String,
+        /// Whose end stays.
+        survivor: String,
+        /// For how long nothing is answered.
+        for_ms: u64,
+    },
+    /// Packets one way trickle: a modem, a saturated link. What is queued when it ends comes at the usual speed.
+    SlowDrip {
+        /// Whose packets.
+        from: String,
+        /// To whom.
+        to: String,
+        /// What the link carries, headers included, in bytes a second; at least one.
+        bytes_per_sec: u64,
+        /// For how long.
+        for_ms: u64,
+    },
     /// A host is gone at once, without a word to its peers, and comes back with nothing but the database.
     PowerCut {
         /// Which host.
@@ -74,6 +97,26 @@ pub enum Fault {
         /// Which host.
         host: String,
         /// How long it stays down.
+        for_ms: u64,
+    },
+    /// Instances are stopped gracefully and started again, one after the other: the upgrade of a whole deployment. The
+    /// next one's turn comes only when the last one is up again and the pause is over; one that is down already is
+    /// passed over.
+    RollingRestart {
+        /// Which hosts, in this order.
+        hosts: Vec<String>,
+        /// How long each stays down, in milliseconds from when it is asked to stop; longer if it takes longer to stop.
+        down_ms: u64,
+        /// How long to wait between one and the next, in milliseconds.
+        pause_ms: u64,
+    },
+    /// A process is stopped in its tracks and goes on later, with all its timers overdue: SIGSTOP, a paused virtual
+    /// machine, a host that swaps. Its kernel goes on accepting and acknowledging, so that its peers can tell only by
+    /// its silence.
+    Freeze {
+        /// Which host's process.
+        host: String,
+        /// For how long.
         for_ms: u64,
     },
     /// An instance reads slowly from all its connections, until its peers' buffers are full: a starved process.
@@ -100,23 +143,35 @@ pub enum Family {
     Flap,
     /// [`Fault::Partition`].
     Partition,
+    /// [`Fault::HalfOpen`].
+    HalfOpen,
+    /// [`Fault::SlowDrip`].
+    SlowDrip,
     /// [`Fault::PowerCut`].
     PowerCut,
     /// [`Fault::Restart`].
     Restart,
+    /// [`Fault::RollingRestart`].
+    RollingRestart,
+    /// [`Fault::Freeze`].
+    Freeze,
     /// [`Fault::SlowConsumer`].
     SlowConsumer,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 7] = [
+    pub const ALL: [Family; 11] = [
         Family::Latency,
         Family::Cut,
         Family::Flap,
         Family::Partition,
+        Family::HalfOpen,
+        Family::SlowDrip,
         Family::PowerCut,
         Family::Restart,
+        Family::RollingRestart,
+        Family::Freeze,
         Family::SlowConsumer,
     ];
 
@@ -127,8 +182,12 @@ impl Family {
             Family::Cut => "cut",
             Family::Flap => "flap",
             Family::Partition => "partition",
+            Family::HalfOpen => "half_open",
+            Family::SlowDrip => "slow_drip",
             Family::PowerCut => "power_cut",
             Family::Restart => "restart",
+            Family::RollingRestart => "rolling_restart",
+            Family::Freeze => "freeze",
             Family::SlowConsumer => "slow_consumer",
         }
     }
@@ -148,21 +207,48 @@ impl Fault {
             Fault::Cut { .. } => Family::Cut,
             Fault::Flap { .. } => Family::Flap,
             Fault::Partition { .. } => Family::Partition,
+            Fault::HalfOpen { .. } => Family::HalfOpen,
+            Fault::SlowDrip { .. } => Family::SlowDrip,
             Fault::PowerCut { .. } => Family::PowerCut,
             Fault::Restart { .. } => Family::Restart,
+            Fault::RollingRestart { .. } => Family::RollingRestart,
+            Fault::Freeze { .. } => Family::Freeze,
             Fault::SlowConsumer { .. } => Family::SlowConsumer,
         }
     }
 
-    /// The hosts it is about: one, or two of which the first is `from`, `a` or `client`.
-    pub fn hosts(&self) -> (&str, Option<&str>) {
+    /// The hosts it is about: one, or two of which the first is `from`, `a`, `gone` or `client`; for a rolling restart all
+    /// of them.
+    pub fn hosts(&self) -> Vec<&str> {
         match self {
-            Fault::Latency { from, to, .. } | Fault::Partition { from, to, .. } => (from, Some(to)),
-            Fault::Cut { a, b } => (a, Some(b)),
-            Fault::Flap { client, server, .. } => (client, Some(server)),
-            Fault::PowerCut { host, .. } | Fault::Restart { host, .. } | Fault::SlowConsumer { host, .. } => {
-                (host, None)
+            Fault::Latency { from, to, .. } | Fault::Partition { from, to, .. } | Fault::SlowDrip { from, to, .. } => {
+                vec![from, to]
             }
+            Fault::Cut { a, b } => vec![a, b],
+            Fault::Flap { client, server, .. } => vec![client, server],
+            Fault::HalfOpen { gone, survivor, .. } => vec![gone, survivor],
+            Fault::PowerCut { host, .. }
+            | Fault::Restart { host, .. }
+            | Fault::Freeze { host, .. }
+            | Fault::SlowConsumer { host, .. } => vec![host],
+            Fault::RollingRestart { hosts, .. } => hosts.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// When each host that it takes down is down, if nobody takes longer than planned to stop: host, from and until, in
+    /// milliseconds since the fault began.
+    pub fn outages(&self) -> Vec<(&str, u64, u64)> {
+        match self {
+            Fault::PowerCut { host, for_ms } | Fault::Restart { host, for_ms } => vec![(host, 0, *for_ms)],
+            Fault::RollingRestart { hosts, down_ms, pause_ms } => {
+                let begin_ms = (0..).map(|place: u64| place.saturating_mul(down_ms.saturating_add(*pause_ms)));
+                hosts
+                    .iter()
+                    .zip(begin_ms)
+                    .map(|(host, at_ms)| (&**host, at_ms, at_ms.saturating_add(*down_ms)))
+                    .collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -170,11 +256,15 @@ impl Fault {
     pub fn for_ms(&self) -> u64 {
         match self {
             Fault::Cut { .. } => 0,
+            Fault::RollingRestart { .. } => self.outages().last().map_or(0, |(_, _, until_ms)| *until_ms),
             Fault::Latency { for_ms, .. }
             | Fault::Flap { for_ms, .. }
             | Fault::Partition { for_ms, .. }
+            | Fault::HalfOpen { for_ms, .. }
+            | Fault::SlowDrip { for_ms, .. }
             | Fault::PowerCut { for_ms, .. }
             | Fault::Restart { for_ms, .. }
+            | Fault::Freeze { for_ms, .. }
             | Fault::SlowConsumer { for_ms, .. } => *for_ms,
         }
     }

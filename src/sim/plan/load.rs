@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{FORMAT, Fault, OperationKind, Plan};
+use super::{DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 
 /// Why a plan cannot be run.
 #[derive(Debug, Error)]
@@ -62,6 +62,12 @@ pub enum PlanError {
         /// The host.
         host: String,
     },
+    /// A fault on no host.
+    #[error("{place} names no host: name at least one, or leave the fault out")]
+    NoHost {
+        /// Where it stands.
+        place: Place,
+    },
     /// Something would happen after the end of the storm.
     #[error("{place} is at {at_ms} ms, after the storm's end: use a time up to {storm_ms} ms, or raise storm_ms")]
     TooLate {
@@ -80,6 +86,16 @@ pub enum PlanError {
         /// The minimum.
         min: u64,
         /// The maximum.
+        max: u64,
+    },
+    /// A number is larger than anything may be.
+    #[error("{place} has {value} where {max} is the most: lower it")]
+    TooLarge {
+        /// Where it stands.
+        place: Place,
+        /// The number.
+        value: u64,
+        /// The largest there may be.
         max: u64,
     },
 }
@@ -131,7 +147,9 @@ impl Plan {
     fn check(&self) -> Result<(), PlanError> {
         self.check_hosts()?;
         self.check_times()?;
-        let Plan { network, database, .. } = self;
+        let Plan { network, scheduling, database, .. } = self;
+        check_most(Place::Field("scheduling.deferred_per_mille"), scheduling.deferred_per_mille.into(), 1_000)?;
+        check_most(Place::Field("scheduling.deferral_ms_max"), scheduling.deferral_ms_max, DEFERRAL_MS_MAX)?;
         check_range(Place::Field("network"), network.latency_us_min, network.latency_us_max)?;
         check_range(Place::Field("database.before_us"), database.before_us.0, database.before_us.1)?;
         check_range(Place::Field("database.after_us"), database.after_us.0, database.after_us.1)?;
@@ -167,15 +185,14 @@ impl Plan {
         }
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);
-            let (host, other) = entry.fault.hosts();
-            check(place, host)?;
-            other.map_or(Ok(()), |other| check(place, other))?;
-            if other == Some(host) {
+            let hosts = entry.fault.hosts();
+            hosts.iter().try_for_each(|host| check(place, host))?;
+            if let [host, other] = hosts[..]
+                && host == other
+            {
                 return Err(PlanError::SameHost { place, host: host.to_owned() });
             }
-            if let Fault::Latency { min_us, max_us, .. } = entry.fault {
-                check_range(place, min_us, max_us)?;
-            }
+            check_numbers(place, &entry.fault)?;
         }
         Ok(())
     }
@@ -193,13 +210,35 @@ impl Plan {
     }
 }
 
+/// What a fault's numbers must be like to mean anything.
+fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
+    match fault {
+        Fault::Latency { min_us, max_us, .. } => check_range(place, *min_us, *max_us),
+        Fault::SlowDrip { bytes_per_sec, .. } => check_range(place, 1, *bytes_per_sec),
+        Fault::RollingRestart { hosts, .. } if hosts.is_empty() => Err(PlanError::NoHost { place }),
+        Fault::Cut { .. }
+        | Fault::Flap { .. }
+        | Fault::Partition { .. }
+        | Fault::HalfOpen { .. }
+        | Fault::PowerCut { .. }
+        | Fault::Restart { .. }
+        | Fault::RollingRestart { .. }
+        | Fault::Freeze { .. }
+        | Fault::SlowConsumer { .. } => Ok(()),
+    }
+}
+
+fn check_most(place: Place, value: u64, max: u64) -> Result<(), PlanError> {
+    if value <= max { Ok(()) } else { Err(PlanError::TooLarge { place, value, max }) }
+}
+
 fn check_range(place: Place, min: u64, max: u64) -> Result<(), PlanError> {
     if min <= max { Ok(()) } else { Err(PlanError::EmptyRange { place, min, max }) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FaultEntry, Operation, Scenario};
+    use super::super::{FaultEntry, Operation, Scenario, SchedulingPlan};
     use super::*;
 
     fn edited(edit: impl FnOnce(&mut Plan)) -> PlanError {
@@ -257,6 +296,32 @@ mod tests {
     }
 
     #[test]
+    fn a_rolling_restart_names_hosts_and_only_known_ones() {
+        let rolling = |hosts: &[&str]| {
+            let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+            with_fault(Fault::RollingRestart { hosts, down_ms: 1, pause_ms: 1 })
+        };
+        assert!(matches!(rolling(&[]), PlanError::NoHost { place: Place::Fault(0) }));
+        assert!(matches!(rolling(&["master", "writer1", "nobody"]), PlanError::UnknownHost { .. }));
+    }
+
+    #[test]
+    fn a_number_larger_than_anything_may_be_is_refused() {
+        let error = edited(|plan| plan.scheduling.deferred_per_mille = 1_001);
+        assert!(matches!(error, PlanError::TooLarge { value: 1_001, max: 1_000, .. }), "{error}");
+        let error = edited(|plan| plan.scheduling.deferral_ms_max = DEFERRAL_MS_MAX + 1);
+        assert!(matches!(error, PlanError::TooLarge { max: DEFERRAL_MS_MAX, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_plan_without_scheduling_defers_nothing() {
+        let plan = Plan { scheduling: SchedulingPlan::default(), ..Plan::generate(Scenario::Storm, 7) };
+        let mut json: serde_json::Value = serde_json::from_str(&plan.to_json()).unwrap();
+        json.as_object_mut().unwrap().remove("scheduling").expect("it is written");
+        assert_eq!(Plan::load(&json.to_string()).unwrap(), plan);
+    }
+
+    #[test]
     fn a_topology_has_writers_and_no_host_twice() {
         let error = edited(|plan| plan.topology.events_writers.clear());
         assert!(matches!(error, PlanError::NoWriter { stream: "events" }), "{error}");
@@ -285,6 +350,8 @@ mod tests {
         assert_eq!(place(edited(|plan| plan.database.rollback_per_mille = 1_001)), "database.rollback_per_mille");
         let (from, to) = ("master".to_owned(), "writer1".to_owned());
         assert_eq!(place(with_fault(Fault::Latency { from, to, min_us: 2, max_us: 1, for_ms: 1 })), "faults[0]");
+        let (from, to) = ("master".to_owned(), "writer1".to_owned());
+        assert_eq!(place(with_fault(Fault::SlowDrip { from, to, bytes_per_sec: 0, for_ms: 1 })), "faults[0]");
         for (rows, tokens) in [(3, 4), (3, 0)] {
             let kind = OperationKind::StateBurst { room: 0, rows, tokens };
             let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]);

@@ -19,6 +19,9 @@ pub use scenario::{Scenario, UnknownScenario};
 /// The version of the plan's own form. A plan of another version is refused.
 pub const FORMAT: u32 = 1;
 
+/// The longest that one poll of a task may be put off, in milliseconds. The calm waits for it.
+pub const DEFERRAL_MS_MAX: u64 = 100;
+
 /// The name of the main instance, which every deployment has.
 pub const MASTER: &str = "master";
 
@@ -38,6 +41,9 @@ pub struct Plan {
     pub topology: Deployment,
     /// How the network is when nothing is wrong with it.
     pub network: NetworkPlan,
+    /// How the processes' tasks are scheduled.
+    #[serde(default)]
+    pub scheduling: SchedulingPlan,
     /// How the database is.
     pub database: DatabasePlan,
     /// What users do, in order of time.
@@ -86,6 +92,18 @@ pub struct NetworkPlan {
     pub latency_us_min: u64,
     /// The longest time a packet takes, in microseconds.
     pub latency_us_max: u64,
+}
+
+/// How the processes' tasks are scheduled. An instance is a single-threaded reactor, whose tasks run in the order in which
+/// they are woken: without deferrals, a race that another order would show stays hidden. None unless given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchedulingPlan {
+    /// How many in a thousand polls are put off.
+    pub deferred_per_mille: u32,
+    /// How long a poll is put off at the most, in milliseconds; half of those that are put off only let others go first.
+    /// [`DEFERRAL_MS_MAX`] at the most.
+    pub deferral_ms_max: u64,
 }
 
 /// How the database is. A transaction takes effect at one instant, with a delay before and another one after.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::sim::plan::OperationKind;
+use crate::sim::plan::{OperationKind, SchedulingPlan};
 use crate::sim::testing::small_plan;
 
 /// The small plan with three messages, each of which three others have to apply.
@@ -76,6 +76,23 @@ fn the_same_plan_gives_the_same_trace_and_another_seed_another() {
     let hash = |plan: &Plan| run_plan(plan).trace_hash;
     assert_eq!(hash(&plan), hash(&plan));
     assert_ne!(hash(&plan), hash(&Plan { seed: 8, ..plan.clone() }));
+}
+
+#[test]
+fn polls_are_put_off_as_the_seed_says_and_everything_still_arrives() {
+    let plan = plan_with(&[(3_000, cut("worker1", "writer1"))]);
+    let deferring = |seed, deferred_per_mille| {
+        let scheduling = SchedulingPlan { deferred_per_mille, deferral_ms_max: 5 };
+        run_plan(&Plan { seed, scheduling, ..plan.clone() })
+    };
+    for per_mille in [100, 1_000] {
+        let verdict = deferring(7, per_mille);
+        assert!(verdict.passed(), "{verdict:?}");
+        assert_eq!(verdict.rows_applied, 9);
+        assert_eq!(verdict.trace_hash, deferring(7, per_mille).trace_hash);
+        assert_ne!(verdict.trace_hash, run_plan(&plan).trace_hash);
+    }
+    assert_eq!(deferring(7, 0).trace_hash, run_plan(&plan).trace_hash, "off is off");
 }
 
 #[test]

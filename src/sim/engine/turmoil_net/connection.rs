@@ -48,6 +48,31 @@ impl Wire {
         true
     }
 
+    /// Aborts the end on `gone` and has the other end's packets dropped. What `gone` has sent still arrives. False if the
+    /// connection was not open any more.
+    ///
+    /// A firewall that lost its state (a fail-over, a full table) does this: it answers a packet from the inside, which
+    /// belongs to nothing it knows, with a reset, and drops one from the outside without a word.
+    pub fn half_open(&mut self, connection: &Connection, gone: HostIndex, now: Instant) -> bool {
+        let flow = connection.flow;
+        if self.held.get(&flow).is_none_or(|(id, _)| *id != connection.id) || !self.is_open(flow) {
+            return false;
+        }
+        let mut ends = [flow, flow.reversed()].into_iter();
+        let local = ends.find(|end| end.from.host == gone).expect("the connection has an end there");
+        self.swallowed.insert(local.reversed());
+        self.abort(local, std::io::ErrorKind::ConnectionReset, now);
+        self.poke();
+        true
+    }
+
+    /// Has both ends' packets arrive again. What is waiting is tried again within two seconds.
+    pub fn answer(&mut self, connection: &Connection) {
+        for flow in [connection.flow, connection.flow.reversed()] {
+            self.swallowed.remove(&flow);
+        }
+    }
+
     /// Whether both ends are established and held by applications.
     fn is_open(&self, flow: Flow) -> bool {
         let state = |local: Flow| self.socket(local)?.state;

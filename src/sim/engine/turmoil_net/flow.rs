@@ -44,6 +44,11 @@ impl Fifo {
         self.queue.push_back(InFlight { at, sent, packet });
     }
 
+    /// Brings forward what would arrive later than `at`.
+    pub fn hasten(&mut self, at: Instant) {
+        self.queue.iter_mut().for_each(|one| one.at = one.at.min(at));
+    }
+
     /// Puts a packet that was swallowed back to the head.
     pub fn push_front(&mut self, packet: Packet, now: Instant) {
         self.queue.push_front(InFlight { at: now, sent: now, packet });

@@ -17,7 +17,7 @@ pub(super) struct Link {
     /// How long its packets travel.
     pub latency: LatencyRange,
     /// Bytes a second, headers included; `None` for no limit.
-    pub bandwidth: Option<u64>,
+    bandwidth: Option<u64>,
     /// Whether nothing gets through.
     pub partitioned: bool,
     /// How many packets met the partition.
@@ -31,6 +31,19 @@ impl Link {
     /// A link without faults.
     pub fn new(rng: ChaCha8Rng, latency: LatencyRange) -> Self {
         Link { rng, latency, bandwidth: None, partitioned: false, held: 0, sent: 0, free_at: None }
+    }
+
+    /// Whether it carries no more than so many bytes a second.
+    pub fn is_limited(&self) -> bool {
+        self.bandwidth.is_some()
+    }
+
+    /// Sets the limit, in bytes a second. Without one the link is free at once.
+    pub fn set_bandwidth(&mut self, bytes_per_sec: Option<u64>) {
+        self.bandwidth = bytes_per_sec;
+        if bytes_per_sec.is_none() {
+            self.free_at = None;
+        }
     }
 
     /// When a packet of `size` bytes sent at `now` arrives. A limited link is busy with each packet for as long as its

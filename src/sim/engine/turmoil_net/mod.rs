@@ -196,6 +196,23 @@ impl Engine {
         wire(|wire| wire.cut(connection, Instant::now()))
     }
 
+    /// Makes an end to one end of a connection only: the application on `gone` reads a reset, and nothing of that comes
+    /// to the other end, whose packets are dropped without a word from now on, until [`answer`](Self::answer). Its
+    /// kernel sends them again and again and does not give up: Linux does after some 15 minutes, past the end of any
+    /// run. False if the connection was not open any more.
+    ///
+    /// # Panics
+    /// If the connection has no end on `gone`.
+    pub fn half_open(&self, connection: &Connection, gone: &str) -> bool {
+        let gone = index(gone);
+        wire(|wire| wire.half_open(connection, gone, Instant::now()))
+    }
+
+    /// What comes along a connection one of whose ends is gone is answered from now on, by a reset.
+    pub fn answer(&self, connection: &Connection) {
+        wire(|wire| wire.answer(connection));
+    }
+
     /// Lets nothing through from one host to another. Short, and everything arrives late, complete and in order; long,
     /// and whoever waits for an acknowledgement fails with `TimedOut` while the other end stays half open.
     pub fn partition(&self, from: &str, to: &str) {
@@ -233,9 +250,11 @@ impl Engine {
         link(from, to, |link| link.latency = usual);
     }
 
-    /// Limits what goes from one host to another, in bytes a second, headers included.
+    /// Limits what goes from one host to another, in bytes a second, headers included. What was waiting for a limit that
+    /// is lifted comes at the usual speed.
     pub fn set_bandwidth(&self, from: &str, to: &str, bytes_per_sec: Option<u64>) {
-        link(from, to, |link| link.bandwidth = bytes_per_sec);
+        let (from, to) = (index(from), index(to));
+        wire(|wire| wire.set_bandwidth(from, to, bytes_per_sec, Instant::now()));
     }
 
     /// Makes the process on `host` read slowly from each of its streams; the kernel's window does the rest.

@@ -56,6 +56,8 @@ pub(super) struct Wire {
     pub held: BTreeMap<Flow, (u64, Side)>,
     /// Sockets that came to an end their kernel does not fully know of.
     pub ended: BTreeMap<Flow, Ending>,
+    /// Flows whose packets are dropped without a word, because the other end is gone and nobody says so.
+    pub swallowed: BTreeSet<Flow>,
     /// Server sockets in mid-handshake, and the acknowledgement that completes it.
     pub half_open: BTreeMap<Flow, u32>,
     /// Sockets whose peer's socket was gone when keep-alive last looked.
@@ -107,6 +109,7 @@ impl Wire {
             attempts: 0,
             held: BTreeMap::new(),
             ended: BTreeMap::new(),
+            swallowed: BTreeSet::new(),
             half_open: BTreeMap::new(),
             suspects: BTreeSet::new(),
             freed: BTreeSet::new(),
@@ -185,13 +188,13 @@ impl Wire {
             return;
         }
         match kind {
-            Kind::Syn => drop(self.ended.remove(&flow)),
+            Kind::Syn => self.begin(flow),
             Kind::SynAck => drop(self.half_open.insert(flow, tcp(&packet).seq.wrapping_add(1))),
             _ => {}
         }
         self.unanswered.retain(|syn| Flow::of(syn).reversed() != flow);
 
-        let bandwidth_limited = self.link(flow.from.host, flow.to.host).bandwidth.is_some();
+        let bandwidth_limited = self.link(flow.from.host, flow.to.host).is_limited();
         // A socket in SYN_RCVD takes an acknowledgement and loses the bytes that came on it: the one that completes a
         // handshake travels bare.
         let travels_bare = kind != Kind::Ack && self.half_open.contains_key(&flow.reversed());
@@ -224,7 +227,8 @@ impl Wire {
                 self.dialled.remove(&flow);
                 break;
             }
-            if self.link(flow.from.host, flow.to.host).partitioned || !self.host(flow.to.host).is_up() {
+            let is_swallowed = self.swallowed.contains(&flow);
+            if is_swallowed || self.link(flow.from.host, flow.to.host).partitioned || !self.host(flow.to.host).is_up() {
                 self.lose(flow, kind, now);
             } else if let Some(packet) = self.fifo(flow).pop() {
                 self.receive(flow, kind, packet, now);
@@ -273,7 +277,7 @@ impl Wire {
             Kind::Rst => drop(fifo.pop()),
             Kind::Ack if !receiver_up => drop(fifo.pop()),
             Kind::Syn => fifo.back_off(SYN_RETRY, now),
-            _ if self.give_up(flow, now) => {}
+            _ if !self.swallowed.contains(&flow) && self.give_up(flow, now) => {}
             _ => self.fifo(flow).back_off(RETRY, now),
         }
         let link = self.link(flow.from.host, flow.to.host);
@@ -343,6 +347,32 @@ impl Wire {
     /// Drops all packets under way along `flow`.
     pub fn forget(&mut self, flow: Flow) {
         self.fifos.remove(&flow);
+    }
+
+    /// A socket dials: whatever was known of an earlier connection of its addresses is past.
+    fn begin(&mut self, flow: Flow) {
+        self.ended.remove(&flow);
+        for flow in [flow, flow.reversed()] {
+            self.swallowed.remove(&flow);
+        }
+    }
+
+    /// Sets what the link from one host to another carries. When a limit is lifted, what was queued before it arrives
+    /// within the time that any packet may take.
+    pub fn set_bandwidth(&mut self, from: HostIndex, to: HostIndex, bytes_per_sec: Option<u64>, now: Instant) {
+        let link = self.link(from, to);
+        link.set_bandwidth(bytes_per_sec);
+        if bytes_per_sec.is_some() {
+            return;
+        }
+        let latest = now + Duration::from_micros(link.latency.max_us.max(link.latency.min_us));
+        let queued: Vec<Flow> =
+            self.fifos.keys().copied().filter(|flow| (flow.from.host, flow.to.host) == (from, to)).collect();
+        for flow in queued {
+            self.fifo(flow).hasten(latest);
+            self.schedule(flow);
+        }
+        self.poke();
     }
 
     /// Sees to it that the head of `flow` gets its turn.

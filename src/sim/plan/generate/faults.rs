@@ -36,7 +36,7 @@ fn draw_family(chance: &Chance, family: Family, deployment: &Deployment, storm_m
         .filter_map(|ordinal| {
             let mut rng = chance.of(ordinal).rng();
             let at_ms = rng.random_range(FIRST_MS..storm_ms - LAST_BEFORE_END_MS);
-            let fault = draw_fault(&mut rng, family, deployment, at_ms)?;
+            let fault = draw_fault(&mut rng, family, deployment, at_ms, storm_ms)?;
             Some(FaultEntry { at_ms, fault })
         })
         .collect();
@@ -44,8 +44,7 @@ fn draw_family(chance: &Chance, family: Family, deployment: &Deployment, storm_m
 
     let mut stable_at: BTreeMap<String, u64> = BTreeMap::new();
     faults.retain(|entry| {
-        let (host, other) = entry.fault.hosts();
-        let target = format!("{host} {}", other.unwrap_or_default());
+        let target = entry.fault.hosts().join(" ");
         let is_stable = stable_at.get(&target).is_none_or(|at_ms| *at_ms <= entry.at_ms);
         if is_stable {
             stable_at.insert(target, entry.at_ms + entry.fault.for_ms() + STABLE_MS);
@@ -61,12 +60,21 @@ fn count(family: Family) -> RangeInclusive<u32> {
         Family::Cut => 4..=30,
         Family::Latency | Family::Partition | Family::SlowConsumer => 3..=24,
         Family::Flap => 3..=20,
+        Family::HalfOpen | Family::SlowDrip | Family::Freeze => 3..=20,
         Family::PowerCut | Family::Restart => 4..=28,
+        // Each takes down everybody; most do not fit.
+        Family::RollingRestart => 2..=6,
     }
 }
 
 /// None if there is no room for it at that time.
-fn draw_fault(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_ms: u64) -> Option<Fault> {
+fn draw_fault(
+    rng: &mut ChaCha8Rng,
+    family: Family,
+    deployment: &Deployment,
+    at_ms: u64,
+    storm_ms: u64,
+) -> Option<Fault> {
     let fault = match family {
         Family::Latency => {
             let (from, to) = either_way(rng, deployment);
@@ -92,6 +100,21 @@ fn draw_fault(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_
             let for_ms = if is_long { rng.random_range(5_000..=30_000) } else { rng.random_range(100..=3_000) };
             Fault::Partition { from, to, both, for_ms }
         }
+        Family::HalfOpen => {
+            let (gone, survivor) = either_way(rng, deployment);
+            // Long ones outlast the pings' patience. After short ones the survivor is reset instead.
+            let is_long = rng.random_ratio(1, 2);
+            let for_ms = if is_long { rng.random_range(25_000..=40_000) } else { rng.random_range(100..=20_000) };
+            Fault::HalfOpen { gone, survivor, for_ms }
+        }
+        Family::SlowDrip => {
+            let (from, to) = either_way(rng, deployment);
+            let bytes_per_sec = [200, 500, 1_000, 2_000, 5_000][rng.random_range(0..5)];
+            // Long ones outlast the time-out of a request, or even the pings' patience.
+            let is_long = rng.random_ratio(1, 5);
+            let for_ms = if is_long { rng.random_range(8_000..=30_000) } else { rng.random_range(500..=8_000) };
+            Fault::SlowDrip { from, to, bytes_per_sec, for_ms }
+        }
         Family::PowerCut | Family::Restart => {
             let host = outage_host(rng, family, deployment, at_ms);
             let is_long = rng.random_ratio(1, 6);
@@ -100,6 +123,25 @@ fn draw_fault(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_
                 return None;
             }
             if family == Family::Restart { Fault::Restart { host, for_ms } } else { Fault::PowerCut { host, for_ms } }
+        }
+        Family::RollingRestart => {
+            let hosts: Vec<String> = deployment.hosts().map(str::to_owned).collect();
+            let (down_ms, pause_ms) = (rng.random_range(50..=2_500), rng.random_range(0..=3_000));
+            let fault = Fault::RollingRestart { hosts, down_ms, pause_ms };
+            if at_ms + fault.for_ms() > storm_ms {
+                return None;
+            }
+            fault
+        }
+        Family::Freeze => {
+            let host = pick(rng, deployment.hosts());
+            // Long ones outlast the pings' patience, then requests' and stops'.
+            let for_ms = match rng.random_range(0..10) {
+                0..5 => rng.random_range(50..=2_000),
+                5..8 => rng.random_range(2_000..=12_000),
+                _ => rng.random_range(20_000..=35_000),
+            };
+            Fault::Freeze { host, for_ms: for_ms.min(storm_ms - at_ms) }
         }
         Family::SlowConsumer => Fault::SlowConsumer {
             host: pick(rng, deployment.hosts()),
@@ -112,7 +154,9 @@ fn draw_fault(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_
 }
 
 /// A host that `family` may take down at that time. Power cuts and restarts share the hosts without knowing of each
-/// other: in every stretch of time each has every second host, and in the next one the others.
+/// other: in every stretch of time each has every second host, and in the next one the others. A rolling restart meets
+/// them unawares: as an upgrade does, it passes over a host that is down already, and none of them finds one that it has
+/// taken down.
 fn outage_host(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_ms: u64) -> String {
     let parity = at_ms / OUTAGE_STRETCH_MS + u64::from(family == Family::Restart);
     let every_second = deployment.hosts().zip(parity..).filter(|(_, place)| place % 2 == 0);

@@ -8,7 +8,7 @@ mod operations;
 
 use rand::RngExt;
 
-use super::{DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario};
+use super::{DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario, SchedulingPlan};
 use crate::env::Chance;
 
 impl Plan {
@@ -22,6 +22,7 @@ impl Plan {
             storm_ms: scenario.storm_ms(),
             topology: scenario.deployment(),
             network: network(&chance.of("network")),
+            scheduling: SchedulingPlan::default(),
             database: database(&chance.of("database")),
             operations: Vec::new(),
             faults: Vec::new(),
@@ -30,6 +31,7 @@ impl Plan {
             return plan;
         }
         move_writers(&chance, &mut plan.topology);
+        plan.scheduling = scheduling(&chance.of("defer"));
         let families = families(&chance.of("family"));
         plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
         plan.operations = operations::draw(&chance.of("operations"), &plan);
@@ -75,6 +77,18 @@ fn network(chance: &Chance) -> NetworkPlan {
     NetworkPlan { latency_us_min, latency_us_max }
 }
 
+/// In one plan of three, polls are put off now and then; seldom enough that an instance gets on, or so often that hardly
+/// any two tasks run in the order in which they were woken.
+fn scheduling(chance: &Chance) -> SchedulingPlan {
+    let mut rng = chance.rng();
+    if !rng.random_ratio(1, 3) {
+        return SchedulingPlan::default();
+    }
+    let deferred_per_mille = [10, 50, 200][rng.random_range(0..3)];
+    let deferral_ms_max = [0, 1, 5, 50][rng.random_range(0..4)];
+    SchedulingPlan { deferred_per_mille, deferral_ms_max }
+}
+
 /// A database that is quick, busy or overloaded. A slow one keeps ids in flight for long (Synapse #19795).
 fn database(chance: &Chance) -> DatabasePlan {
     let mut rng = chance.rng();
@@ -93,7 +107,7 @@ fn database(chance: &Chance) -> DatabasePlan {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{Fault, OperationKind};
+    use super::super::{Fault, FaultEntry, OperationKind};
     use super::*;
 
     fn plans() -> impl Iterator<Item = Plan> {
@@ -130,7 +144,11 @@ mod tests {
             let families: BTreeSet<Family> = plan.faults.iter().map(|entry| entry.fault.family()).collect();
             none += usize::from(families.is_empty());
             single += usize::from(families.len() == 1);
-            plan.faults.iter().for_each(|entry| *counts.entry(entry.fault.family()).or_default() += 1);
+            for FaultEntry { fault, .. } in &plan.faults {
+                // A rolling restart is as many restarts as it has hosts.
+                let weight = if let Fault::RollingRestart { hosts, .. } = fault { hosts.len() } else { 1 };
+                *counts.entry(fault.family()).or_default() += weight;
+            }
         }
         assert!(Family::ALL.iter().all(|family| counts[family] >= 2_400), "{counts:?}");
         assert!(none >= 20 && single >= 40, "{none} without faults, {single} with one family");
@@ -220,6 +238,59 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_rolling_restart_takes_down_every_host_in_order_and_is_over_before_the_storm() {
+        let mut rolling = 0;
+        for plan in plans() {
+            let mut over_at = 0;
+            for FaultEntry { at_ms, fault } in &plan.faults {
+                let Fault::RollingRestart { hosts, down_ms, pause_ms } = fault else { continue };
+                assert!(plan.topology.hosts().eq(hosts.iter().map(String::as_str)), "seed {}", plan.seed);
+                assert!(over_at <= *at_ms, "seed {}: two at a time", plan.seed);
+                over_at = at_ms + (down_ms + pause_ms) * (hosts.len() as u64 - 1) + down_ms;
+                assert_eq!(over_at, at_ms + fault.for_ms());
+                assert!(over_at <= plan.storm_ms, "seed {}", plan.seed);
+                rolling += 1;
+            }
+        }
+        assert!(rolling >= 300, "{rolling}");
+    }
+
+    #[test]
+    fn no_burst_falls_to_a_writer_that_a_rolling_restart_has_taken_down() {
+        for plan in plans() {
+            let rolling = plan.faults.iter().filter(|entry| matches!(entry.fault, Fault::RollingRestart { .. }));
+            let outages: Vec<_> = rolling
+                .flat_map(|FaultEntry { at_ms, fault }| {
+                    fault.outages().into_iter().map(move |(host, from, until)| (host, at_ms + from..at_ms + until))
+                })
+                .filter(|(host, _)| plan.topology.writes_events(host))
+                .collect();
+            for burst in plan.operations.iter().filter(|operation| operation.kind.rows() > 1) {
+                assert!(outages.iter().all(|(_, down)| !down.contains(&burst.at_ms)), "seed {}", plan.seed);
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_is_frozen_from_milliseconds_to_beyond_the_ping_time_out_and_thawed_before_the_calm() {
+        let (mut short, mut long) = (0, 0);
+        for plan in plans() {
+            for FaultEntry { at_ms, fault } in &plan.faults {
+                let Fault::Freeze { for_ms, .. } = fault else { continue };
+                assert!(at_ms + for_ms <= plan.storm_ms, "seed {}", plan.seed);
+                (short, long) = (short + u32::from(*for_ms < 500), long + u32::from(*for_ms > 25_000));
+            }
+        }
+        assert!(short >= 100 && long >= 100, "{short} short, {long} long");
+    }
+
+    #[test]
+    fn about_one_plan_of_three_defers_polls() {
+        let deferring = plans().filter(|plan| plan.scheduling != SchedulingPlan::default()).count();
+        assert!((130..=200).contains(&deferring), "{deferring}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{Fault, FaultEntry, Operation, OperationKind, Plan};
+use super::super::{FaultEntry, Operation, OperationKind, Plan};
 use crate::env::Chance;
 
 /// How many rooms there are; enough that every writer gets some.
@@ -67,18 +67,15 @@ pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
 
 /// When all events writers are up, from `at_ms` on; not before `at_ms`.
 pub(super) fn writers_up_ms(plan: &Plan, at_ms: u64) -> u64 {
-    let back_ms = plan.faults.iter().filter_map(|FaultEntry { at_ms: from_ms, fault }| {
-        let down_ms = *from_ms..from_ms + fault.for_ms() + WRITER_START_MS;
-        (is_writer_outage(plan, fault) && down_ms.contains(&at_ms)).then_some(down_ms.end)
+    let outages = plan.faults.iter().flat_map(|FaultEntry { at_ms, fault }| {
+        fault.outages().into_iter().map(move |(host, from_ms, until_ms)| (host, at_ms + from_ms..at_ms + until_ms))
+    });
+    let of_writers = outages.filter(|(host, _)| plan.topology.writes_events(host));
+    let back_ms = of_writers.filter_map(|(_, down_ms)| {
+        let down_ms = down_ms.start..down_ms.end + WRITER_START_MS;
+        down_ms.contains(&at_ms).then_some(down_ms.end)
     });
     back_ms.max().map_or(at_ms, |back_ms| writers_up_ms(plan, back_ms))
-}
-
-fn is_writer_outage(plan: &Plan, fault: &Fault) -> bool {
-    match fault {
-        Fault::PowerCut { host, .. } | Fault::Restart { host, .. } => plan.topology.writes_events(host),
-        _ => false,
-    }
 }
 
 fn many(

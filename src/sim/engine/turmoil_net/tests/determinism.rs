@@ -85,7 +85,7 @@ fn start(engine: Engine, host: &'static str) {
 fn inject(engine: Engine, rng: &mut impl Rng) {
     let (a, b) = (HOSTS[rng.random_range(0..4)], HOSTS[rng.random_range(0..4)]);
     let coin = rng.random_range(0..2) == 0;
-    match rng.random_range(0..11) {
+    match rng.random_range(0..12) {
         0 => _ = engine.stop(a),
         1 => _ = engine.power_cut(a),
         2 => _ = engine.freeze(a),
@@ -96,6 +96,18 @@ fn inject(engine: Engine, rng: &mut impl Rng) {
         7 => engine.heal_all(),
         8 => engine.set_latency(a, b, LatencyRange { min_us: 0, max_us: 400_000 }),
         9 => engine.set_bandwidth(a, b, coin.then_some(2_000)),
+        10 => {
+            for connection in engine.connections(a, b).iter().filter(|_| a != b) {
+                assert!(engine.half_open(connection, a));
+                tokio::task::spawn_local({
+                    let connection = connection.clone();
+                    async move {
+                        tokio::time::sleep(5 * SECOND).await;
+                        engine.answer(&connection);
+                    }
+                });
+            }
+        }
         _ => engine.slow_reader(a, coin.then_some(SlowReader { bytes: 1, pause: SECOND / 3 })),
     }
     for host in HOSTS {

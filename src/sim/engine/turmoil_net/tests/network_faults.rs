@@ -219,3 +219,93 @@ fn latency_can_be_set_for_one_direction_and_back() {
         }
     });
 }
+
+#[test]
+fn a_half_open_connection_is_reset_at_one_end_and_silence_at_the_other() {
+    for gone in ["client", "server"] {
+        storm(|engine| async move {
+            let (client, server) = pair(engine).await;
+            let survivor_is_client = gone == "server";
+            let (mut gone_end, mut survivor) = if survivor_is_client { (server, client) } else { (client, server) };
+            tokio::time::sleep(SECOND).await;
+            let [connection] = &engine.connections("client", "server")[..] else { panic!("one connection") };
+            assert!(engine.half_open(connection, gone));
+            assert_eq!(read_error(&mut gone_end).await, io::ErrorKind::ConnectionReset);
+            assert!(!engine.half_open(connection, gone) && engine.connections("client", "server").is_empty());
+            drop(gone_end);
+            let (written, error) = write_on(&mut survivor, 300 * SECOND).await;
+            assert_eq!((written, error), (65_536, None), "nobody acknowledges it, nobody refuses it");
+            assert!(timeout(SECOND, survivor.read_u8()).await.is_err());
+            let since = Instant::now();
+            engine.answer(connection);
+            assert_eq!(read_error(&mut survivor).await, io::ErrorKind::ConnectionReset);
+            assert!(since.elapsed() <= RETRY_MAX + SECOND, "{:?}", since.elapsed());
+        });
+    }
+}
+
+#[test]
+fn other_connections_are_well_while_one_is_half_open() {
+    storm(|engine| async move {
+        echo(engine, "server");
+        let client = boot(engine, "client");
+        let mut lost = dial(&client, "server").await.unwrap();
+        let mut other = dial(&client, "server").await.unwrap();
+        ping(&mut lost).await.unwrap();
+        let connections = engine.connections("client", "server");
+        assert!(engine.half_open(&connections[0], "server"));
+        assert!(timeout(20 * SECOND, ping(&mut lost)).await.is_err());
+        ping(&mut other).await.unwrap();
+        ping(&mut dial(&client, "server").await.unwrap()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_half_open_connection_leaves_nothing_behind() {
+    storm(|engine| async move {
+        echo(engine, "server");
+        let client = boot(engine, "client");
+        for n in 0..60 {
+            let mut stream = dial(&client, "server").await.unwrap();
+            ping(&mut stream).await.unwrap();
+            let connection = engine.connections("client", "server").remove(0);
+            assert!(engine.half_open(&connection, if n % 2 == 0 { "client" } else { "server" }));
+            let _ = timeout(SECOND, ping(&mut stream)).await;
+            if n % 3 == 0 {
+                drop(stream);
+                tokio::time::sleep(SECOND).await;
+                engine.answer(&connection);
+            } else {
+                engine.answer(&connection);
+                tokio::time::sleep(SECOND).await;
+            }
+        }
+        // What the server has not written to is found by keep-alive.
+        tokio::time::sleep(400 * SECOND).await;
+        assert_eq!((sockets(engine, "client"), sockets(engine, "server")), (0, 0));
+        wire(|wire| {
+            assert_eq!((wire.fifos.len(), wire.ended.len(), wire.swallowed.len()), (0, 0, 0));
+            assert_eq!((wire.half_open.len(), wire.held.len()), (0, 0));
+        });
+    });
+}
+
+#[test]
+fn what_waits_for_a_limit_comes_at_once_when_it_is_lifted() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        engine.set_bandwidth("client", "server", Some(100));
+        client.write_all(&[0; 50_000]).await.unwrap();
+        tokio::time::sleep(60 * SECOND).await;
+        assert!(timeout(SECOND, server.read_exact(&mut [0; 10_000])).await.is_err(), "it drips");
+        let since = Instant::now();
+        engine.set_bandwidth("client", "server", None);
+        // Of the 10 000 none can have come out of order, so at least 40 000 are left.
+        timeout(SECOND, server.read_exact(&mut [0; 40_000])).await.expect("it need not drip on").unwrap();
+        while timeout(SECOND / 10, server.read(&mut [0; 10_000])).await.is_ok() {}
+        engine.set_bandwidth("client", "server", Some(1_000_000));
+        client.write_all(b"!").await.unwrap();
+        timeout(SECOND, server.read_exact(&mut [0; 1])).await.expect("an earlier queue is forgotten").unwrap();
+        assert!(since.elapsed() < 2 * SECOND, "{:?}", since.elapsed());
+    });
+}
