@@ -27,10 +27,9 @@ const POLLS_IN_A_ROW: u32 = 100;
 ///    announcement later;
 /// 5. and where polls are put off, each of those that follow one from the other may be.
 ///
-/// The rest of the faults leave nothing behind that is slower than that. What dripped arrives at the usual speed once
-/// the limit is lifted. What a survivor of a half-open connection sends is answered with a reset, sooner than its pings
-/// would notice. A process that was frozen finds what it missed in its kernel, and reads it before it looks at its
-/// overdue timers.
+/// The other faults leave nothing slower behind. What dripped arrives at the usual speed once the limit is lifted. A
+/// connection that stays half open is what the first step is about. A process that was frozen finds what it missed in
+/// its kernel, and reads it before it looks at its overdue timers.
 ///
 /// All of it happens once at the most, because nothing fails any more.
 pub fn calm_bound() -> Duration {

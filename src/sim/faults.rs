@@ -47,7 +47,9 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             let Some(connection) = connections.iter().find(|open| open.port == REPLICATION_PORT) else { return false };
             let took_effect = engine.half_open(connection, &gone);
             sleep_until(until).await;
-            engine.answer(connection);
+            if until < end {
+                engine.answer(connection);
+            } // else nobody ever tells the survivor: the calm waits for its pings
             took_effect
         }
         Fault::SlowDrip { from, to, bytes_per_sec, .. } => {

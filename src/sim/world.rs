@@ -258,10 +258,7 @@ impl Boot {
                 clock: Rc::new(SimClock),
                 chance: self.chance.clone(),
                 observer: Rc::new(Silent),
-                tasks: Scope::with_deferral(
-                    Rc::new(TaskWitness::new(self.witness.clone())),
-                    self.deferral.clone(),
-                ),
+                tasks: Scope::with_deferral(Rc::new(TaskWitness::new(self.witness.clone())), self.deferral.clone()),
             };
             let consumers = Consumers::default();
             consumers.register(Rc::new(self.witness.clone()));

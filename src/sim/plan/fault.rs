@@ -65,7 +65,8 @@ pub enum Fault {
     /// One end of a replication connection is gone while the other goes on believing in it: a firewall that lost its
     /// state resets one side and drops all that the other still sends. No kernel gives up within the time of a run, so
     /// the survivor has to notice by its pings. When the fault is over, what the survivor sends is answered with a
-    /// reset.
+    /// reset; but where it outlasts the storm, never: no calm brings back what a firewall forgot, and it is the
+    /// connection that has to go.
     HalfOpen {
         /// Whose end is gone.
         gone: String,

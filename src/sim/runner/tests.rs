@@ -71,6 +71,15 @@ fn what_outlasts_the_storm_is_healed_and_converges() {
 }
 
 #[test]
+fn a_connection_that_is_half_open_for_ever_is_given_up_by_its_pings() {
+    let half_open = Fault::HalfOpen { gone: "writer1".into(), survivor: "worker1".into(), for_ms: 3_600_000 };
+    let verdict = run_plan(&plan_with(&[(6_000, half_open)]));
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!((verdict.faults, verdict.rows_applied), (1, 9));
+    assert!((30..45).contains(&(verdict.simulated_ms / 1000)), "{} ms", verdict.simulated_ms);
+}
+
+#[test]
 fn the_same_plan_gives_the_same_trace_and_another_seed_another() {
     let plan = plan_with(&[(3_000, cut("worker1", "writer1"))]);
     let hash = |plan: &Plan| run_plan(plan).trace_hash;
