@@ -46,6 +46,8 @@ pub enum Observation {
     Committed { stream: StreamName, writer: InstanceName, token: Token, row: Row },
     /// A row of a keyed stream in the database was removed (not overwritten). Witness: the database wrapper.
     Removed { stream: StreamName, writer: InstanceName, token: Token, row: Row },
+    /// The database was made to say something that only one request of one client says. Witness: the database wrapper.
+    TookEffect { place: String, words: String },
     /// The truth of an in-memory stream changed, as `row` says. Witness: the consumer registered on its writer.
     Changed { stream: StreamName, writer: InstanceName, boot: u64, token: Token, row: Row },
 

@@ -71,6 +71,8 @@ pub enum Violation {
     },
     /// A connection was attempted sooner than the back-off allows.
     TooSoon { instance: InstanceName, target: InstanceName, ended: u32, waited_ms: u64, least_ms: u64 },
+    /// What only one request says was written twice.
+    DoneTwice { place: String, words: String },
     /// An instance had more tasks of one name at once than its work can need.
     TooManyTasks { instance: InstanceName, task: &'static str, running: u64 },
     /// A connection was attempted while the one before was still open.
@@ -94,6 +96,7 @@ impl Violation {
     pub fn invariant(&self) -> &'static str {
         match self {
             Violation::TooSoon { .. } | Violation::Overlapping { .. } => "no_tight_reconnect",
+            Violation::DoneTwice { .. } => "one_effect_per_transaction",
             Violation::TooManyTasks { .. } => "queues_bounded",
             _ => "no_missed_rows",
         }
@@ -111,6 +114,7 @@ impl Violation {
             Violation::WrongView { .. } => "wrong_view",
             Violation::TooSoon { .. } => "too_soon",
             Violation::Overlapping { .. } => "overlapping",
+            Violation::DoneTwice { .. } => "done_twice",
             Violation::TooManyTasks { .. } => "too_many_tasks",
         }
     }
@@ -125,7 +129,10 @@ impl Violation {
             | Violation::CommittedBehind { feed, .. }
             | Violation::WentBack { feed, .. }
             | Violation::WrongView { feed, .. } => Some(feed),
-            Violation::TooSoon { .. } | Violation::Overlapping { .. } | Violation::TooManyTasks { .. } => None,
+            Violation::TooSoon { .. }
+            | Violation::Overlapping { .. }
+            | Violation::DoneTwice { .. }
+            | Violation::TooManyTasks { .. } => None,
         }
     }
 
@@ -172,6 +179,7 @@ impl fmt::Display for Violation {
                 write!(f, "{instance} tried {target} again after {waited_ms} ms, not after at least {least_ms} ms: ")?;
                 write!(f, "{ended} attempts have ended since a connection was last set up")
             }
+            Violation::DoneTwice { place, words } => write!(f, "{words} was written twice to {place}"),
             Violation::TooManyTasks { instance, task, running } => {
                 write!(f, "{instance} had {running} tasks called {task} at once")
             }

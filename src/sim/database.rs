@@ -23,7 +23,7 @@ use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::witness::{CommittedRow, Effect, Witness};
+use super::witness::{CommittedRow, Effect, Said, Witness};
 use crate::env::{Chance, LocalBoxFuture};
 use crate::store::database::{Backend, DatabaseError, Job};
 use crate::store::schema;
@@ -86,6 +86,8 @@ pub trait DatabaseTap {
     fn committed(&self, row: CommittedRow);
     /// A row of a stream was removed.
     fn removed(&self, _row: CommittedRow) {}
+    /// Something was written that only one request of one client says.
+    fn said(&self, _said: Said) {}
 }
 
 impl SimDatabase {
@@ -148,9 +150,10 @@ impl Shared {
         let effect = self.witness.effect(&connection);
         drop(connection);
         let effect = effect.map_err(|source| DatabaseError::Sqlite { transaction: "witness", source })?;
-        let Effect { committed, removed } = effect;
+        let Effect { committed, removed, said } = effect;
         committed.into_iter().for_each(|row| self.tap.committed(row));
         removed.into_iter().for_each(|row| self.tap.removed(row));
+        said.into_iter().for_each(|said| self.tap.said(said));
         Ok(())
     }
 }

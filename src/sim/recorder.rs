@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::database::DatabaseTap;
 use super::engine::{Attempt, End, Side, Tap};
-use super::witness::CommittedRow;
+use super::witness::{CommittedRow, Said};
 use super::world::REPLICATION_PORT;
 use crate::env::Observer;
 use crate::judge::{Judge, Moment, Observation};
@@ -99,6 +99,10 @@ impl DatabaseTap for Recorder {
         let CommittedRow { stream, writer, token, row } = row;
         let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
         self.observe(&Observation::Committed { stream, writer, token, row });
+    }
+
+    fn said(&self, Said { place, words }: Said) {
+        self.observe(&Observation::TookEffect { place, words });
     }
 
     fn removed(&self, row: CommittedRow) {

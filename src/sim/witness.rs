@@ -90,10 +90,11 @@ impl Table {
                  FROM current_state_delta_stream WHERE rowid = ?1 AND stream_id > 0"
             }
             Table::AccountData => {
-                "SELECT instance_name, stream_id, user_id, NULL, account_data_type FROM account_data WHERE rowid = ?1"
+                "SELECT instance_name, stream_id, user_id, NULL, account_data_type, content
+                 FROM account_data WHERE rowid = ?1"
             }
             Table::RoomAccountData => {
-                "SELECT instance_name, stream_id, user_id, room_id, account_data_type
+                "SELECT instance_name, stream_id, user_id, room_id, account_data_type, content
                  FROM room_account_data WHERE rowid = ?1"
             }
             Table::Receipts => {
@@ -105,12 +106,26 @@ impl Table {
                         last_user_sync_ts, status_msg, currently_active
                  FROM presence_stream WHERE rowid = ?1"
             }
-            Table::DeviceInbox => "SELECT instance_name, stream_id, user_id FROM device_inbox WHERE rowid = ?1",
+            Table::DeviceInbox => {
+                "SELECT instance_name, stream_id, user_id, device_id, message_id FROM device_inbox WHERE rowid = ?1"
+            }
             Table::Invalidations => {
                 "SELECT instance_name, stream_id, cache_func, keys, invalidation_ts
                  FROM cache_invalidation_stream_by_instance WHERE stream_id = ?1"
             }
         }
+    }
+
+    /// What the row says that only one request says, if it is of that kind.
+    fn said(self, row: &Row<'_>) -> rusqlite::Result<Option<Said>> {
+        let text = |column: usize| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+        let (place, words) = match self {
+            Table::DeviceInbox => ([text(2)?, text(3)?].join(" "), text(4)?),
+            Table::AccountData | Table::RoomAccountData => ([text(2)?, text(3)?, text(4)?].join(" "), text(5)?),
+            Table::Receipts => ([text(2)?, text(3)?, text(4)?, text(6)?].join(" "), text(5)?),
+            _ => return Ok(None),
+        };
+        Ok(Some(Said { place, words }))
     }
 
     /// The row on the wire: the columns from the third on, each as its type has it.
@@ -139,6 +154,15 @@ impl Table {
     }
 }
 
+/// Something that only one request of one client says, and where it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// An inbox, a datum, a receipt.
+    pub place: String,
+    /// What it was made to say.
+    pub words: String,
+}
+
 /// What a transaction did to the rows of streams.
 #[derive(Debug, Default)]
 pub(super) struct Effect {
@@ -146,6 +170,8 @@ pub(super) struct Effect {
     pub committed: Vec<CommittedRow>,
     /// Rows that were removed.
     pub removed: Vec<CommittedRow>,
+    /// What it says for clients.
+    pub said: Vec<Said>,
 }
 
 /// Collects what the open transaction does.
@@ -175,16 +201,17 @@ impl Witness {
 
     /// What the transaction that has just committed did.
     pub(super) fn effect(&self, connection: &Connection) -> rusqlite::Result<Effect> {
-        let (mut committed, mut removed) = (Vec::new(), Vec::new());
+        let (mut committed, mut removed, mut said) = (Vec::new(), Vec::new(), Vec::new());
         for (action, table, rowid) in self.told.try_iter() {
             match (action, table) {
                 (Action::SQLITE_DELETE, _) => removed.extend(self.inboxes.borrow_mut().remove(&rowid)),
                 // An event that ceases to be an outlier keeps its place in the stream; a row of its own says so.
                 (Action::SQLITE_UPDATE, Table::Events) => {}
                 _ => {
-                    let read = |row: &Row<'_>| read(table, row);
+                    let read = |row: &Row<'_>| Ok((read(table, row)?, table.said(row)?));
                     let row = connection.prepare_cached(table.query())?.query_row([rowid], read).optional()?;
-                    let Some(row) = row else { continue };
+                    let Some((row, says)) = row else { continue };
+                    said.extend(says);
                     if table == Table::DeviceInbox {
                         self.inboxes.borrow_mut().insert(rowid, row.clone());
                     }
@@ -198,7 +225,7 @@ impl Witness {
         let mut notified = BTreeSet::new();
         committed.retain(|row| row.stream.as_str() != "to_device" || notified.insert((row.token, row.row.to_string())));
         removed.retain(|row| !self.inboxes.borrow().values().any(|left| left == row));
-        Ok(Effect { committed, removed })
+        Ok(Effect { committed, removed, said })
     }
 }
 

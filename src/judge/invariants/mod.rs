@@ -2,10 +2,12 @@
 
 mod no_missed_rows;
 mod no_tight_reconnect;
+mod one_effect_per_transaction;
 mod queues_bounded;
 
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
+pub use one_effect_per_transaction::OneEffectPerTransaction;
 pub use queues_bounded::QueuesBounded;
 
 use super::observation::{Moment, Observation};
@@ -14,13 +16,14 @@ use super::topology::Topology;
 use super::violation::Violation;
 
 /// The name of every invariant.
-pub const NAMES: [&str; 3] = ["no_missed_rows", "no_tight_reconnect", "queues_bounded"];
+pub const NAMES: [&str; 4] = ["no_missed_rows", "no_tight_reconnect", "one_effect_per_transaction", "queues_bounded"];
 
 /// Every invariant, for a deployment.
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(NoMissedRows::new(topology)),
         Box::new(NoTightReconnect::new(topology)),
+        Box::new(OneEffectPerTransaction::default()),
         Box::new(QueuesBounded::default()),
     ]
 }
