@@ -14,7 +14,7 @@ use super::plan::{OperationKind, Plan};
 use super::recorder::{Recorder, TaskWitness, Witness};
 use super::workload;
 use crate::env::{Chance, Env, Scope, Silent};
-use crate::instance::config::{Endpoint, StreamWriters};
+use crate::instance::config::{Endpoint, PresenceConfig, StreamWriters};
 use crate::instance::{Config, Instance};
 use crate::judge::Observation;
 use crate::protocol::{InstanceName, MASTER};
@@ -75,6 +75,7 @@ pub(super) fn config_of(plan: &Plan) -> Config {
             receipts: deployment.receipts_writers.iter().map(|name| name.as_str().into()).collect(),
             to_device: deployment.to_device_writer.as_str().into(),
         },
+        presence: PresenceConfig::default(),
     }
 }
 
