@@ -21,7 +21,7 @@ use crate::env::observer::Trouble;
 use crate::env::{Env, LocalBoxFuture};
 use crate::protocol::{StreamName, Token, UserSync};
 use crate::replication::Backoff;
-use crate::streams::UpdateError;
+use crate::streams::{Keeper, Row, UpdateError};
 
 /// How often processes are looked for that are gone without a word.
 pub const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -60,7 +60,8 @@ pub struct SetState {
 
 /// Everybody's presence.
 pub struct PresenceHandler {
-    states: RefCell<BTreeMap<String, UserPresence>>,
+    /// With the token under which a follower learnt of it.
+    states: RefCell<BTreeMap<String, (Token, UserPresence)>>,
     /// None on instances that follow.
     writer: Option<Writer>,
     env: Env,
@@ -87,7 +88,7 @@ struct Unsaved {
 
 impl PresenceHandler {
     /// On an instance that follows, with what the database holds at its start.
-    pub fn on_follower(states: Vec<UserPresence>, env: Env) -> Rc<Self> {
+    pub fn on_follower(states: Vec<(Token, UserPresence)>, env: Env) -> Rc<Self> {
         Rc::new(Self::new(states, None, env))
     }
 
@@ -95,16 +96,16 @@ impl PresenceHandler {
     /// last process of the writer ended is given [`timers::SYNC_ONLINE_TIMEOUT_MS`] to be announced again, and is
     /// offline otherwise. A process that is silent for `expiry` is taken for dead.
     pub fn on_writer(
-        mut states: Vec<UserPresence>,
+        mut states: Vec<(Token, UserPresence)>,
         source: Rc<dyn PersistPresence>,
         expiry: Duration,
         env: Env,
     ) -> Rc<Self> {
         let now_ms = now_ms(&env);
-        for presence in states.iter_mut().filter(|presence| !presence.is_offline()) {
+        for (_, presence) in states.iter_mut().filter(|(_, presence)| !presence.is_offline()) {
             presence.last_user_sync_ms = now_ms;
         }
-        let users: Vec<String> = states.iter().map(|presence| presence.user_id.clone()).collect();
+        let users: Vec<String> = states.iter().map(|(_, presence)| presence.user_id.clone()).collect();
         let writer = Writer {
             source,
             processes: RefCell::new(Processes::new(expiry)),
@@ -122,21 +123,26 @@ impl PresenceHandler {
         handler
     }
 
-    fn new(states: Vec<UserPresence>, writer: Option<Writer>, env: Env) -> Self {
-        let states = states.into_iter().map(|presence| (presence.user_id.clone(), presence)).collect();
+    fn new(states: Vec<(Token, UserPresence)>, writer: Option<Writer>, env: Env) -> Self {
+        let states = states.into_iter().map(|state| (state.1.user_id.clone(), state)).collect();
         PresenceHandler { states: RefCell::new(states), writer, env }
     }
 
     /// The user's presence, as far as this instance knows.
     pub fn presence_of(&self, user_id: &str) -> UserPresence {
-        self.states.borrow().get(user_id).cloned().unwrap_or_else(|| UserPresence::unknown(user_id))
+        let states = self.states.borrow();
+        states.get(user_id).map_or_else(|| UserPresence::unknown(user_id), |(_, presence)| presence.clone())
     }
 
-    /// A row of the stream. The writer knows it already, or something newer.
-    pub fn take(&self, presence: UserPresence) {
-        if self.writer.is_none() {
-            self.states.borrow_mut().insert(presence.user_id.clone(), presence);
-        }
+    /// Whether this instance writes the stream.
+    pub fn is_writer(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Whether anybody's presence has changed here that is not yet in the database.
+    fn is_unsaved(writer: &Writer) -> bool {
+        let unsaved = writer.unsaved.borrow();
+        unsaved.is_saving || !unsaved.users.is_empty()
     }
 
     /// Changes a user's presence, as a client of theirs asked. Returns the token under which that was written, or how
@@ -234,7 +240,7 @@ impl PresenceHandler {
         let is_syncing = writer.processes.borrow().is_syncing(user_id);
         let (new, next) = timers::at(now_ms(&self.env), &new, is_syncing);
         let is_news = force || timers::is_news(&old, &new);
-        self.states.borrow_mut().insert(user_id.to_owned(), new);
+        self.states.borrow_mut().insert(user_id.to_owned(), (Token(0), new));
         writer.deadlines.borrow_mut().set(user_id, next);
         writer.deadline_changed.notify_one();
         if is_news {
@@ -283,11 +289,7 @@ impl PresenceHandler {
     /// Waits until every change is in the database.
     pub async fn idle(&self) {
         let Some(writer) = &self.writer else { return };
-        let is_busy = || {
-            let unsaved = writer.unsaved.borrow();
-            unsaved.is_saving || !unsaved.users.is_empty()
-        };
-        while is_busy() {
+        while Self::is_unsaved(writer) {
             writer.saved.notified().await;
         }
     }
@@ -321,6 +323,20 @@ impl PresenceHandler {
             served.iter().for_each(|user_id| self.look_again(user_id));
         }
     }
+}
+
+impl Keeper for PresenceHandler {
+    /// The writer knows it already, or something newer. A follower may: at its start it has read the table.
+    fn take(&self, token: Token, row: &Row) {
+        let Row::Presence(row) = row else { return };
+        let mut states = self.states.borrow_mut();
+        if self.writer.is_none() && states.get(&row.user_id).is_none_or(|(known, _)| *known < token) {
+            states.insert(row.user_id.clone(), (token, row.clone().into()));
+        }
+    }
+
+    /// The writer goes by what it has in memory, and writes again what it does not know to be written.
+    fn doubt(&self, _stream: &str) {}
 }
 
 fn now_ms(env: &Env) -> i64 {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::streams::PresenceRow;
+
 /// Whether a user can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PresenceState {
@@ -76,5 +78,34 @@ impl UserPresence {
     /// Whether the user can be reached at all.
     pub fn is_offline(&self) -> bool {
         self.state == PresenceState::Offline
+    }
+}
+
+impl From<PresenceRow> for UserPresence {
+    fn from(row: PresenceRow) -> Self {
+        UserPresence {
+            // Whoever is in a state that is not known here is at least known not to be offline.
+            state: PresenceState::named(&row.state).unwrap_or(PresenceState::Online),
+            user_id: row.user_id,
+            last_active_ms: row.last_active_ms,
+            last_federation_update_ms: row.last_federation_update_ms,
+            last_user_sync_ms: row.last_user_sync_ms,
+            status_msg: row.status_msg,
+            currently_active: row.currently_active,
+        }
+    }
+}
+
+impl From<UserPresence> for PresenceRow {
+    fn from(presence: UserPresence) -> Self {
+        PresenceRow {
+            user_id: presence.user_id,
+            state: presence.state.as_str().to_owned(),
+            last_active_ms: presence.last_active_ms,
+            last_federation_update_ms: presence.last_federation_update_ms,
+            last_user_sync_ms: presence.last_user_sync_ms,
+            status_msg: presence.status_msg,
+            currently_active: presence.currently_active,
+        }
     }
 }

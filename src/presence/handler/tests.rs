@@ -7,6 +7,7 @@ const USER: &str = "@a:hs";
 
 fn writer(states: Vec<UserPresence>, env: &Env) -> (Rc<PresenceHandler>, Rc<Written>) {
     let written = Written::new();
+    let states = states.into_iter().zip(1..).map(|(state, token)| (Token(token), state)).collect();
     (PresenceHandler::on_writer(states, written.clone(), EXPIRY, env.clone()), written)
 }
 
@@ -151,7 +152,9 @@ fn a_follower_takes_rows_and_decides_nothing() {
         handler.user_sync(&sync("p", true, EPOCH_MS));
         assert_eq!(handler.presence_of(USER).state, Offline);
         assert!(matches!(handler.set_state(USER, ask(Online)).await, Err(PresenceError::NotTheWriter)));
-        handler.take(UserPresence { state: Online, ..UserPresence::unknown(USER) });
+        let row = |state| Row::Presence(UserPresence { state, ..UserPresence::unknown(USER) }.into());
+        handler.take(Token(5), &row(Online));
+        handler.take(Token(4), &row(Unavailable));
         seconds(3_600).await;
         assert_eq!(handler.presence_of(USER).state, Online);
         handler.idle().await;

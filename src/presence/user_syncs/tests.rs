@@ -80,7 +80,7 @@ fn only_the_first_of_several_syncs_is_announced_and_their_end_once_nothing_follo
         seconds(7).await;
         assert_eq!(worker.said().await, NOTHING, "it may come back");
         seconds(10).await;
-        assert_eq!(worker.said().await, ["@a end 15"], "with when it really ended");
+        assert_eq!(worker.said().await, ["@a end 17"], "with when it really ended");
         let _again = worker.begin("@a");
         assert_eq!(worker.said().await, ["@a start 0"]);
     });
