@@ -127,7 +127,9 @@ pub enum ConfigError {
     #[error("{0} writes a stream or is the master but has no address: add it to instance_map")]
     NoAddress(InstanceName),
     /// Steady users would be taken for gone.
-    #[error("presence.refresh_ms is {refresh_ms}: it must be from 1 to half of presence.process_expiry_ms, {expiry_ms}")]
+    #[error(
+        "presence.refresh_ms is {refresh_ms}: it must be from 1 to half of presence.process_expiry_ms, {expiry_ms}"
+    )]
     RefreshTooSlow {
         /// How often is refreshed.
         refresh_ms: u64,

@@ -75,6 +75,14 @@ pub enum Violation {
     TooManyTasks { instance: InstanceName, task: &'static str, running: u64 },
     /// A connection was attempted while the one before was still open.
     Overlapping { instance: InstanceName, target: InstanceName },
+    /// A process was stopped without having said that it serves nobody any more.
+    NotCleared { instance: InstanceName, instance_id: String },
+    /// A user who was syncing, and of whom the presence writer was or should have been told, went offline.
+    OfflineWhileSyncing { user: String, instance: InstanceName, announced_ms: u64, silent_ms: u64 },
+    /// A user who does not sync is not offline, long after the calm has begun.
+    StillOnline { user: String },
+    /// A user who syncs is offline, long after the calm has begun.
+    StillOffline { user: String },
 }
 
 /// How the rows applied under a token differ from the committed ones.
@@ -95,6 +103,10 @@ impl Violation {
         match self {
             Violation::TooSoon { .. } | Violation::Overlapping { .. } => "no_tight_reconnect",
             Violation::TooManyTasks { .. } => "queues_bounded",
+            Violation::NotCleared { .. }
+            | Violation::OfflineWhileSyncing { .. }
+            | Violation::StillOnline { .. }
+            | Violation::StillOffline { .. } => "user_syncs_cleared",
             _ => "no_missed_rows",
         }
     }
@@ -112,6 +124,10 @@ impl Violation {
             Violation::TooSoon { .. } => "too_soon",
             Violation::Overlapping { .. } => "overlapping",
             Violation::TooManyTasks { .. } => "too_many_tasks",
+            Violation::NotCleared { .. } => "not_cleared",
+            Violation::OfflineWhileSyncing { .. } => "offline_while_syncing",
+            Violation::StillOnline { .. } => "still_online",
+            Violation::StillOffline { .. } => "still_offline",
         }
     }
 
@@ -125,7 +141,13 @@ impl Violation {
             | Violation::CommittedBehind { feed, .. }
             | Violation::WentBack { feed, .. }
             | Violation::WrongView { feed, .. } => Some(feed),
-            Violation::TooSoon { .. } | Violation::Overlapping { .. } | Violation::TooManyTasks { .. } => None,
+            Violation::TooSoon { .. }
+            | Violation::Overlapping { .. }
+            | Violation::TooManyTasks { .. }
+            | Violation::NotCleared { .. }
+            | Violation::OfflineWhileSyncing { .. }
+            | Violation::StillOnline { .. }
+            | Violation::StillOffline { .. } => None,
         }
     }
 
@@ -178,6 +200,15 @@ impl fmt::Display for Violation {
             Violation::Overlapping { instance, target } => {
                 write!(f, "{instance} tried {target} while its connection before was still open")
             }
+            Violation::NotCleared { instance, instance_id } => {
+                write!(f, "{instance} was stopped without having said CLEAR_USER_SYNC {instance_id}")
+            }
+            Violation::OfflineWhileSyncing { user, instance, announced_ms, silent_ms } => {
+                write!(f, "{user} went offline while syncing on {instance}, which had said so {announced_ms} ms ago ")?;
+                write!(f, "and last said it {silent_ms} ms ago")
+            }
+            Violation::StillOnline { user } => write!(f, "{user} does not sync and is not offline"),
+            Violation::StillOffline { user } => write!(f, "{user} syncs and is offline"),
         }
     }
 }

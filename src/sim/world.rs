@@ -14,7 +14,7 @@ use super::plan::{OperationKind, Plan};
 use super::recorder::{Recorder, TaskWitness, Witness};
 use super::workload;
 use crate::env::{Chance, Env, Scope, Silent};
-use crate::instance::config::{Endpoint, PresenceConfig, StreamWriters};
+use crate::instance::config::{Endpoint, StreamWriters};
 use crate::instance::{Config, Instance};
 use crate::judge::Observation;
 use crate::protocol::{InstanceName, MASTER};
@@ -75,7 +75,7 @@ pub(super) fn config_of(plan: &Plan) -> Config {
             receipts: deployment.receipts_writers.iter().map(|name| name.as_str().into()).collect(),
             to_device: deployment.to_device_writer.as_str().into(),
         },
-        presence: PresenceConfig::default(),
+        presence: plan.presence.clone(),
     }
 }
 
@@ -166,6 +166,7 @@ impl World {
             process.orders.send(Order::Stop(done)).map(|()| process.boot)
         };
         let Ok(boot) = asked else { return false };
+        self.recorder.observe(&Observation::AskedToStop { instance: name.clone(), boot });
         let _ = tokio::time::timeout(2 * crate::instance::STOP_GRACE, stopped).await;
         if self.engine.boot(name.as_str()) != boot || !self.engine.is_up(name.as_str()) {
             return false; // something else ended it meanwhile
@@ -199,7 +200,7 @@ impl World {
     /// Has an operation of the plan carried out by the process that it falls to, if it is running.
     pub fn perform(&self, ordinal: usize, operation: OperationKind) {
         let target = workload::target(&self.config, &operation);
-        if let Some(process) = self.processes.borrow().get(target) {
+        if let Some(process) = self.processes.borrow().get(&target) {
             // A process that is just ending takes no more orders, like one that is down.
             let _ = process.orders.send(Order::Perform(ordinal, operation));
         }
@@ -222,10 +223,8 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(ordinal, operation) => {
-                    instance
-                        .env()
-                        .tasks
-                        .spawn("operation", workload::perform(Rc::clone(&instance), ordinal, operation));
+                    let performed = workload::perform(Rc::clone(&instance), self.witness.clone(), ordinal, operation);
+                    instance.env().tasks.spawn("operation", performed);
                 }
                 Order::Stop(done) => {
                     instance.stop().await;

@@ -3,10 +3,12 @@
 mod no_missed_rows;
 mod no_tight_reconnect;
 mod queues_bounded;
+mod user_syncs_cleared;
 
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
 pub use queues_bounded::QueuesBounded;
+pub use user_syncs_cleared::UserSyncsCleared;
 
 use super::observation::{Moment, Observation};
 use super::pending::Pending;
@@ -14,7 +16,7 @@ use super::topology::Topology;
 use super::violation::Violation;
 
 /// The name of every invariant.
-pub const NAMES: [&str; 3] = ["no_missed_rows", "no_tight_reconnect", "queues_bounded"];
+pub const NAMES: [&str; 4] = ["no_missed_rows", "no_tight_reconnect", "queues_bounded", "user_syncs_cleared"];
 
 /// Every invariant, for a deployment.
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
@@ -22,6 +24,7 @@ pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
         Box::new(NoMissedRows::new(topology)),
         Box::new(NoTightReconnect::new(topology)),
         Box::new(QueuesBounded::default()),
+        Box::new(UserSyncsCleared::new(topology)),
     ]
 }
 
