@@ -129,7 +129,8 @@ impl UserSyncs {
         self.env.tasks.spawn("announce_user_syncs", async move {
             while link.is_open() {
                 syncs.announce_all(Some(&link)).await;
-                tokio::time::sleep(syncs.refresh).await;
+                // A connection that is lost takes its task with it.
+                let _ = tokio::time::timeout(syncs.refresh, link.over()).await;
             }
         });
     }

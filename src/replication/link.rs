@@ -164,6 +164,13 @@ impl Link {
         }
     }
 
+    /// Waits until the connection takes no more.
+    pub async fn over(&self) {
+        while self.is_open() {
+            self.taken.notified().await;
+        }
+    }
+
     /// The other end has greeted us. Tells whether that sets the connection up: it does where no stream is awaited.
     pub fn greeted(&self) -> bool {
         self.set_up_if_complete()
