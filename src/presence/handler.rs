@@ -154,9 +154,11 @@ impl PresenceHandler {
             if ask.state == PresenceState::Online {
                 presence.last_active_ms = now_ms;
             }
-            if ask.is_sync {
+            // Whoever asks is there, and not offline before others would be.
+            if ask.is_sync || ask.state != PresenceState::Offline {
                 presence.last_user_sync_ms = now_ms;
-            } else {
+            }
+            if !ask.is_sync {
                 presence.status_msg = ask.status_msg.filter(|_| ask.state != PresenceState::Offline);
             }
         };

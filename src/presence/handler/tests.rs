@@ -114,6 +114,7 @@ fn what_a_client_sets_is_written_before_it_is_answered() {
         written.takes.set(Duration::from_secs(1));
         let away = SetState { status_msg: Some("away".into()), ..ask(Unavailable) };
         assert_eq!(handler.set_state(USER, away).await.unwrap(), Token(1));
+        assert_eq!(handler.presence_of(USER).state, Unavailable);
         // A sync leaves the message alone.
         let sync = SetState { is_sync: true, ..ask(Online) };
         assert_eq!(handler.set_state(USER, sync.clone()).await.unwrap(), Token(2));
