@@ -7,3 +7,4 @@ mod determinism;
 mod no_missed_rows;
 mod no_tight_reconnect;
 mod suite;
+mod user_syncs_cleared;

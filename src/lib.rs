@@ -11,6 +11,7 @@ pub mod cli;
 pub mod env;
 pub mod instance;
 pub mod judge;
+pub mod presence;
 pub mod protocol;
 pub mod replication;
 #[cfg(feature = "sim")]

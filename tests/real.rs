@@ -67,6 +67,7 @@ impl Deployment {
                 events: WRITERS.map(InstanceName::from).into(),
                 ..StreamWriters::default()
             },
+            presence: Default::default(),
         };
         Deployment { scratch: Scratch::new(test), config: Rc::new(config) }
     }

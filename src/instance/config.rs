@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,6 +23,37 @@ pub struct Config {
     pub instance_map: BTreeMap<InstanceName, Endpoint>,
     /// Who writes what.
     pub stream_writers: StreamWriters,
+    /// How long what is said about syncing users is relied on.
+    #[serde(default)]
+    pub presence: PresenceConfig,
+}
+
+/// How long what is said about syncing users is relied on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PresenceConfig {
+    /// How often a process says again who is syncing through it, in milliseconds.
+    pub refresh_ms: u64,
+    /// After how long a silence a process is taken for dead, in milliseconds.
+    pub process_expiry_ms: u64,
+}
+
+impl Default for PresenceConfig {
+    fn default() -> Self {
+        PresenceConfig { refresh_ms: 60_000, process_expiry_ms: 300_000 }
+    }
+}
+
+impl PresenceConfig {
+    /// How often a process says again who is syncing through it.
+    pub fn refresh(&self) -> Duration {
+        Duration::from_millis(self.refresh_ms)
+    }
+
+    /// After how long a silence a process is taken for dead.
+    pub fn process_expiry(&self) -> Duration {
+        Duration::from_millis(self.process_expiry_ms)
+    }
 }
 
 /// Where an instance listens.
@@ -94,6 +126,16 @@ pub enum ConfigError {
     /// An instance that others must connect to has no address.
     #[error("{0} writes a stream or is the master but has no address: add it to instance_map")]
     NoAddress(InstanceName),
+    /// Steady users would be taken for gone.
+    #[error(
+        "presence.refresh_ms is {refresh_ms}: it must be from 1 to half of presence.process_expiry_ms, {expiry_ms}"
+    )]
+    RefreshTooSlow {
+        /// How often is refreshed.
+        refresh_ms: u64,
+        /// After how long a process counts as dead.
+        expiry_ms: u64,
+    },
     /// A name or secret that no line or header can carry.
     #[error("{0} contains a space or a control character: {1:?}")]
     BadName(&'static str, String),
@@ -115,6 +157,10 @@ impl Config {
             if let Some(twice) = writers.iter().find(|name| !seen.insert(*name)) {
                 return Err(ConfigError::TwiceAWriter(stream, twice.clone()));
             }
+        }
+        let PresenceConfig { refresh_ms, process_expiry_ms: expiry_ms } = self.presence;
+        if refresh_ms == 0 || refresh_ms > expiry_ms / 2 {
+            return Err(ConfigError::RefreshTooSlow { refresh_ms, expiry_ms });
         }
         match self.listeners().into_iter().find(|name| !self.instance_map.contains_key(name)) {
             Some(unreachable) => Err(ConfigError::NoAddress(unreachable)),
@@ -200,6 +246,7 @@ mod tests {
                 events: events.iter().map(|name| InstanceName::from(*name)).collect(),
                 ..StreamWriters::default()
             },
+            presence: PresenceConfig::default(),
         }
     }
 
@@ -210,6 +257,17 @@ mod tests {
         assert_eq!(config(&[]).validate(), Err(ConfigError::NoWriter("events")));
         let twice = config(&["writer1", "writer1"]);
         assert_eq!(twice.validate(), Err(ConfigError::TwiceAWriter("events", "writer1".into())));
+    }
+
+    #[test]
+    fn syncing_users_are_refreshed_well_before_they_expire() {
+        let with = |refresh_ms, process_expiry_ms| {
+            Config { presence: PresenceConfig { refresh_ms, process_expiry_ms }, ..config(&["writer1"]) }.validate()
+        };
+        assert_eq!(with(60_000, 120_000), Ok(()));
+        let too_slow = |refresh_ms, expiry_ms| Err(ConfigError::RefreshTooSlow { refresh_ms, expiry_ms });
+        assert_eq!(with(60_001, 120_000), too_slow(60_001, 120_000));
+        assert_eq!(with(0, 120_000), too_slow(0, 120_000));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod events_writer;
+mod presence;
 pub mod stream_writer;
 mod user_data;
 
@@ -14,12 +15,14 @@ use thiserror::Error;
 
 pub use config::{Config, ConfigError};
 pub use events_writer::{EventsWriter, Write};
+use presence::Presence;
 pub use stream_writer::{PersistError, StreamWriter, Written};
 
 use crate::env::{Env, Listener};
+use crate::presence::{PresenceHandler, UserSyncs};
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::{CommandHandler, Consumers};
-use crate::store::{Database, DatabaseError, IdGenerator, IdGeneratorOptions, LoadError};
+use crate::store::{self, Database, DatabaseError, IdGenerator, IdGeneratorOptions, LoadError};
 use crate::streams::typing::{TypingHandler, TypingStream};
 use crate::streams::{self, DatabaseStream, Keepers, SOURCES, Stream};
 use crate::transport::{http, tcp};
@@ -39,6 +42,9 @@ pub enum StartError {
     /// The positions in the database cannot be used.
     #[error("cannot load the positions of a stream: {0}")]
     Load(#[from] LoadError),
+    /// The states of users in the database cannot be read.
+    #[error("cannot load the presence of users: {0}")]
+    Presence(#[source] DatabaseError),
     /// A port cannot be opened.
     #[error("cannot listen on port {port}: {error}")]
     Listen {
@@ -58,6 +64,7 @@ pub struct Instance {
     writers: BTreeMap<&'static str, Rc<StreamWriter>>,
     events: Option<Rc<EventsWriter>>,
     typing: Rc<TypingHandler>,
+    presence: Presence,
 }
 
 impl Instance {
@@ -74,12 +81,20 @@ impl Instance {
         config::check_name("instance", name.as_str())?;
         let database = database.begin_session(&name).await?;
         let ids = load_ids(&name, &config, &database).await?;
+        // After the positions: what is known of users may be newer than they are, but not older.
+        let states = store::presence::load(&database).await.map_err(StartError::Presence)?;
         // The last thing that can fail: a start that failed has spawned nothing and told nobody.
         let ports = Ports::open(&name, &config, &env).await?;
         let keepers = Keepers::default();
         let writers = writers(&ids, &database, &keepers, &env);
         let events = writers.get(streams::events::NAME).zip(writers.get(streams::caches::NAME));
         let events = events.map(|(events, caches)| EventsWriter::new(events.clone(), caches.clone(), env.clone()));
+
+        let presence_ids = ids.iter().find(|ids| ids.stream().as_str() == streams::presence::NAME);
+        let presence_ids = presence_ids.expect("presence is among the sources");
+        let writer = writers.get(streams::presence::NAME).cloned();
+        let presence = Presence::start(states, writer, presence_ids, &config, &env);
+        keepers.register(presence.handler.clone());
 
         let typing = Rc::new(TypingHandler::default());
         let stream = |(source, ids): (_, &Rc<IdGenerator>)| -> Rc<dyn Stream> {
@@ -88,6 +103,7 @@ impl Instance {
         let mut streams: Vec<Rc<dyn Stream>> = SOURCES.into_iter().zip(&ids).map(stream).collect();
         streams.push(Rc::new(typing_stream(&name, &config, &env, &typing)));
         let handler = CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
+        handler.set_user_syncing(presence.connections(config.stream_writers.presence.clone()));
         for ids in ids.into_iter().filter(|ids| ids.is_writer()) {
             let poked = Rc::clone(&handler);
             env.tasks.spawn("poke", async move {
@@ -104,7 +120,7 @@ impl Instance {
             }
         }));
 
-        let instance = Rc::new(Instance { name, config, env, handler, writers, events, typing });
+        let instance = Rc::new(Instance { name, config, env, handler, writers, events, typing, presence });
         if let Some(ports) = ports {
             instance.listen(ports);
         }
@@ -155,6 +171,16 @@ impl Instance {
         &self.typing
     }
 
+    /// Everybody's presence.
+    pub fn presence(&self) -> &Rc<PresenceHandler> {
+        &self.presence.handler
+    }
+
+    /// Who is syncing here.
+    pub fn user_syncs(&self) -> &Rc<UserSyncs> {
+        &self.presence.syncs
+    }
+
     /// The commands of its connections.
     pub fn handler(&self) -> &Rc<CommandHandler> {
         &self.handler
@@ -169,7 +195,11 @@ impl Instance {
     /// Afterwards the process may end.
     pub async fn stop(&self) {
         self.env.tasks.stop();
+        // First of all, so that it is on its way whatever else takes too long: in Synapse it never is, for the sockets
+        // close while it is still waiting to be sent.
+        self.presence.syncs.stop();
         let goodbye = async {
+            self.presence.handler.idle().await;
             for writer in self.writers.values() {
                 writer.idle().await;
             }

@@ -16,7 +16,7 @@ mod trace;
 pub mod violation;
 
 pub use judge::{Judge, VIOLATIONS_MAX};
-pub use observation::{Moment, Observation};
+pub use observation::{Device, Moment, Observation};
 pub use pending::{Lack, Pending};
 pub use topology::{Feed, Topology};
 pub use violation::{Differs, Violation};

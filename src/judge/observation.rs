@@ -28,6 +28,15 @@ impl fmt::Display for Moment {
     }
 }
 
+/// A device that syncs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Device {
+    /// The user.
+    pub user: String,
+    /// The user's device, if it is known.
+    pub device: Option<String>,
+}
+
 /// Something that was seen to happen.
 ///
 /// Fields mean the same everywhere: `instance` is the one it happened at, `boot` counts that instance's processes
@@ -38,6 +47,8 @@ impl fmt::Display for Moment {
 pub enum Observation {
     /// A process began. Witness: whoever runs it.
     Started { instance: InstanceName, boot: u64 },
+    /// A process was asked to stop gracefully. Witness: whoever runs it.
+    AskedToStop { instance: InstanceName, boot: u64 },
     /// A process ended, however. Witness: whoever ran it.
     Stopped { instance: InstanceName, boot: u64 },
 
@@ -61,7 +72,7 @@ pub enum Observation {
     /// In-memory streams: whatever was applied before is void, and `position` is the position now.
     Reset { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
 
-    /// A replication connection to `target` is attempted. Witness of this and the next five: the network, which also
+    /// A replication connection to `target` is attempted. Witness of this and the next eight: the network, which also
     /// knows other connections (HTTP) and does not report those here.
     Connecting { instance: InstanceName, target: InstanceName, attempt: u64 },
     /// The attempt led to a connection.
@@ -72,12 +83,27 @@ pub enum Observation {
     Greeted { instance: InstanceName, attempt: u64 },
     /// The client end has read a `POSITION` line whose new token is `position`.
     Announced { instance: InstanceName, attempt: u64, stream: StreamName, writer: InstanceName, position: Token },
+    /// The client end has written a `USER_SYNC` line: its kernel has it.
+    SyncSaid { instance: InstanceName, attempt: u64, instance_id: String, device: Device, is_syncing: bool },
+    /// The client end has written a `CLEAR_USER_SYNC` line.
+    SyncsCleared { instance: InstanceName, attempt: u64, instance_id: String },
+    /// The client end knows that the connection is over: the network has told it, or it has written an `ERROR` line.
+    GivenUp { instance: InstanceName, attempt: u64 },
     /// The client end of the connection was closed.
     Closed { instance: InstanceName, attempt: u64 },
+
+    /// A user's device began to sync, with this process. Witness of this and the next one: the client that syncs.
+    SyncBegan { instance: InstanceName, boot: u64, device: Device },
+    /// It no longer does. If the process ends, that is the end of all its syncs.
+    SyncEnded { instance: InstanceName, boot: u64, device: Device },
 
     /// An instance had `running` tasks called `task` at once, more than ever before in this boot. Witness: whoever runs
     /// it, from the [scope](crate::env::Scope) in which its tasks run.
     Tasks { instance: InstanceName, task: &'static str, running: u64 },
+
     /// The storm is over: every fault is healed and nothing more is written. Witness: whoever makes the storm.
     Calm,
+    /// The calm has lasted so long that everything must have converged, and something had not. Witness: whoever makes
+    /// the storm.
+    CalmOver,
 }

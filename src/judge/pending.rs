@@ -41,6 +41,13 @@ pub enum Lack {
         /// The position it must reach.
         expected: Token,
     },
+    /// Users whose presence is not what it must be: `instance` is who decides it.
+    Presence {
+        /// Those who sync and are offline.
+        offline: Vec<String>,
+        /// Those who do not sync and are not offline.
+        online: Vec<String>,
+    },
     /// Rooms of which an in-memory stream's follower holds something else than the writer does.
     Rooms {
         /// The rooms.
@@ -61,6 +68,12 @@ impl fmt::Display for Pending {
             Lack::Position { position, expected } => {
                 write!(f, "{instance} stands at position {position} of {stream} of {writer}, not at {expected}")
             }
+            Lack::Presence { offline, online } => {
+                let sides = [(offline, "syncing and offline"), (online, "neither syncing nor offline")];
+                let sides = sides.iter().filter(|(users, _)| !users.is_empty());
+                let clauses: Vec<String> = sides.map(|(users, what)| format!("{what}: {}", list(users))).collect();
+                f.write_str(&clauses.join("; "))
+            }
             Lack::Rooms { rooms, position } => {
                 write!(f, "{instance} is out of date on {stream} of {writer}: {} (position {position})", list(rooms))
             }
@@ -71,6 +84,14 @@ impl fmt::Display for Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_named_with_what_is_wrong_with_them() {
+        let feed = Feed::new(&"master".into(), &"presence".into(), &"master".into());
+        let what = Lack::Presence { offline: vec!["@a".into()], online: vec!["@b".into(), "@c".into()] };
+        let pending = Pending { feed, what };
+        assert_eq!(pending.to_string(), "syncing and offline: @a; neither syncing nor offline: @b, @c");
+    }
 
     #[test]
     fn pending_tokens_are_named_with_who_lacks_them() {

@@ -37,6 +37,7 @@ impl fmt::Display for Feed {
 pub struct Topology {
     instances: BTreeSet<InstanceName>,
     streams: BTreeMap<StreamName, Written>,
+    process_expiry_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ struct Written {
 impl Topology {
     /// A deployment of these instances, which write nothing yet.
     pub fn new(instances: impl IntoIterator<Item = InstanceName>) -> Self {
-        Topology { instances: instances.into_iter().collect(), streams: BTreeMap::new() }
+        Topology { instances: instances.into_iter().collect(), streams: BTreeMap::new(), process_expiry_ms: None }
     }
 
     /// The same deployment with a stream that `writers` write. Writers are instances too.
@@ -62,6 +63,17 @@ impl Topology {
         self.instances.extend(writers.iter().cloned());
         self.streams.insert(stream.into(), Written { promise, writers });
         self
+    }
+
+    /// The same deployment, where a process that is silent for so long serves nobody.
+    pub fn with_process_expiry_ms(mut self, process_expiry_ms: u64) -> Self {
+        self.process_expiry_ms = Some(process_expiry_ms);
+        self
+    }
+
+    /// After how long a silence a process serves nobody; five minutes if nothing else is said.
+    pub fn process_expiry_ms(&self) -> u64 {
+        self.process_expiry_ms.unwrap_or(300_000)
     }
 
     /// What followers of `stream` may count on; none if nobody writes it.

@@ -77,6 +77,14 @@ pub enum Violation {
     TooManyTasks { instance: InstanceName, task: &'static str, running: u64 },
     /// A connection was attempted while the one before was still open.
     Overlapping { instance: InstanceName, target: InstanceName },
+    /// A process was stopped without having said that it serves nobody any more.
+    NotCleared { instance: InstanceName, instance_id: String },
+    /// A user who was syncing, and of whom the presence writer was or should have been told, went offline.
+    OfflineWhileSyncing { user: String, instance: InstanceName, announced_ms: u64, silent_ms: u64 },
+    /// A user who does not sync is not offline, long after the calm has begun.
+    StillOnline { user: String },
+    /// A user who syncs is offline, long after the calm has begun.
+    StillOffline { user: String },
 }
 
 /// How the rows applied under a token differ from the committed ones.
@@ -98,6 +106,10 @@ impl Violation {
             Violation::TooSoon { .. } | Violation::Overlapping { .. } => "no_tight_reconnect",
             Violation::DoneTwice { .. } => "one_effect_per_transaction",
             Violation::TooManyTasks { .. } => "queues_bounded",
+            Violation::NotCleared { .. }
+            | Violation::OfflineWhileSyncing { .. }
+            | Violation::StillOnline { .. }
+            | Violation::StillOffline { .. } => "user_syncs_cleared",
             _ => "no_missed_rows",
         }
     }
@@ -116,6 +128,10 @@ impl Violation {
             Violation::Overlapping { .. } => "overlapping",
             Violation::DoneTwice { .. } => "done_twice",
             Violation::TooManyTasks { .. } => "too_many_tasks",
+            Violation::NotCleared { .. } => "not_cleared",
+            Violation::OfflineWhileSyncing { .. } => "offline_while_syncing",
+            Violation::StillOnline { .. } => "still_online",
+            Violation::StillOffline { .. } => "still_offline",
         }
     }
 
@@ -132,7 +148,11 @@ impl Violation {
             Violation::TooSoon { .. }
             | Violation::Overlapping { .. }
             | Violation::DoneTwice { .. }
-            | Violation::TooManyTasks { .. } => None,
+            | Violation::TooManyTasks { .. }
+            | Violation::NotCleared { .. }
+            | Violation::OfflineWhileSyncing { .. }
+            | Violation::StillOnline { .. }
+            | Violation::StillOffline { .. } => None,
         }
     }
 
@@ -186,6 +206,15 @@ impl fmt::Display for Violation {
             Violation::Overlapping { instance, target } => {
                 write!(f, "{instance} tried {target} while its connection before was still open")
             }
+            Violation::NotCleared { instance, instance_id } => {
+                write!(f, "{instance} was stopped without having said CLEAR_USER_SYNC {instance_id}")
+            }
+            Violation::OfflineWhileSyncing { user, instance, announced_ms, silent_ms } => {
+                write!(f, "{user} went offline while syncing on {instance}, which had said so {announced_ms} ms ago ")?;
+                write!(f, "and last said it {silent_ms} ms ago")
+            }
+            Violation::StillOnline { user } => write!(f, "{user} does not sync and is not offline"),
+            Violation::StillOffline { user } => write!(f, "{user} syncs and is offline"),
         }
     }
 }

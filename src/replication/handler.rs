@@ -4,11 +4,11 @@
 //! everybody is passed on by the master. The handler never waits: a connection's commands are taken as fast as they
 //! come, and whatever takes time happens in the feeds and streamers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::{Consumers, Feed, Link, Side, Streamer};
+use super::{Consumers, Feed, Link, Side, Streamer, UserSyncing};
 use crate::env::Env;
 use crate::env::observer::Trouble;
 use crate::protocol::{Command, InstanceName, MASTER, Position, Rdata, StreamName, Token};
@@ -30,6 +30,7 @@ pub struct CommandHandler {
     /// The names that were told on connections to this run.
     met: RefCell<BTreeSet<String>>,
     links_made: Cell<u64>,
+    user_syncing: OnceCell<Rc<dyn UserSyncing>>,
 }
 
 type FeedKey = (StreamName, InstanceName);
@@ -80,7 +81,14 @@ impl CommandHandler {
             links: RefCell::default(),
             met: RefCell::default(),
             links_made: Cell::new(0),
+            user_syncing: OnceCell::new(),
         })
+    }
+
+    /// Who is to be told of syncing users, and of connections on which to speak of them. Once, before any connection.
+    pub fn set_user_syncing(&self, user_syncing: Rc<dyn UserSyncing>) {
+        let was_set = self.user_syncing.set(user_syncing).is_err();
+        debug_assert!(!was_set, "there is one part of an instance that knows who is syncing");
     }
 
     /// `stream`, which this instance writes, may have moved: sends what is new.
@@ -99,12 +107,20 @@ impl CommandHandler {
         let link = Rc::new(link);
         self.links.borrow_mut().insert(id, Rc::clone(&link));
         let ping = Command::Ping(self.env.clock.now_ms().to_string());
-        let greetings = match link.side() {
-            Side::Client => vec![Command::Name(self.instance.to_string()), ping, Command::Replicate],
-            Side::Server => vec![Command::Server(self.server_name.clone()), ping],
-        };
-        for greeting in greetings {
-            link.send(&greeting).expect("configured names are short and have no line breaks");
+        let greet = |greeting| link.send(&greeting).expect("configured names are short and have no line breaks");
+        match target {
+            Some(target) => {
+                greet(Command::Name(self.instance.to_string()));
+                greet(ping);
+                if let Some(user_syncing) = self.user_syncing.get() {
+                    user_syncing.connected(target, &link);
+                }
+                greet(Command::Replicate);
+            }
+            None => {
+                greet(Command::Server(self.server_name.clone()));
+                greet(ping);
+            }
         }
         link
     }
@@ -144,11 +160,15 @@ impl CommandHandler {
             Command::Error(text) => {
                 self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &PeerComplains(text) });
             }
-            // Pings matter to the transport alone. Who is syncing, acknowledgements of federation rows and addresses of
-            // users concern streams and tables that this instance does not have.
+            Command::UserSync(sync) => {
+                self.user_syncing.get().iter().for_each(|user_syncing| user_syncing.user_sync(&sync));
+            }
+            Command::ClearUserSync(instance_id) => {
+                self.user_syncing.get().iter().for_each(|user_syncing| user_syncing.clear_user_sync(&instance_id));
+            }
+            // Pings matter to the transport alone. Acknowledgements of federation rows and addresses of users concern
+            // streams and tables that this instance does not have.
             Command::Ping(_)
-            | Command::UserSync(_)
-            | Command::ClearUserSync(_)
             | Command::FederationAck(_)
             | Command::UserIp(_)
             | Command::NewActiveTask(_)

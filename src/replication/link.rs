@@ -30,6 +30,8 @@ pub struct Link {
     outbox: RefCell<VecDeque<Bytes>>,
     state: Cell<State>,
     changed: Notify,
+    /// The outbox was emptied, or the connection takes no more.
+    taken: Notify,
     last_sent: Cell<Instant>,
     /// The streams whose position has yet to be announced and caught up. Only for [`Side::Client`].
     awaited: RefCell<BTreeSet<StreamName>>,
@@ -54,6 +56,7 @@ impl Link {
             outbox: RefCell::default(),
             state: Cell::new(State::Open),
             changed: Notify::new(),
+            taken: Notify::new(),
             last_sent: Cell::new(Instant::now()),
             awaited: RefCell::new(awaited),
             was_set_up: Cell::new(false),
@@ -117,6 +120,7 @@ impl Link {
             self.state.set(State::Closing);
         }
         self.changed.notify_one();
+        self.taken.notify_waiters();
     }
 
     /// The transport is done with this connection.
@@ -124,6 +128,7 @@ impl Link {
         self.state.set(State::Closed);
         self.outbox.borrow_mut().clear();
         self.changed.notify_one();
+        self.taken.notify_waiters();
     }
 
     /// Whether the connection still takes commands.
@@ -141,12 +146,28 @@ impl Link {
         loop {
             let lines = std::mem::take(&mut *self.outbox.borrow_mut());
             if !lines.is_empty() {
+                self.taken.notify_waiters();
                 return Some(lines);
             }
             if self.state.get() != State::Open {
                 return None;
             }
             self.changed.notified().await;
+        }
+    }
+
+    /// Waits until the transport has taken all that was to be sent, or the connection takes no more: whoever has
+    /// much to say and waits for this now and then never has the peer dropped as too slow.
+    pub async fn drained(&self) {
+        while self.is_open() && !self.outbox.borrow().is_empty() {
+            self.taken.notified().await;
+        }
+    }
+
+    /// Waits until the connection takes no more.
+    pub async fn over(&self) {
+        while self.is_open() {
+            self.taken.notified().await;
         }
     }
 

@@ -13,6 +13,7 @@ pub mod handler;
 mod interleavings;
 pub mod link;
 pub mod streamer;
+pub mod syncing;
 #[cfg(test)]
 mod testing;
 
@@ -22,3 +23,4 @@ pub use feed::Feed;
 pub use handler::CommandHandler;
 pub use link::{Link, Side};
 pub use streamer::Streamer;
+pub use syncing::UserSyncing;

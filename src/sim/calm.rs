@@ -5,6 +5,10 @@ use std::time::Duration;
 use super::engine::turmoil_net::RETRY_MAX;
 use super::plan::DEFERRAL_MS_MAX;
 use crate::env::network::CONNECT_TIMEOUT;
+use crate::instance::config::PresenceConfig;
+use crate::presence::handler::EXPIRY_CHECK_INTERVAL;
+use crate::presence::timers::SYNC_ONLINE_TIMEOUT_MS;
+use crate::presence::user_syncs::{STOP_DELAY, SWEEP_INTERVAL};
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
 use crate::transport::http::RESPONSE_TIMEOUT;
@@ -25,19 +29,24 @@ const POLLS_IN_A_ROW: u32 = 100;
 ///    then works;
 /// 4. what is announced only by a heartbeat comes with the next one, and what moved only by other writers' rows one
 ///    announcement later;
-/// 5. and where polls are put off, each of those that follow one from the other may be.
+/// 5. where polls are put off, each of those that follow one from the other may be;
+/// 6. then everybody who syncs is announced. Whoever does not goes offline: a process that crashed is taken for dead
+///    once its expiry is over, at the next look; or the end of a last sync is told when it was late enough for the
+///    sweep, at the next one; and then the user is given time to come back.
 ///
 /// The other faults leave nothing slower behind. What dripped arrives at the usual speed once the limit is lifted. A
 /// connection that stays half open is what the first step is about. A process that was frozen finds what it missed in
 /// its kernel, and reads it before it looks at its overdue timers.
 ///
 /// All of it happens once at the most, because nothing fails any more.
-pub fn calm_bound() -> Duration {
+pub fn calm_bound(presence: &PresenceConfig) -> Duration {
     let delay_max = DELAY_MAX.mul_f64(1.0 + JITTER);
     let notice = PING_TIMEOUT + PING_INTERVAL + CLOSE_GRACE + PING_INTERVAL;
     let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
     let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
     let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
     let deferral = POLLS_IN_A_ROW * Duration::from_millis(DEFERRAL_MS_MAX);
-    RETRY_MAX + notice + reconnect + catch_up + announce + deferral
+    let told = (presence.process_expiry() + EXPIRY_CHECK_INTERVAL).max(STOP_DELAY + SWEEP_INTERVAL);
+    let offline = told + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs());
+    RETRY_MAX + notice + reconnect + catch_up + announce + deferral + offline
 }

@@ -25,7 +25,8 @@ use crate::streams::{Promise, SOURCES, typing};
 /// What the judge must know of the deployment that `plan` describes.
 pub fn topology(plan: &plan::Plan) -> Topology {
     let config = world::config_of(plan);
-    let topology = Topology::new(plan.topology.hosts().map(InstanceName::from));
+    let topology = Topology::new(plan.topology.hosts().map(InstanceName::from))
+        .with_process_expiry_ms(plan.presence.process_expiry_ms);
     let in_memory = (typing::NAME, Promise::Memory);
     let streams = SOURCES.iter().map(|source| (source.name, source.promise)).chain([in_memory]);
     streams

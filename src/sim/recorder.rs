@@ -17,8 +17,8 @@ use super::engine::{Attempt, End, Side, Tap};
 use super::witness::{CommittedRow, Said};
 use super::world::REPLICATION_PORT;
 use crate::env::Observer;
-use crate::judge::{Judge, Moment, Observation};
-use crate::protocol::{Header, InstanceName, LineDecoder, StreamName, Token};
+use crate::judge::{Device, Judge, Moment, Observation};
+use crate::protocol::{Command, Header, InstanceName, LineDecoder, StreamName, Token, UserSync};
 use crate::replication::Consumer;
 use crate::streams::{Row, TypingRow, typing};
 
@@ -40,6 +40,8 @@ pub struct Recorder {
     counts: Cell<Counts>,
     /// What each client end has read so far of its connection.
     lines: RefCell<BTreeMap<u64, LineDecoder>>,
+    /// What each client end has written so far.
+    said: RefCell<BTreeMap<u64, LineDecoder>>,
     /// Where every observation is written to, for a person to read.
     trace: Option<RefCell<Box<dyn Write>>>,
 }
@@ -52,6 +54,7 @@ impl Recorder {
             judge: RefCell::new(judge),
             counts: Cell::default(),
             lines: RefCell::default(),
+            said: RefCell::default(),
             trace: trace.map(RefCell::new),
         })
     }
@@ -163,9 +166,45 @@ impl Tap for Recorder {
         }
     }
 
+    fn written(&self, end: &End, bytes: &[u8]) {
+        if end.port != REPLICATION_PORT || end.side != Side::Client {
+            return;
+        }
+        let mut said = Vec::new();
+        let mut all_lines = self.said.borrow_mut();
+        let lines = all_lines.entry(end.connection).or_default();
+        lines.extend(bytes);
+        while let Some(line) = lines.next_line() {
+            let Ok(line) = line else { continue };
+            if let Ok(Header::Other { name: "USER_SYNC" | "CLEAR_USER_SYNC" | "ERROR" }) = Header::peek(&line) {
+                said.extend(Command::parse(&line));
+            }
+        }
+        drop(all_lines);
+        let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
+        for command in said {
+            let instance = instance.clone();
+            self.observe(&match command {
+                Command::UserSync(UserSync { instance_id, user_id: user, device_id: device, is_syncing, .. }) => {
+                    let device = Device { user, device };
+                    Observation::SyncSaid { instance, attempt, instance_id, device, is_syncing }
+                }
+                Command::ClearUserSync(instance_id) => Observation::SyncsCleared { instance, attempt, instance_id },
+                _ => Observation::GivenUp { instance, attempt },
+            });
+        }
+    }
+
+    fn ended(&self, end: &End) {
+        if end.port == REPLICATION_PORT && end.side == Side::Client {
+            self.observe(&Observation::GivenUp { instance: Arc::clone(&end.host).into(), attempt: end.connection });
+        }
+    }
+
     fn closed(&self, end: &End) {
         if end.port == REPLICATION_PORT && end.side == Side::Client {
             self.lines.borrow_mut().remove(&end.connection);
+            self.said.borrow_mut().remove(&end.connection);
             self.observe(&Observation::Closed { instance: Arc::clone(&end.host).into(), attempt: end.connection });
         }
     }
@@ -191,6 +230,18 @@ impl Witness {
     pub fn typing_changed(&self, token: Token, row: &TypingRow) {
         let (stream, writer, boot) = (typing::NAME.into(), self.instance.clone(), self.boot);
         self.say(|_| Observation::Changed { stream, writer, boot, token, row: Row::Typing(row.clone()) });
+    }
+
+    /// A client begins to sync, with this process.
+    pub fn sync_began(&self, device: &Device) {
+        let (boot, device) = (self.boot, device.clone());
+        self.say(|instance| Observation::SyncBegan { instance, boot, device });
+    }
+
+    /// The client has ended its sync.
+    pub fn sync_ended(&self, device: &Device) {
+        let (boot, device) = (self.boot, device.clone());
+        self.say(|instance| Observation::SyncEnded { instance, boot, device });
     }
 
     fn say(&self, what: impl FnOnce(InstanceName) -> Observation) {

@@ -175,13 +175,14 @@ impl Run {
 
     /// Waits until nothing is pending any more. False if the calm bound is over first.
     async fn converges(&self) -> bool {
-        let deadline = Instant::now() + calm_bound();
+        let deadline = Instant::now() + calm_bound(&self.plan.presence);
         while Instant::now() < deadline {
             tokio::time::sleep(CONVERGENCE_INTERVAL).await;
             if self.recorder.judge().pending().is_empty() {
                 return true;
             }
         }
+        self.recorder.observe(&Observation::CalmOver);
         false
     }
 }

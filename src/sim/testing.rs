@@ -22,6 +22,7 @@ pub(super) fn small_plan() -> Plan {
         network: NetworkPlan { latency_us_min: 1_000, latency_us_max: 5_000 },
         scheduling: SchedulingPlan::default(),
         database: DatabasePlan { before_us: (500, 2_000), after_us: (500, 2_000), rollback_per_mille: 0 },
+        presence: Default::default(),
         operations: Vec::new(),
         faults: Vec::new(),
     }

@@ -1,5 +1,5 @@
 //! What clients do during the storm: they send events, change state in bursts, keep account data, read, send messages to
-//! devices, and type.
+//! devices, sync, and type.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::plan::OperationKind;
+use super::recorder::Witness;
 use crate::instance::{Config, Instance, PersistError, Write};
+use crate::judge::Device;
 use crate::protocol::InstanceName;
 use crate::store::account_data::Datum;
 use crate::store::to_device::Message;
@@ -24,28 +26,40 @@ pub fn user_id(user: u32) -> String {
     format!("@user{user}:squall.test")
 }
 
+/// The device of a user that plans call number `device`.
+pub fn device_id(device: u32) -> String {
+    format!("DEVICE{device}")
+}
+
 /// The instance that has to carry out `operation`.
-pub fn target<'a>(config: &'a Config, operation: &OperationKind) -> &'a InstanceName {
+pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
     let writers = &config.stream_writers;
-    match operation {
+    let target = match operation {
         OperationKind::Send { room }
         | OperationKind::SendBurst { room, .. }
         | OperationKind::StateBurst { room, .. } => config.events_writer_of(&room_id(*room)),
         OperationKind::AccountData { .. } | OperationKind::AccountDataBurst { .. } => &writers.account_data,
         OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)),
         OperationKind::ToDevice { .. } => &writers.to_device,
+        OperationKind::Sync { host, .. } => return host.as_str().into(),
         OperationKind::Typing { .. } => &writers.typing,
-    }
+    };
+    target.clone()
 }
 
 /// Carries out an operation on `instance`. `ordinal` is its place in the plan and makes its event ids unique.
 ///
 /// An operation that fails is one that a client would have to repeat; what it did commit counts all the same.
-pub async fn perform(instance: Rc<Instance>, ordinal: usize, operation: OperationKind) {
-    let _ = try_to_perform(&instance, ordinal, operation).await;
+pub async fn perform(instance: Rc<Instance>, witness: Witness, ordinal: usize, operation: OperationKind) {
+    let _ = try_to_perform(&instance, &witness, ordinal, operation).await;
 }
 
-async fn try_to_perform(instance: &Instance, ordinal: usize, operation: OperationKind) -> Result<(), PersistError> {
+async fn try_to_perform(
+    instance: &Instance,
+    witness: &Witness,
+    ordinal: usize,
+    operation: OperationKind,
+) -> Result<(), PersistError> {
     match operation {
         OperationKind::Send { room } => send(instance, vec![message(ordinal, 0, room)]).await,
         OperationKind::SendBurst { room, events } => {
@@ -83,6 +97,10 @@ async fn try_to_perform(instance: &Instance, ordinal: usize, operation: Operatio
             };
             instance.send_to_device(users.into_iter().map(message).collect()).await.map(drop)
         }
+        OperationKind::Sync { user, device, for_ms, .. } => {
+            sync(instance, witness, Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;
+            Ok(())
+        }
         OperationKind::Typing { room, user, typing: true, timeout_ms } => {
             let timeout = Duration::from_millis(timeout_ms);
             instance.typing().started(&instance.env().tasks, &room_id(room), &user_id(user), timeout);
@@ -93,6 +111,15 @@ async fn try_to_perform(instance: &Instance, ordinal: usize, operation: Operatio
             Ok(())
         }
     }
+}
+
+/// Keeps a sync open. A client that loses its process begins another sync somewhere else, if its plan says so.
+async fn sync(instance: &Instance, witness: &Witness, device: Device, for_ms: u64) {
+    witness.sync_began(&device);
+    let syncing = instance.user_syncs().begin(&device.user, device.device.as_deref());
+    tokio::time::sleep(Duration::from_millis(for_ms)).await;
+    drop(syncing);
+    witness.sync_ended(&device);
 }
 
 async fn send(instance: &Instance, writes: Vec<Write>) -> Result<(), PersistError> {

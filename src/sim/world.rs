@@ -76,6 +76,7 @@ pub(super) fn config_of(plan: &Plan) -> Config {
             receipts: deployment.receipts_writers.iter().map(|name| name.as_str().into()).collect(),
             to_device: deployment.to_device_writer.as_str().into(),
         },
+        presence: plan.presence.clone(),
     }
 }
 
@@ -178,6 +179,7 @@ impl World {
             process.orders.send(Order::Stop(done)).map(|()| process.boot)
         };
         let Ok(boot) = asked else { return false };
+        self.recorder.observe(&Observation::AskedToStop { instance: name.clone(), boot });
         let _ = tokio::time::timeout(2 * crate::instance::STOP_GRACE, stopped).await;
         if self.engine.boot(name.as_str()) != boot || !self.engine.is_up(name.as_str()) {
             return false; // something else ended it meanwhile
@@ -211,7 +213,7 @@ impl World {
     /// Has an operation of the plan carried out by the process that it falls to, if it is running.
     pub fn perform(&self, ordinal: usize, operation: OperationKind) {
         let target = workload::target(&self.config, &operation);
-        if let Some(process) = self.processes.borrow().get(target) {
+        if let Some(process) = self.processes.borrow().get(&target) {
             // A process that is just ending takes no more orders, like one that is down.
             let _ = process.orders.send(Order::Perform(ordinal, operation));
         }
@@ -235,10 +237,8 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(ordinal, operation) => {
-                    instance
-                        .env()
-                        .tasks
-                        .spawn("operation", workload::perform(Rc::clone(&instance), ordinal, operation));
+                    let performed = workload::perform(Rc::clone(&instance), self.witness.clone(), ordinal, operation);
+                    instance.env().tasks.spawn("operation", performed);
                 }
                 Order::Stop(done) => {
                     instance.stop().await;

@@ -1,7 +1,8 @@
-//! Writing presence.
+//! Writing presence, and reading it back.
 
 use rusqlite::Transaction;
 
+use super::{Database, DatabaseError};
 use crate::protocol::{InstanceName, Token};
 use crate::streams::PresenceRow;
 
@@ -30,4 +31,29 @@ pub fn set(tx: &Transaction<'_>, writer: &InstanceName, token: Token, presence: 
         presence.currently_active,
     ))?;
     Ok(())
+}
+
+/// The state of every user of whom there is any, with its token.
+pub async fn load(database: &Database) -> Result<Vec<(Token, PresenceRow)>, DatabaseError> {
+    let load = |tx: &Transaction<'_>| {
+        let mut statement = tx.prepare_cached(
+            "SELECT stream_id, user_id, state, last_active_ts, last_federation_update_ts, last_user_sync_ts,
+                    status_msg, currently_active
+             FROM presence_stream ORDER BY stream_id",
+        )?;
+        let rows = statement.query_map((), |row| {
+            let presence = PresenceRow {
+                user_id: row.get(1)?,
+                state: row.get(2)?,
+                last_active_ms: row.get(3)?,
+                last_federation_update_ms: row.get(4)?,
+                last_user_sync_ms: row.get(5)?,
+                status_msg: row.get(6)?,
+                currently_active: row.get(7)?,
+            };
+            Ok((Token(row.get(0)?), presence))
+        })?;
+        rows.collect()
+    };
+    database.transaction("load_presence", load).await
 }

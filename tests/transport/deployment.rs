@@ -58,6 +58,7 @@ impl Deployment {
                 events: vec!["master".into(), "writer1".into()],
                 ..StreamWriters::default()
             },
+            presence: Default::default(),
         };
         Deployment { hosts: Hosts::default(), config: Rc::new(config), database: database::empty() }
     }

@@ -12,6 +12,7 @@ mod network;
 mod peer;
 mod reconnect;
 mod refusals;
+mod user_syncs;
 
 /// Runs a test where all its instances live: on one thread, with a clock that moves only when everybody waits.
 fn run<F: Future>(test: F) -> F::Output {

@@ -4,11 +4,13 @@ mod no_missed_rows;
 mod no_tight_reconnect;
 mod one_effect_per_transaction;
 mod queues_bounded;
+mod user_syncs_cleared;
 
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
 pub use one_effect_per_transaction::OneEffectPerTransaction;
 pub use queues_bounded::QueuesBounded;
+pub use user_syncs_cleared::UserSyncsCleared;
 
 use super::observation::{Moment, Observation};
 use super::pending::Pending;
@@ -16,7 +18,8 @@ use super::topology::Topology;
 use super::violation::Violation;
 
 /// The name of every invariant.
-pub const NAMES: [&str; 4] = ["no_missed_rows", "no_tight_reconnect", "one_effect_per_transaction", "queues_bounded"];
+pub const NAMES: &[&str] =
+    &["no_missed_rows", "no_tight_reconnect", "one_effect_per_transaction", "queues_bounded", "user_syncs_cleared"];
 
 /// Every invariant, for a deployment.
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
@@ -25,6 +28,7 @@ pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
         Box::new(NoTightReconnect::new(topology)),
         Box::new(OneEffectPerTransaction::default()),
         Box::new(QueuesBounded::default()),
+        Box::new(UserSyncsCleared::new(topology)),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! `USER_SYNC <instance_id> <user_id> <device_id|None> start|end <last_sync_ms>`: a user started or stopped syncing.
 //!
-//! The instance is named by an id drawn at each start, not by its name or its connection (Synapse #7128): what a
-//! crashed process said expires by itself and is not taken for its successor's.
+//! The process is named by an id that it draws, not by its name or its connection (Synapse #7128): what a crashed
+//! process said expires by itself and is not taken for its successor's.
 
 use crate::protocol::ParseErrorKind;
 use crate::protocol::arguments::{Arguments, integer};
@@ -15,7 +15,7 @@ const END: &str = "end";
 /// A user started or stopped syncing through an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSync {
-    /// The process that serves the user: an id it drew when it started.
+    /// The process that serves the user: an id that it drew.
     pub instance_id: String,
     /// The user.
     pub user_id: String,

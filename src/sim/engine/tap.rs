@@ -61,6 +61,8 @@ pub trait Tap {
     fn read(&self, _end: &End, _bytes: &[u8]) {}
     /// The application at `end` has written `bytes`: its kernel took them, the peer may never see them.
     fn written(&self, _end: &End, _bytes: &[u8]) {}
+    /// The application at `end` was told that its connection is over: by an error, or by the end of what it reads.
+    fn ended(&self, _end: &End) {}
     /// The application at `end` dropped its stream.
     fn closed(&self, _end: &End) {}
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::{DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
+use crate::instance::config::PresenceConfig;
 
 /// Why a plan cannot be run.
 #[derive(Debug, Error)]
@@ -154,6 +155,9 @@ impl Plan {
         check_range(Place::Field("database.before_us"), database.before_us.0, database.before_us.1)?;
         check_range(Place::Field("database.after_us"), database.after_us.0, database.after_us.1)?;
         check_range(Place::Field("database.rollback_per_mille"), u64::from(database.rollback_per_mille), 1_000)?;
+        let PresenceConfig { refresh_ms, process_expiry_ms } = self.presence;
+        check_range(Place::Field("presence.refresh_ms"), 1, refresh_ms)?;
+        check_range(Place::Field("presence.refresh_ms"), refresh_ms, process_expiry_ms / 2)?;
         for (index, operation) in self.operations.iter().enumerate() {
             if let OperationKind::StateBurst { rows, tokens, .. } = operation.kind {
                 check_range(Place::Operation(index), u64::from(tokens), u64::from(rows))?;
@@ -182,6 +186,11 @@ impl Plan {
         };
         for (field, writer) in self.topology.stream_writers() {
             check(Place::Field(field), writer)?;
+        }
+        for (index, operation) in self.operations.iter().enumerate() {
+            if let OperationKind::Sync { host, .. } = &operation.kind {
+                check(Place::Operation(index), host)?;
+            }
         }
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);

@@ -11,6 +11,8 @@ mod scenario;
 
 use serde::{Deserialize, Serialize};
 
+use crate::instance::config::PresenceConfig;
+
 pub use fault::{Family, Fault, FaultEntry};
 pub use load::{Place, PlanError};
 pub use operation::{Operation, OperationKind};
@@ -46,6 +48,9 @@ pub struct Plan {
     pub scheduling: SchedulingPlan,
     /// How the database is.
     pub database: DatabasePlan,
+    /// How long what is said about syncing users is relied on.
+    #[serde(default)]
+    pub presence: PresenceConfig,
     /// What users do, in order of time.
     pub operations: Vec<Operation>,
     /// What goes wrong, in order of time.

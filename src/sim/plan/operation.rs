@@ -72,6 +72,17 @@ pub enum OperationKind {
         /// The recipients.
         users: Vec<u32>,
     },
+    /// Keeps a sync open, so that the user is there. It ends with the process that serves it.
+    Sync {
+        /// Who.
+        user: u32,
+        /// With which device; none if it is not known.
+        device: Option<u32>,
+        /// The host that serves it.
+        host: String,
+        /// For how long, in milliseconds. It may go on in the calm.
+        for_ms: u64,
+    },
     /// Begins or stops typing.
     Typing {
         /// The room.
@@ -96,6 +107,7 @@ impl OperationKind {
             | OperationKind::AccountDataBurst { .. }
             | OperationKind::Receipt { .. }
             | OperationKind::ToDevice { .. }
+            | OperationKind::Sync { .. }
             | OperationKind::Typing { .. } => 0,
         }
     }

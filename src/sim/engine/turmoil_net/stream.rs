@@ -25,6 +25,8 @@ pub(super) struct Stream {
     freed: usize,
     /// A slow reader's rest.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Whether the application knows that the connection is over.
+    has_ended: bool,
     inner: shim::TcpStream,
 }
 
@@ -47,7 +49,7 @@ impl Stream {
             wire.held.insert(local, (id, side));
             wire.end(process, local, id, side)
         });
-        Stream { process, local, end, freed: 0, pause: None, inner }
+        Stream { process, local, end, freed: 0, pause: None, has_ended: false, inner }
     }
 
     /// This end, as the tap calls it.
@@ -55,8 +57,16 @@ impl Stream {
         &self.end
     }
 
+    /// The application is told that the connection is over.
+    fn ends(&mut self) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            tap().ended(&self.end);
+        }
+    }
+
     /// The kernel knows of resets only; the wire knows why it forged one.
-    fn explain(&self, error: io::Error) -> io::Error {
+    fn explain(&mut self, error: io::Error) -> io::Error {
+        self.ends();
         match wire(|wire| wire.ended.get(&self.local).copied()) {
             Some(Ending::Aborted(reason)) if error.kind() == io::ErrorKind::ConnectionReset => reason.into(),
             _ => error,
@@ -111,6 +121,9 @@ impl AsyncRead for Stream {
         ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part)).map_err(|error| this.explain(error))?;
         this.has_read(part.filled(), slow);
         let n = part.filled().len();
+        if n == 0 && limit > 0 {
+            this.ends();
+        }
         buf.advance(n);
         Poll::Ready(Ok(()))
     }

@@ -5,6 +5,7 @@
 
 mod faults;
 mod operations;
+mod syncs;
 
 use rand::RngExt;
 
@@ -24,17 +25,21 @@ impl Plan {
             network: network(&chance.of("network")),
             scheduling: SchedulingPlan::default(),
             database: database(&chance.of("database")),
+            presence: Default::default(),
             operations: Vec::new(),
             faults: Vec::new(),
         };
         if scenario == Scenario::Quiet {
             return plan;
         }
+        plan.presence = syncs::presence(&chance.of("presence"));
         move_writers(&chance, &mut plan.topology);
         plan.scheduling = scheduling(&chance.of("defer"));
         let families = families(&chance.of("family"));
         plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
         plan.operations = operations::draw(&chance.of("operations"), &plan);
+        plan.operations.extend(syncs::draw(&chance.of("syncs"), &plan));
+        plan.operations.sort_by_key(|operation| operation.at_ms);
         plan
     }
 }
@@ -107,7 +112,7 @@ fn database(chance: &Chance) -> DatabasePlan {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{Fault, FaultEntry, OperationKind};
+    use super::super::{Fault, FaultEntry, Operation, OperationKind};
     use super::*;
 
     fn plans() -> impl Iterator<Item = Plan> {
@@ -183,6 +188,22 @@ mod tests {
         assert_eq!(state, BTreeSet::from([1, 49, 50, 51, 99, 100, 101, 149, 150, 151]));
         assert_eq!(on_one_token, state);
         assert_eq!(events, BTreeSet::from([49, 50, 51, 99, 100, 101]));
+    }
+
+    #[test]
+    fn plans_hold_syncs_of_all_lengths_and_every_expiry() {
+        let (mut expiries, mut for_ever, mut steady, mut short) = (BTreeSet::new(), 0, 0, 0);
+        for plan in plans() {
+            expiries.insert(plan.presence.process_expiry_ms);
+            for Operation { at_ms, kind } in &plan.operations {
+                let OperationKind::Sync { for_ms, .. } = kind else { continue };
+                for_ever += u32::from(at_ms + for_ms > plan.storm_ms);
+                steady += u32::from((45_000..=60_000).contains(for_ms));
+                short += u32::from(*for_ms < 10_000);
+            }
+        }
+        assert_eq!(expiries, BTreeSet::from([20_000, 60_000, 300_000]));
+        assert!(for_ever > 1_000 && steady > 1_000 && short > 5_000, "{for_ever} {steady} {short}");
     }
 
     #[test]

@@ -1,0 +1,163 @@
+use super::super::testing::{EPOCH_MS, Written, on_paused_clock, seconds};
+use super::*;
+use PresenceState::{Offline, Online, Unavailable};
+
+const EXPIRY: Duration = Duration::from_secs(20);
+const USER: &str = "@a:hs";
+
+fn writer(states: Vec<UserPresence>, env: &Env) -> (Rc<PresenceHandler>, Rc<Written>) {
+    let written = Written::new();
+    let states = states.into_iter().zip(1..).map(|(state, token)| (Token(token), state)).collect();
+    (PresenceHandler::on_writer(states, written.clone(), EXPIRY, env.clone()), written)
+}
+
+fn sync(instance_id: &str, is_syncing: bool, last_sync_ms: i64) -> UserSync {
+    UserSync { instance_id: instance_id.into(), user_id: USER.into(), device_id: None, is_syncing, last_sync_ms }
+}
+
+fn ask(state: PresenceState) -> SetState {
+    SetState { state, status_msg: None, is_sync: false, force_notify: false }
+}
+
+#[test]
+fn a_user_who_begins_to_sync_is_online_and_one_who_stops_goes_offline_later() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        handler.user_sync(&sync("p", true, EPOCH_MS));
+        seconds(15).await;
+        // Told late, as it always is: it stopped two seconds ago.
+        handler.user_sync(&sync("p", false, EPOCH_MS + 13_000));
+        seconds(60).await;
+        assert_eq!(written.of(USER), [(Online, 0), (Offline, 43)]);
+        assert_eq!(handler.presence_of(USER).state, Offline);
+    });
+}
+
+#[test]
+fn a_steady_user_is_idle_in_time_and_never_offline() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        for _ in 0..120 {
+            handler.user_sync(&sync("p", true, EPOCH_MS));
+            seconds(4).await;
+        }
+        assert_eq!(written.of(USER), [(Online, 0), (Online, 60), (Unavailable, 300)]);
+        let token = handler.bump_active(USER).await.unwrap();
+        assert_eq!((token, written.of(USER).len()), (Token(4), 4));
+        assert_eq!(handler.bump_active(USER).await.unwrap(), Token(4), "there is nothing to write");
+    });
+}
+
+#[test]
+fn the_users_of_a_process_that_is_silent_go_offline() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        seconds(10).await;
+        handler.user_sync(&sync("p", true, EPOCH_MS));
+        seconds(4).await;
+        handler.user_sync(&sync("p", true, EPOCH_MS + 14_000));
+        seconds(60).await;
+        // Twenty seconds after it was heard last, and not before thirty since it was known to sync.
+        assert_eq!(written.of(USER), [(Online, 10), (Offline, 44)]);
+    });
+}
+
+#[test]
+fn the_users_of_a_process_that_cleared_go_offline_unless_another_serves_them() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        handler.user_sync(&sync("p1", true, EPOCH_MS));
+        handler.user_sync(&sync("p2", true, EPOCH_MS));
+        handler.clear_user_sync("p1");
+        for _ in 0..10 {
+            handler.user_sync(&sync("p2", true, EPOCH_MS));
+            seconds(4).await;
+        }
+        handler.clear_user_sync("p2");
+        seconds(60).await;
+        assert_eq!(written.of(USER), [(Online, 0), (Online, 60), (Offline, 70)]);
+    });
+}
+
+#[test]
+fn users_that_were_online_before_a_restart_get_time_to_be_announced_again() {
+    on_paused_clock(|env| async move {
+        let before = |user_id: &str, state| UserPresence { state, ..UserPresence::unknown(user_id) };
+        let states = vec![before(USER, Online), before("@gone:hs", Unavailable), before("@off:hs", Offline)];
+        let (handler, written) = writer(states, &env);
+        seconds(29).await;
+        handler.user_sync(&sync("p", true, EPOCH_MS + 29_000));
+        seconds(5).await;
+        assert_eq!(written.of("@gone:hs"), [(Offline, 30)]);
+        assert_eq!(written.of(USER), [(Unavailable, 0)], "not active for long, and not offline");
+        assert_eq!(written.of("@off:hs"), []);
+        seconds(60).await;
+        assert_eq!(written.of(USER).last(), Some(&(Offline, 59)), "it was silent again");
+    });
+}
+
+#[test]
+fn a_clock_that_is_ahead_keeps_nobody_online() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        handler.user_sync(&sync("p", true, EPOCH_MS + 3_600_000));
+        handler.user_sync(&sync("p", false, EPOCH_MS + 3_600_000));
+        seconds(60).await;
+        assert_eq!(written.of(USER), [(Online, 0), (Offline, 30)]);
+    });
+}
+
+#[test]
+fn what_a_client_sets_is_written_before_it_is_answered() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        written.takes.set(Duration::from_secs(1));
+        let away = SetState { status_msg: Some("away".into()), ..ask(Unavailable) };
+        assert_eq!(handler.set_state(USER, away).await.unwrap(), Token(1));
+        assert_eq!(handler.presence_of(USER).state, Unavailable);
+        // A sync leaves the message alone.
+        let sync = SetState { is_sync: true, ..ask(Online) };
+        assert_eq!(handler.set_state(USER, sync.clone()).await.unwrap(), Token(2));
+        assert_eq!(handler.presence_of(USER).status_msg.as_deref(), Some("away"));
+        assert_eq!(handler.set_state(USER, sync.clone()).await.unwrap(), Token(2), "nothing to write");
+        let forced = SetState { force_notify: true, ..sync };
+        assert_eq!(handler.set_state(USER, forced).await.unwrap(), Token(3));
+        assert_eq!(handler.set_state(USER, ask(Offline)).await.unwrap(), Token(4));
+        assert_eq!(handler.presence_of(USER).status_msg, None);
+    });
+}
+
+#[test]
+fn changes_are_written_one_after_the_other_and_again_if_that_fails() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        written.takes.set(Duration::from_secs(2));
+        written.failures.set(2);
+        let other = Rc::clone(&handler);
+        let first = env.tasks.spawn("set", async move { other.set_state(USER, ask(Online)).await });
+        seconds(1).await;
+        // Meanwhile it changes twice: the last state is what is written.
+        handler.user_sync(&sync("p", true, EPOCH_MS));
+        let token = handler.set_state(USER, ask(Unavailable)).await.unwrap();
+        handler.idle().await;
+        let first = first.await.unwrap().unwrap();
+        assert!(first < token, "{first} {token}");
+        assert!(written.of(USER).iter().all(|(state, _)| *state == Unavailable), "{:?}", written.of(USER));
+    });
+}
+
+#[test]
+fn a_follower_takes_rows_and_decides_nothing() {
+    on_paused_clock(|env| async move {
+        let handler = PresenceHandler::on_follower(Vec::new(), env);
+        handler.user_sync(&sync("p", true, EPOCH_MS));
+        assert_eq!(handler.presence_of(USER).state, Offline);
+        assert!(matches!(handler.set_state(USER, ask(Online)).await, Err(PresenceError::NotTheWriter)));
+        let row = |state| Row::Presence(UserPresence { state, ..UserPresence::unknown(USER) }.into());
+        handler.take(Token(5), &row(Online));
+        handler.take(Token(4), &row(Unavailable));
+        seconds(3_600).await;
+        assert_eq!(handler.presence_of(USER).state, Online);
+        handler.idle().await;
+    });
+}

@@ -1,0 +1,201 @@
+//! Who is syncing on this instance.
+//!
+//! Clients sync again and again, so a user whose last sync has ended is not gone: only if nothing follows for
+//! [`STOP_DELAY`] is the presence writer told, and then with the time at which it ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::PresenceHandler;
+use super::announcements::Announcements;
+use crate::env::Env;
+use crate::instance::config::PresenceConfig;
+use crate::protocol::UserSync;
+use crate::replication::Link;
+
+/// How long after the end of a user's last sync the presence writer is told, at least.
+pub const STOP_DELAY: Duration = Duration::from_secs(10);
+/// How often those are looked for of whom it is to be told.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many are announced again before what waits in the outbox is given time to go out: far fewer than make a
+/// connection give up its peer as too slow.
+const ANNOUNCED_AT_ONCE: usize = 500;
+/// A device id longer than this is no word to put on a line.
+const DEVICE_ID_BYTES_MAX: usize = 255;
+
+/// A user's device. None if it is not known, or its id is none that a line can carry.
+type Device = (String, Option<String>);
+
+/// What is known of a device that the presence writer has been told of.
+enum State {
+    /// So many syncs are under way.
+    Syncing(usize),
+    /// The last one has ended.
+    Stopped { at: Instant, last_sync_ms: i64 },
+}
+
+/// Counts the syncs of one instance and tells the presence writer of them.
+pub struct UserSyncs {
+    devices: RefCell<BTreeMap<Device, State>>,
+    announcements: Announcements,
+    refresh: Duration,
+    env: Env,
+}
+
+/// A sync under way. It ends when this is dropped.
+#[must_use = "the sync ends when this is dropped"]
+pub struct Syncing {
+    syncs: Rc<UserSyncs>,
+    device: Device,
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        self.syncs.ended(&self.device);
+    }
+}
+
+impl UserSyncs {
+    /// Nobody is syncing yet. `here` is the presence writer if this instance is it. Spawns what tells it of the rest.
+    pub fn new(here: Option<Rc<PresenceHandler>>, config: &PresenceConfig, env: Env) -> Rc<Self> {
+        let is_here = here.is_some();
+        let syncs = Rc::new(UserSyncs {
+            devices: RefCell::default(),
+            announcements: Announcements::new(here, config.process_expiry(), env.chance.of("instance_id")),
+            refresh: config.refresh(),
+            env: env.clone(),
+        });
+        env.tasks.spawn("sweep_user_syncs", Rc::clone(&syncs).sweep());
+        if is_here {
+            env.tasks.spawn("announce_user_syncs", Rc::clone(&syncs).announce_here());
+        }
+        syncs
+    }
+
+    /// A sync begins that concerns the user's presence. It goes on until what this returns is dropped.
+    pub fn begin(self: &Rc<Self>, user_id: &str, device_id: Option<&str>) -> Syncing {
+        // Clients choose device ids: one that breaks a line must not break the connection for everybody.
+        let device_id = device_id.filter(|id| is_word(id) && id.len() <= DEVICE_ID_BYTES_MAX);
+        let device = (user_id.to_owned(), device_id.map(str::to_owned));
+        let before = self.devices.borrow_mut().remove(&device);
+        let count = match &before {
+            Some(State::Syncing(count)) => *count,
+            Some(State::Stopped { .. }) | None => 0,
+        };
+        self.devices.borrow_mut().insert(device.clone(), State::Syncing(count + 1));
+        if before.is_none() {
+            self.say(&device, true, self.now_ms());
+        }
+        Syncing { syncs: Rc::clone(self), device }
+    }
+
+    fn ended(&self, device: &Device) {
+        let mut devices = self.devices.borrow_mut();
+        let Some(state) = devices.get_mut(device) else { return };
+        match state {
+            State::Syncing(1) => *state = State::Stopped { at: Instant::now(), last_sync_ms: self.now_ms() },
+            State::Syncing(count) => *count -= 1,
+            State::Stopped { .. } => {}
+        }
+    }
+
+    /// Tells of those who have stopped, for ever.
+    async fn sweep(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            let now = Instant::now();
+            let is_over =
+                |state: &State| matches!(state, State::Stopped { at, .. } if now.duration_since(*at) >= STOP_DELAY);
+            let over: Vec<_> = self.devices.borrow_mut().extract_if(.., |_, state| is_over(state)).collect();
+            for (device, state) in over {
+                if let State::Stopped { last_sync_ms, .. } = state {
+                    self.say(&device, false, last_sync_ms);
+                }
+            }
+        }
+    }
+
+    /// A connection to the presence writer was made. It is told of everybody, and again in good time before it would
+    /// take this process for dead.
+    pub fn connected(self: &Rc<Self>, link: &Rc<Link>) {
+        self.announcements.connected(link);
+        let (syncs, link) = (Rc::clone(self), Rc::clone(link));
+        self.env.tasks.spawn("announce_user_syncs", async move {
+            while link.is_open() {
+                syncs.announce_all(Some(&link)).await;
+                // A connection that is lost takes its task with it.
+                let _ = tokio::time::timeout(syncs.refresh, link.over()).await;
+            }
+        });
+    }
+
+    /// The same where the presence writer is this instance itself.
+    async fn announce_here(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(self.refresh).await;
+            self.announce_all(None).await;
+        }
+    }
+
+    async fn announce_all(&self, link: Option<&Link>) {
+        let mut last: Option<Device> = None;
+        loop {
+            let some = self.devices_after(last.as_ref());
+            let Some((device, _)) = some.last() else { return };
+            last = Some(device.clone());
+            for (device, last_sync_ms) in some {
+                self.say(&device, true, last_sync_ms);
+            }
+            if let Some(link) = link {
+                link.drained().await;
+                if !link.is_open() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Those that come after `last`, as they are now, with when they last synced.
+    fn devices_after(&self, last: Option<&Device>) -> Vec<(Device, i64)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let (devices, now_ms) = (self.devices.borrow(), self.now_ms());
+        let last_sync_ms = |state: &State| match state {
+            State::Syncing(_) => now_ms,
+            State::Stopped { last_sync_ms, .. } => *last_sync_ms,
+        };
+        let after = devices.range::<Device, _>((from, Bound::Unbounded));
+        after.take(ANNOUNCED_AT_ONCE).map(|(device, state)| (device.clone(), last_sync_ms(state))).collect()
+    }
+
+    /// This process serves nobody any more: the presence writer is told at once, and nothing after that.
+    pub fn stop(&self) {
+        self.announcements.stop();
+    }
+
+    fn say(&self, (user_id, device_id): &Device, is_syncing: bool, last_sync_ms: i64) {
+        // No user id has ever had a space in it; this one must not cost everybody else the connection.
+        if is_word(user_id) {
+            let instance_id = self.announcements.instance_id();
+            let (user_id, device_id) = (user_id.clone(), device_id.clone());
+            self.announcements.say(UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms });
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.env.clock.now_ms()).unwrap_or(i64::MAX)
+    }
+}
+
+/// Whether a line can carry `text` as one of several arguments.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+#[cfg(test)]
+mod tests;
