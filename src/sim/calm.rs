@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::engine::turmoil_net::RETRY_MAX;
+use super::plan::{DELAY_MS_MAX, EXTRA_MS_MAX};
+use super::world::START_AGAIN_AFTER;
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
@@ -19,7 +21,9 @@ use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
 /// 3. the catch-up that was waiting fails in the same way: connecting, asking, waiting for the longest back-off, and
 ///    then works;
 /// 4. what is announced only by a heartbeat comes with the next one, and what moved only by other writers' rows one
-///    announcement later.
+///    announcement later;
+/// 5. a transaction that was asked for while the database was slow goes on being slow: rows take effect late, and a
+///    catch-up or a start that waited for its answer goes on late; a start that fails then is tried again.
 ///
 /// All of it happens once at the most, because nothing fails any more.
 pub fn calm_bound() -> Duration {
@@ -28,5 +32,7 @@ pub fn calm_bound() -> Duration {
     let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
     let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
     let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
-    RETRY_MAX + notice + reconnect + catch_up + announce
+    let transaction = Duration::from_millis(EXTRA_MS_MAX + DELAY_MS_MAX + EXTRA_MS_MAX);
+    let start = transaction + START_AGAIN_AFTER;
+    RETRY_MAX + notice + reconnect + catch_up + announce + start
 }

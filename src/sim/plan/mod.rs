@@ -11,7 +11,7 @@ mod scenario;
 
 use serde::{Deserialize, Serialize};
 
-pub use fault::{Family, Fault, FaultEntry};
+pub use fault::{DELAY_MS_MAX, EXTRA_MS_MAX, Family, Fault, FaultEntry};
 pub use load::{Place, PlanError};
 pub use operation::{Operation, OperationKind};
 pub use scenario::{Scenario, UnknownScenario};
