@@ -106,11 +106,35 @@ pub(super) fn of_fault(fault: &Fault) -> String {
         Fault::SlowConsumer { host, bytes, pause_ms, .. } => {
             format!("slow consumer: {host} reads {bytes} bytes every {pause_ms} ms")
         }
+        Fault::SlowWriter { host, delay_ms_min, delay_ms_max, rollback_per_mille, .. } => format!(
+            "slow writer: {host}'s rows are committed {delay_ms_min} to {delay_ms_max} ms late, {rollback_per_mille} ‰ \
+             never"
+        ),
+        Fault::SlowDatabase { host, extra_ms_min, extra_ms_max, .. } => {
+            format!("slow database: {extra_ms_min} to {extra_ms_max} ms more each way for {}", host_or_all(host))
+        }
+        Fault::StalledDatabase { host, .. } => format!("stalled database for {}", host_or_all(host)),
+        Fault::FailingDatabase { host, per_mille, .. } => {
+            format!("failing database: {per_mille} ‰ of {host}'s transactions")
+        }
+        Fault::FailingHandlers { host, per_mille, .. } => {
+            format!("failing handlers: {per_mille} ‰ of {host}'s reads of rows")
+        }
+        Fault::LostAcknowledgement { host, per_mille, .. } => {
+            format!("lost acknowledgement: {per_mille} ‰ of {host}'s transactions")
+        }
+        Fault::CancelledRequests { host, per_mille, .. } => {
+            format!("cancelled requests: {per_mille} ‰ of {host}'s")
+        }
     };
     if fault.for_ms() > 0 {
         let _ = write!(text, ", for {:.1} s", fault.for_ms() as f64 / 1000.0);
     }
     text
+}
+
+fn host_or_all(host: &Option<String>) -> &str {
+    host.as_deref().unwrap_or("all hosts")
 }
 
 /// "cut 12, partition 3".

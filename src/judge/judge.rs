@@ -164,10 +164,33 @@ mod tests {
             announced("typing", 0),
             reset,
             positioned("events", 7),
+            Observation::LateCommit { instance: "master".into() },
+            Observation::Fenced { instance: "master".into() },
+            Observation::AcknowledgementLost { instance: "master".into() },
         ]);
         assert_eq!(stream.as_str(), "events");
-        let marks = [("announced_ahead", 1), ("memory_reset", 1), ("set_up", 1), ("state_all_applied", 0)];
+        let marks = [
+            ("announced_ahead", 1),
+            ("fenced_commit", 1),
+            ("late_commit", 1),
+            ("lost_acknowledgement", 1),
+            ("memory_reset", 1),
+            ("out_of_order_commit", 0),
+            ("set_up", 1),
+            ("state_all_applied", 0),
+        ];
         assert_eq!(judge.marks(), &BTreeMap::from(marks));
         assert_eq!(judge.violations(), []);
+    }
+
+    #[test]
+    fn a_row_that_commits_after_a_higher_one_of_its_writer_is_out_of_order() {
+        let committed = |writer: &str, token| {
+            let row = Row::Typing(TypingRow { room_id: "room".to_owned(), user_ids: Vec::new() });
+            Observation::Committed { stream: "events".into(), writer: writer.into(), token: Token(token), row }
+        };
+        let rows = [("master", 5), ("master", 5), ("other", 4), ("master", 3), ("master", 4), ("master", 6)];
+        let judge = run(&rows.map(|(writer, token)| committed(writer, token)));
+        assert_eq!(judge.marks()["out_of_order_commit"], 2);
     }
 }

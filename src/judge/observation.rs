@@ -106,4 +106,12 @@ pub enum Observation {
     /// The calm has lasted so long that everything must have converged, and something had not. Witness: whoever makes
     /// the storm.
     CalmOver,
+
+    /// Rows of `instance` took effect when nobody waited for them any more: their process had ended, or the request was
+    /// dropped. Witness of this and the next two: the database wrapper.
+    LateCommit { instance: InstanceName },
+    /// Rows of `instance` were refused, because a later process had begun under its name.
+    Fenced { instance: InstanceName },
+    /// Rows of `instance` took effect, and whoever waited for that was told an error.
+    AcknowledgementLost { instance: InstanceName },
 }

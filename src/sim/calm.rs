@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::engine::turmoil_net::RETRY_MAX;
-use super::plan::DEFERRAL_MS_MAX;
+use super::plan::{DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX};
+use super::world::START_AGAIN_AFTER;
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::instance::config::PresenceConfig;
 use crate::presence::handler::EXPIRY_CHECK_INTERVAL;
@@ -29,8 +30,10 @@ const POLLS_IN_A_ROW: u32 = 100;
 ///    then works;
 /// 4. what is announced only by a heartbeat comes with the next one, and what moved only by other writers' rows one
 ///    announcement later;
-/// 5. where polls are put off, each of those that follow one from the other may be;
-/// 6. then everybody who syncs is announced. Whoever does not goes offline: a process that crashed is taken for dead
+/// 5. a transaction that was asked for while the database was slow goes on being slow: rows take effect late, and a
+///    catch-up or a start that waited for its answer goes on late; a start that fails then is tried again;
+/// 6. where polls are put off, each of those that follow one from the other may be;
+/// 7. then everybody who syncs is announced. Whoever does not goes offline: a process that crashed is taken for dead
 ///    once its expiry is over, at the next look; or the end of a last sync is told when it was late enough for the
 ///    sweep, at the next one; and then the user is given time to come back.
 ///
@@ -48,5 +51,7 @@ pub fn calm_bound(presence: &PresenceConfig) -> Duration {
     let deferral = POLLS_IN_A_ROW * Duration::from_millis(DEFERRAL_MS_MAX);
     let told = (presence.process_expiry() + EXPIRY_CHECK_INTERVAL).max(STOP_DELAY + SWEEP_INTERVAL);
     let offline = told + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs());
-    RETRY_MAX + notice + reconnect + catch_up + announce + deferral + offline
+    let transaction = Duration::from_millis(EXTRA_MS_MAX + DELAY_MS_MAX + EXTRA_MS_MAX);
+    let start = transaction + START_AGAIN_AFTER;
+    RETRY_MAX + notice + reconnect + catch_up + announce + start + deferral + offline
 }

@@ -10,7 +10,8 @@
 //! back.
 //!
 //! The database is also the judge's witness of what was committed: SQLite itself tells which rows a transaction
-//! inserted, and they are read back once it has committed. The stack is not asked.
+//! inserted, and they are read back once it has committed. The stack is not asked. It tells of [rare](Rare) ends of
+//! transactions too, so that a storm in which none occurs can be seen.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -19,15 +20,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use self::faults::{DatabaseFaults, Outcome, Purpose};
 use super::witness::{CommittedRow, Effect, Said, Witness};
 use crate::env::{Chance, LocalBoxFuture};
+use crate::protocol::InstanceName;
 use crate::store::database::{Backend, DatabaseError, Job};
 use crate::store::schema;
 
+pub mod faults;
 #[cfg(test)]
 mod tests;
 
@@ -54,7 +58,34 @@ impl Default for DatabaseTiming {
 struct Fate {
     before: Duration,
     after: Duration,
-    rolled_back: bool,
+    fails_to_serialize: bool,
+    outcome: Outcome,
+}
+
+impl Fate {
+    fn worsen(&mut self, outcome: Outcome) {
+        self.outcome = self.outcome.max(outcome);
+    }
+}
+
+/// The rare ends of a transaction that replication has to survive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rare {
+    /// Rows took effect when nobody waited for them any more: their process had ended, or its request was dropped.
+    LateCommit {
+        /// Whose rows.
+        instance: InstanceName,
+    },
+    /// Rows that would have taken effect after a later process began a session under the same name were refused.
+    Fenced {
+        /// Whose rows.
+        instance: InstanceName,
+    },
+    /// Rows took effect, and whoever waited for that was told an error.
+    AcknowledgementLost {
+        /// Whose rows.
+        instance: InstanceName,
+    },
 }
 
 impl DatabaseTiming {
@@ -62,7 +93,8 @@ impl DatabaseTiming {
         Fate {
             before: Duration::from_micros(rng.random_range(self.before_us.clone())),
             after: Duration::from_micros(rng.random_range(self.after_us.clone())),
-            rolled_back: rng.random_range(0..1_000) < self.rollback_per_mille,
+            fails_to_serialize: rng.random_range(0..1_000) < self.rollback_per_mille,
+            outcome: Outcome::Committed,
         }
     }
 }
@@ -78,6 +110,8 @@ struct Shared {
     connection: RefCell<Connection>,
     witness: Witness,
     tap: Rc<dyn DatabaseTap>,
+    /// How many transactions that write rows are on their way.
+    rows_in_flight: Cell<u64>,
 }
 
 /// Is told of what transactions do, synchronously, at the simulated instant it happens.
@@ -88,6 +122,13 @@ pub trait DatabaseTap {
     fn removed(&self, _row: CommittedRow) {}
     /// Something was written that only one request of one client says.
     fn said(&self, _said: Said) {}
+    /// A transaction that writes rows ended as few do. Rows that it commits all the same come next.
+    fn rare(&self, _end: Rare) {}
+}
+
+/// Listens to nothing.
+impl DatabaseTap for () {
+    fn committed(&self, _row: CommittedRow) {}
 }
 
 impl SimDatabase {
@@ -104,21 +145,28 @@ impl SimDatabase {
                 tokio::task::spawn_local(task);
             }
         };
-        let shared = Shared { connection: RefCell::new(connection), witness, tap };
+        let shared = Shared { connection: RefCell::new(connection), witness, tap, rows_in_flight: Cell::new(0) };
         Ok((SimDatabase { shared: Rc::new(shared), tasks }, run))
     }
 
-    /// The database as one boot of a host has it. Every draw comes from `chance`.
-    pub fn handle(&self, chance: Chance, timing: DatabaseTiming) -> SimDatabaseHandle {
+    /// The database as one boot of a host has it, with the trouble that the host has with it. Every draw comes from
+    /// `chance`.
+    pub fn handle(&self, chance: Chance, timing: DatabaseTiming, faults: Rc<DatabaseFaults>) -> SimDatabaseHandle {
         let host = Host {
             database: self.clone(),
             chance,
             timing,
+            faults,
             asked: Cell::new(0),
             rolled_back: Rc::new(Cell::new(0)),
             gagged: Cell::new(false),
         };
         SimDatabaseHandle { host: Rc::new(host) }
+    }
+
+    /// Whether transactions that write rows are still on their way, whoever asked for them.
+    pub fn has_rows_in_flight(&self) -> bool {
+        self.shared.rows_in_flight.get() > 0
     }
 
     /// Runs `query` beside all transactions, at this instant: for the world's own questions.
@@ -127,34 +175,121 @@ impl SimDatabase {
     }
 }
 
-/// Listens to nothing.
-impl DatabaseTap for () {
-    fn committed(&self, _row: CommittedRow) {}
+/// A transaction that was asked for. It runs in a task of the world.
+struct Pending {
+    shared: Rc<Shared>,
+    faults: Rc<DatabaseFaults>,
+    rolled_back: Rc<Cell<u64>>,
+    job: Job,
+    fate: Fate,
+    reply: oneshot::Sender<Result<(), DatabaseError>>,
+    in_flight: InFlight,
 }
 
-impl Shared {
-    /// The instant at which `job` takes effect.
-    fn execute(&self, job: &mut Job, fate: &Fate, rolled_back: &Cell<u64>) -> Result<(), DatabaseError> {
-        let mut connection = self.connection.borrow_mut();
-        if fate.rolled_back {
+impl Pending {
+    async fn run(mut self) {
+        let lost = DatabaseError::ConnectionLost { transaction: self.job.name };
+        if self.fate.outcome == (Outcome::Unacknowledged { is_told_before: true }) {
+            self.wait(self.fate.before / 2).await;
+            let (told, _) = oneshot::channel();
+            // The caller may be gone; the transaction stands all the same.
+            let _ = std::mem::replace(&mut self.reply, told).send(Err(lost));
+            self.wait(self.fate.before / 2).await;
+            let _ = self.take_effect();
+            return;
+        }
+        self.wait(self.fate.before).await;
+        let mut result = self.take_effect();
+        if result.is_ok() && matches!(self.fate.outcome, Outcome::Unacknowledged { .. }) {
+            result = Err(lost);
+        }
+        let Pending { job, fate, reply, faults, in_flight, .. } = self;
+        drop(in_flight);
+        tokio::time::sleep(fate.after).await;
+        faults.stall().await;
+        // First the job: whoever learns the result then also sees what settling it changed.
+        drop(job);
+        let _ = reply.send(result);
+    }
+
+    async fn wait(&self, delay: Duration) {
+        tokio::time::sleep(delay).await;
+        while self.faults.stall().await {
+            // Not all at one instant, as if they had stood in a queue: each goes its way anew.
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// The instant at which it does.
+    fn take_effect(&mut self) -> Result<(), DatabaseError> {
+        let Effect { committed, removed, said } = self.execute()?;
+        let tap = &self.shared.tap;
+        if let Some(session) = &self.job.session
+            && !committed.is_empty()
+        {
+            let instance = session.instance.clone();
+            if matches!(self.fate.outcome, Outcome::Unacknowledged { .. }) {
+                tap.rare(Rare::AcknowledgementLost { instance });
+            } else if self.reply.is_closed() {
+                tap.rare(Rare::LateCommit { instance });
+            }
+        }
+        committed.into_iter().for_each(|row| tap.committed(row));
+        removed.into_iter().for_each(|row| tap.removed(row));
+        said.into_iter().for_each(|said| tap.said(said));
+        Ok(())
+    }
+
+    /// Gives the rows that are there now, and those that are gone.
+    fn execute(&mut self) -> Result<Effect, DatabaseError> {
+        let Pending { shared, job, fate, .. } = self;
+        if fate.outcome == Outcome::Refused {
+            return Err(sqlite_error(job.name, ffi::SQLITE_CANTOPEN));
+        }
+        let mut connection = shared.connection.borrow_mut();
+        if fate.fails_to_serialize || fate.outcome == Outcome::RolledBack {
             let undone = job.run(&mut connection).map(drop);
-            self.witness.forget();
+            shared.witness.forget();
             undone?;
-            rolled_back.set(rolled_back.get() + 1);
+            self.rolled_back.set(self.rolled_back.get() + 1);
+        }
+        if fate.outcome == Outcome::RolledBack {
+            return Err(sqlite_error(job.name, ffi::SQLITE_IOERR));
         }
         let result = job.execute(&mut connection);
-        if result.is_err() {
-            self.witness.forget();
-            return result;
+        if let Err(DatabaseError::Fenced { instance, .. }) = &result
+            && Purpose::of(job.name) == Purpose::Rows
+        {
+            shared.tap.rare(Rare::Fenced { instance: instance.clone() });
         }
-        let effect = self.witness.effect(&connection);
-        drop(connection);
-        let effect = effect.map_err(|source| DatabaseError::Sqlite { transaction: "witness", source })?;
-        let Effect { committed, removed, said } = effect;
-        committed.into_iter().for_each(|row| self.tap.committed(row));
-        removed.into_iter().for_each(|row| self.tap.removed(row));
-        said.into_iter().for_each(|said| self.tap.said(said));
-        Ok(())
+        if let Err(error) = result {
+            shared.witness.forget();
+            return Err(error);
+        }
+        let effect = shared.witness.effect(&connection);
+        effect.map_err(|source| DatabaseError::Sqlite { transaction: "witness", source })
+    }
+}
+
+/// What SQLite says if it fails with `code`.
+fn sqlite_error(transaction: &'static str, code: std::ffi::c_int) -> DatabaseError {
+    DatabaseError::Sqlite { transaction, source: rusqlite::Error::SqliteFailure(ffi::Error::new(code), None) }
+}
+
+/// Counts a transaction that writes rows for as long as it is on its way.
+struct InFlight(Option<Rc<Shared>>);
+
+impl InFlight {
+    fn begin(shared: &Rc<Shared>, purpose: Purpose) -> Self {
+        let counted = (purpose == Purpose::Rows).then(|| Rc::clone(shared));
+        counted.iter().for_each(|shared| shared.rows_in_flight.set(shared.rows_in_flight.get() + 1));
+        InFlight(counted)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|shared| shared.rows_in_flight.set(shared.rows_in_flight.get() - 1));
     }
 }
 
@@ -168,6 +303,7 @@ struct Host {
     database: SimDatabase,
     chance: Chance,
     timing: DatabaseTiming,
+    faults: Rc<DatabaseFaults>,
     asked: Cell<u64>,
     rolled_back: Rc<Cell<u64>>,
     gagged: Cell<bool>,
@@ -186,24 +322,28 @@ impl SimDatabaseHandle {
 }
 
 impl Backend for SimDatabaseHandle {
-    fn run(&self, mut job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
+    fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
         let host = &self.host;
         if host.gagged.get() {
             return Box::pin(std::future::ready(Err(DatabaseError::Closed)));
         }
-        let fate = host.timing.draw(&mut host.chance.of(host.asked.get()).rng());
+        let chance = host.chance.of(host.asked.get());
         host.asked.set(host.asked.get() + 1);
+        let purpose = Purpose::of(job.name);
+        let mut fate = host.timing.draw(&mut chance.rng());
+        host.faults.bear_on(&mut fate, purpose, &chance);
         let (reply, result) = oneshot::channel();
-        let (shared, rolled_back) = (host.database.shared.clone(), host.rolled_back.clone());
-        let sent = host.database.tasks.send(Box::pin(async move {
-            tokio::time::sleep(fate.before).await;
-            let result = shared.execute(&mut job, &fate, &rolled_back);
-            tokio::time::sleep(fate.after).await;
-            // First the job: whoever learns the result then also sees what settling it changed.
-            drop(job);
-            // The caller may be gone; the transaction stands all the same.
-            let _ = reply.send(result);
-        }));
+        let shared = Rc::clone(&host.database.shared);
+        let pending = Pending {
+            in_flight: InFlight::begin(&shared, purpose),
+            shared,
+            faults: Rc::clone(&host.faults),
+            rolled_back: Rc::clone(&host.rolled_back),
+            job,
+            fate,
+            reply,
+        };
+        let sent = host.database.tasks.send(Box::pin(pending.run()));
         Box::pin(async move {
             sent.map_err(|_| DatabaseError::Closed)?;
             result.await.map_err(|_| DatabaseError::Closed)?

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::database::faults::{Scope, Trouble};
 use super::engine::{LatencyRange, SlowReader};
 use super::plan::Fault;
 use super::world::{REPLICATION_PORT, World};
@@ -93,6 +94,31 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             engine.slow_reader(&host, None);
             engine.slowed(&host) > before
         }
+        Fault::SlowWriter { host, delay_ms_min, delay_ms_max, rollback_per_mille, .. } => {
+            let trouble = Trouble::SlowWriter { delay_ms: delay_ms_min..=delay_ms_max, rollback_per_mille };
+            trouble_database(&world, Some(host), trouble, until).await
+        }
+        Fault::SlowDatabase { host, extra_ms_min, extra_ms_max, .. } => {
+            let trouble = Trouble::Slow { extra_ms: extra_ms_min..=extra_ms_max };
+            trouble_database(&world, host, trouble, until).await
+        }
+        Fault::StalledDatabase { host, .. } => trouble_database(&world, host, Trouble::Stalled, until).await,
+        Fault::FailingDatabase { host, per_mille, .. } => {
+            let trouble = Trouble::Failing { scope: Scope::All, per_mille };
+            trouble_database(&world, Some(host), trouble, until).await
+        }
+        Fault::FailingHandlers { host, per_mille, .. } => {
+            let trouble = Trouble::Failing { scope: Scope::Updates, per_mille };
+            trouble_database(&world, Some(host), trouble, until).await
+        }
+        Fault::LostAcknowledgement { host, per_mille, .. } => {
+            trouble_database(&world, Some(host), Trouble::LostAcknowledgement { per_mille }, until).await
+        }
+        Fault::CancelledRequests { host, per_mille, .. } => {
+            let cancelling = world.cancellations(&host.into()).begin(per_mille);
+            sleep_until(until).await;
+            cancelling.cancelled() > 0
+        }
     }
 }
 
@@ -120,6 +146,15 @@ async fn rolling_restart(world: &World, hosts: Vec<String>, down: Duration, paus
         sleep_until((Instant::now() + pause).min(end)).await;
     }
     restarted > 0
+}
+
+/// Lets `host`, or everybody, have trouble with the database. Tells whether any transaction met it.
+async fn trouble_database(world: &World, host: Option<String>, trouble: Trouble, until: Instant) -> bool {
+    let is_meant = |name: &&InstanceName| host.as_deref().is_none_or(|host| name.as_str() == host);
+    let hosts = world.instances().iter().filter(is_meant);
+    let begun: Vec<_> = hosts.map(|name| world.database_faults(name).begin(trouble.clone())).collect();
+    sleep_until(until).await;
+    begun.iter().any(|fault| fault.hits() > 0)
 }
 
 /// Resets every replication connection from `client` to `server` a while after it was opened.

@@ -2,6 +2,7 @@
 //! asks the judge.
 
 pub mod calm;
+mod cancellations;
 pub mod clock;
 pub mod corpus;
 pub mod database;

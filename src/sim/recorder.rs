@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::database::DatabaseTap;
+use super::database::{DatabaseTap, Rare};
 use super::engine::{Attempt, End, Side, Tap};
 use super::witness::{CommittedRow, Said};
 use super::world::REPLICATION_PORT;
@@ -112,6 +112,14 @@ impl DatabaseTap for Recorder {
         let CommittedRow { stream, writer, token, row } = row;
         let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
         self.observe(&Observation::Removed { stream, writer, token, row });
+    }
+
+    fn rare(&self, end: Rare) {
+        self.observe(&match end {
+            Rare::LateCommit { instance } => Observation::LateCommit { instance },
+            Rare::Fenced { instance } => Observation::Fenced { instance },
+            Rare::AcknowledgementLost { instance } => Observation::AcknowledgementLost { instance },
+        });
     }
 }
 

@@ -122,7 +122,7 @@ impl Run {
         let (database, transactions) =
             SimDatabase::open(self.recorder.clone()).expect("an empty database in memory opens");
         tokio::task::spawn_local(transactions);
-        let world = World::new(engine, &self.plan, chance, database, Rc::clone(&self.recorder));
+        let world = World::new(engine, &self.plan, chance, database.clone(), Rc::clone(&self.recorder));
         world.start_all();
         let watching = self.watch();
 
@@ -140,7 +140,7 @@ impl Run {
         self.recorder.observe(&Observation::Calm);
         (self.watcher)(Progress::Calm { at: self.recorder.now() });
 
-        let converged = self.converges().await;
+        let converged = self.converges(&database).await;
         watching.abort();
         let faults = Rc::into_inner(faults).expect("every fault's task has ended");
         Ending { simulated: self.recorder.now(), faults, converged }
@@ -173,12 +173,13 @@ impl Run {
         })
     }
 
-    /// Waits until nothing is pending any more. False if the calm bound is over first.
-    async fn converges(&self) -> bool {
+    /// Waits until nothing is pending any more, and no transaction that could add to it is on its way. False if the calm
+    /// bound is over first.
+    async fn converges(&self, database: &SimDatabase) -> bool {
         let deadline = Instant::now() + calm_bound(&self.plan.presence);
         while Instant::now() < deadline {
             tokio::time::sleep(CONVERGENCE_INTERVAL).await;
-            if self.recorder.judge().pending().is_empty() {
+            if !database.has_rows_in_flight() && self.recorder.judge().pending().is_empty() {
                 return true;
             }
         }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::cancellations::Cancellations;
 use super::clock::SimClock;
+use super::database::faults::DatabaseFaults;
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::turmoil_net::{Engine, HostNetwork};
 use super::plan::{OperationKind, Plan, SchedulingPlan};
@@ -27,7 +29,7 @@ pub const REPLICATION_PORT: u16 = 9092;
 pub const HTTP_PORT: u16 = 9093;
 
 /// How long a supervisor waits before it starts a process again that did not come up.
-const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+pub const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a process is asked to do by those outside it.
 enum Order {
@@ -43,6 +45,13 @@ struct Process {
     orders: mpsc::UnboundedSender<Order>,
 }
 
+/// What surrounds a host, whichever process runs on it.
+#[derive(Default)]
+struct Weather {
+    database: Rc<DatabaseFaults>,
+    clients: Rc<Cancellations>,
+}
+
 /// Everything that a plan speaks of.
 pub struct World {
     engine: Engine,
@@ -54,6 +63,8 @@ pub struct World {
     recorder: Rc<Recorder>,
     processes: RefCell<BTreeMap<InstanceName, Process>>,
     instances: Vec<InstanceName>,
+    /// What is wrong with each host's database, and with its clients.
+    weather: BTreeMap<InstanceName, Weather>,
     /// Hosts that a fault keeps down.
     down: RefCell<BTreeSet<InstanceName>>,
 }
@@ -111,6 +122,7 @@ impl World {
             scheduling: plan.scheduling.clone(),
             recorder,
             processes: RefCell::default(),
+            weather: plan.topology.hosts().map(|host| (host.into(), Weather::default())).collect(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
             down: RefCell::default(),
         })
@@ -131,6 +143,16 @@ impl World {
         &self.instances
     }
 
+    /// What is wrong with the database as `name` sees it.
+    pub fn database_faults(&self, name: &InstanceName) -> &Rc<DatabaseFaults> {
+        &self.weather[name].database
+    }
+
+    /// Which of the requests to `name` are dropped on the way.
+    pub fn cancellations(&self, name: &InstanceName) -> &Rc<Cancellations> {
+        &self.weather[name].clients
+    }
+
     /// Starts every process that is not running.
     pub fn start_all(&self) {
         self.down.borrow_mut().clear();
@@ -149,7 +171,8 @@ impl World {
         let witness = Witness::new(name.clone(), boot, Rc::clone(&is_gagged), Rc::clone(&self.recorder));
         let (orders, incoming) = mpsc::unbounded_channel();
         let chance = self.chance.of("host").of(name).of(boot);
-        let database = self.database.handle(chance.of("database"), self.timing.clone());
+        let database =
+            self.database.handle(chance.of("database"), self.timing.clone(), Rc::clone(self.database_faults(name)));
         self.recorder.observe(&Observation::Started { instance: name.clone(), boot });
         let process = Boot {
             name: name.clone(),
@@ -158,6 +181,7 @@ impl World {
             chance,
             database: Database::new(Rc::new(database.clone())),
             witness,
+            cancellations: Rc::clone(self.cancellations(name)),
             orders: incoming,
         };
         self.engine.start(name.as_str(), move |network| process.run(network));
@@ -228,6 +252,7 @@ struct Boot {
     deferral: Option<Deferral>,
     database: Database,
     witness: Witness,
+    cancellations: Rc<Cancellations>,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
@@ -237,8 +262,9 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(ordinal, operation) => {
-                    let performed = workload::perform(Rc::clone(&instance), self.witness.clone(), ordinal, operation);
-                    instance.env().tasks.spawn("operation", performed);
+                    let request = workload::perform(Rc::clone(&instance), self.witness.clone(), ordinal, operation);
+                    let chance = self.chance.of("operation").of(ordinal);
+                    instance.env().tasks.spawn("operation", self.cancellations.carry_out(&chance, request));
                 }
                 Order::Stop(done) => {
                     instance.stop().await;

@@ -43,6 +43,13 @@ pub enum DatabaseError {
         /// The version this build works on.
         expected: i64,
     },
+    /// The connection broke before the answer came. The transaction may have committed, may commit yet, or never will;
+    /// its closure is dropped once that is settled.
+    #[error("the connection to the database was lost; whether {transaction} committed is not known")]
+    ConnectionLost {
+        /// The transaction's name.
+        transaction: &'static str,
+    },
     /// The database is shut down, or this process may no longer use it.
     #[error("the database is closed")]
     Closed,
@@ -63,7 +70,8 @@ pub type Closure = Box<dyn FnMut(&Transaction<'_>) -> rusqlite::Result<()> + Sen
 /// A transaction on its way to the database.
 ///
 /// Dropping it tells whatever its closure owns that the transaction is settled (committed or never to commit), so a
-/// backend drops it before it tells the result, and not earlier.
+/// backend drops it before it tells the result, and not earlier. Only where the result is
+/// [`ConnectionLost`](DatabaseError::ConnectionLost) may it be dropped later than told.
 pub struct Job {
     /// What the transaction does, for errors and logs.
     pub name: &'static str,

@@ -36,7 +36,7 @@ fn in_world<F: Future<Output = ()>>(test: impl FnOnce(SimDatabase, Committed) ->
 /// A handle that takes 10 ms to commit and 20 ms to tell.
 fn handle(database: &SimDatabase, boot: u64) -> SimDatabaseHandle {
     let timing = DatabaseTiming { before_us: 10_000..=10_000, after_us: 20_000..=20_000, rollback_per_mille: 0 };
-    database.handle(Chance::from_seed(7).of(boot), timing)
+    database.handle(Chance::from_seed(7).of(boot), timing, Rc::default())
 }
 
 async fn session(handle: &SimDatabaseHandle) -> Database {
@@ -98,7 +98,7 @@ fn a_transaction_of_a_dead_host_still_commits() {
 fn a_transaction_of_a_dead_host_does_not_commit_once_the_host_is_back() {
     in_world(|database, committed| async move {
         let slow = DatabaseTiming { before_us: 500_000..=500_000, ..DatabaseTiming::default() };
-        let slow = database.handle(Chance::from_seed(7), slow);
+        let slow = database.handle(Chance::from_seed(7), slow, Rc::default());
         let late = tokio::task::spawn_local(insert(session(&slow).await, 2));
         tokio::time::sleep(Duration::from_millis(5)).await;
         slow.gag();
@@ -125,8 +125,8 @@ fn a_gagged_host_can_ask_for_nothing() {
 #[test]
 fn a_transaction_that_fails_to_serialize_runs_again_and_takes_effect_once() {
     in_world(|database, committed| async move {
-        let handle = database
-            .handle(Chance::from_seed(7), DatabaseTiming { rollback_per_mille: 1_000, ..DatabaseTiming::default() });
+        let timing = DatabaseTiming { rollback_per_mille: 1_000, ..DatabaseTiming::default() };
+        let handle = database.handle(Chance::from_seed(7), timing, Rc::default());
         let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let counted = runs.clone();
         let writer = session(&handle).await;
@@ -198,7 +198,7 @@ fn the_same_chance_gives_every_transaction_the_same_fate() {
         in_world(|database, _| {
             let ends = &mut ends;
             async move {
-                let handle = database.handle(Chance::from_seed(seed), DatabaseTiming::default());
+                let handle = database.handle(Chance::from_seed(seed), DatabaseTiming::default(), Rc::default());
                 let writer = session(&handle).await;
                 let began = Instant::now();
                 for token in 2..12 {

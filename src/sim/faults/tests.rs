@@ -8,6 +8,7 @@ use crate::judge::Judge;
 use crate::sim::clock::SimClock;
 use crate::sim::database::SimDatabase;
 use crate::sim::engine::turmoil_net;
+use crate::sim::plan::OperationKind;
 use crate::sim::recorder::Recorder;
 use crate::sim::testing::small_plan;
 use crate::sim::topology;
@@ -273,5 +274,59 @@ fn a_freeze_thaws_only_the_process_that_it_froze() {
         assert!(world.engine().is_frozen("worker1"));
         assert!(second.await.unwrap());
         assert!(!world.engine().is_frozen("worker1"));
+    });
+}
+
+/// Has `writer1` persist a message in a second.
+fn send_in_a_second(world: &Rc<World>, ordinal: usize) {
+    let world = Rc::clone(world);
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(SECOND).await;
+        world.perform(ordinal, OperationKind::Send { room: 1 });
+    });
+}
+
+#[test]
+fn trouble_with_the_database_counts_where_a_transaction_meets_it() {
+    let writer = || "writer1".to_owned();
+    let faults = [
+        Fault::SlowWriter {
+            host: writer(),
+            delay_ms_min: 500,
+            delay_ms_max: 600,
+            rollback_per_mille: 0,
+            for_ms: 3_000,
+        },
+        Fault::SlowDatabase { host: None, extra_ms_min: 50, extra_ms_max: 60, for_ms: 3_000 },
+        Fault::StalledDatabase { host: Some(writer()), for_ms: 3_000 },
+        Fault::FailingDatabase { host: writer(), per_mille: 1_000, for_ms: 3_000 },
+        Fault::FailingHandlers { host: writer(), per_mille: 1_000, for_ms: 3_000 },
+        Fault::LostAcknowledgement { host: writer(), per_mille: 1_000, for_ms: 3_000 },
+        Fault::CancelledRequests { host: writer(), per_mille: 1_000, for_ms: 3_000 },
+    ];
+    for fault in faults {
+        in_world(|world| async move {
+            assert!(!takes_effect(&world, fault.clone()).await, "{}: nobody asks for anything", fault.family());
+            // A request has few awaits; one of several is dropped before its last.
+            (0..8).for_each(|ordinal| send_in_a_second(&world, ordinal));
+            assert!(takes_effect(&world, fault.clone()).await, "{}", fault.family());
+        });
+    }
+}
+
+#[test]
+fn a_process_that_starts_while_the_database_stalls_waits_for_it() {
+    in_world(|world| async move {
+        assert!(world.claim_down(&"worker1".into()));
+        world.power_cut(&"worker1".into());
+        let stall = Fault::StalledDatabase { host: None, for_ms: 6_000 };
+        let stalled = tokio::task::spawn_local(inject(Rc::clone(&world), stall, Instant::now() + 10 * SECOND));
+        tokio::time::sleep(SECOND).await;
+        world.release_down(&"worker1".into());
+        tokio::time::sleep(4 * SECOND).await;
+        assert!(world.engine().connections("worker1", "writer1").is_empty());
+        assert!(stalled.await.unwrap());
+        tokio::time::sleep(SECOND).await;
+        assert!(!world.engine().connections("worker1", "writer1").is_empty());
     });
 }

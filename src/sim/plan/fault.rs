@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The most that a slow writer's transaction may be delayed, in milliseconds. The calm waits for it.
+pub const DELAY_MS_MAX: u64 = 10_000;
+/// The most that a slow database may add on either side of a transaction, in milliseconds. The calm waits for it.
+pub const EXTRA_MS_MAX: u64 = 2_000;
+
 /// Something that goes wrong at some time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +136,78 @@ pub enum Fault {
         /// For how long this goes on.
         for_ms: u64,
     },
+    /// Transactions that write rows take effect late, and in any order: a lock, a busy disk, a deadlock. Their ids were
+    /// allocated long before, and hold the position back (Synapse #8499, #19795, #19800).
+    SlowWriter {
+        /// Which host's transactions.
+        host: String,
+        /// The least that each is delayed, in milliseconds.
+        delay_ms_min: u64,
+        /// The most that each is delayed, in milliseconds; [`DELAY_MS_MAX`] at the most.
+        delay_ms_max: u64,
+        /// How many of a thousand are rolled back for good in the end, so that their ids have no rows.
+        rollback_per_mille: u32,
+        /// For how long transactions that are asked for meet this.
+        for_ms: u64,
+    },
+    /// Every transaction takes longer: an overloaded database, a long way to it.
+    SlowDatabase {
+        /// Which host's transactions; everybody's if not given.
+        host: Option<String>,
+        /// The least that is added before a transaction takes effect, and again until its caller knows, in
+        /// milliseconds.
+        extra_ms_min: u64,
+        /// The most that is added on either side, in milliseconds; [`EXTRA_MS_MAX`] at the most.
+        extra_ms_max: u64,
+        /// For how long transactions that are asked for meet this.
+        for_ms: u64,
+    },
+    /// No transaction takes effect and none is answered until it is over: a lock on everything, a failover.
+    StalledDatabase {
+        /// Which host's transactions; everybody's if not given.
+        host: Option<String>,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// Transactions fail: half of them before they ran, as when nobody answers, half of them after, as when the database
+    /// rolls them back.
+    FailingDatabase {
+        /// Which host's transactions.
+        host: String,
+        /// How many of a thousand fail.
+        per_mille: u32,
+        /// For how long transactions that are asked for meet this.
+        for_ms: u64,
+    },
+    /// The reads of rows fail, for catch-up and for streaming, and nothing else: whatever a connection's set-up waits
+    /// for fails while the connection itself is well (Synapse #4749).
+    FailingHandlers {
+        /// Which host's reads.
+        host: String,
+        /// How many of a thousand fail.
+        per_mille: u32,
+        /// For how long reads that are asked for meet this.
+        for_ms: u64,
+    },
+    /// The connection to the database breaks at the wrong moment: the transaction commits, and whoever asked for it is
+    /// told an error, before the commit or after it.
+    LostAcknowledgement {
+        /// Which host's transactions.
+        host: String,
+        /// How many of a thousand.
+        per_mille: u32,
+        /// For how long transactions that are asked for meet this.
+        for_ms: u64,
+    },
+    /// Requests are dropped in the middle, at any of their awaits: clients that go away (Synapse #19800).
+    CancelledRequests {
+        /// The host that carries them out.
+        host: String,
+        /// How many of a thousand.
+        per_mille: u32,
+        /// For how long requests that begin meet this.
+        for_ms: u64,
+    },
 }
 
 /// A kind of fault. Every seed switches some of them off.
@@ -158,11 +235,25 @@ pub enum Family {
     Freeze,
     /// [`Fault::SlowConsumer`].
     SlowConsumer,
+    /// [`Fault::SlowWriter`].
+    SlowWriter,
+    /// [`Fault::SlowDatabase`].
+    SlowDatabase,
+    /// [`Fault::StalledDatabase`].
+    StalledDatabase,
+    /// [`Fault::FailingDatabase`].
+    FailingDatabase,
+    /// [`Fault::FailingHandlers`].
+    FailingHandlers,
+    /// [`Fault::LostAcknowledgement`].
+    LostAcknowledgement,
+    /// [`Fault::CancelledRequests`].
+    CancelledRequests,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 11] = [
+    pub const ALL: [Family; 18] = [
         Family::Latency,
         Family::Cut,
         Family::Flap,
@@ -174,6 +265,13 @@ impl Family {
         Family::RollingRestart,
         Family::Freeze,
         Family::SlowConsumer,
+        Family::SlowWriter,
+        Family::SlowDatabase,
+        Family::StalledDatabase,
+        Family::FailingDatabase,
+        Family::FailingHandlers,
+        Family::LostAcknowledgement,
+        Family::CancelledRequests,
     ];
 
     /// The family's name, as in a plan.
@@ -190,6 +288,13 @@ impl Family {
             Family::RollingRestart => "rolling_restart",
             Family::Freeze => "freeze",
             Family::SlowConsumer => "slow_consumer",
+            Family::SlowWriter => "slow_writer",
+            Family::SlowDatabase => "slow_database",
+            Family::StalledDatabase => "stalled_database",
+            Family::FailingDatabase => "failing_database",
+            Family::FailingHandlers => "failing_handlers",
+            Family::LostAcknowledgement => "lost_acknowledgement",
+            Family::CancelledRequests => "cancelled_requests",
         }
     }
 }
@@ -215,10 +320,17 @@ impl Fault {
             Fault::RollingRestart { .. } => Family::RollingRestart,
             Fault::Freeze { .. } => Family::Freeze,
             Fault::SlowConsumer { .. } => Family::SlowConsumer,
+            Fault::SlowWriter { .. } => Family::SlowWriter,
+            Fault::SlowDatabase { .. } => Family::SlowDatabase,
+            Fault::StalledDatabase { .. } => Family::StalledDatabase,
+            Fault::FailingDatabase { .. } => Family::FailingDatabase,
+            Fault::FailingHandlers { .. } => Family::FailingHandlers,
+            Fault::LostAcknowledgement { .. } => Family::LostAcknowledgement,
+            Fault::CancelledRequests { .. } => Family::CancelledRequests,
         }
     }
 
-    /// The hosts it is about: one, or two of which the first is `from`, `a`, `gone` or `client`; for a rolling restart all
+    /// The hosts it is about: none if it is about all of them, one, or two of which the first is `from`, `a`, `gone` or `client`; for a rolling restart all
     /// of them.
     pub fn hosts(&self) -> Vec<&str> {
         match self {
@@ -231,7 +343,15 @@ impl Fault {
             Fault::PowerCut { host, .. }
             | Fault::Restart { host, .. }
             | Fault::Freeze { host, .. }
-            | Fault::SlowConsumer { host, .. } => vec![host],
+            | Fault::SlowConsumer { host, .. }
+            | Fault::SlowWriter { host, .. }
+            | Fault::FailingDatabase { host, .. }
+            | Fault::FailingHandlers { host, .. }
+            | Fault::LostAcknowledgement { host, .. }
+            | Fault::CancelledRequests { host, .. } => vec![host],
+            Fault::SlowDatabase { host, .. } | Fault::StalledDatabase { host, .. } => {
+                host.iter().map(String::as_str).collect()
+            }
             Fault::RollingRestart { hosts, .. } => hosts.iter().map(String::as_str).collect(),
         }
     }
@@ -266,7 +386,14 @@ impl Fault {
             | Fault::PowerCut { for_ms, .. }
             | Fault::Restart { for_ms, .. }
             | Fault::Freeze { for_ms, .. }
-            | Fault::SlowConsumer { for_ms, .. } => *for_ms,
+            | Fault::SlowConsumer { for_ms, .. }
+            | Fault::SlowWriter { for_ms, .. }
+            | Fault::SlowDatabase { for_ms, .. }
+            | Fault::StalledDatabase { for_ms, .. }
+            | Fault::FailingDatabase { for_ms, .. }
+            | Fault::FailingHandlers { for_ms, .. }
+            | Fault::LostAcknowledgement { for_ms, .. }
+            | Fault::CancelledRequests { for_ms, .. } => *for_ms,
         }
     }
 }

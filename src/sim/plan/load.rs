@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
+use super::{DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 use crate::instance::config::PresenceConfig;
 
 /// Why a plan cannot be run.
@@ -221,10 +221,23 @@ impl Plan {
 
 /// What a fault's numbers must be like to mean anything.
 fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
-    match fault {
-        Fault::Latency { min_us, max_us, .. } => check_range(place, *min_us, *max_us),
-        Fault::SlowDrip { bytes_per_sec, .. } => check_range(place, 1, *bytes_per_sec),
-        Fault::RollingRestart { hosts, .. } if hosts.is_empty() => Err(PlanError::NoHost { place }),
+    match *fault {
+        Fault::Latency { min_us, max_us, .. } => check_range(place, min_us, max_us),
+        Fault::SlowDrip { bytes_per_sec, .. } => check_range(place, 1, bytes_per_sec),
+        Fault::RollingRestart { ref hosts, .. } if hosts.is_empty() => Err(PlanError::NoHost { place }),
+        Fault::SlowWriter { delay_ms_min, delay_ms_max, rollback_per_mille, .. } => {
+            check_range(place, delay_ms_min, delay_ms_max)?;
+            check_most(place, delay_ms_max, DELAY_MS_MAX)?;
+            check_most(place, rollback_per_mille.into(), 1_000)
+        }
+        Fault::SlowDatabase { extra_ms_min, extra_ms_max, .. } => {
+            check_range(place, extra_ms_min, extra_ms_max)?;
+            check_most(place, extra_ms_max, EXTRA_MS_MAX)
+        }
+        Fault::FailingDatabase { per_mille, .. }
+        | Fault::FailingHandlers { per_mille, .. }
+        | Fault::LostAcknowledgement { per_mille, .. }
+        | Fault::CancelledRequests { per_mille, .. } => check_most(place, per_mille.into(), 1_000),
         Fault::Cut { .. }
         | Fault::Flap { .. }
         | Fault::Partition { .. }
@@ -233,7 +246,8 @@ fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
         | Fault::Restart { .. }
         | Fault::RollingRestart { .. }
         | Fault::Freeze { .. }
-        | Fault::SlowConsumer { .. } => Ok(()),
+        | Fault::SlowConsumer { .. }
+        | Fault::StalledDatabase { .. } => Ok(()),
     }
 }
 
@@ -297,6 +311,8 @@ mod tests {
         );
         let error = edited(|plan| plan.topology.typing_writer = "nobody".to_owned());
         assert!(matches!(error, PlanError::UnknownHost { place: Place::Field(_), .. }), "{error}");
+        let error = with_fault(Fault::StalledDatabase { host: Some("nobody".to_owned()), for_ms: 1 });
+        assert!(matches!(error, PlanError::UnknownHost { place: Place::Fault(0), .. }), "{error}");
     }
 
     #[test]
@@ -361,10 +377,37 @@ mod tests {
         assert_eq!(place(with_fault(Fault::Latency { from, to, min_us: 2, max_us: 1, for_ms: 1 })), "faults[0]");
         let (from, to) = ("master".to_owned(), "writer1".to_owned());
         assert_eq!(place(with_fault(Fault::SlowDrip { from, to, bytes_per_sec: 0, for_ms: 1 })), "faults[0]");
+        let slow = Fault::SlowDatabase { host: None, extra_ms_min: 2, extra_ms_max: 1, for_ms: 1 };
+        assert_eq!(place(with_fault(slow)), "faults[0]");
         for (rows, tokens) in [(3, 4), (3, 0)] {
             let kind = OperationKind::StateBurst { room: 0, rows, tokens };
             let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]);
             assert_eq!(place(error), "operations[0]");
+        }
+    }
+
+    #[test]
+    fn trouble_with_the_database_beyond_what_may_be_is_refused() {
+        let host = || "writer1".to_owned();
+        let slow = |delay_ms_max, rollback_per_mille| {
+            let host = host();
+            Fault::SlowWriter { host, delay_ms_min: 1, delay_ms_max, rollback_per_mille, for_ms: 1 }
+        };
+        let faults = [
+            (slow(10_001, 0), 10_001, DELAY_MS_MAX),
+            (slow(10_000, 1_001), 1_001, 1_000),
+            (Fault::SlowDatabase { host: None, extra_ms_min: 1, extra_ms_max: 2_001, for_ms: 1 }, 2_001, EXTRA_MS_MAX),
+            (Fault::FailingDatabase { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
+            (Fault::FailingHandlers { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
+            (Fault::LostAcknowledgement { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
+            (Fault::CancelledRequests { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
+        ];
+        for (fault, expected, most) in faults {
+            let error = with_fault(fault);
+            assert!(
+                matches!(error, PlanError::TooLarge { place: Place::Fault(0), value, max } if (value, max) == (expected, most)),
+                "{error}"
+            );
         }
     }
 }

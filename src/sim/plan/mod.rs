@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::config::PresenceConfig;
 
-pub use fault::{Family, Fault, FaultEntry};
+pub use fault::{DELAY_MS_MAX, EXTRA_MS_MAX, Family, Fault, FaultEntry};
 pub use load::{Place, PlanError};
 pub use operation::{Operation, OperationKind};
 pub use scenario::{Scenario, UnknownScenario};

@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{Deployment, Family, Fault, FaultEntry};
+use super::super::{DELAY_MS_MAX, Deployment, Family, Fault, FaultEntry};
 use crate::env::Chance;
 
 /// When the first fault may come: by then every instance has started.
@@ -64,6 +64,13 @@ fn count(family: Family) -> RangeInclusive<u32> {
         Family::PowerCut | Family::Restart => 4..=28,
         // Each takes down everybody; most do not fit.
         Family::RollingRestart => 2..=6,
+        Family::SlowWriter
+        | Family::SlowDatabase
+        | Family::StalledDatabase
+        | Family::FailingDatabase
+        | Family::FailingHandlers
+        | Family::LostAcknowledgement
+        | Family::CancelledRequests => 2..=8,
     }
 }
 
@@ -149,6 +156,46 @@ fn draw_fault(
             pause_ms: rng.random_range(5..=200),
             for_ms: rng.random_range(1_000..=8_000),
         },
+        Family::SlowWriter => {
+            let delay_ms_min = rng.random_range(500..=2_000);
+            Fault::SlowWriter {
+                host: pick(rng, deployment.events_writers.iter().map(String::as_str)),
+                delay_ms_min,
+                delay_ms_max: rng.random_range(delay_ms_min + 500..=DELAY_MS_MAX),
+                rollback_per_mille: [0, 50, 200][rng.random_range(0..3)],
+                for_ms: rng.random_range(1_000..=10_000),
+            }
+        }
+        Family::SlowDatabase => {
+            let host = host_or_all(rng, deployment);
+            let extra_ms_min = rng.random_range(0..=100);
+            let extra_ms_max = extra_ms_min + rng.random_range(50..=1_500);
+            Fault::SlowDatabase { host, extra_ms_min, extra_ms_max, for_ms: rng.random_range(1_000..=8_000) }
+        }
+        Family::StalledDatabase => {
+            let host = host_or_all(rng, deployment);
+            // Long ones outlast the grace of a stop and the patience of whoever waits for an answer.
+            let is_long = rng.random_ratio(1, 5);
+            let for_ms = if is_long { rng.random_range(5_000..=15_000) } else { rng.random_range(100..=3_000) };
+            Fault::StalledDatabase { host, for_ms }
+        }
+        Family::FailingDatabase => {
+            let (host, per_mille) = (database_user(rng, deployment), per_mille(rng));
+            Fault::FailingDatabase { host, per_mille, for_ms: rng.random_range(500..=5_000) }
+        }
+        Family::FailingHandlers => {
+            let (host, per_mille) = (pick(rng, deployment.hosts()), per_mille(rng));
+            Fault::FailingHandlers { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
+        }
+        Family::LostAcknowledgement => {
+            let (host, per_mille) = (database_user(rng, deployment), per_mille(rng));
+            Fault::LostAcknowledgement { host, per_mille, for_ms: rng.random_range(500..=5_000) }
+        }
+        Family::CancelledRequests => {
+            let host = pick(rng, deployment.writers());
+            let per_mille = per_mille(rng);
+            Fault::CancelledRequests { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
+        }
     };
     Some(fault)
 }
@@ -174,6 +221,25 @@ fn client_and_server(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, 
 fn either_way(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, String) {
     let (client, server) = client_and_server(rng, deployment);
     if rng.random_ratio(1, 2) { (client, server) } else { (server, client) }
+}
+
+/// Sometimes everybody, who is then called none.
+fn host_or_all(rng: &mut ChaCha8Rng, deployment: &Deployment) -> Option<String> {
+    let is_all = rng.random_ratio(1, 4);
+    let host = database_user(rng, deployment);
+    (!is_all).then_some(host)
+}
+
+/// A host that asks much of the database, or any.
+fn database_user(rng: &mut ChaCha8Rng, deployment: &Deployment) -> String {
+    let is_writer = rng.random_ratio(1, 2);
+    let users = deployment.hosts().filter(|host| !is_writer || deployment.writes_events(host));
+    pick(rng, users)
+}
+
+/// From now and then to always.
+fn per_mille(rng: &mut ChaCha8Rng) -> u32 {
+    [50, 200, 500, 1_000][rng.random_range(0..4)]
 }
 
 fn pick<'a>(rng: &mut ChaCha8Rng, hosts: impl Iterator<Item = &'a str>) -> String {
