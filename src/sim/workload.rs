@@ -113,13 +113,31 @@ async fn try_to_perform(
     }
 }
 
+/// Tells of a sync's end however it ends: a request may be dropped. Must be dropped after what makes the instance know of
+/// the sync.
+struct ToldSync<'a> {
+    witness: &'a Witness,
+    device: &'a Device,
+}
+
+impl<'a> ToldSync<'a> {
+    fn begin(witness: &'a Witness, device: &'a Device) -> Self {
+        witness.sync_began(device);
+        ToldSync { witness, device }
+    }
+}
+
+impl Drop for ToldSync<'_> {
+    fn drop(&mut self) {
+        self.witness.sync_ended(self.device);
+    }
+}
+
 /// Keeps a sync open. A client that loses its process begins another sync somewhere else, if its plan says so.
 async fn sync(instance: &Instance, witness: &Witness, device: Device, for_ms: u64) {
-    witness.sync_began(&device);
-    let syncing = instance.user_syncs().begin(&device.user, device.device.as_deref());
+    let _told = ToldSync::begin(witness, &device);
+    let _syncing = instance.user_syncs().begin(&device.user, device.device.as_deref());
     tokio::time::sleep(Duration::from_millis(for_ms)).await;
-    drop(syncing);
-    witness.sync_ended(&device);
 }
 
 async fn send(instance: &Instance, writes: Vec<Write>) -> Result<(), PersistError> {
