@@ -6,9 +6,6 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::env::network::TokioNetwork;
-use crate::env::{Chance, Env, Scope, Silent, SystemClock};
-use crate::instance::{PersistError, StreamWriter, Written};
 use crate::protocol::{InstanceName, Token};
 use crate::store::account_data::Datum;
 use crate::store::memory::MemoryBackend;
@@ -265,34 +262,6 @@ async fn spied(backend: &Rc<MemoryBackend>, instance: &str) -> (Rc<IdGenerator>,
 
 fn row(kind: &str) -> Row {
     Row::AccountData(AccountDataRow { user_id: "@x".into(), room_id: None, kind: kind.into() })
-}
-
-#[test]
-fn a_writer_tells_its_own_rows_and_its_doubts_before_its_position_moves() {
-    run(async {
-        let backend = MemoryBackend::open();
-        let (ids, keepers, spy) = spied(&backend, "writer").await;
-        let observer = Rc::new(Silent);
-        let env = Env {
-            network: Rc::new(TokioNetwork), // nothing here connects to anything
-            clock: Rc::new(SystemClock),
-            chance: Chance::from_seed(7),
-            observer: observer.clone(),
-            tasks: Scope::new(observer),
-        };
-        let writer = StreamWriter::new(ids.clone(), backend.database(), keepers, env);
-        let rows = |tokens: &[Token]| tokens.iter().map(|token| (*token, row("a"))).collect();
-        let write = move |_: &Transaction<'_>, tokens: &[Token]| Ok(Written { rows: rows(tokens), reply: tokens[0] });
-        let token = writer.persist("write", 1, write).await.unwrap();
-        assert_eq!(*spy.told.borrow(), [(format!("{token}: [\"@x\",null,\"a\"]"), token.prev())]);
-        assert_eq!(ids.current_token_for_writer(&"writer".into()), token);
-
-        spy.told.borrow_mut().clear();
-        let fail = |tx: &Transaction<'_>, _: &[Token]| tx.execute_batch("SELECT weather").map(|()| unreachable!());
-        let failed: Result<(), PersistError> = writer.persist("fail", 1, fail).await;
-        assert!(failed.is_err());
-        assert_eq!(*spy.told.borrow(), [("doubt account_data".to_owned(), token)]);
-    });
 }
 
 #[test]

@@ -76,6 +76,7 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caches::Cached;
     use crate::protocol::{InstanceName, StreamName, Token};
     use crate::streams::{Promise, Row, TypingRow};
 
@@ -166,8 +167,30 @@ mod tests {
             positioned("events", 7),
         ]);
         assert_eq!(stream.as_str(), "events");
-        let marks = [("announced_ahead", 1), ("memory_reset", 1), ("set_up", 1), ("state_all_applied", 0)];
+        let marks = [
+            ("announced_ahead", 1),
+            ("cache_fill_raced", 0),
+            ("memory_reset", 1),
+            ("set_up", 1),
+            ("state_all_applied", 0),
+        ];
         assert_eq!(judge.marks(), &BTreeMap::from(marks));
         assert_eq!(judge.violations(), []);
+    }
+
+    #[test]
+    fn a_read_that_a_row_overtakes_leaves_a_mark() {
+        let asked = |read, room: &str| {
+            let what = Cached::State { room_id: room.to_owned() };
+            Observation::Asked { instance: "worker".into(), read, what }
+        };
+        let applied = |token| {
+            let (instance, stream, writer) = follower("events");
+            let rows = vec![Row::parse(&stream, serde_json::json!(["state-all", ["room"]])).unwrap()];
+            Observation::Applied { instance, stream, writer, token: Token(token), rows }
+        };
+        let told = Observation::Told { instance: "worker".into(), read: 2, version: None };
+        let run = run(&[asked(0, "room"), asked(1, "other"), applied(5), asked(2, "room"), told, applied(6)]);
+        assert_eq!(run.marks()["cache_fill_raced"], 1);
     }
 }

@@ -3,11 +3,14 @@
 //! A storm that never reaches them proves nothing, however many seeds pass. Every mark is counted from observations,
 //! and is there from the beginning, so that one that was never reached can be seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::observation::Observation;
+use super::reads::changed_by;
 use super::set_up::SetUps;
 use super::topology::{Feed, Topology};
+use crate::caches::Cached;
+use crate::protocol::InstanceName;
 use crate::streams::{EventsRow, Row};
 
 /// An in-memory stream's follower was told that the writer began anew.
@@ -18,18 +21,23 @@ const STATE_ALL_APPLIED: &str = "state_all_applied";
 const SET_UP: &str = "set_up";
 /// A position was announced that the follower had not reached: it has to catch up.
 const ANNOUNCED_AHEAD: &str = "announced_ahead";
+/// Rows that change something came to an instance while a client was waiting to read it there: the load was overtaken.
+const CACHE_FILL_RACED: &str = "cache_fill_raced";
 
 /// Counts marks.
 pub(super) struct Marks {
     set_ups: SetUps,
+    /// What clients wait to be told, and where.
+    reads: BTreeMap<u64, (InstanceName, Cached)>,
     counts: BTreeMap<&'static str, u64>,
 }
 
 impl Marks {
     /// No mark reached yet.
     pub fn new(topology: &Topology) -> Self {
-        let marks = [MEMORY_RESET, STATE_ALL_APPLIED, SET_UP, ANNOUNCED_AHEAD];
-        Marks { set_ups: SetUps::new(topology), counts: marks.map(|mark| (mark, 0)).into() }
+        let marks = [MEMORY_RESET, STATE_ALL_APPLIED, SET_UP, ANNOUNCED_AHEAD, CACHE_FILL_RACED];
+        let counts = marks.map(|mark| (mark, 0)).into();
+        Marks { set_ups: SetUps::new(topology), reads: BTreeMap::new(), counts }
     }
 
     /// How often each mark was reached.
@@ -39,6 +47,7 @@ impl Marks {
 
     /// Counts what this observation reaches.
     pub fn observe(&mut self, observation: &Observation) {
+        self.observe_reads(observation);
         match observation {
             Observation::Reset { .. } => self.reach(MEMORY_RESET),
             Observation::Applied { rows, .. } if rows.iter().any(is_state_all) => self.reach(STATE_ALL_APPLIED),
@@ -52,6 +61,27 @@ impl Marks {
         }
         if self.set_ups.observe(observation).is_some() {
             self.reach(SET_UP);
+        }
+    }
+
+    fn observe_reads(&mut self, observation: &Observation) {
+        match observation {
+            Observation::Asked { instance, read, what } => {
+                self.reads.insert(*read, (instance.clone(), what.clone()));
+            }
+            Observation::Told { read, .. } => {
+                self.reads.remove(read);
+            }
+            Observation::Stopped { instance, .. } => self.reads.retain(|_, (at, _)| at != instance),
+            Observation::Applied { instance, rows, .. } if self.reads.values().any(|(at, _)| at == instance) => {
+                let changed: BTreeSet<Cached> = rows.iter().filter_map(changed_by).collect();
+                let waiting = self.reads.len();
+                // A read counts once.
+                self.reads.retain(|_, (at, what)| at != instance || !changed.contains(what));
+                let raced = waiting - self.reads.len();
+                *self.counts.entry(CACHE_FILL_RACED).or_default() += raced as u64;
+            }
+            _ => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! asks the judge.
 
 pub mod calm;
+mod client;
 pub mod clock;
 pub mod corpus;
 pub mod database;

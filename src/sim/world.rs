@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::client::Client;
 use super::clock::SimClock;
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::turmoil_net::{Engine, HostNetwork};
@@ -237,8 +238,8 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(ordinal, operation) => {
-                    let performed = workload::perform(Rc::clone(&instance), self.witness.clone(), ordinal, operation);
-                    instance.env().tasks.spawn("operation", performed);
+                    let client = Client::new(Rc::clone(&instance), self.witness.clone());
+                    instance.env().tasks.spawn("operation", workload::perform(client, ordinal, operation));
                 }
                 Order::Stop(done) => {
                     instance.stop().await;
