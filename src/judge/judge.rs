@@ -37,7 +37,7 @@ impl Judge {
     /// Takes one observation into account. Observations come in the order in which they were made.
     pub fn observe(&mut self, at: Moment, observation: &Observation) {
         self.trace.add(at, observation);
-        self.marks.observe(observation);
+        self.marks.observe(at, observation);
         for invariant in &mut self.invariants {
             let Err(violation) = invariant.observe(at, observation) else { continue };
             let is_new = self.fingerprints.insert(violation.fingerprint());
@@ -192,5 +192,23 @@ mod tests {
         let told = Observation::Told { instance: "worker".into(), read: 2, version: None };
         let run = run(&[asked(0, "room"), asked(1, "other"), applied(5), asked(2, "room"), told, applied(6)]);
         assert_eq!(run.marks()["cache_fill_raced"], 1);
+    }
+
+    #[test]
+    fn an_answer_in_the_moment_in_which_the_position_passes_it_leaves_a_mark() {
+        let answered = |token| {
+            let (instance, _, writer) = follower("events");
+            let what = Cached::State { room_id: "room".to_owned() };
+            Observation::Answered { instance, what, writer, token: Token(token) }
+        };
+        let waited = |story: &[(u64, Observation)]| {
+            let mut judge = judge();
+            judge.observe(Moment(0), &following("events", 3));
+            story.iter().for_each(|(at, observation)| judge.observe(Moment(*at), observation));
+            judge.marks()["wait_that_waited"]
+        };
+        assert_eq!(waited(&[(5, positioned("events", 4)), (5, positioned("events", 7)), (5, answered(7))]), 1);
+        assert_eq!(waited(&[(5, positioned("events", 7)), (6, answered(7))]), 0, "it was passed before");
+        assert_eq!(waited(&[(5, positioned("events", 7)), (6, positioned("events", 8)), (6, answered(7))]), 0);
     }
 }

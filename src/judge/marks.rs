@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observation::Observation;
+use super::observation::{Moment, Observation};
 use super::reads::changed_by;
 use super::set_up::SetUps;
 use super::topology::{Feed, Topology};
 use crate::caches::Cached;
-use crate::protocol::InstanceName;
-use crate::streams::{EventsRow, Row};
+use crate::protocol::{InstanceName, Token};
+use crate::streams::{EventsRow, Row, account_data, events};
 
 /// An in-memory stream's follower was told that the writer began anew.
 const MEMORY_RESET: &str = "memory_reset";
@@ -23,21 +23,29 @@ const SET_UP: &str = "set_up";
 const ANNOUNCED_AHEAD: &str = "announced_ahead";
 /// Rows that change something came to an instance while a client was waiting to read it there: the load was overtaken.
 const CACHE_FILL_RACED: &str = "cache_fill_raced";
+/// A client was told that what another instance wrote is done, at the very moment at which its own instance's position
+/// passed that: it had to wait.
+const WAIT_THAT_WAITED: &str = "wait_that_waited";
+
+/// The streams that clients have written through instances that do not write them.
+const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
 
 /// Counts marks.
 pub(super) struct Marks {
     set_ups: SetUps,
     /// What clients wait to be told, and where.
     reads: BTreeMap<u64, (InstanceName, Cached)>,
+    /// When a position last moved, and where it was before that moment.
+    moved: BTreeMap<Feed, (Moment, Token)>,
     counts: BTreeMap<&'static str, u64>,
 }
 
 impl Marks {
     /// No mark reached yet.
     pub fn new(topology: &Topology) -> Self {
-        let marks = [MEMORY_RESET, STATE_ALL_APPLIED, SET_UP, ANNOUNCED_AHEAD, CACHE_FILL_RACED];
+        let marks = [MEMORY_RESET, STATE_ALL_APPLIED, SET_UP, ANNOUNCED_AHEAD, CACHE_FILL_RACED, WAIT_THAT_WAITED];
         let counts = marks.map(|mark| (mark, 0)).into();
-        Marks { set_ups: SetUps::new(topology), reads: BTreeMap::new(), counts }
+        Marks { set_ups: SetUps::new(topology), reads: BTreeMap::new(), moved: BTreeMap::new(), counts }
     }
 
     /// How often each mark was reached.
@@ -46,11 +54,26 @@ impl Marks {
     }
 
     /// Counts what this observation reaches.
-    pub fn observe(&mut self, observation: &Observation) {
+    pub fn observe(&mut self, at: Moment, observation: &Observation) {
         self.observe_reads(observation);
         match observation {
+            Observation::Applied { instance, stream, writer, .. }
+            | Observation::Positioned { instance, stream, writer, .. }
+                if WRITTEN_ELSEWHERE.contains(&stream.as_str()) =>
+            {
+                let feed = Feed::new(instance, stream, writer);
+                if self.moved.get(&feed).is_none_or(|(moved, _)| *moved != at) {
+                    let before = self.set_ups.position(&feed).unwrap_or_default();
+                    self.moved.insert(feed, (at, before));
+                }
+            }
+            Observation::Answered { instance, what, writer, token } if instance != writer => {
+                let moved = self.moved.get(&Feed::new(instance, &what.stream().into(), writer));
+                if moved.is_some_and(|(moved, before)| *moved == at && before < token) {
+                    self.reach(WAIT_THAT_WAITED);
+                }
+            }
             Observation::Reset { .. } => self.reach(MEMORY_RESET),
-            Observation::Applied { rows, .. } if rows.iter().any(is_state_all) => self.reach(STATE_ALL_APPLIED),
             Observation::Announced { instance, stream, writer, position, .. } => {
                 let held = self.set_ups.position(&Feed::new(instance, stream, writer));
                 if held.is_some_and(|held| held < *position) {
@@ -58,6 +81,11 @@ impl Marks {
                 }
             }
             _ => {}
+        }
+        if let Observation::Applied { rows, .. } = observation
+            && rows.iter().any(is_state_all)
+        {
+            self.reach(STATE_ALL_APPLIED);
         }
         if self.set_ups.observe(observation).is_some() {
             self.reach(SET_UP);
