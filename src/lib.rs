@@ -6,6 +6,7 @@ compile_error!(
      that: unset RUSTFLAGS or add the flag to it, or build without the simulator by `--no-default-features`."
 );
 
+pub mod caches;
 #[cfg(feature = "sim")]
 pub mod cli;
 pub mod env;

@@ -17,6 +17,8 @@ pub trait Observer {
     fn trouble(&self, _what: Trouble<'_>) {}
     /// A connection to `_target` is set up: every stream it writes has announced its position and is caught up.
     fn set_up(&self, _target: &str) {}
+    /// A cache was to be invalidated that this instance does not have: another version of the program has it.
+    fn unknown_cache(&self, _name: &str) {}
 }
 
 /// Trouble an instance met and will try to get over.
@@ -80,6 +82,10 @@ impl Observer for Log {
 
     fn set_up(&self, target: &str) {
         tracing::info!(target, "connection set up");
+    }
+
+    fn unknown_cache(&self, name: &str) {
+        tracing::debug!(name, "asked to invalidate a cache that is not here");
     }
 }
 

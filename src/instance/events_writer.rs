@@ -63,6 +63,19 @@ impl EventsWriter {
         };
         persist_together("persist_events", parts, persist).await
     }
+
+    /// Makes an outlier an ordinary event, as happens when the state of its room at it becomes known. Gives the token
+    /// that says so; nothing does if there is no such outlier.
+    pub async fn mark_ex_outlier(&self, event_id: String) -> Result<Option<Token>, PersistError> {
+        let writer = self.events.instance().clone();
+        let mark = move |tx: &Transaction<'_>, tokens: &[Token]| {
+            let event = events::mark_ex_outlier(tx, &writer, tokens[0], &event_id)?;
+            let reply = event.is_some().then_some(tokens[0]);
+            let rows = event.into_iter().map(|event| (tokens[0], Row::Events(EventsRow::Event(event))));
+            Ok(Written { rows: rows.collect(), reply })
+        };
+        self.events.persist("mark_ex_outlier", 1, mark).await
+    }
 }
 
 /// The rows of `events` that `write` makes.

@@ -18,6 +18,7 @@ pub use events_writer::{EventsWriter, Write};
 use presence::Presence;
 pub use stream_writer::{PersistError, StreamWriter, Written};
 
+use crate::caches::Caches;
 use crate::env::{Env, Listener};
 use crate::presence::{PresenceHandler, UserSyncs};
 use crate::protocol::{InstanceName, MASTER};
@@ -63,6 +64,7 @@ pub struct Instance {
     handler: Rc<CommandHandler>,
     writers: BTreeMap<&'static str, Rc<StreamWriter>>,
     events: Option<Rc<EventsWriter>>,
+    caches: Rc<Caches>,
     typing: Rc<TypingHandler>,
     presence: Presence,
 }
@@ -86,6 +88,9 @@ impl Instance {
         // The last thing that can fail: a start that failed has spawned nothing and told nobody.
         let ports = Ports::open(&name, &config, &env).await?;
         let keepers = Keepers::default();
+        // After the positions were read, so that nothing in them is older, and before any of them moves.
+        let caches = Caches::new(database.clone(), Rc::clone(&env.observer));
+        keepers.register(caches.clone());
         let writers = writers(&ids, &database, &keepers, &env);
         let events = writers.get(streams::events::NAME).zip(writers.get(streams::caches::NAME));
         let events = events.map(|(events, caches)| EventsWriter::new(events.clone(), caches.clone(), env.clone()));
@@ -120,7 +125,7 @@ impl Instance {
             }
         }));
 
-        let instance = Rc::new(Instance { name, config, env, handler, writers, events, typing, presence });
+        let instance = Rc::new(Instance { name, config, env, handler, writers, events, caches, typing, presence });
         if let Some(ports) = ports {
             instance.listen(ports);
         }
@@ -164,6 +169,11 @@ impl Instance {
     pub fn events(&self) -> Result<&Rc<EventsWriter>, PersistError> {
         self.writer(streams::events::NAME)?;
         Ok(self.events.as_ref().expect("whoever writes events writes caches too"))
+    }
+
+    /// What it keeps of the database in its memory.
+    pub fn caches(&self) -> &Rc<Caches> {
+        &self.caches
     }
 
     /// Who is typing.

@@ -37,7 +37,7 @@ impl Judge {
     /// Takes one observation into account. Observations come in the order in which they were made.
     pub fn observe(&mut self, at: Moment, observation: &Observation) {
         self.trace.add(at, observation);
-        self.marks.observe(observation);
+        self.marks.observe(at, observation);
         for invariant in &mut self.invariants {
             let Err(violation) = invariant.observe(at, observation) else { continue };
             let is_new = self.fingerprints.insert(violation.fingerprint());
@@ -76,6 +76,7 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caches::Cached;
     use crate::protocol::{InstanceName, StreamName, Token};
     use crate::streams::{Promise, Row, TypingRow};
 
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(stream.as_str(), "events");
         let marks = [
             ("announced_ahead", 1),
+            ("cache_fill_raced", 0),
             ("fenced_commit", 1),
             ("late_commit", 1),
             ("lost_acknowledgement", 1),
@@ -178,6 +180,7 @@ mod tests {
             ("out_of_order_commit", 0),
             ("set_up", 1),
             ("state_all_applied", 0),
+            ("wait_that_waited", 0),
         ];
         assert_eq!(judge.marks(), &BTreeMap::from(marks));
         assert_eq!(judge.violations(), []);
@@ -192,5 +195,39 @@ mod tests {
         let rows = [("master", 5), ("master", 5), ("other", 4), ("master", 3), ("master", 4), ("master", 6)];
         let judge = run(&rows.map(|(writer, token)| committed(writer, token)));
         assert_eq!(judge.marks()["out_of_order_commit"], 2);
+    }
+
+    #[test]
+    fn a_read_that_a_row_overtakes_leaves_a_mark() {
+        let asked = |read, room: &str| {
+            let what = Cached::State { room_id: room.to_owned() };
+            Observation::Asked { instance: "worker".into(), read, what }
+        };
+        let applied = |token| {
+            let (instance, stream, writer) = follower("events");
+            let rows = vec![Row::parse(&stream, serde_json::json!(["state-all", ["room"]])).unwrap()];
+            Observation::Applied { instance, stream, writer, token: Token(token), rows }
+        };
+        let told = Observation::Told { instance: "worker".into(), read: 2, version: None };
+        let run = run(&[asked(0, "room"), asked(1, "other"), applied(5), asked(2, "room"), told, applied(6)]);
+        assert_eq!(run.marks()["cache_fill_raced"], 1);
+    }
+
+    #[test]
+    fn an_answer_in_the_moment_in_which_the_position_passes_it_leaves_a_mark() {
+        let answered = |token| {
+            let (instance, _, writer) = follower("events");
+            let what = Cached::State { room_id: "room".to_owned() };
+            Observation::Answered { instance, what, writer, token: Token(token) }
+        };
+        let waited = |story: &[(u64, Observation)]| {
+            let mut judge = judge();
+            judge.observe(Moment(0), &following("events", 3));
+            story.iter().for_each(|(at, observation)| judge.observe(Moment(*at), observation));
+            judge.marks()["wait_that_waited"]
+        };
+        assert_eq!(waited(&[(5, positioned("events", 4)), (5, positioned("events", 7)), (5, answered(7))]), 1);
+        assert_eq!(waited(&[(5, positioned("events", 7)), (6, answered(7))]), 0, "it was passed before");
+        assert_eq!(waited(&[(5, positioned("events", 7)), (6, positioned("events", 8)), (6, answered(7))]), 0);
     }
 }

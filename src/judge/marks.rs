@@ -3,13 +3,15 @@
 //! A storm that never reaches them proves nothing, however many seeds pass. Every mark is counted from observations,
 //! and is there from the beginning, so that one that was never reached can be seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::observation::Observation;
+use super::observation::{Moment, Observation};
+use super::reads::changed_by;
 use super::set_up::SetUps;
 use super::topology::{Feed, Topology};
+use crate::caches::Cached;
 use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::{EventsRow, Row};
+use crate::streams::{EventsRow, Row, account_data, events};
 
 /// An in-memory stream's follower was told that the writer began anew.
 const MEMORY_RESET: &str = "memory_reset";
@@ -28,8 +30,17 @@ const FENCED_COMMIT: &str = "fenced_commit";
 /// Rows took effect, and their writer was told an error.
 const LOST_ACKNOWLEDGEMENT: &str = "lost_acknowledgement";
 
+/// Rows that change something came to an instance while a client was waiting to read it there: the load was overtaken.
+const CACHE_FILL_RACED: &str = "cache_fill_raced";
+/// A client was told that what another instance wrote is done, at the very moment at which its own instance's position
+/// passed that: it had to wait.
+const WAIT_THAT_WAITED: &str = "wait_that_waited";
+
+/// The streams that clients have written through instances that do not write them.
+const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
+
 /// Every mark.
-const ALL: [&str; 8] = [
+const ALL: [&str; 10] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -38,6 +49,8 @@ const ALL: [&str; 8] = [
     LATE_COMMIT,
     FENCED_COMMIT,
     LOST_ACKNOWLEDGEMENT,
+    CACHE_FILL_RACED,
+    WAIT_THAT_WAITED,
 ];
 
 /// Counts marks.
@@ -45,14 +58,23 @@ pub(super) struct Marks {
     set_ups: SetUps,
     /// The highest token committed so far.
     committed_upto: BTreeMap<(StreamName, InstanceName), Token>,
+    /// What clients wait to be told, and where.
+    reads: BTreeMap<u64, (InstanceName, Cached)>,
+    /// When a position last moved, and where it was before that moment.
+    moved: BTreeMap<Feed, (Moment, Token)>,
     counts: BTreeMap<&'static str, u64>,
 }
 
 impl Marks {
     /// No mark reached yet.
     pub fn new(topology: &Topology) -> Self {
-        let (set_ups, counts) = (SetUps::new(topology), ALL.map(|mark| (mark, 0)).into());
-        Marks { set_ups, committed_upto: BTreeMap::new(), counts }
+        Marks {
+            set_ups: SetUps::new(topology),
+            committed_upto: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            counts: ALL.map(|mark| (mark, 0)).into(),
+        }
     }
 
     /// How often each mark was reached.
@@ -61,10 +83,26 @@ impl Marks {
     }
 
     /// Counts what this observation reaches.
-    pub fn observe(&mut self, observation: &Observation) {
+    pub fn observe(&mut self, at: Moment, observation: &Observation) {
+        self.observe_reads(observation);
         match observation {
+            Observation::Applied { instance, stream, writer, .. }
+            | Observation::Positioned { instance, stream, writer, .. }
+                if WRITTEN_ELSEWHERE.contains(&stream.as_str()) =>
+            {
+                let feed = Feed::new(instance, stream, writer);
+                if self.moved.get(&feed).is_none_or(|(moved, _)| *moved != at) {
+                    let before = self.set_ups.position(&feed).unwrap_or_default();
+                    self.moved.insert(feed, (at, before));
+                }
+            }
+            Observation::Answered { instance, what, writer, token } if instance != writer => {
+                let moved = self.moved.get(&Feed::new(instance, &what.stream().into(), writer));
+                if moved.is_some_and(|(moved, before)| *moved == at && before < token) {
+                    self.reach(WAIT_THAT_WAITED);
+                }
+            }
             Observation::Reset { .. } => self.reach(MEMORY_RESET),
-            Observation::Applied { rows, .. } if rows.iter().any(is_state_all) => self.reach(STATE_ALL_APPLIED),
             Observation::Committed { stream, writer, token, .. } => {
                 let upto = self.committed_upto.entry((stream.clone(), writer.clone())).or_insert(*token);
                 let is_out_of_order = *token < *upto;
@@ -84,8 +122,34 @@ impl Marks {
             }
             _ => {}
         }
+        if let Observation::Applied { rows, .. } = observation
+            && rows.iter().any(is_state_all)
+        {
+            self.reach(STATE_ALL_APPLIED);
+        }
         if self.set_ups.observe(observation).is_some() {
             self.reach(SET_UP);
+        }
+    }
+
+    fn observe_reads(&mut self, observation: &Observation) {
+        match observation {
+            Observation::Asked { instance, read, what } => {
+                self.reads.insert(*read, (instance.clone(), what.clone()));
+            }
+            Observation::Told { read, .. } => {
+                self.reads.remove(read);
+            }
+            Observation::Stopped { instance, .. } => self.reads.retain(|_, (at, _)| at != instance),
+            Observation::Applied { instance, rows, .. } if self.reads.values().any(|(at, _)| at == instance) => {
+                let changed: BTreeSet<Cached> = rows.iter().filter_map(changed_by).collect();
+                let waiting = self.reads.len();
+                // A read counts once.
+                self.reads.retain(|_, (at, what)| at != instance || !changed.contains(what));
+                let raced = waiting - self.reads.len();
+                *self.counts.entry(CACHE_FILL_RACED).or_default() += raced as u64;
+            }
+            _ => {}
         }
     }
 

@@ -10,6 +10,7 @@ mod judge;
 mod marks;
 pub mod observation;
 mod pending;
+mod reads;
 mod set_up;
 pub mod topology;
 mod trace;

@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::caches::Cached;
 use crate::protocol::{InstanceName, StreamName, Token};
 use crate::streams::Row;
 
@@ -71,6 +72,14 @@ pub enum Observation {
     Positioned { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
     /// In-memory streams: whatever was applied before is void, and `position` is the position now.
     Reset { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
+
+    /// A client asks for `what`. `read` identifies the question within the whole run; one that fails is never answered.
+    /// Witness of this and the next two: the client that reads and writes through the instance.
+    Asked { instance: InstanceName, read: u64, what: Cached },
+    /// The client was answered with a value whose newest part came under the token `version`; none if it was empty.
+    Told { instance: InstanceName, read: u64, version: Option<Token> },
+    /// A client was told that its write, which changed `what`, is done: `writer` wrote it under `token`.
+    Answered { instance: InstanceName, what: Cached, writer: InstanceName, token: Token },
 
     /// A replication connection to `target` is attempted. Witness of this and the next eight: the network, which also
     /// knows other connections (HTTP) and does not report those here.

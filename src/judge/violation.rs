@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::topology::Feed;
+use crate::caches::Cached;
 use crate::protocol::{InstanceName, Token};
 
 /// A promise that was not kept.
@@ -69,6 +70,23 @@ pub enum Violation {
         held: Box<[String]>,
         truth: Box<[String]>,
     },
+    /// A client read something older than a change that the instance's position had passed.
+    Stale {
+        #[serde(flatten)]
+        feed: Feed,
+        what: Cached,
+        version: Option<Token>,
+        owed: Token,
+        position: Token,
+    },
+    /// A client read something older than a write that the instance had told to be done.
+    WriteUnseen {
+        #[serde(flatten)]
+        feed: Feed,
+        what: Cached,
+        version: Option<Token>,
+        owed: Token,
+    },
     /// A connection was attempted sooner than the back-off allows.
     TooSoon { instance: InstanceName, target: InstanceName, ended: u32, waited_ms: u64, least_ms: u64 },
     /// What only one request says was written twice.
@@ -110,6 +128,7 @@ impl Violation {
             | Violation::OfflineWhileSyncing { .. }
             | Violation::StillOnline { .. }
             | Violation::StillOffline { .. } => "user_syncs_cleared",
+            Violation::Stale { .. } | Violation::WriteUnseen { .. } => "caches_fresh_after_wait",
             _ => "no_missed_rows",
         }
     }
@@ -124,6 +143,8 @@ impl Violation {
             Violation::CommittedBehind { .. } => "committed_behind",
             Violation::WentBack { .. } => "went_back",
             Violation::WrongView { .. } => "wrong_view",
+            Violation::Stale { .. } => "stale",
+            Violation::WriteUnseen { .. } => "write_unseen",
             Violation::TooSoon { .. } => "too_soon",
             Violation::Overlapping { .. } => "overlapping",
             Violation::DoneTwice { .. } => "done_twice",
@@ -144,7 +165,9 @@ impl Violation {
             | Violation::NotCommitted { feed, .. }
             | Violation::CommittedBehind { feed, .. }
             | Violation::WentBack { feed, .. }
-            | Violation::WrongView { feed, .. } => Some(feed),
+            | Violation::WrongView { feed, .. }
+            | Violation::Stale { feed, .. }
+            | Violation::WriteUnseen { feed, .. } => Some(feed),
             Violation::TooSoon { .. }
             | Violation::Overlapping { .. }
             | Violation::DoneTwice { .. }
@@ -195,6 +218,14 @@ impl fmt::Display for Violation {
                 let (held, truth) = (list(held), list(truth));
                 write!(f, "{feed}: at position {position} holds [{held}] for {room}, where the writer has [{truth}]")
             }
+            Violation::Stale { feed, what, version, owed, position } => {
+                let version = of_version(*version);
+                write!(f, "{feed}: at position {position} {what} was read {version}, without the change of {owed}")
+            }
+            Violation::WriteUnseen { feed, what, version, owed } => {
+                let (instance, version) = (&feed.instance, of_version(*version));
+                write!(f, "{feed}: {what} was read {version}, after {instance} had told that the write {owed} is done")
+            }
             Violation::TooSoon { instance, target, ended, waited_ms, least_ms } => {
                 write!(f, "{instance} tried {target} again after {waited_ms} ms, not after at least {least_ms} ms: ")?;
                 write!(f, "{ended} attempts have ended since a connection was last set up")
@@ -217,6 +248,10 @@ impl fmt::Display for Violation {
             Violation::StillOffline { user } => write!(f, "{user} syncs and is offline"),
         }
     }
+}
+
+fn of_version(version: Option<Token>) -> String {
+    version.map_or_else(|| "empty".to_owned(), |version| format!("as of {version}"))
 }
 
 /// How many things a sentence names before it says how many more there are.

@@ -3,6 +3,7 @@
 
 pub mod calm;
 mod cancellations;
+mod client;
 pub mod clock;
 pub mod corpus;
 pub mod database;

@@ -16,6 +16,7 @@ use super::database::{DatabaseTap, Rare};
 use super::engine::{Attempt, End, Side, Tap};
 use super::witness::{CommittedRow, Said};
 use super::world::REPLICATION_PORT;
+use crate::caches::Cached;
 use crate::env::Observer;
 use crate::judge::{Device, Judge, Moment, Observation};
 use crate::protocol::{Command, Header, InstanceName, LineDecoder, StreamName, Token, UserSync};
@@ -38,6 +39,8 @@ pub struct Recorder {
     started: Cell<Option<Instant>>,
     judge: RefCell<Judge>,
     counts: Cell<Counts>,
+    /// Reads that clients began.
+    reads: Cell<u64>,
     /// What each client end has read so far of its connection.
     lines: RefCell<BTreeMap<u64, LineDecoder>>,
     /// What each client end has written so far.
@@ -53,6 +56,7 @@ impl Recorder {
             started: Cell::new(None),
             judge: RefCell::new(judge),
             counts: Cell::default(),
+            reads: Cell::new(0),
             lines: RefCell::default(),
             said: RefCell::default(),
             trace: trace.map(RefCell::new),
@@ -250,6 +254,25 @@ impl Witness {
     pub fn sync_ended(&self, device: &Device) {
         let (boot, device) = (self.boot, device.clone());
         self.say(|instance| Observation::SyncEnded { instance, boot, device });
+    }
+
+    /// A client asks for `what`. Gives the number of its question.
+    pub fn asked(&self, what: Cached) -> u64 {
+        let read = self.recorder.reads.get();
+        self.recorder.reads.set(read + 1);
+        self.say(|instance| Observation::Asked { instance, read, what });
+        read
+    }
+
+    /// The client that asked the question numbered `read` was answered.
+    pub fn told(&self, read: u64, version: Option<Token>) {
+        self.say(|instance| Observation::Told { instance, read, version });
+    }
+
+    /// A client was told that its write is done: `what` was changed by `writer`, under `token`.
+    pub fn answered(&self, what: Cached, writer: &InstanceName, token: Token) {
+        let writer = writer.clone();
+        self.say(|instance| Observation::Answered { instance, what, writer, token });
     }
 
     fn say(&self, what: impl FnOnce(InstanceName) -> Observation) {

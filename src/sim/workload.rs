@@ -1,14 +1,16 @@
-//! What clients do during the storm: they send events, change state in bursts, keep account data, read, send messages to
-//! devices, sync, and type.
+//! What clients do during the storm: they send events, change state in bursts, keep account data, say up to where they
+//! have read, send messages to devices, sync, type, and look at what is there.
+//!
+//! Clients are also witnesses: of what they read, and of being told that something they wrote is done.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::plan::OperationKind;
-use super::recorder::Witness;
-use crate::instance::{Config, Instance, PersistError, Write};
+use super::client::Client;
+use super::plan::{OperationKind, Reading};
+use crate::caches::Cached;
+use crate::instance::{Config, PersistError, Write};
 use crate::judge::Device;
 use crate::protocol::InstanceName;
 use crate::store::account_data::Datum;
@@ -31,51 +33,66 @@ pub fn device_id(device: u32) -> String {
     format!("DEVICE{device}")
 }
 
+/// What plans call `reading`.
+pub fn cached(reading: &Reading) -> Cached {
+    match reading {
+        Reading::State { room } => Cached::State { room_id: room_id(*room) },
+        Reading::Event { event } => Cached::Event { event_id: outlier_id(*event) },
+        Reading::Receipts { room } => Cached::Receipts { room_id: room_id(*room) },
+        Reading::AccountData { user, room } => account_data(*user, *room),
+    }
+}
+
 /// The instance that has to carry out `operation`.
 pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
     let writers = &config.stream_writers;
-    let target = match operation {
+    match operation {
         OperationKind::Send { room }
         | OperationKind::SendBurst { room, .. }
-        | OperationKind::StateBurst { room, .. } => config.events_writer_of(&room_id(*room)),
-        OperationKind::AccountData { .. } | OperationKind::AccountDataBurst { .. } => &writers.account_data,
-        OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)),
-        OperationKind::ToDevice { .. } => &writers.to_device,
-        OperationKind::Sync { host, .. } => return host.as_str().into(),
-        OperationKind::Typing { .. } => &writers.typing,
-    };
-    target.clone()
+        | OperationKind::StateBurst { room, .. }
+        | OperationKind::Outlier { room, .. }
+        | OperationKind::ExOutlier { room, .. } => config.events_writer_of(&room_id(*room)).clone(),
+        OperationKind::AccountData { .. } | OperationKind::AccountDataBurst { .. } => writers.account_data.clone(),
+        OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)).clone(),
+        OperationKind::ToDevice { .. } => writers.to_device.clone(),
+        OperationKind::Typing { .. } => writers.typing.clone(),
+        OperationKind::Read { host, .. } | OperationKind::Sync { host, .. } => host.as_str().into(),
+    }
 }
 
-/// Carries out an operation on `instance`. `ordinal` is its place in the plan and makes its event ids unique.
+/// Has `client` carry out an operation. `ordinal` is its place in the plan and makes its event ids unique.
 ///
 /// An operation that fails is one that a client would have to repeat; what it did commit counts all the same.
-pub async fn perform(instance: Rc<Instance>, witness: Witness, ordinal: usize, operation: OperationKind) {
-    let _ = try_to_perform(&instance, &witness, ordinal, operation).await;
+pub async fn perform(client: Client, ordinal: usize, operation: OperationKind) {
+    let _ = try_to_perform(&client, ordinal, operation).await;
 }
 
-async fn try_to_perform(
-    instance: &Instance,
-    witness: &Witness,
-    ordinal: usize,
-    operation: OperationKind,
-) -> Result<(), PersistError> {
+async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKind) -> Result<(), PersistError> {
+    let instance = client.instance();
     match operation {
-        OperationKind::Send { room } => send(instance, vec![message(ordinal, 0, room)]).await,
+        OperationKind::Send { room } => send(client, vec![message(ordinal, 0, room)]).await,
         OperationKind::SendBurst { room, events } => {
-            send(instance, (0..events).map(|n| message(ordinal, n, room)).collect()).await
+            send(client, (0..events).map(|n| message(ordinal, n, room)).collect()).await
         }
         OperationKind::StateBurst { room, rows, tokens } => {
-            send(instance, state_burst(ordinal, room, rows, tokens)).await
+            send(client, state_burst(ordinal, room, rows, tokens)).await
+        }
+        OperationKind::Outlier { room, event } => send(client, vec![outlier(event, room)]).await,
+        OperationKind::ExOutlier { event, .. } => {
+            let event_id = outlier_id(event);
+            if let Some(token) = instance.events()?.mark_ex_outlier(event_id.clone()).await? {
+                client.answered([Cached::Event { event_id }], token);
+            }
+            Ok(())
         }
         OperationKind::AccountData { user, room, datum, type_bytes } => {
             let kind = format!("org.squall.{datum}.{}", "x".repeat(type_bytes as usize));
-            set_account_data(instance, vec![datum_of(user, room, kind, ordinal)]).await
+            set_account_data(client, vec![datum_of(user, room, kind, ordinal)]).await
         }
         OperationKind::AccountDataBurst { user, of_account, of_room } => {
             let data = (0..of_account).map(|n| (None, n)).chain((0..of_room).map(|n| (Some(0), n)));
             let datum = |(room, n)| datum_of(user, room, format!("org.squall.burst.{n}"), ordinal);
-            set_account_data(instance, data.map(datum).collect()).await
+            set_account_data(client, data.map(datum).collect()).await
         }
         OperationKind::Receipt { user, room } => {
             let receipt = ReceiptsRow {
@@ -86,7 +103,9 @@ async fn try_to_perform(
                 thread_id: None,
                 data: Json(json!({ "ts": instance.env().clock.now_ms() })),
             };
-            instance.insert_receipt(receipt).await.map(drop)
+            let token = instance.insert_receipt(receipt).await?;
+            client.answered([Cached::Receipts { room_id: room_id(room) }], token);
+            Ok(())
         }
         OperationKind::ToDevice { users } => {
             let message = |user| Message {
@@ -98,7 +117,7 @@ async fn try_to_perform(
             instance.send_to_device(users.into_iter().map(message).collect()).await.map(drop)
         }
         OperationKind::Sync { user, device, for_ms, .. } => {
-            sync(instance, witness, Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;
+            client.sync(Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;
             Ok(())
         }
         OperationKind::Typing { room, user, typing: true, timeout_ms } => {
@@ -110,42 +129,52 @@ async fn try_to_perform(
             instance.typing().stopped(&room_id(room), &user_id(user));
             Ok(())
         }
+        OperationKind::Read { what, .. } => {
+            client.read(cached(&what)).await;
+            Ok(())
+        }
     }
 }
 
-/// Tells of a sync's end however it ends: a request may be dropped. Must be dropped after what makes the instance know of
-/// the sync.
-struct ToldSync<'a> {
-    witness: &'a Witness,
-    device: &'a Device,
+/// Sends `writes`, which are all of one room and all of one kind.
+async fn send(client: &Client, writes: Vec<Write>) -> Result<(), PersistError> {
+    let state = writes.iter().flat_map(|write| &write.state).next();
+    let what = match (state, writes.last().and_then(|write| write.event.as_ref())) {
+        (Some(state), _) => Some(Cached::State { room_id: state.room_id.clone() }),
+        (None, Some(event)) => Some(Cached::Event { event_id: event.event_id.clone() }),
+        (None, None) => None,
+    };
+    let token = client.instance().events()?.persist(writes).await?;
+    client.answered(what, token);
+    Ok(())
 }
 
-impl<'a> ToldSync<'a> {
-    fn begin(witness: &'a Witness, device: &'a Device) -> Self {
-        witness.sync_began(device);
-        ToldSync { witness, device }
+async fn set_account_data(client: &Client, data: Vec<Datum>) -> Result<(), PersistError> {
+    // The last token is that of the last datum.
+    let what = data.last().map(|Datum { user_id, room_id, .. }| match room_id.clone() {
+        None => Cached::AccountData { user_id: user_id.clone() },
+        Some(room_id) => Cached::RoomAccountData { user_id: user_id.clone(), room_id },
+    });
+    let token = client.instance().set_account_data(data).await?;
+    client.answered(what, token);
+    Ok(())
+}
+
+fn account_data(user: u32, room: Option<u32>) -> Cached {
+    let user_id = user_id(user);
+    match room {
+        None => Cached::AccountData { user_id },
+        Some(room) => Cached::RoomAccountData { user_id, room_id: room_id(room) },
     }
 }
 
-impl Drop for ToldSync<'_> {
-    fn drop(&mut self) {
-        self.witness.sync_ended(self.device);
-    }
+fn outlier_id(event: u32) -> String {
+    format!("$outlier{event}")
 }
 
-/// Keeps a sync open. A client that loses its process begins another sync somewhere else, if its plan says so.
-async fn sync(instance: &Instance, witness: &Witness, device: Device, for_ms: u64) {
-    let _told = ToldSync::begin(witness, &device);
-    let _syncing = instance.user_syncs().begin(&device.user, device.device.as_deref());
-    tokio::time::sleep(Duration::from_millis(for_ms)).await;
-}
-
-async fn send(instance: &Instance, writes: Vec<Write>) -> Result<(), PersistError> {
-    instance.events()?.persist(writes).await.map(drop)
-}
-
-async fn set_account_data(instance: &Instance, data: Vec<Datum>) -> Result<(), PersistError> {
-    instance.set_account_data(data).await.map(drop)
+fn outlier(event: u32, room: u32) -> Write {
+    let event = NewEvent { outlier: true, ..NewEvent::message(outlier_id(event), room_id(room)) };
+    Write { event: Some(event), state: Vec::new() }
 }
 
 fn datum_of(user: u32, room: Option<u32>, kind: String, version: usize) -> Datum {

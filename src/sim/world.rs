@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cancellations::Cancellations;
+use super::client::Client;
 use super::clock::SimClock;
 use super::database::faults::DatabaseFaults;
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
@@ -262,7 +263,8 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(ordinal, operation) => {
-                    let request = workload::perform(Rc::clone(&instance), self.witness.clone(), ordinal, operation);
+                    let client = Client::new(Rc::clone(&instance), self.witness.clone());
+                    let request = workload::perform(client, ordinal, operation);
                     let chance = self.chance.of("operation").of(ordinal);
                     instance.env().tasks.spawn("operation", self.cancellations.carry_out(&chance, request));
                 }

@@ -1,9 +1,10 @@
-//! Writing account data.
+//! Account data.
 
-use rusqlite::Transaction;
+use rusqlite::{Row, Transaction};
 use serde_json::Value;
 
 use crate::protocol::{InstanceName, Token};
+use crate::streams::Json;
 
 /// Something a user keeps on the server.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,4 +47,28 @@ pub fn set(tx: &Transaction<'_>, writer: &InstanceName, token: Token, datum: &Da
             .execute((user_id, room_id, kind, token.0, writer, content))?,
     };
     Ok(())
+}
+
+/// What a user keeps, for the account or for one room: types and contents, each with its token.
+pub fn of_user(
+    tx: &Transaction<'_>,
+    user_id: &str,
+    room_id: Option<&str>,
+) -> rusqlite::Result<Vec<(Token, String, Value)>> {
+    let read = |row: &Row<'_>| Ok((Token(row.get(0)?), row.get(1)?, row.get::<_, Json>(2)?.0));
+    match room_id {
+        None => tx
+            .prepare_cached(
+                "SELECT stream_id, account_data_type, content FROM account_data WHERE user_id = ?1 ORDER BY stream_id",
+            )?
+            .query_map([user_id], read)?
+            .collect(),
+        Some(room_id) => tx
+            .prepare_cached(
+                "SELECT stream_id, account_data_type, content FROM room_account_data
+                 WHERE user_id = ?1 AND room_id = ?2 ORDER BY stream_id",
+            )?
+            .query_map([user_id, room_id], read)?
+            .collect(),
+    }
 }

@@ -3,9 +3,11 @@
 //! Three tables feed it: new events, changes of a room's current state, and events that stop being outliers. All rows of
 //! one token are written in one transaction, so a reader sees a token whole or not at all.
 
-use rusqlite::Transaction;
+use rusqlite::{OptionalExtension, Row, Transaction};
 
+use super::current_state;
 use crate::protocol::{InstanceName, Token};
+use crate::streams::events::EventRow;
 
 /// An event to be persisted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +97,11 @@ pub fn persist(
         let StateDelta { room_id, kind, state_key, event_id } = delta;
         insert.execute((token.0, writer.as_str(), room_id, kind, state_key, event_id))?;
     }
-    Ok(())
+    current_state::change(tx, deltas)
 }
 
-/// Makes the outlier `event_id` an ordinary event, and says so in the stream at `token`.
+/// Makes the outlier `event_id` an ordinary event, and says so in the stream at `token`. Gives the event as it is then;
+/// if there is no such outlier, nothing happens.
 ///
 /// The event's row keeps its place in the stream: who reads that row again finds it changed.
 pub fn mark_ex_outlier(
@@ -106,11 +109,41 @@ pub fn mark_ex_outlier(
     writer: &InstanceName,
     token: Token,
     event_id: &str,
-) -> rusqlite::Result<()> {
-    tx.prepare_cached("UPDATE events SET outlier = FALSE WHERE event_id = ?1")?.execute([event_id])?;
+) -> rusqlite::Result<Option<EventRow>> {
+    let changed =
+        tx.prepare_cached("UPDATE events SET outlier = FALSE WHERE event_id = ?1 AND outlier")?.execute([event_id])?;
+    if changed == 0 {
+        return Ok(None);
+    }
     tx.prepare_cached(
         "INSERT INTO ex_outlier_stream (event_stream_ordering, event_id, instance_name) VALUES (?1, ?2, ?3)",
     )?
     .execute((token.0, event_id, writer.as_str()))?;
-    Ok(())
+    Ok(event(tx, event_id)?.map(|(_, event)| event))
+}
+
+/// An event as it is now, and the last token that says something of it.
+pub fn event(tx: &Transaction<'_>, event_id: &str) -> rusqlite::Result<Option<(Token, EventRow)>> {
+    let read = |row: &Row<'_>| {
+        let event = EventRow {
+            event_id: event_id.to_owned(),
+            room_id: row.get(1)?,
+            kind: row.get(2)?,
+            state_key: row.get(3)?,
+            redacts: row.get(4)?,
+            relates_to: row.get(5)?,
+            membership: row.get(6)?,
+            rejected: row.get(7)?,
+            outlier: row.get(8)?,
+        };
+        Ok((Token(row.get(0)?), event))
+    };
+    tx.prepare_cached(
+        "SELECT COALESCE((SELECT MAX(event_stream_ordering) FROM ex_outlier_stream WHERE event_id = ?1),
+                         stream_ordering),
+                room_id, type, state_key, redacts, relates_to, membership, rejected, outlier
+         FROM events WHERE event_id = ?1",
+    )?
+    .query_row([event_id], read)
+    .optional()
 }

@@ -5,6 +5,7 @@
 
 pub mod account_data;
 pub mod cache_invalidation;
+pub mod current_state;
 pub mod database;
 pub mod events;
 pub mod id_generator;

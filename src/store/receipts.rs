@@ -1,4 +1,4 @@
-//! Writing receipts.
+//! Receipts.
 
 use rusqlite::Transaction;
 
@@ -24,4 +24,24 @@ pub fn insert(
     )?
     .execute((token.0, writer.as_str(), room_id, kind, user_id, event_id, thread_id, data))?;
     Ok(())
+}
+
+/// The receipts in `room_id`, each with its token.
+pub fn of_room(tx: &Transaction<'_>, room_id: &str) -> rusqlite::Result<Vec<(Token, ReceiptsRow)>> {
+    let mut query = tx.prepare_cached(
+        "SELECT stream_id, receipt_type, user_id, event_id, thread_id, data FROM receipts_linearized
+         WHERE room_id = ?1 ORDER BY stream_id",
+    )?;
+    let receipts = query.query_map([room_id], |row| {
+        let receipt = ReceiptsRow {
+            room_id: room_id.to_owned(),
+            kind: row.get(1)?,
+            user_id: row.get(2)?,
+            event_id: row.get(3)?,
+            thread_id: row.get(4)?,
+            data: row.get(5)?,
+        };
+        Ok((Token(row.get(0)?), receipt))
+    })?;
+    receipts.collect()
 }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::database::DatabaseError;
 
 /// The version of the tables below. Raised whenever they change.
-pub const VERSION: i64 = 2;
+pub const VERSION: i64 = 3;
 
 /// Prepared statements kept per connection: more than the stack has, so that none is prepared twice.
 const STATEMENTS: usize = 128;
@@ -40,11 +40,20 @@ CREATE TABLE current_state_delta_stream (
 );
 CREATE INDEX current_state_delta_stream_by_id ON current_state_delta_stream (stream_id);
 CREATE INDEX current_state_delta_stream_by_writer ON current_state_delta_stream (instance_name, stream_id);
+CREATE TABLE current_state_events (
+    room_id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    state_key TEXT NOT NULL,
+    event_id TEXT,
+    stream_id INTEGER NOT NULL,
+    UNIQUE (room_id, type, state_key)
+);
 CREATE TABLE ex_outlier_stream (
     event_stream_ordering INTEGER PRIMARY KEY,
     event_id TEXT NOT NULL,
     instance_name TEXT NOT NULL
 );
+CREATE INDEX ex_outlier_stream_by_event ON ex_outlier_stream (event_id);
 CREATE INDEX ex_outlier_stream_by_writer ON ex_outlier_stream (instance_name, event_stream_ordering);
 CREATE TABLE account_data (
     user_id TEXT NOT NULL,

@@ -1,11 +1,13 @@
 //! Invariants: one property per file.
 
+mod caches_fresh_after_wait;
 mod no_missed_rows;
 mod no_tight_reconnect;
 mod one_effect_per_transaction;
 mod queues_bounded;
 mod user_syncs_cleared;
 
+pub use caches_fresh_after_wait::CachesFreshAfterWait;
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
 pub use one_effect_per_transaction::OneEffectPerTransaction;
@@ -18,12 +20,19 @@ use super::topology::Topology;
 use super::violation::Violation;
 
 /// The name of every invariant.
-pub const NAMES: &[&str] =
-    &["no_missed_rows", "no_tight_reconnect", "one_effect_per_transaction", "queues_bounded", "user_syncs_cleared"];
+pub const NAMES: &[&str] = &[
+    "caches_fresh_after_wait",
+    "no_missed_rows",
+    "no_tight_reconnect",
+    "one_effect_per_transaction",
+    "queues_bounded",
+    "user_syncs_cleared",
+];
 
 /// Every invariant, for a deployment.
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
     vec![
+        Box::new(CachesFreshAfterWait::default()),
         Box::new(NoMissedRows::new(topology)),
         Box::new(NoTightReconnect::new(topology)),
         Box::new(OneEffectPerTransaction::default()),

@@ -172,7 +172,8 @@ fn the_witness_tells_each_row_as_it_stands_on_the_wire() {
             persist(tx, &"writer".into(), &events, &[(Token(3), delta)])
         };
         writer.transaction("persist", persisting).await.unwrap();
-        let mark = |tx: &rusqlite::Transaction<'_>| mark_ex_outlier(tx, &"writer".into(), Token(4), "$outlier");
+        let mark =
+            |tx: &rusqlite::Transaction<'_>| mark_ex_outlier(tx, &"writer".into(), Token(4), "$outlier").map(drop);
         writer.transaction("mark", mark).await.unwrap();
         let kind = "m.room.member";
         let expected = [

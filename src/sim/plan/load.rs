@@ -188,9 +188,7 @@ impl Plan {
             check(Place::Field(field), writer)?;
         }
         for (index, operation) in self.operations.iter().enumerate() {
-            if let OperationKind::Sync { host, .. } = &operation.kind {
-                check(Place::Operation(index), host)?;
-            }
+            operation.kind.host().map_or(Ok(()), |host| check(Place::Operation(index), host))?;
         }
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);
@@ -261,7 +259,7 @@ fn check_range(place: Place, min: u64, max: u64) -> Result<(), PlanError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FaultEntry, Operation, Scenario, SchedulingPlan};
+    use super::super::{FaultEntry, Operation, Reading, Scenario, SchedulingPlan};
     use super::*;
 
     fn edited(edit: impl FnOnce(&mut Plan)) -> PlanError {
@@ -313,6 +311,13 @@ mod tests {
         assert!(matches!(error, PlanError::UnknownHost { place: Place::Field(_), .. }), "{error}");
         let error = with_fault(Fault::StalledDatabase { host: Some("nobody".to_owned()), for_ms: 1 });
         assert!(matches!(error, PlanError::UnknownHost { place: Place::Fault(0), .. }), "{error}");
+    }
+
+    #[test]
+    fn a_read_through_an_unknown_host_is_answered_with_the_known_ones() {
+        let kind = OperationKind::Read { host: "worker9".to_owned(), what: Reading::State { room: 0 } };
+        let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]).to_string();
+        assert!(error.starts_with("operations[0] names the host `worker9`: use one of master, "), "{error}");
     }
 
     #[test]

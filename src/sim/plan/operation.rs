@@ -83,6 +83,27 @@ pub enum OperationKind {
         /// For how long, in milliseconds. It may go on in the calm.
         for_ms: u64,
     },
+    /// Persists an event outside its room's graph, as fetching a single event over federation does.
+    Outlier {
+        /// The room.
+        room: u32,
+        /// The event's number. A second one of that number is refused.
+        event: u32,
+    },
+    /// Makes such an event an ordinary one.
+    ExOutlier {
+        /// The room.
+        room: u32,
+        /// The event's number.
+        event: u32,
+    },
+    /// Reads something through an instance.
+    Read {
+        /// The host of the instance.
+        host: String,
+        /// What is read.
+        what: Reading,
+    },
     /// Begins or stops typing.
     Typing {
         /// The room.
@@ -96,11 +117,47 @@ pub enum OperationKind {
     },
 }
 
+/// What a user reads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reading {
+    /// The current state of a room.
+    State {
+        /// The room.
+        room: u32,
+    },
+    /// An event that is or was an outlier.
+    Event {
+        /// Its number.
+        event: u32,
+    },
+    /// The receipts in a room.
+    Receipts {
+        /// The room.
+        room: u32,
+    },
+    /// Account data.
+    AccountData {
+        /// Whose.
+        user: u32,
+        /// Of which room; none if of the whole account.
+        room: Option<u32>,
+    },
+}
+
 impl OperationKind {
+    /// The host that it names, if it does not fall to the writer of something.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            OperationKind::Read { host, .. } | OperationKind::Sync { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
     /// How many rows of `events` it writes.
     pub fn rows(&self) -> u32 {
         match self {
-            OperationKind::Send { .. } => 1,
+            OperationKind::Send { .. } | OperationKind::Outlier { .. } | OperationKind::ExOutlier { .. } => 1,
             OperationKind::StateBurst { rows, .. } => *rows,
             OperationKind::SendBurst { events, .. } => *events,
             OperationKind::AccountData { .. }
@@ -108,6 +165,7 @@ impl OperationKind {
             | OperationKind::Receipt { .. }
             | OperationKind::ToDevice { .. }
             | OperationKind::Sync { .. }
+            | OperationKind::Read { .. }
             | OperationKind::Typing { .. } => 0,
         }
     }

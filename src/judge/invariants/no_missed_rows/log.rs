@@ -8,6 +8,9 @@
 //! if the position is confirmed first or if the room's state rows go on at a later token, because an update is applied
 //! in one go and leaves out all of them or none.
 //!
+//! An event that ceases to be an outlier is told under a token of its own, and whoever fetches the event's first row from
+//! then on finds it changed; see [`Outliers`].
+//!
 //! No false alarm: nothing at or below the position where a follower's boot began is asked for; a writer commits every
 //! row of a token before it tells of any; and what is owed is let be as long as a later committed token could pay.
 
@@ -15,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::Rows;
+use super::outliers::Outliers;
 use super::token_rows::{compare, state_all_room, state_room};
 use crate::judge::pending::Lack;
 use crate::judge::topology::Feed;
@@ -30,6 +34,7 @@ pub(super) struct Log {
     rows: BTreeMap<Token, Vec<Row>>,
     /// The highest token with state rows, by room.
     state_upto: BTreeMap<String, Token>,
+    outliers: Outliers,
     followers: BTreeMap<InstanceName, Follower>,
 }
 
@@ -42,8 +47,8 @@ struct Follower {
 impl Log {
     /// An empty log.
     pub fn new(stream: &StreamName, writer: &InstanceName) -> Self {
-        let (rows, state_upto, followers) = Default::default();
-        Log { stream: stream.clone(), writer: writer.clone(), rows, state_upto, followers }
+        let (rows, state_upto, outliers, followers) = Default::default();
+        Log { stream: stream.clone(), writer: writer.clone(), rows, state_upto, outliers, followers }
     }
 }
 
@@ -55,6 +60,7 @@ impl Rows for Log {
             let upto = self.state_upto.entry(room.to_owned()).or_insert(token);
             *upto = token.max(*upto);
         }
+        self.outliers.written(row);
         let rows = self.rows.entry(token).or_default();
         rows.insert(rows.partition_point(|other| other <= row), row.clone());
 
@@ -97,6 +103,7 @@ impl Rows for Log {
             return Err(Violation::NotCommitted { feed: feed.clone(), token });
         };
         let may_come = |room: &str| self.state_upto.get(room).is_some_and(|upto| *upto > token);
+        let rows = &*self.outliers.as_committed(committed, rows);
         let left_out = compare(committed, rows, may_come).map_err(|differs| {
             let (committed, applied) = (committed.len(), rows.len());
             Violation::WrongRows { feed: feed.clone(), token, committed, applied, differs }

@@ -8,6 +8,7 @@ mod log;
 #[cfg(test)]
 mod made_up;
 mod memory;
+mod outliers;
 mod token_rows;
 
 use std::collections::BTreeMap;

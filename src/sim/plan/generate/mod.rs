@@ -5,6 +5,7 @@
 
 mod faults;
 mod operations;
+mod reads;
 mod syncs;
 
 use rand::RngExt;
@@ -112,7 +113,7 @@ fn database(chance: &Chance) -> DatabasePlan {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{Fault, FaultEntry, Operation, OperationKind};
+    use super::super::{Fault, FaultEntry, Operation, OperationKind, Reading};
     use super::*;
 
     fn plans() -> impl Iterator<Item = Plan> {
@@ -237,6 +238,27 @@ mod tests {
             bursts.for_each(|burst| (near, all) = (near + u32::from(is_near(burst.at_ms)), all + 1));
         }
         assert!(near * 2 > all, "{near} of {all}");
+    }
+
+    #[test]
+    fn everything_that_can_be_read_is_read_through_every_host_while_it_is_written() {
+        let mut read: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for plan in plans() {
+            for operation in &plan.operations {
+                if let OperationKind::Read { host, what } = &operation.kind {
+                    let kind = match what {
+                        Reading::State { .. } => "state",
+                        Reading::Event { .. } => "event",
+                        Reading::Receipts { .. } => "receipts",
+                        Reading::AccountData { room: None, .. } => "account data",
+                        Reading::AccountData { room: Some(_), .. } => "room account data",
+                    };
+                    read.entry(kind).or_default().insert(host.clone());
+                }
+            }
+        }
+        assert_eq!(read.len(), 5);
+        assert!(read.values().all(|hosts| hosts.len() == 9), "{read:?}");
     }
 
     #[test]

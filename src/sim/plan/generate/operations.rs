@@ -9,6 +9,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::super::{FaultEntry, Operation, OperationKind, Plan};
+use super::reads;
 use crate::env::Chance;
 
 /// How many rooms there are; enough that every writer gets some.
@@ -19,6 +20,8 @@ const USERS: u32 = 8;
 const DATA: u32 = 4;
 /// The lengths of types that are too long for a line, or nearly.
 const LONG_TYPE_BYTES: RangeInclusive<u32> = 16_000..=18_000;
+/// How long an event stays an outlier at most.
+const OUTLIER_MS_MAX: u64 = 10_000;
 /// When the first operation may come: by then every instance has started.
 const FIRST_MS: u64 = 1_500;
 /// How long before the end of the storm the last operation may come.
@@ -61,7 +64,24 @@ pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
         typing: rng.random_ratio(7, 10),
         timeout_ms: rng.random_range(1_000..=30_000),
     }));
+    operations.extend(outliers(&chance.of("outliers"), plan));
+    operations.extend(reads::draw(&chance.of("reads"), plan, &operations));
     operations.sort_by_key(|operation| operation.at_ms);
+    operations
+}
+
+/// Outliers, most of which cease to be ones.
+fn outliers(chance: &Chance, plan: &Plan) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for event in 0..chance.rng().random_range(4..=10) {
+        let mut rng = chance.of(event).rng();
+        let (room, at_ms) = (room(&mut rng), any_time(&mut rng, plan));
+        operations.push(Operation { at_ms, kind: OperationKind::Outlier { room, event } });
+        let later_ms = at_ms + rng.random_range(0..=OUTLIER_MS_MAX);
+        if later_ms < plan.storm_ms - LAST_BEFORE_END_MS {
+            operations.push(Operation { at_ms: later_ms, kind: OperationKind::ExOutlier { room, event } });
+        }
+    }
     operations
 }
 

@@ -37,7 +37,7 @@ fn given(groups: &[Group]) -> Given {
         let tx = database.transaction().unwrap();
         let room_id = format!("!{}", group.room);
         if group.has_event {
-            let event = message(token, &room_id);
+            let event = NewEvent { outlier: group.was_outlier, ..message(token, &room_id) };
             events::persist(&tx, &writer, &[(token, event)], &[]).unwrap();
             rows.push((token, group.writer, event_row_of(token, &room_id)));
             if group.was_outlier {
