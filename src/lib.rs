@@ -18,4 +18,5 @@ pub mod replication;
 pub mod sim;
 pub mod store;
 pub mod streams;
+pub mod sync;
 pub mod transport;

@@ -3,13 +3,14 @@
 //! A storm that never reaches them proves nothing, however many seeds pass. Every mark is counted from observations,
 //! and is there from the beginning, so that one that was never reached can be seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::observation::Observation;
+use super::observation::{Client, Observation};
 use super::set_up::SetUps;
 use super::topology::{Feed, Topology};
 use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::{EventsRow, Row};
+use crate::streams::{EventsRow, Row, events, receipts};
+use crate::sync::SyncToken;
 
 /// An in-memory stream's follower was told that the writer began anew.
 const MEMORY_RESET: &str = "memory_reset";
@@ -27,9 +28,15 @@ const LATE_COMMIT: &str = "late_commit";
 const FENCED_COMMIT: &str = "fenced_commit";
 /// Rows took effect, and their writer was told an error.
 const LOST_ACKNOWLEDGEMENT: &str = "lost_acknowledgement";
+/// A client took its token to another instance than the one that had given it.
+const CLIENT_MOVED: &str = "client_moved";
+/// A client came with a token that the instance had not reached, and had to wait.
+const SYNC_WAITED_FOR_TOKEN: &str = "sync_waited_for_token";
+/// A client was given a token in which some writer is ahead of others.
+const VECTOR_TOKEN: &str = "vector_token";
 
 /// Every mark.
-const ALL: [&str; 8] = [
+const ALL: [&str; 11] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -38,21 +45,30 @@ const ALL: [&str; 8] = [
     LATE_COMMIT,
     FENCED_COMMIT,
     LOST_ACKNOWLEDGEMENT,
+    CLIENT_MOVED,
+    SYNC_WAITED_FOR_TOKEN,
+    VECTOR_TOKEN,
 ];
 
 /// Counts marks.
 pub(super) struct Marks {
     set_ups: SetUps,
-    /// The highest token committed so far.
-    committed_upto: BTreeMap<(StreamName, InstanceName), Token>,
+    /// Every token committed so far.
+    committed: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
+    /// Who answered each client last.
+    answered_by: BTreeMap<Client, InstanceName>,
     counts: BTreeMap<&'static str, u64>,
 }
 
 impl Marks {
     /// No mark reached yet.
     pub fn new(topology: &Topology) -> Self {
-        let (set_ups, counts) = (SetUps::new(topology), ALL.map(|mark| (mark, 0)).into());
-        Marks { set_ups, committed_upto: BTreeMap::new(), counts }
+        Marks {
+            set_ups: SetUps::new(topology),
+            committed: BTreeMap::new(),
+            answered_by: BTreeMap::new(),
+            counts: ALL.map(|mark| (mark, 0)).into(),
+        }
     }
 
     /// How often each mark was reached.
@@ -66,9 +82,9 @@ impl Marks {
             Observation::Reset { .. } => self.reach(MEMORY_RESET),
             Observation::Applied { rows, .. } if rows.iter().any(is_state_all) => self.reach(STATE_ALL_APPLIED),
             Observation::Committed { stream, writer, token, .. } => {
-                let upto = self.committed_upto.entry((stream.clone(), writer.clone())).or_insert(*token);
-                let is_out_of_order = *token < *upto;
-                *upto = *token.max(upto);
+                let committed = self.committed.entry((stream.clone(), writer.clone())).or_default();
+                let is_out_of_order = committed.last().is_some_and(|highest| token < highest);
+                committed.insert(*token);
                 if is_out_of_order {
                     self.reach(OUT_OF_ORDER_COMMIT);
                 }
@@ -82,11 +98,38 @@ impl Marks {
                     self.reach(ANNOUNCED_AHEAD);
                 }
             }
+            Observation::SyncAsked { client, instance, since: Some(since) } => {
+                if self.answered_by.get(client).is_some_and(|other| other != instance) {
+                    self.reach(CLIENT_MOVED);
+                }
+                if self.is_ahead(since, instance) {
+                    self.reach(SYNC_WAITED_FOR_TOKEN);
+                }
+            }
+            Observation::Synced { client, instance, answer, .. } => {
+                self.answered_by.insert(client.clone(), instance.clone());
+                if !answer.next.events.ahead().is_empty() || !answer.next.receipts.ahead().is_empty() {
+                    self.reach(VECTOR_TOKEN);
+                }
+            }
             _ => {}
         }
         if self.set_ups.observe(observation).is_some() {
             self.reach(SET_UP);
         }
+    }
+
+    /// Whether `token` is past rows of events or receipts that have yet to arrive at `instance`.
+    fn is_ahead(&self, token: &SyncToken, instance: &InstanceName) -> bool {
+        self.committed.iter().any(|((stream, writer), committed)| {
+            let position = match stream.as_str() {
+                events::NAME => token.events.position_of(writer),
+                receipts::NAME => token.receipts.position_of(writer),
+                _ => return false,
+            };
+            let held = self.set_ups.position(&Feed::new(instance, stream, writer));
+            held.is_some_and(|held| held < position && committed.range(held.next()..=position).next().is_some())
+        })
     }
 
     fn reach(&mut self, mark: &'static str) {

@@ -3,6 +3,7 @@
 
 pub mod calm;
 mod cancellations;
+pub mod clients;
 pub mod clock;
 pub mod corpus;
 pub mod database;

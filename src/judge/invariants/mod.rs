@@ -1,15 +1,19 @@
 //! Invariants: one property per file.
 
+mod clients_miss_nothing;
 mod no_missed_rows;
 mod no_tight_reconnect;
 mod one_effect_per_transaction;
 mod queues_bounded;
+mod tokens_never_go_back;
 mod user_syncs_cleared;
 
+pub use clients_miss_nothing::ClientsMissNothing;
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
 pub use one_effect_per_transaction::OneEffectPerTransaction;
 pub use queues_bounded::QueuesBounded;
+pub use tokens_never_go_back::TokensNeverGoBack;
 pub use user_syncs_cleared::UserSyncsCleared;
 
 use super::observation::{Moment, Observation};
@@ -18,8 +22,15 @@ use super::topology::Topology;
 use super::violation::Violation;
 
 /// The name of every invariant.
-pub const NAMES: &[&str] =
-    &["no_missed_rows", "no_tight_reconnect", "one_effect_per_transaction", "queues_bounded", "user_syncs_cleared"];
+pub const NAMES: &[&str] = &[
+    "no_missed_rows",
+    "no_tight_reconnect",
+    "one_effect_per_transaction",
+    "queues_bounded",
+    "user_syncs_cleared",
+    "clients_miss_nothing",
+    "tokens_never_go_back",
+];
 
 /// Every invariant, for a deployment.
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
@@ -29,6 +40,8 @@ pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
         Box::new(OneEffectPerTransaction::default()),
         Box::new(QueuesBounded::default()),
         Box::new(UserSyncsCleared::new(topology)),
+        Box::new(ClientsMissNothing::new(topology)),
+        Box::new(TokensNeverGoBack::new(topology)),
     ]
 }
 
