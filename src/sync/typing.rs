@@ -9,6 +9,7 @@
 //! It is one plain number all the same, as Synapse's is: the stretch in its upper half, drawn at random, and the row in
 //! the lower. The number therefore goes up and down as it pleases, and it is the only part of a token that may.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use rand::RngExt;
@@ -54,19 +55,30 @@ pub struct TypingNews {
 pub(super) struct Typing {
     handler: Rc<TypingHandler>,
     chance: Chance,
+    /// The stretch that began with so many resets.
+    stretch: Cell<Option<(u64, u32)>>,
 }
 
 impl Typing {
     /// What `handler` knows. `chance` is this process's own.
     pub fn new(handler: Rc<TypingHandler>, chance: Chance) -> Self {
-        Typing { handler, chance }
+        Typing { handler, chance, stretch: Cell::new(None) }
     }
 
     /// Where somebody stands who knows everything.
     pub fn now(&self) -> TypingPosition {
-        // Positive, and never the 0 that a token of another server has there.
-        let stretch = self.chance.of(self.handler.resets()).rng().random_range(1..=u32::MAX >> 1);
-        TypingPosition { stretch, serial: self.handler.serial().0 as u32 }
+        TypingPosition { stretch: self.stretch(), serial: self.handler.serial().0 as u32 }
+    }
+
+    fn stretch(&self) -> u32 {
+        let resets = self.handler.resets();
+        if let Some((_, stretch)) = self.stretch.get().filter(|(begun_with, _)| *begun_with == resets) {
+            return stretch;
+        }
+        // Its number is positive, and never the 0 that a token of another server has there.
+        let stretch = self.chance.of(resets).rng().random_range(1..=u32::MAX >> 1);
+        self.stretch.set(Some((resets, stretch)));
+        stretch
     }
 
     /// What somebody does not know who stands at `from`.

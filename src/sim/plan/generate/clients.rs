@@ -28,7 +28,7 @@ fn client(chance: &Chance, ordinal: u32, deployment: &Deployment) -> ClientPlan 
     let lost_per_mille = pick(&[0, 20, 200]) as u32;
     let timeout_ms = pick(&[0, 1_000, 10_000, 30_000]);
     // The first one always waits for news.
-    let pause_ms = if ordinal == 0 { 50 } else { pick(&[50, 200, 1_000, 4_000]) };
+    let pause_ms = if ordinal == 0 { 200 } else { pick(&[200, 1_000, 4_000]) };
     let from_ms = pick(&[0, 1_000, 1_000, 20_000]);
     let mut hosts: Vec<String> = deployment.hosts().map(str::to_owned).collect();
     hosts.shuffle(&mut rng);
