@@ -19,4 +19,5 @@ pub mod replication;
 pub mod sim;
 pub mod store;
 pub mod streams;
+pub mod sync;
 pub mod transport;

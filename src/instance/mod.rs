@@ -23,9 +23,10 @@ use crate::env::{Env, Listener};
 use crate::presence::{PresenceHandler, UserSyncs};
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::{CommandHandler, Consumers};
-use crate::store::{self, Database, DatabaseError, IdGenerator, IdGeneratorOptions, LoadError};
+use crate::store::{self, Database, DatabaseError, IdGenerator, IdGeneratorOptions, InstanceMap, LoadError};
 use crate::streams::typing::{TypingHandler, TypingStream};
 use crate::streams::{self, DatabaseStream, Keepers, SOURCES, Stream};
+use crate::sync::{Notifier, SyncError, SyncHandler, SyncResponse};
 use crate::transport::{http, tcp};
 
 /// How long a stopping instance waits for its writes to end and its connections to be told goodbye.
@@ -67,6 +68,8 @@ pub struct Instance {
     caches: Rc<Caches>,
     typing: Rc<TypingHandler>,
     presence: Presence,
+    sync: SyncHandler,
+    notifier: Rc<Notifier>,
 }
 
 impl Instance {
@@ -85,6 +88,7 @@ impl Instance {
         let ids = load_ids(&name, &config, &database).await?;
         // After the positions: what is known of users may be newer than they are, but not older.
         let states = store::presence::load(&database).await.map_err(StartError::Presence)?;
+        let instances = InstanceMap::load(&database, config.listeners().into_iter().collect()).await?;
         // The last thing that can fail: a start that failed has spawned nothing and told nobody.
         let ports = Ports::open(&name, &config, &env).await?;
         let keepers = Keepers::default();
@@ -101,7 +105,11 @@ impl Instance {
         let presence = Presence::start(states, writer, presence_ids, &config, &env);
         keepers.register(presence.handler.clone());
 
+        let notifier = Rc::new(Notifier::default());
+        consumers.register(notifier.clone());
         let typing = Rc::new(TypingHandler::default());
+        let (syncing, notifying) = (Rc::clone(&typing), Rc::clone(&notifier));
+        let sync = SyncHandler::new(database.clone(), instances, &ids, syncing, notifying, env.clone());
         let stream = |(source, ids): (_, &Rc<IdGenerator>)| -> Rc<dyn Stream> {
             Rc::new(DatabaseStream::new(source, ids.clone(), database.clone(), keepers.clone()))
         };
@@ -110,22 +118,26 @@ impl Instance {
         let handler = CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
         handler.set_user_syncing(presence.connections(config.stream_writers.presence.clone()));
         for ids in ids.into_iter().filter(|ids| ids.is_writer()) {
-            let poked = Rc::clone(&handler);
+            let (poked, notified) = (Rc::clone(&handler), Rc::clone(&notifier));
             env.tasks.spawn("poke", async move {
                 loop {
                     ids.changed().await;
                     poked.poke(ids.stream().as_str());
+                    notified.notify();
                 }
             });
         }
         let poked = Rc::downgrade(&handler); // the handler's own streams hold the typing handler
+        let notified = Rc::clone(&notifier);
         typing.on_change(Box::new(move |_, _| {
             if let Some(handler) = poked.upgrade() {
                 handler.poke(streams::typing::NAME);
             }
+            notified.notify();
         }));
 
-        let instance = Rc::new(Instance { name, config, env, handler, writers, events, caches, typing, presence });
+        let instance =
+            Rc::new(Instance { name, config, env, handler, writers, events, caches, typing, presence, sync, notifier });
         if let Some(ports) = ports {
             instance.listen(ports);
         }
@@ -191,6 +203,22 @@ impl Instance {
         &self.presence.syncs
     }
 
+    /// What is new for a device of a user since the token of its last answer; see [`SyncHandler::sync`]. Until there is an
+    /// answer, the user counts as syncing.
+    ///
+    /// # Errors
+    /// The token cannot be understood, or the database failed.
+    pub async fn sync(
+        &self,
+        user_id: &str,
+        device_id: &str,
+        since: Option<&str>,
+        timeout: Duration,
+    ) -> Result<SyncResponse, SyncError> {
+        let _syncing = self.presence.syncs.begin(user_id, Some(device_id));
+        self.sync.sync(user_id, device_id, since, timeout).await
+    }
+
     /// The commands of its connections.
     pub fn handler(&self) -> &Rc<CommandHandler> {
         &self.handler
@@ -208,6 +236,8 @@ impl Instance {
         // First of all, so that it is on its way whatever else takes too long: in Synapse it never is, for the sockets
         // close while it is still waiting to be sent.
         self.presence.syncs.stop();
+        // Whoever waits for news is told now that there is nothing, and goes elsewhere.
+        self.notifier.notify();
         let goodbye = async {
             self.presence.handler.idle().await;
             for writer in self.writers.values() {

@@ -170,19 +170,12 @@ mod tests {
             Observation::AcknowledgementLost { instance: "master".into() },
         ]);
         assert_eq!(stream.as_str(), "events");
-        let marks = [
-            ("announced_ahead", 1),
-            ("cache_fill_raced", 0),
-            ("fenced_commit", 1),
-            ("late_commit", 1),
-            ("lost_acknowledgement", 1),
-            ("memory_reset", 1),
-            ("out_of_order_commit", 0),
-            ("set_up", 1),
-            ("state_all_applied", 0),
-            ("wait_that_waited", 0),
-        ];
-        assert_eq!(judge.marks(), &BTreeMap::from(marks));
+        let marks =
+            ["announced_ahead", "fenced_commit", "late_commit", "lost_acknowledgement", "memory_reset", "set_up"];
+        let reached: BTreeMap<_, _> =
+            judge.marks().iter().filter(|(_, count)| **count > 0).map(|(mark, count)| (*mark, *count)).collect();
+        assert_eq!(reached, marks.map(|mark| (mark, 1)).into());
+        assert_eq!(judge.marks()["state_all_applied"], 0, "what was not reached is there to be seen");
         assert_eq!(judge.violations(), []);
     }
 

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::observation::{Moment, Observation};
+use super::observation::{Client, Moment, Observation};
 use super::reads::changed_by;
 use super::set_up::SetUps;
 use super::topology::{Feed, Topology};
 use crate::caches::Cached;
 use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::{EventsRow, Row, account_data, events};
+use crate::streams::{EventsRow, Row, account_data, events, receipts};
+use crate::sync::SyncToken;
 
 /// An in-memory stream's follower was told that the writer began anew.
 const MEMORY_RESET: &str = "memory_reset";
@@ -29,6 +30,12 @@ const LATE_COMMIT: &str = "late_commit";
 const FENCED_COMMIT: &str = "fenced_commit";
 /// Rows took effect, and their writer was told an error.
 const LOST_ACKNOWLEDGEMENT: &str = "lost_acknowledgement";
+/// A client took its token to another instance than the one that had given it.
+const CLIENT_MOVED: &str = "client_moved";
+/// A client came with a token that the instance had not reached, and had to wait.
+const SYNC_WAITED_FOR_TOKEN: &str = "sync_waited_for_token";
+/// A client was given a token in which some writer is ahead of others.
+const VECTOR_TOKEN: &str = "vector_token";
 
 /// Rows that change something came to an instance while a client was waiting to read it there: the load was overtaken.
 const CACHE_FILL_RACED: &str = "cache_fill_raced";
@@ -40,7 +47,7 @@ const WAIT_THAT_WAITED: &str = "wait_that_waited";
 const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
 
 /// Every mark.
-const ALL: [&str; 10] = [
+const ALL: [&str; 13] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -51,17 +58,22 @@ const ALL: [&str; 10] = [
     LOST_ACKNOWLEDGEMENT,
     CACHE_FILL_RACED,
     WAIT_THAT_WAITED,
+    CLIENT_MOVED,
+    SYNC_WAITED_FOR_TOKEN,
+    VECTOR_TOKEN,
 ];
 
 /// Counts marks.
 pub(super) struct Marks {
     set_ups: SetUps,
-    /// The highest token committed so far.
-    committed_upto: BTreeMap<(StreamName, InstanceName), Token>,
     /// What clients wait to be told, and where.
     reads: BTreeMap<u64, (InstanceName, Cached)>,
     /// When a position last moved, and where it was before that moment.
     moved: BTreeMap<Feed, (Moment, Token)>,
+    /// Every token committed so far.
+    committed: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
+    /// Who answered each client last.
+    answered_by: BTreeMap<Client, InstanceName>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -70,9 +82,10 @@ impl Marks {
     pub fn new(topology: &Topology) -> Self {
         Marks {
             set_ups: SetUps::new(topology),
-            committed_upto: BTreeMap::new(),
             reads: BTreeMap::new(),
             moved: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            answered_by: BTreeMap::new(),
             counts: ALL.map(|mark| (mark, 0)).into(),
         }
     }
@@ -104,9 +117,9 @@ impl Marks {
             }
             Observation::Reset { .. } => self.reach(MEMORY_RESET),
             Observation::Committed { stream, writer, token, .. } => {
-                let upto = self.committed_upto.entry((stream.clone(), writer.clone())).or_insert(*token);
-                let is_out_of_order = *token < *upto;
-                *upto = *token.max(upto);
+                let committed = self.committed.entry((stream.clone(), writer.clone())).or_default();
+                let is_out_of_order = committed.last().is_some_and(|highest| token < highest);
+                committed.insert(*token);
                 if is_out_of_order {
                     self.reach(OUT_OF_ORDER_COMMIT);
                 }
@@ -118,6 +131,20 @@ impl Marks {
                 let held = self.set_ups.position(&Feed::new(instance, stream, writer));
                 if held.is_some_and(|held| held < *position) {
                     self.reach(ANNOUNCED_AHEAD);
+                }
+            }
+            Observation::SyncAsked { client, instance, since: Some(since) } => {
+                if self.answered_by.get(client).is_some_and(|other| other != instance) {
+                    self.reach(CLIENT_MOVED);
+                }
+                if self.is_ahead(since, instance) {
+                    self.reach(SYNC_WAITED_FOR_TOKEN);
+                }
+            }
+            Observation::Synced { client, instance, answer, .. } => {
+                self.answered_by.insert(client.clone(), instance.clone());
+                if !answer.next.events.ahead().is_empty() || !answer.next.receipts.ahead().is_empty() {
+                    self.reach(VECTOR_TOKEN);
                 }
             }
             _ => {}
@@ -151,6 +178,19 @@ impl Marks {
             }
             _ => {}
         }
+    }
+
+    /// Whether `token` is past rows of events or receipts that have yet to arrive at `instance`.
+    fn is_ahead(&self, token: &SyncToken, instance: &InstanceName) -> bool {
+        self.committed.iter().any(|((stream, writer), committed)| {
+            let position = match stream.as_str() {
+                events::NAME => token.events.position_of(writer),
+                receipts::NAME => token.receipts.position_of(writer),
+                _ => return false,
+            };
+            let held = self.set_ups.position(&Feed::new(instance, stream, writer));
+            held.is_some_and(|held| held < position && committed.range(held.next()..=position).next().is_some())
+        })
     }
 
     fn reach(&mut self, mark: &'static str) {

@@ -4,6 +4,7 @@
 //! word for what was done: what was committed comes from the database, what was announced from the network, what was
 //! applied from consumers registered on each instance.
 
+pub mod client_violation;
 pub mod invariants;
 #[expect(clippy::module_inception, reason = "the file is named after the one thing in it")]
 mod judge;
@@ -16,8 +17,9 @@ pub mod topology;
 mod trace;
 pub mod violation;
 
+pub use client_violation::ClientViolation;
 pub use judge::{Judge, VIOLATIONS_MAX};
-pub use observation::{Device, Moment, Observation};
+pub use observation::{Answer, Client, Device, Moment, Observation};
 pub use pending::{Lack, Pending};
 pub use topology::{Feed, Topology};
 pub use violation::{Differs, Violation};

@@ -4,12 +4,14 @@
 //! delivered a row is exactly the one that lost it unnoticed.
 
 use std::fmt;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::caches::Cached;
 use crate::protocol::{InstanceName, StreamName, Token};
 use crate::streams::Row;
+use crate::sync::{SyncToken, TypingNews};
 
 /// When something was observed, in milliseconds since the run (or the recording) began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +38,36 @@ pub struct Device {
     pub user: String,
     /// The user's device, if it is known.
     pub device: Option<String>,
+}
+
+/// A device of a user that syncs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Client {
+    /// The user.
+    pub user_id: String,
+    /// The device.
+    pub device_id: String,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.user_id, self.device_id)
+    }
+}
+
+/// What a client was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// The token to come back with.
+    pub next: SyncToken,
+    /// The ids of events, in the order of the answer.
+    pub events: Vec<(Token, String)>,
+    /// The ids of messages to the device, in the order of the answer.
+    pub to_device: Vec<(Token, String)>,
+    /// Receipts, account data and presence, each in the order of the answer.
+    pub rows: Vec<(Token, Row)>,
+    /// Who types.
+    pub typing: TypingNews,
 }
 
 /// Something that was seen to happen.
@@ -109,6 +141,12 @@ pub enum Observation {
     /// An instance had `running` tasks called `task` at once, more than ever before in this boot. Witness: whoever runs
     /// it, from the [scope](crate::env::Scope) in which its tasks run.
     Tasks { instance: InstanceName, task: &'static str, running: u64 },
+    /// A message was put into a device's inbox. Witness: the database wrapper.
+    MessageLeft { client: Client, token: Token, message_id: String },
+    /// A client asks what is new since a token, or for the first time. Witness of this and the next: the client.
+    SyncAsked { client: Client, instance: InstanceName, since: Option<SyncToken> },
+    /// A client has the answer to what it asked, which not every request comes to.
+    Synced { client: Client, instance: InstanceName, since: Option<SyncToken>, answer: Rc<Answer> },
 
     /// The storm is over: every fault is healed and nothing more is written. Witness: whoever makes the storm.
     Calm,

@@ -8,9 +8,10 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::client_violation::ClientViolation;
 use super::topology::Feed;
 use crate::caches::Cached;
-use crate::protocol::{InstanceName, Token};
+use crate::protocol::{InstanceName, StreamName, Token};
 
 /// A promise that was not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -103,6 +104,9 @@ pub enum Violation {
     StillOnline { user: String },
     /// A user who syncs is offline, long after the calm has begun.
     StillOffline { user: String },
+    /// A promise to clients was not kept.
+    #[serde(untagged)]
+    Client(ClientViolation),
 }
 
 /// How the rows applied under a token differ from the committed ones.
@@ -129,6 +133,7 @@ impl Violation {
             | Violation::StillOnline { .. }
             | Violation::StillOffline { .. } => "user_syncs_cleared",
             Violation::Stale { .. } | Violation::WriteUnseen { .. } => "caches_fresh_after_wait",
+            Violation::Client(violation) => violation.invariant(),
             _ => "no_missed_rows",
         }
     }
@@ -153,6 +158,7 @@ impl Violation {
             Violation::OfflineWhileSyncing { .. } => "offline_while_syncing",
             Violation::StillOnline { .. } => "still_online",
             Violation::StillOffline { .. } => "still_offline",
+            Violation::Client(violation) => violation.kind(),
         }
     }
 
@@ -175,14 +181,23 @@ impl Violation {
             | Violation::NotCleared { .. }
             | Violation::OfflineWhileSyncing { .. }
             | Violation::StillOnline { .. }
-            | Violation::StillOffline { .. } => None,
+            | Violation::StillOffline { .. }
+            | Violation::Client(_) => None,
+        }
+    }
+
+    /// The stream it is about, if it is about one.
+    pub fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Violation::Client(violation) => Some(violation.stream()),
+            _ => self.feed().map(|feed| &feed.stream),
         }
     }
 
     /// `invariant/stream/kind`, or `invariant/kind` where no stream is concerned.
     pub fn fingerprint(&self) -> String {
-        match self.feed() {
-            Some(feed) => format!("{}/{}/{}", self.invariant(), feed.stream, self.kind()),
+        match self.stream() {
+            Some(stream) => format!("{}/{stream}/{}", self.invariant(), self.kind()),
             None => format!("{}/{}", self.invariant(), self.kind()),
         }
     }
@@ -246,6 +261,7 @@ impl fmt::Display for Violation {
             }
             Violation::StillOnline { user } => write!(f, "{user} does not sync and is not offline"),
             Violation::StillOffline { user } => write!(f, "{user} syncs and is offline"),
+            Violation::Client(violation) => violation.fmt(f),
         }
     }
 }

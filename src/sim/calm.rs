@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::clients::PATIENCE;
 use super::engine::turmoil_net::RETRY_MAX;
-use super::plan::{DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX};
+use super::plan::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX};
 use super::world::START_AGAIN_AFTER;
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::instance::config::PresenceConfig;
@@ -12,6 +13,7 @@ use crate::presence::timers::SYNC_ONLINE_TIMEOUT_MS;
 use crate::presence::user_syncs::{STOP_DELAY, SWEEP_INTERVAL};
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
+use crate::sync::SINCE_WAIT_MAX;
 use crate::transport::http::RESPONSE_TIMEOUT;
 use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
 
@@ -33,7 +35,8 @@ const POLLS_IN_A_ROW: u32 = 100;
 /// 5. a transaction that was asked for while the database was slow goes on being slow: rows take effect late, and a
 ///    catch-up or a start that waited for its answer goes on late; a start that fails then is tried again;
 /// 6. where polls are put off, each of those that follow one from the other may be;
-/// 7. then everybody who syncs is announced. Whoever does not goes offline: a process that crashed is taken for dead
+/// 7. a client that waits somewhere for what is not coming gives up, pauses and asks once more;
+/// 8. then everybody who syncs is announced. Whoever does not goes offline: a process that crashed is taken for dead
 ///    once its expiry is over, at the next look; or the end of a last sync is told when it was late enough for the
 ///    sweep, at the next one; and then the user is given time to come back.
 ///
@@ -53,5 +56,6 @@ pub fn calm_bound(presence: &PresenceConfig) -> Duration {
     let offline = told + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs());
     let transaction = Duration::from_millis(EXTRA_MS_MAX + DELAY_MS_MAX + EXTRA_MS_MAX);
     let start = transaction + START_AGAIN_AFTER;
-    RETRY_MAX + notice + reconnect + catch_up + announce + start + deferral + offline
+    let client = Duration::from_millis(CLIENT_TIMEOUT_MS_MAX + CLIENT_PAUSE_MS_MAX) + SINCE_WAIT_MAX + PATIENCE;
+    RETRY_MAX + notice + reconnect + catch_up + announce + start + deferral + client + offline
 }

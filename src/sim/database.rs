@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use self::faults::{DatabaseFaults, Outcome, Purpose};
-use super::witness::{CommittedRow, Effect, Said, Witness};
+use super::witness::{CommittedRow, Effect, LeftMessage, Said, Witness};
 use crate::env::{Chance, LocalBoxFuture};
 use crate::protocol::InstanceName;
 use crate::store::database::{Backend, DatabaseError, Job};
@@ -118,6 +118,8 @@ struct Shared {
 pub trait DatabaseTap {
     /// A row of a stream took effect. Rows of one transaction come in the order of their tokens.
     fn committed(&self, row: CommittedRow);
+    /// A message was put into a device's inbox. Comes before the row that says so.
+    fn left(&self, _message: LeftMessage) {}
     /// A row of a stream was removed.
     fn removed(&self, _row: CommittedRow) {}
     /// Something was written that only one request of one client says.
@@ -222,7 +224,7 @@ impl Pending {
 
     /// The instant at which it does.
     fn take_effect(&mut self) -> Result<(), DatabaseError> {
-        let Effect { committed, removed, said } = self.execute()?;
+        let Effect { committed, messages, removed, said } = self.execute()?;
         let tap = &self.shared.tap;
         if let Some(session) = &self.job.session
             && !committed.is_empty()
@@ -234,6 +236,7 @@ impl Pending {
                 tap.rare(Rare::LateCommit { instance });
             }
         }
+        messages.into_iter().for_each(|message| tap.left(message));
         committed.into_iter().for_each(|row| tap.committed(row));
         removed.into_iter().for_each(|row| tap.removed(row));
         said.into_iter().for_each(|said| tap.said(said));

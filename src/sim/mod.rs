@@ -4,6 +4,7 @@
 pub mod calm;
 mod cancellations;
 mod client;
+pub mod clients;
 pub mod clock;
 pub mod corpus;
 pub mod database;

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::database::{DatabaseTap, Rare};
 use super::engine::{Attempt, End, Side, Tap};
-use super::witness::{CommittedRow, Said};
+use super::witness::{CommittedRow, LeftMessage, Said};
 use super::world::REPLICATION_PORT;
 use crate::caches::Cached;
 use crate::env::Observer;
-use crate::judge::{Device, Judge, Moment, Observation};
+use crate::judge::{Client, Device, Judge, Moment, Observation};
 use crate::protocol::{Command, Header, InstanceName, LineDecoder, StreamName, Token, UserSync};
 use crate::replication::Consumer;
 use crate::streams::{Row, TypingRow, typing};
@@ -110,6 +110,11 @@ impl DatabaseTap for Recorder {
 
     fn said(&self, Said { place, words }: Said) {
         self.observe(&Observation::TookEffect { place, words });
+    }
+
+    fn left(&self, message: LeftMessage) {
+        let LeftMessage { token, user_id, device_id, message_id } = message;
+        self.observe(&Observation::MessageLeft { client: Client { user_id, device_id }, token, message_id });
     }
 
     fn removed(&self, row: CommittedRow) {

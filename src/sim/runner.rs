@@ -22,7 +22,7 @@ use super::plan::{Fault, FaultEntry, Operation, Plan};
 use super::recorder::{Counts, Recorder};
 use super::verdict::{Conclusion, Finding, Verdict};
 use super::world::World;
-use super::{faults, topology};
+use super::{clients, faults, topology};
 use crate::env::Chance;
 use crate::judge::{Judge, Moment, Observation};
 
@@ -122,8 +122,13 @@ impl Run {
         let (database, transactions) =
             SimDatabase::open(self.recorder.clone()).expect("an empty database in memory opens");
         tokio::task::spawn_local(transactions);
-        let world = World::new(engine, &self.plan, chance, database.clone(), Rc::clone(&self.recorder));
+        let world = World::new(engine, &self.plan, chance.clone(), database.clone(), Rc::clone(&self.recorder));
         world.start_all();
+        let clients = self.plan.clients.iter().zip(0..).map(|(client, ordinal): (_, u32)| {
+            let chance = chance.of("client").of(ordinal);
+            tokio::task::spawn_local(clients::run(Rc::clone(&world), client.clone(), chance))
+        });
+        let clients: Vec<JoinHandle<()>> = clients.collect();
         let watching = self.watch();
 
         let faults = Rc::new(FaultTally::default());
@@ -142,6 +147,7 @@ impl Run {
 
         let converged = self.converges(&database).await;
         watching.abort();
+        clients.iter().for_each(JoinHandle::abort);
         let faults = Rc::into_inner(faults).expect("every fault's task has ended");
         Ending { simulated: self.recorder.now(), faults, converged }
     }

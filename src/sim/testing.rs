@@ -25,5 +25,6 @@ pub(super) fn small_plan() -> Plan {
         presence: Default::default(),
         operations: Vec::new(),
         faults: Vec::new(),
+        clients: Vec::new(),
     }
 }

@@ -163,11 +163,26 @@ pub struct Said {
     pub words: String,
 }
 
+/// A message that was put into a device's inbox. The row of its stream names the user alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftMessage {
+    /// Its token.
+    pub token: Token,
+    /// Whose device it is for.
+    pub user_id: String,
+    /// The device.
+    pub device_id: String,
+    /// What its sender calls it.
+    pub message_id: String,
+}
+
 /// What a transaction did to the rows of streams.
 #[derive(Debug, Default)]
 pub(super) struct Effect {
     /// Rows that were written, by token, those that overwrote others included.
     pub committed: Vec<CommittedRow>,
+    /// Messages that were put into inboxes.
+    pub messages: Vec<LeftMessage>,
     /// Rows that were removed.
     pub removed: Vec<CommittedRow>,
     /// What it says for clients.
@@ -201,15 +216,20 @@ impl Witness {
 
     /// What the transaction that has just committed did.
     pub(super) fn effect(&self, connection: &Connection) -> rusqlite::Result<Effect> {
-        let (mut committed, mut removed, mut said) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut committed, mut removed, mut said, mut messages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (action, table, rowid) in self.told.try_iter() {
             match (action, table) {
                 (Action::SQLITE_DELETE, _) => removed.extend(self.inboxes.borrow_mut().remove(&rowid)),
                 // An event that ceases to be an outlier keeps its place in the stream; a row of its own says so.
                 (Action::SQLITE_UPDATE, Table::Events) => {}
                 _ => {
-                    let read = |row: &Row<'_>| Ok((read(table, row)?, table.said(row)?));
-                    let row = connection.prepare_cached(table.query())?.query_row([rowid], read).optional()?;
+                    let mut read = |row: &Row<'_>| {
+                        if table == Table::DeviceInbox {
+                            messages.push(message(row)?);
+                        }
+                        Ok((read(table, row)?, table.said(row)?))
+                    };
+                    let row = connection.prepare_cached(table.query())?.query_row([rowid], &mut read).optional()?;
                     let Some((row, says)) = row else { continue };
                     said.extend(says);
                     if table == Table::DeviceInbox {
@@ -225,7 +245,7 @@ impl Witness {
         let mut notified = BTreeSet::new();
         committed.retain(|row| row.stream.as_str() != "to_device" || notified.insert((row.token, row.row.to_string())));
         removed.retain(|row| !self.inboxes.borrow().values().any(|left| left == row));
-        Ok(Effect { committed, removed, said })
+        Ok(Effect { committed, messages, removed, said })
     }
 }
 
@@ -236,4 +256,8 @@ fn read(table: Table, row: &Row<'_>) -> rusqlite::Result<CommittedRow> {
         token: Token(row.get(1)?),
         row: table.row(row)?,
     })
+}
+
+fn message(row: &Row<'_>) -> rusqlite::Result<LeftMessage> {
+    Ok(LeftMessage { token: Token(row.get(1)?), user_id: row.get(2)?, device_id: row.get(3)?, message_id: row.get(4)? })
 }

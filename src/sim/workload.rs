@@ -18,6 +18,9 @@ use crate::store::to_device::Message;
 use crate::store::{NewEvent, StateDelta};
 use crate::streams::{Json, ReceiptsRow};
 
+/// How many devices of a user messages are sent to.
+pub const DEVICES: u32 = 2;
+
 /// The room that plans call number `room`.
 pub fn room_id(room: u32) -> String {
     format!("!room{room}:squall.test")
@@ -108,13 +111,14 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
             Ok(())
         }
         OperationKind::ToDevice { users } => {
-            let message = |user| Message {
+            let message = |(user, device)| Message {
                 user_id: user_id(user),
-                device_id: "DEVICE".into(),
+                device_id: device_id(device),
                 message_id: format!("message{ordinal}"),
                 content: json!({ "to": user }),
             };
-            instance.send_to_device(users.into_iter().map(message).collect()).await.map(drop)
+            let devices = users.into_iter().flat_map(|user| (0..DEVICES).map(move |device| (user, device)));
+            instance.send_to_device(devices.map(message).collect()).await.map(drop)
         }
         OperationKind::Sync { user, device, for_ms, .. } => {
             client.sync(Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;

@@ -22,7 +22,8 @@ use crate::instance::{Config, Instance};
 use crate::judge::Observation;
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::Consumers;
-use crate::store::Database;
+use crate::store::{Database, InstanceMap};
+use crate::sync::{SyncError, SyncResponse};
 
 /// The port of the line protocol on every host.
 pub const REPLICATION_PORT: u16 = 9092;
@@ -35,7 +36,29 @@ pub const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// What a process is asked to do by those outside it.
 enum Order {
     Perform(usize, OperationKind),
+    Sync(SyncRequest, oneshot::Sender<Result<SyncResponse, SyncError>>),
     Stop(oneshot::Sender<()>),
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct SyncRequest {
+    /// Whose device it is.
+    pub user_id: String,
+    /// The device.
+    pub device_id: String,
+    /// The token of its last answer.
+    pub since: Option<String>,
+    /// How long the answer may wait for news.
+    pub timeout: Duration,
+}
+
+/// A request of a client under way.
+pub struct Asked {
+    /// The process that was asked.
+    pub boot: u64,
+    /// Where its answer comes.
+    pub answer: oneshot::Receiver<Result<SyncResponse, SyncError>>,
 }
 
 /// The process that runs on a host.
@@ -154,6 +177,16 @@ impl World {
         &self.weather[name].clients
     }
 
+    /// Who is told what is seen.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// The numbers that instances have in tokens.
+    pub(super) fn instance_map(&self) -> InstanceMap {
+        self.database.inspect(InstanceMap::read).expect("the table is there")
+    }
+
     /// Starts every process that is not running.
     pub fn start_all(&self) {
         self.down.borrow_mut().clear();
@@ -243,6 +276,15 @@ impl World {
             let _ = process.orders.send(Order::Perform(ordinal, operation));
         }
     }
+
+    /// Asks the process on a host what is new for a client. None if there is none; the answer does not come if it ends.
+    pub fn sync(&self, host: &InstanceName, request: SyncRequest) -> Option<Asked> {
+        let (reply, answer) = oneshot::channel();
+        let processes = self.processes.borrow();
+        let process = processes.get(host)?;
+        process.orders.send(Order::Sync(request, reply)).ok()?;
+        Some(Asked { boot: process.boot, answer })
+    }
 }
 
 /// One boot of one process, about to run on its host.
@@ -267,6 +309,14 @@ impl Boot {
                     let request = workload::perform(client, ordinal, operation);
                     let chance = self.chance.of("operation").of(ordinal);
                     instance.env().tasks.spawn("operation", self.cancellations.carry_out(&chance, request));
+                }
+                Order::Sync(SyncRequest { user_id, device_id, since, timeout }, reply) => {
+                    let syncing = Rc::clone(&instance);
+                    instance.env().tasks.spawn("sync", async move {
+                        let answer = syncing.sync(&user_id, &device_id, since.as_deref(), timeout).await;
+                        // The client may have gone.
+                        let _ = reply.send(answer);
+                    });
                 }
                 Order::Stop(done) => {
                     instance.stop().await;

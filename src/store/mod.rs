@@ -11,6 +11,7 @@ pub mod events;
 pub mod id_generator;
 mod id_load;
 pub mod id_state;
+pub mod instance_map;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod position;
@@ -23,5 +24,6 @@ pub mod to_device;
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
 pub use events::{NewEvent, StateDelta};
 pub use id_generator::{AllocateError, Allocation, IdGenerator, IdGeneratorOptions, LoadError};
+pub use instance_map::{InstanceId, InstanceMap};
 pub use position::VectorPosition;
 pub use sqlite::SqliteBackend;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::protocol::{InstanceName, Token};
 
 /// A position per writer: `ahead` where it names the writer, `min` for every other.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct VectorPosition {
     min: Token,
     ahead: BTreeMap<InstanceName, Token>,
@@ -38,6 +38,22 @@ impl VectorPosition {
         self.ahead.get(writer).copied().unwrap_or(self.min)
     }
 
+    /// The highest token that any writer is at.
+    pub fn max(&self) -> Token {
+        self.ahead.values().copied().fold(self.min, Token::max)
+    }
+
+    /// Whether a token of `writer` is after `from` and not after this position.
+    pub fn is_news(&self, from: &VectorPosition, writer: &InstanceName, token: Token) -> bool {
+        from.position_of(writer) < token && token <= self.position_of(writer)
+    }
+
+    /// The same position, but nowhere past `bound`.
+    pub fn bounded(&self, bound: Token) -> VectorPosition {
+        let ahead = self.ahead.iter().map(|(writer, token)| (writer.clone(), bound.min(*token)));
+        VectorPosition::new(self.min.min(bound), ahead.collect())
+    }
+
     /// The least position that is past both.
     pub fn merge(&self, other: &VectorPosition) -> VectorPosition {
         let mut ahead = self.ahead.clone();
@@ -48,7 +64,8 @@ impl VectorPosition {
         VectorPosition::new(self.min.max(other.min), ahead)
     }
 
-    fn is_within(&self, other: &VectorPosition) -> bool {
+    /// Whether no writer is further here than in `other`.
+    pub fn is_within(&self, other: &VectorPosition) -> bool {
         self.min <= other.min && self.ahead.iter().all(|(writer, token)| *token <= other.position_of(writer))
     }
 }

@@ -1,17 +1,21 @@
 //! Invariants: one property per file.
 
 mod caches_fresh_after_wait;
+mod clients_miss_nothing;
 mod no_missed_rows;
 mod no_tight_reconnect;
 mod one_effect_per_transaction;
 mod queues_bounded;
+mod tokens_never_go_back;
 mod user_syncs_cleared;
 
 pub use caches_fresh_after_wait::CachesFreshAfterWait;
+pub use clients_miss_nothing::ClientsMissNothing;
 pub use no_missed_rows::NoMissedRows;
 pub use no_tight_reconnect::NoTightReconnect;
 pub use one_effect_per_transaction::OneEffectPerTransaction;
 pub use queues_bounded::QueuesBounded;
+pub use tokens_never_go_back::TokensNeverGoBack;
 pub use user_syncs_cleared::UserSyncsCleared;
 
 use super::observation::{Moment, Observation};
@@ -22,10 +26,12 @@ use super::violation::Violation;
 /// The name of every invariant.
 pub const NAMES: &[&str] = &[
     "caches_fresh_after_wait",
+    "clients_miss_nothing",
     "no_missed_rows",
     "no_tight_reconnect",
     "one_effect_per_transaction",
     "queues_bounded",
+    "tokens_never_go_back",
     "user_syncs_cleared",
 ];
 
@@ -33,10 +39,12 @@ pub const NAMES: &[&str] = &[
 pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(CachesFreshAfterWait::default()),
+        Box::new(ClientsMissNothing::new(topology)),
         Box::new(NoMissedRows::new(topology)),
         Box::new(NoTightReconnect::new(topology)),
         Box::new(OneEffectPerTransaction::default()),
         Box::new(QueuesBounded::default()),
+        Box::new(TokensNeverGoBack::new(topology)),
         Box::new(UserSyncsCleared::new(topology)),
     ]
 }

@@ -68,7 +68,15 @@ pub(super) enum Purpose {
 }
 
 /// Transactions that write no rows of any stream.
-const BOOKKEEPING: [&str; 4] = ["begin_session", "load_id_generator", "allocate_ids", "persist_position"];
+const BOOKKEEPING: [&str; 7] = [
+    "begin_session",
+    "load_id_generator",
+    "load_instance_map",
+    "allocate_ids",
+    "persist_position",
+    "last_allocated",
+    "sync",
+];
 
 impl Purpose {
     /// The purpose of the transaction called `name`.

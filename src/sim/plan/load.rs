@@ -9,6 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
 use super::{DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 use crate::instance::config::PresenceConfig;
 
@@ -69,6 +70,22 @@ pub enum PlanError {
         /// Where it stands.
         place: Place,
     },
+    /// Two clients are one device, whose tokens would run into each other.
+    #[error("{place} is device {device} of user {user}, as another is: give it another device")]
+    DuplicateClient {
+        /// Where it stands.
+        place: Place,
+        /// The user.
+        user: u32,
+        /// The device.
+        device: u32,
+    },
+    /// A client knows nobody to sync with.
+    #[error("{place} has no hosts to sync with: name at least one")]
+    NoHosts {
+        /// Where it stands.
+        place: Place,
+    },
     /// Something would happen after the end of the storm.
     #[error("{place} is at {at_ms} ms, after the storm's end: use a time up to {storm_ms} ms, or raise storm_ms")]
     TooLate {
@@ -108,6 +125,8 @@ pub enum Place {
     Operation(usize),
     /// A fault, by its place in the list, from 0.
     Fault(usize),
+    /// A client, by its place in the list, from 0.
+    Client(usize),
     /// A field of the plan.
     Field(&'static str),
 }
@@ -117,6 +136,7 @@ impl fmt::Display for Place {
         match self {
             Place::Operation(index) => write!(f, "operations[{index}]"),
             Place::Fault(index) => write!(f, "faults[{index}]"),
+            Place::Client(index) => write!(f, "clients[{index}]"),
             Place::Field(field) => f.write_str(field),
         }
     }
@@ -148,6 +168,7 @@ impl Plan {
     fn check(&self) -> Result<(), PlanError> {
         self.check_hosts()?;
         self.check_times()?;
+        self.check_clients()?;
         let Plan { network, scheduling, database, .. } = self;
         check_most(Place::Field("scheduling.deferred_per_mille"), scheduling.deferred_per_mille.into(), 1_000)?;
         check_most(Place::Field("scheduling.deferral_ms_max"), scheduling.deferral_ms_max, DEFERRAL_MS_MAX)?;
@@ -179,21 +200,16 @@ impl Plan {
                 return Err(PlanError::NoWriter { stream });
             }
         }
-        let check = |place, host: &str| {
-            let known_hosts = || self.topology.hosts().map(str::to_owned).collect();
-            let unknown = || PlanError::UnknownHost { place, host: host.to_owned(), known: known_hosts() };
-            known.contains(host).then_some(()).ok_or_else(unknown)
-        };
         for (field, writer) in self.topology.stream_writers() {
-            check(Place::Field(field), writer)?;
+            self.check_host(Place::Field(field), writer)?;
         }
         for (index, operation) in self.operations.iter().enumerate() {
-            operation.kind.host().map_or(Ok(()), |host| check(Place::Operation(index), host))?;
+            operation.kind.host().map_or(Ok(()), |host| self.check_host(Place::Operation(index), host))?;
         }
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);
             let hosts = entry.fault.hosts();
-            hosts.iter().try_for_each(|host| check(place, host))?;
+            hosts.iter().try_for_each(|host| self.check_host(place, host))?;
             if let [host, other] = hosts[..]
                 && host == other
             {
@@ -202,6 +218,36 @@ impl Plan {
             check_numbers(place, &entry.fault)?;
         }
         Ok(())
+    }
+
+    fn check_clients(&self) -> Result<(), PlanError> {
+        let mut devices = BTreeSet::new();
+        for (index, client) in self.clients.iter().enumerate() {
+            let (place, user, device) = (Place::Client(index), client.user, client.device);
+            if !devices.insert((user, device)) {
+                return Err(PlanError::DuplicateClient { place, user, device });
+            }
+            if client.hosts.is_empty() {
+                return Err(PlanError::NoHosts { place });
+            }
+            for host in &client.hosts {
+                self.check_host(place, host)?;
+            }
+            for per_mille in [client.move_per_mille, client.lost_per_mille] {
+                check_range(place, u64::from(per_mille), 1_000)?;
+            }
+            check_range(place, client.timeout_ms, CLIENT_TIMEOUT_MS_MAX)?;
+            check_range(place, client.pause_ms, CLIENT_PAUSE_MS_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn check_host(&self, place: Place, host: &str) -> Result<(), PlanError> {
+        if self.topology.hosts().any(|known| known == host) {
+            return Ok(());
+        }
+        let known = self.topology.hosts().map(str::to_owned).collect();
+        Err(PlanError::UnknownHost { place, host: host.to_owned(), known })
     }
 
     fn check_times(&self) -> Result<(), PlanError> {

@@ -3,6 +3,7 @@
 //! A plan comes from its seed alone, and a run from its plan alone. So a run can be printed, cut down to what matters
 //! and run again; a finding is kept as the plan that shows it, and outlives every change to how plans are drawn.
 
+mod client;
 mod fault;
 mod generate;
 mod load;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::config::PresenceConfig;
 
+pub use client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, ClientPlan};
 pub use fault::{DELAY_MS_MAX, EXTRA_MS_MAX, Family, Fault, FaultEntry};
 pub use load::{Place, PlanError};
 pub use operation::{Operation, OperationKind, Reading};
@@ -55,6 +57,9 @@ pub struct Plan {
     pub operations: Vec<Operation>,
     /// What goes wrong, in order of time.
     pub faults: Vec<FaultEntry>,
+    /// Who syncs.
+    #[serde(default)]
+    pub clients: Vec<ClientPlan>,
 }
 
 /// Which instances there are. Every host runs one instance, of the host's name.

@@ -67,7 +67,7 @@ pub enum OperationKind {
         /// Where.
         room: u32,
     },
-    /// Sends a message to a device of each of these users.
+    /// Sends a message to each device of these users.
     ToDevice {
         /// The recipients.
         users: Vec<u32>,

@@ -3,7 +3,7 @@
 //! On the writer it changes by what clients say and by time-outs, on a follower by rows. It knows nothing of
 //! replication; whoever needs its changes registers for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,12 +26,15 @@ pub type OnChange = Box<dyn Fn(Token, &TypingRow)>;
 #[derive(Default)]
 pub struct TypingHandler {
     state: RefCell<State>,
+    resets: Cell<u64>,
     on_change: RefCell<Vec<OnChange>>,
 }
 
 #[derive(Default)]
 struct State {
     serial: Token,
+    /// The highest number of a room that is no longer remembered.
+    forgotten_upto: Token,
     rooms: BTreeMap<String, Room>,
 }
 
@@ -51,6 +54,16 @@ impl TypingHandler {
     /// The number of the last change.
     pub fn serial(&self) -> Token {
         self.state.borrow().serial
+    }
+
+    /// How often everything was forgotten.
+    pub fn resets(&self) -> u64 {
+        self.resets.get()
+    }
+
+    /// Whoever knows less than this change may lack rooms that are no longer remembered, because nobody types there.
+    pub fn forgotten_upto(&self) -> Token {
+        self.state.borrow().forgotten_upto
     }
 
     /// Who is typing in `room_id`, in the order they began.
@@ -152,6 +165,7 @@ impl TypingHandler {
     /// Forgets everything, because the writer has. Only on a follower.
     pub fn reset(&self) {
         *self.state.borrow_mut() = State::default();
+        self.resets.set(self.resets.get() + 1);
     }
 }
 
@@ -163,7 +177,14 @@ impl State {
 
     fn forget_idle_rooms(&mut self) {
         let now = Instant::now();
-        self.rooms.retain(|_, room| !room.users.is_empty() || now.duration_since(room.changed) < FORGET_AFTER);
+        let forgotten_upto = &mut self.forgotten_upto;
+        self.rooms.retain(|_, room| {
+            let is_kept = !room.users.is_empty() || now.duration_since(room.changed) < FORGET_AFTER;
+            if !is_kept {
+                *forgotten_upto = room.serial.max(*forgotten_upto);
+            }
+            is_kept
+        });
     }
 }
 

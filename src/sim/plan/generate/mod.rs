@@ -3,6 +3,7 @@
 //! Every draw has a key of its own (purpose, family, ordinal), so that another draw more or less changes nothing
 //! elsewhere: a seed that showed something goes on showing it when an unrelated family of faults is changed.
 
+mod clients;
 mod faults;
 mod operations;
 mod reads;
@@ -29,6 +30,7 @@ impl Plan {
             presence: Default::default(),
             operations: Vec::new(),
             faults: Vec::new(),
+            clients: Vec::new(),
         };
         if scenario == Scenario::Quiet {
             return plan;
@@ -41,6 +43,7 @@ impl Plan {
         plan.operations = operations::draw(&chance.of("operations"), &plan);
         plan.operations.extend(syncs::draw(&chance.of("syncs"), &plan));
         plan.operations.sort_by_key(|operation| operation.at_ms);
+        plan.clients = clients::draw(&chance.of("clients"), &plan.topology);
         plan
     }
 }

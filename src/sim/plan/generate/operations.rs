@@ -15,7 +15,7 @@ use crate::env::Chance;
 /// How many rooms there are; enough that every writer gets some.
 const ROOMS: u32 = 12;
 /// How many users there are.
-const USERS: u32 = 8;
+pub(super) const USERS: u32 = 8;
 /// How many account data each user has for each room, and for the account.
 const DATA: u32 = 4;
 /// The lengths of types that are too long for a line, or nearly.

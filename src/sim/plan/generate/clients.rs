@@ -1,0 +1,46 @@
+//! Drawing who syncs.
+//!
+//! Clients see what replication does to users only if they are unlike each other: one that always waits for news and one
+//! that comes by now and then, one that stays and one that moves between instances that are not equally far.
+
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use super::super::{ClientPlan, Deployment};
+use super::operations::USERS;
+use crate::env::Chance;
+use crate::sim::workload::DEVICES;
+
+/// The clients of a plan, in an order of no meaning.
+pub(super) fn draw(chance: &Chance, deployment: &Deployment) -> Vec<ClientPlan> {
+    let count = chance.rng().random_range(2..=4);
+    let mut clients: Vec<ClientPlan> =
+        (0..count).map(|ordinal| client(&chance.of(ordinal), ordinal, deployment)).collect();
+    clients.sort_by_key(|client| (client.user, client.device));
+    clients.dedup_by_key(|client| (client.user, client.device));
+    clients
+}
+
+fn client(chance: &Chance, ordinal: u32, deployment: &Deployment) -> ClientPlan {
+    let mut rng = chance.rng();
+    let mut pick = |choices: &[u64]| choices[rng.random_range(0..choices.len())];
+    let move_per_mille = pick(&[0, 50, 300, 1_000]) as u32;
+    let lost_per_mille = pick(&[0, 20, 200]) as u32;
+    let timeout_ms = pick(&[0, 1_000, 10_000, 30_000]);
+    // The first one always waits for news.
+    let pause_ms = if ordinal == 0 { 200 } else { pick(&[200, 1_000, 4_000]) };
+    let from_ms = pick(&[0, 1_000, 1_000, 20_000]);
+    let mut hosts: Vec<String> = deployment.hosts().map(str::to_owned).collect();
+    hosts.shuffle(&mut rng);
+    hosts.truncate(rng.random_range(1..=hosts.len()));
+    ClientPlan {
+        user: rng.random_range(0..USERS),
+        device: rng.random_range(0..DEVICES),
+        hosts,
+        move_per_mille,
+        lost_per_mille,
+        timeout_ms: if ordinal == 0 { timeout_ms.max(1_000) } else { timeout_ms },
+        pause_ms,
+        from_ms,
+    }
+}
