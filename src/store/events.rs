@@ -3,7 +3,7 @@
 //! Three tables feed it: new events, changes of a room's current state, and events that stop being outliers. All rows of
 //! one token are written in one transaction, so a reader sees a token whole or not at all.
 
-use rusqlite::Transaction;
+use rusqlite::{OptionalExtension, Transaction};
 
 use crate::protocol::{InstanceName, Token};
 
@@ -58,6 +58,13 @@ pub struct StateDelta {
     pub state_key: String,
     /// The event that is now the entry, or none if the entry is gone.
     pub event_id: Option<String>,
+}
+
+/// The token of an event, if it was persisted.
+pub fn token_of(tx: &Transaction<'_>, event_id: &str) -> rusqlite::Result<Option<Token>> {
+    tx.prepare_cached("SELECT stream_ordering FROM events WHERE event_id = ?1")?
+        .query_row([event_id], |row| row.get(0).map(Token))
+        .optional()
 }
 
 /// Writes `events` and `deltas` as rows of `writer`, each at its token.

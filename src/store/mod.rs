@@ -18,9 +18,11 @@ pub mod receipts;
 pub mod schema;
 pub mod sqlite;
 pub mod to_device;
+pub mod transactions;
 
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
 pub use events::{NewEvent, StateDelta};
 pub use id_generator::{AllocateError, Allocation, IdGenerator, IdGeneratorOptions, LoadError};
 pub use position::VectorPosition;
 pub use sqlite::SqliteBackend;
+pub use transactions::RequestId;
