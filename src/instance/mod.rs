@@ -129,19 +129,8 @@ impl Instance {
             }
         }));
 
-        let instance = Instance {
-            name,
-            config,
-            env,
-            handler,
-            writers,
-            events,
-            typing,
-            presence,
-            waiters,
-            positions,
-            client,
-        };
+        let instance =
+            Instance { name, config, env, handler, writers, events, typing, presence, waiters, positions, client };
         let instance = Rc::new(instance);
         if let Some(ports) = ports {
             instance.listen(ports);
@@ -193,20 +182,30 @@ impl Instance {
         &self.typing
     }
 
-        let instance = Instance {
-            name,
-            config,
-            env,
-            handler,
-            writers,
-            events,
-            typing,
-            presence,
-            waiters,
-            positions,
-            client,
-        };
-        let instance = Rc::new(instance);
+    /// Everybody's presence.
+    pub fn presence(&self) -> &Rc<PresenceHandler> {
+        &self.presence.handler
+    }
+
+    /// Who is syncing here.
+    pub fn user_syncs(&self) -> &Rc<UserSyncs> {
+        &self.presence.syncs
+    }
+
+    /// The deployment's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Asks other instances to write what this one does not. What they have written is seen by whoever reads here after
+    /// the call.
+    pub fn client(&self) -> &HttpClient {
+        &self.client
+    }
+
+    /// Whoever cannot go on before this instance has seen what another one wrote.
+    pub fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     /// The commands of its connections.

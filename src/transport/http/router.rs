@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use super::request_cache::RequestCache;
 use super::{Endpoint, EndpointRequest, INSTANCE_HEADER, PATH_PREFIX, Refusal, StreamPositions, TRANSACTION_HEADER};
 use crate::env::Env;
+use crate::protocol::json;
 use crate::store::RequestId;
 
 /// How long a body may be: some two hundred events of the greatest size, with their state.
@@ -59,7 +60,7 @@ impl Router {
             Ok(answer) => answer,
             Err(refusal) => (refusal.status, Some(refusal.to_json())),
         };
-        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let body = body.map_or_else(Bytes::new, |body| json::render(&body).into());
         Response::builder()
             .status(status)
             .header(header::CONTENT_TYPE, "application/json")
@@ -163,10 +164,11 @@ where
         }
         Err(error) => Refusal::bad_request(error),
     })?;
-    match serde_json::from_slice(&body.to_bytes()) {
-        Ok(Value::Object(body)) => Ok(body),
-        Ok(_) => Err(Refusal::bad_json("Content must be a JSON object.")),
-        Err(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "Content not JSON.")),
+    let body = body.to_bytes();
+    match std::str::from_utf8(&body).ok().map(json::parse) {
+        Some(Ok(Value::Object(body))) => Ok(body),
+        Some(Ok(_)) => Err(Refusal::bad_json("Content must be a JSON object.")),
+        Some(Err(_)) | None => Err(Refusal::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "Content not JSON.")),
     }
 }
 

@@ -29,7 +29,7 @@ use super::endpoints::get_repl_stream_updates;
 use super::stream_positions::{self, StreamPositions};
 use super::{INSTANCE_HEADER, PATH_PREFIX, TRANSACTION_HEADER, encode};
 use crate::env::{Address, Env, LocalBoxFuture};
-use crate::protocol::{InstanceName, StreamName, Token};
+use crate::protocol::{InstanceName, StreamName, Token, json};
 use crate::replication::{Backoff, WaitError};
 use crate::streams::{RemoteUpdates, Row, RowError, UpdateError, Updates};
 
@@ -185,7 +185,7 @@ impl HttpClient {
         let mut request = self
             .request(Method::POST, &path, target)?
             .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(Value::Object(body).to_string())))
+            .body(Full::new(Bytes::from(json::render(&body.into()))))
             .expect(CHECKED);
         if !has_transaction_id {
             let id = HeaderValue::from_str(&transaction_id).expect("a transaction id is alphanumeric");

@@ -10,6 +10,7 @@ use crate::store::account_data::Datum;
 use crate::streams::ReceiptsRow;
 use crate::transport::http::endpoints::account_data;
 use crate::transport::http::endpoints::fed_send_edu::{self, DirectToDevice, Receipt, Receipts, Typing};
+use crate::transport::http::endpoints::presence::{self, BumpBody, SetBody};
 use crate::transport::http::endpoints::send_events::{self, SentEvent};
 
 /// What became of events that were sent.
@@ -73,6 +74,27 @@ impl HttpClient {
     /// Tells `writer` that a user of `origin` begins or stops typing.
     pub async fn set_typing(&self, writer: &InstanceName, origin: &str, typing: Typing) -> Result<(), HttpError> {
         self.send_edu(writer, fed_send_edu::TYPING, origin, typing).await
+    }
+
+    /// Has `writer` change a user's presence.
+    pub async fn set_presence(&self, writer: &InstanceName, user_id: &str, set: SetBody) -> Result<(), HttpError> {
+        self.tell(writer, presence::SET_STATE, user_id, set).await
+    }
+
+    /// Tells `writer` that a user is active.
+    pub async fn bump_presence(&self, writer: &InstanceName, user_id: &str, bump: BumpBody) -> Result<(), HttpError> {
+        self.tell(writer, presence::BUMP_ACTIVE, user_id, bump).await
+    }
+
+    async fn tell(
+        &self,
+        writer: &InstanceName,
+        endpoint: &'static str,
+        user_id: &str,
+        body: impl Serialize,
+    ) -> Result<(), HttpError> {
+        let body = serde_json::from_value(serde_json::to_value(body)?)?;
+        self.change(writer, Change { endpoint, arguments: &[user_id], has_transaction_id: false, body }).await.map(drop)
     }
 
     async fn send_edu(

@@ -3,6 +3,7 @@
 pub mod account_data;
 pub mod fed_send_edu;
 pub mod get_repl_stream_updates;
+pub mod presence;
 pub mod send_events;
 
 use std::rc::Rc;
@@ -22,6 +23,8 @@ pub fn all(instance: &Rc<Instance>) -> Vec<Rc<dyn Endpoint>> {
         Rc::new(account_data::AddUserAccountData(Rc::clone(instance))),
         Rc::new(account_data::AddRoomAccountData(Rc::clone(instance))),
         Rc::new(fed_send_edu::SendEdu(Rc::clone(instance))),
+        Rc::new(presence::SetPresence(Rc::clone(instance))),
+        Rc::new(presence::BumpActive(Rc::clone(instance))),
     ]
 }
 
