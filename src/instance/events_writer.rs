@@ -6,7 +6,7 @@ use std::rc::Rc;
 use rusqlite::Transaction;
 use serde_json::Value;
 
-use super::stream_writer::{PersistError, StreamWriter, Written, persist_together};
+use super::stream_writer::{Once, PersistError, StreamWriter, Written, persist_together};
 use crate::env::Env;
 use crate::protocol::Token;
 use crate::store::{NewEvent, StateDelta, cache_invalidation, events};
@@ -36,11 +36,20 @@ impl EventsWriter {
         Rc::new(EventsWriter { events, caches, env })
     }
 
-    /// Persists `writes` in one transaction, each under a token of its own, and returns the last one.
+    /// Persists `writes` in one transaction, each under a token of its own, and returns the last one. An event that is
+    /// there already stays as it is, with the token it has (Synapse #8476).
     ///
     /// # Panics
     /// If there is nothing to persist.
     pub async fn persist(&self, writes: Vec<Write>) -> Result<Token, PersistError> {
+        self.persist_once(None, writes).await
+    }
+
+    /// Persists like [`persist`](Self::persist), but only once for each request.
+    ///
+    /// # Panics
+    /// If there is nothing to persist.
+    pub async fn persist_once(&self, once: Option<Once>, writes: Vec<Write>) -> Result<Token, PersistError> {
         let stale = stale_state(&writes, self.env.clock.now_ms() as i64);
         let mut parts = vec![(Rc::clone(&self.events), writes.len())];
         if !stale.is_empty() {
@@ -48,18 +57,26 @@ impl EventsWriter {
         }
         let writer = self.events.instance().clone();
         let persist = move |tx: &Transaction<'_>, tokens: &[Vec<Token>]| {
-            let (mut events, mut deltas, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-            for (token, write) in tokens[0].iter().zip(&writes) {
-                rows.extend(rows_of(write).map(|row| (*token, row)));
-                events.extend(write.event.clone().map(|event| (*token, event)));
-                deltas.extend(write.state.iter().map(|delta| (*token, delta.clone())));
-            }
-            events::persist(tx, &writer, &events, &deltas)?;
-            if let Some(tokens) = tokens.get(1) {
-                cache_invalidation::invalidate(tx, &writer, tokens.iter().copied().zip(stale.iter().cloned()))?;
-                rows.extend(tokens.iter().copied().zip(stale.iter().cloned().map(Row::Caches)));
-            }
-            Ok(Written { rows, reply: *tokens[0].last().expect("there is something to persist") })
+            Written::once(tx, once.as_ref(), || {
+                let (mut rows, mut last) = (Vec::new(), Token::default());
+                for (token, write) in tokens[0].iter().zip(&writes) {
+                    let there = write.event.as_ref().map(|event| events::token_of(tx, &event.event_id)).transpose()?;
+                    if let Some(there) = there.flatten() {
+                        last = last.max(there);
+                        continue;
+                    }
+                    let event = write.event.clone().map(|event| (*token, event));
+                    let deltas: Vec<_> = write.state.iter().map(|delta| (*token, delta.clone())).collect();
+                    events::persist(tx, &writer, event.as_slice(), &deltas)?;
+                    rows.extend(rows_of(write).map(|row| (*token, row)));
+                    last = *token;
+                }
+                if let Some(tokens) = tokens.get(1).filter(|_| !rows.is_empty()) {
+                    cache_invalidation::invalidate(tx, &writer, tokens.iter().copied().zip(stale.iter().cloned()))?;
+                    rows.extend(tokens.iter().copied().zip(stale.iter().cloned().map(Row::Caches)));
+                }
+                Ok(Written { rows, reply: last })
+            })
         };
         persist_together("persist_events", parts, persist).await
     }

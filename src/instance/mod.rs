@@ -16,18 +16,19 @@ use thiserror::Error;
 pub use config::{Config, ConfigError};
 pub use events_writer::{EventsWriter, Write};
 use presence::Presence;
-pub use stream_writer::{PersistError, StreamWriter, Written};
+pub use stream_writer::{Once, PersistError, StreamWriter, Written};
 
 use crate::caches::Caches;
 use crate::env::{Env, Listener};
 use crate::presence::{PresenceHandler, UserSyncs};
 use crate::protocol::{InstanceName, MASTER};
-use crate::replication::{CommandHandler, Consumers};
+use crate::replication::{CommandHandler, Consumers, Waiters};
 use crate::store::{self, Database, DatabaseError, IdGenerator, IdGeneratorOptions, InstanceMap, LoadError};
 use crate::streams::typing::{TypingHandler, TypingStream};
 use crate::streams::{self, DatabaseStream, Keepers, SOURCES, Stream};
 use crate::sync::{Notifier, SyncError, SyncHandler, SyncResponse};
-use crate::transport::{http, tcp};
+use crate::transport::http::{self, HttpClient, Router, StreamPositions};
+use crate::transport::tcp;
 
 /// How long a stopping instance waits for its writes to end and its connections to be told goodbye.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -70,6 +71,9 @@ pub struct Instance {
     presence: Presence,
     sync: SyncHandler,
     notifier: Rc<Notifier>,
+    waiters: Rc<Waiters>,
+    positions: Rc<StreamPositions>,
+    client: HttpClient,
 }
 
 impl Instance {
@@ -114,7 +118,12 @@ impl Instance {
             Rc::new(DatabaseStream::new(source, ids.clone(), database.clone(), keepers.clone()))
         };
         let mut streams: Vec<Rc<dyn Stream>> = SOURCES.into_iter().zip(&ids).map(stream).collect();
-        streams.push(Rc::new(typing_stream(&name, &config, &env, &typing)));
+        let client = HttpClient::new(env.clone(), name.clone(), config.http_addresses(), config.secret.clone());
+        streams.push(Rc::new(typing_stream(&name, &config, &client, &typing)));
+        let waiters = Waiters::new(name.clone(), streams.clone());
+        consumers.register(waiters.clone());
+        let positions = StreamPositions::new(name.clone(), &streams, Rc::clone(&waiters));
+        let client = client.with_positions(Rc::clone(&positions));
         let handler = CommandHandler::new(name.clone(), config.server_name.clone(), streams, consumers, env.clone());
         handler.set_user_syncing(presence.connections(config.stream_writers.presence.clone()));
         for ids in ids.into_iter().filter(|ids| ids.is_writer()) {
@@ -136,8 +145,22 @@ impl Instance {
             notified.notify();
         }));
 
-        let instance =
-            Rc::new(Instance { name, config, env, handler, writers, events, caches, typing, presence, sync, notifier });
+        let instance = Rc::new(Instance {
+            name,
+            config,
+            env,
+            handler,
+            writers,
+            events,
+            caches,
+            typing,
+            presence,
+            sync,
+            notifier,
+            waiters,
+            positions,
+            client,
+        });
         if let Some(ports) = ports {
             instance.listen(ports);
         }
@@ -146,12 +169,12 @@ impl Instance {
     }
 
     /// Serves whoever connects.
-    fn listen(&self, ports: Ports) {
+    fn listen(self: &Rc<Self>, ports: Ports) {
         let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
         self.env.tasks.spawn("accept_connections", tcp::accept_connections(ports.replication, handler, env));
-        let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
-        let (name, secret) = (self.name.clone(), self.config.secret.clone());
-        self.env.tasks.spawn("serve_requests", http::serve_requests(ports.requests, name, secret, handler, env));
+        let (endpoints, secret) = (http::endpoints::all(self), self.config.secret.clone());
+        let router = Router::new(endpoints, secret, Rc::clone(&self.positions), self.env.clone());
+        self.env.tasks.spawn("serve_requests", http::serve_requests(ports.requests, router, self.env.clone()));
     }
 
     /// Connects to the master and to every other instance that writes a stream.
@@ -217,6 +240,22 @@ impl Instance {
     ) -> Result<SyncResponse, SyncError> {
         let _syncing = self.presence.syncs.begin(user_id, Some(device_id));
         self.sync.sync(user_id, device_id, since, timeout).await
+    }
+
+    /// The deployment's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Asks other instances to write what this one does not. What they have written is seen by whoever reads here after
+    /// the call.
+    pub fn client(&self) -> &HttpClient {
+        &self.client
+    }
+
+    /// Whoever cannot go on before this instance has seen what another one wrote.
+    pub fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     /// The commands of its connections.
@@ -308,11 +347,15 @@ fn writers(
     written.map(writer).collect()
 }
 
-fn typing_stream(name: &InstanceName, config: &Config, env: &Env, handler: &Rc<TypingHandler>) -> TypingStream {
+fn typing_stream(
+    name: &InstanceName,
+    config: &Config,
+    client: &HttpClient,
+    handler: &Rc<TypingHandler>,
+) -> TypingStream {
     let writer = config.stream_writers.typing.clone();
     if *name == writer {
         return TypingStream::on_writer(writer, Rc::clone(handler));
     }
-    let client = http::HttpClient::new(env.clone(), name.clone(), config.http_addresses(), config.secret.clone());
-    TypingStream::on_follower(writer, Rc::clone(handler), Rc::new(client))
+    TypingStream::on_follower(writer, Rc::clone(handler), Rc::new(client.clone()))
 }

@@ -5,6 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rusqlite::Transaction;
+use rusqlite::types::Type;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -12,7 +15,7 @@ use crate::env::Env;
 use crate::env::observer::Trouble;
 use crate::protocol::{InstanceName, StreamName, Token};
 use crate::replication::Backoff;
-use crate::store::{AllocateError, Allocation, Database, DatabaseError, IdGenerator};
+use crate::store::{AllocateError, Allocation, Database, DatabaseError, IdGenerator, RequestId, transactions};
 use crate::streams::{Keepers, Row};
 
 /// Why it is not known that anything was persisted.
@@ -36,6 +39,38 @@ pub struct Written<R> {
     pub rows: Vec<(Token, Row)>,
     /// What its caller wants to know.
     pub reply: R,
+}
+
+/// The request that a write belongs to, and when it came: the write takes effect once, however often it is asked for.
+#[derive(Debug, Clone)]
+pub struct Once {
+    /// The request.
+    pub request: RequestId,
+    /// The time, in milliseconds since the epoch.
+    pub now_ms: i64,
+}
+
+impl<R: Serialize + DeserializeOwned> Written<R> {
+    /// What `write` writes, or, if it took effect before, no rows and the reply of then.
+    ///
+    /// # Panics
+    /// If the reply cannot stand in JSON.
+    pub fn once(
+        tx: &Transaction<'_>,
+        once: Option<&Once>,
+        write: impl FnOnce() -> rusqlite::Result<Self>,
+    ) -> rusqlite::Result<Self> {
+        let Some(Once { request, now_ms }) = once else { return write() };
+        if let Some(reply) = transactions::recorded(tx, request)? {
+            let reply = serde_json::from_str(&reply)
+                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
+            return Ok(Written { rows: Vec::new(), reply });
+        }
+        let written = write()?;
+        let reply = serde_json::to_string(&written.reply).expect("a reply is plain data");
+        transactions::record(tx, request, &reply, *now_ms)?;
+        Ok(written)
+    }
 }
 
 /// Writes the rows of one stream under this instance's tokens.

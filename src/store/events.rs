@@ -62,6 +62,13 @@ pub struct StateDelta {
     pub event_id: Option<String>,
 }
 
+/// The token of an event, if it was persisted.
+pub fn token_of(tx: &Transaction<'_>, event_id: &str) -> rusqlite::Result<Option<Token>> {
+    tx.prepare_cached("SELECT stream_ordering FROM events WHERE event_id = ?1")?
+        .query_row([event_id], |row| row.get(0).map(Token))
+        .optional()
+}
+
 /// Writes `events` and `deltas` as rows of `writer`, each at its token.
 pub fn persist(
     tx: &Transaction<'_>,

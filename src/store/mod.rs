@@ -20,6 +20,7 @@ pub mod receipts;
 pub mod schema;
 pub mod sqlite;
 pub mod to_device;
+pub mod transactions;
 
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
 pub use events::{NewEvent, StateDelta};
@@ -27,3 +28,4 @@ pub use id_generator::{AllocateError, Allocation, IdGenerator, IdGeneratorOption
 pub use instance_map::{InstanceId, InstanceMap};
 pub use position::VectorPosition;
 pub use sqlite::SqliteBackend;
+pub use transactions::RequestId;

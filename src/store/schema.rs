@@ -127,6 +127,7 @@ CREATE TABLE replication_transactions (
     received_ts INTEGER NOT NULL,
     PRIMARY KEY (endpoint, transaction_id)
 );
+CREATE INDEX replication_transactions_by_age ON replication_transactions (received_ts);
 CREATE TABLE instance_map (
     instance_id INTEGER PRIMARY KEY,
     instance_name TEXT NOT NULL UNIQUE

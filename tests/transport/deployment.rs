@@ -48,19 +48,27 @@ pub struct Deployment {
 
 impl Deployment {
     pub fn new() -> Self {
+        let writers = StreamWriters { events: vec!["master".into(), "writer1".into()], ..StreamWriters::default() };
+        Deployment::of(&["master", "writer1"], writers)
+    }
+
+    /// A deployment where others listen and write.
+    pub fn of(listeners: &[&str], stream_writers: StreamWriters) -> Self {
         let endpoint =
             |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
         let config = Config {
             server_name: SERVER_NAME.into(),
             secret: SECRET.into(),
-            instance_map: ["master", "writer1"].map(|name| (name.into(), endpoint(name))).into(),
-            stream_writers: StreamWriters {
-                events: vec!["master".into(), "writer1".into()],
-                ..StreamWriters::default()
-            },
+            instance_map: listeners.iter().map(|name| ((*name).into(), endpoint(name))).collect(),
+            stream_writers,
             presence: Default::default(),
         };
         Deployment { hosts: Hosts::default(), config: Rc::new(config), database: database::empty() }
+    }
+
+    /// The database that everybody shares.
+    pub fn database(&self) -> &Database {
+        &self.database
     }
 
     /// What an instance on `host` is given.

@@ -12,34 +12,18 @@ use squall::transport::http::HttpClient;
 
 use crate::deployment::{Deployment, SECRET};
 use crate::peer::Peer;
+use crate::requests::{ask, get};
 use crate::run;
 
 const EVENTS: &str = "/_synapse/replication/get_repl_stream_updates/events/probe1";
 const TYPING: &str = "/_synapse/replication/get_repl_stream_updates/typing/probe2";
 
-/// The status and the body that `host` answers with.
-async fn ask(deployment: &Deployment, host: &str, method: &str, path: &str, secret: Option<&str>) -> (u16, String) {
-    let mut connection = deployment.connect_http(host).await;
-    let authorization = secret.map(|secret| format!("Authorization: Bearer {secret}\r\n")).unwrap_or_default();
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Connection: close\r\n\r\n");
-    connection.say_bytes(request.as_bytes()).await;
-    let answer = connection.text_to_end().await;
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head and a body");
-    assert!(head.to_ascii_lowercase().contains("content-type: application/json"), "{head}");
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
-    (status, body.to_owned())
-}
-
-async fn get(deployment: &Deployment, host: &str, path: &str) -> (u16, String) {
-    ask(deployment, host, "GET", path, Some(SECRET)).await
-}
-
-/// Checks that the master refuses with this status, and says why in Synapse's form.
-async fn assert_refused(deployment: &Deployment, path: &str, status: u16, why: &str) {
+/// Checks that the master refuses with this status and code, and says why.
+async fn assert_refused(deployment: &Deployment, path: &str, status: u16, code: &str, why: &str) {
     let (answered, body) = get(deployment, "master", path).await;
     assert_eq!(answered, status, "{path} was answered {body}");
     let error: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(error["errcode"], "M_UNKNOWN");
+    assert_eq!(error["errcode"], code);
     assert!(error["error"].as_str().unwrap().contains(why), "{path} was answered {body}");
 }
 
@@ -170,9 +154,10 @@ fn a_request_needs_the_shared_secret() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
-        let path = format!("{TYPING}?from_token=0&upto_token=0");
+        let request = format!("GET {TYPING}?from_token=0&upto_token=0");
         for (secret, status) in [(None, 401), (Some("wrong"), 403), (Some(""), 403), (Some("replsecret2"), 403)] {
-            let (answered, body) = ask(&deployment, "master", "GET", &path, secret).await;
+            let authorization = secret.map(|secret| format!("Bearer {secret}"));
+            let (answered, body) = ask(&deployment, "master", &request, authorization.as_deref(), None).await;
             assert_eq!(answered, status, "{secret:?} was answered {body}");
             assert!(!body.contains(SECRET) && !body.contains("updates"), "{body}");
         }
@@ -184,18 +169,19 @@ fn tokens_must_be_there_and_be_tokens() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
-        for (query, what) in [
-            ("", "from_token"),
-            ("?", "from_token"),
-            ("?upto_token=1", "from_token"),
-            ("?from_token=1", "upto_token"),
-            ("?from_token&upto_token=1", "from_token"),
-            ("?from_token=x&upto_token=1", "from_token"),
-            ("?from_token=1&upto_token=", "upto_token"),
-            ("?from_token=-1&upto_token=5", "from_token"),
-            ("?from_token=1&upto_token=9223372036854775808", "upto_token"),
+        let (missing, invalid) = ("M_MISSING_PARAM", "M_INVALID_PARAM");
+        for (query, code, what) in [
+            ("", missing, "from_token"),
+            ("?", missing, "from_token"),
+            ("?upto_token=1", missing, "from_token"),
+            ("?from_token=1", missing, "upto_token"),
+            ("?from_token&upto_token=1", missing, "from_token"),
+            ("?from_token=x&upto_token=1", invalid, "from_token"),
+            ("?from_token=1&upto_token=", invalid, "upto_token"),
+            ("?from_token=-1&upto_token=5", invalid, "from_token"),
+            ("?from_token=1&upto_token=9223372036854775808", invalid, "upto_token"),
         ] {
-            assert_refused(&deployment, &format!("{EVENTS}{query}"), 400, what).await;
+            assert_refused(&deployment, &format!("{EVENTS}{query}"), 400, code, what).await;
         }
     });
 }
@@ -207,14 +193,21 @@ fn an_unknown_stream_path_or_method_is_refused() {
         let _master = deployment.start("master").await;
         let endpoint = "/_synapse/replication/get_repl_stream_updates";
         let range = "?from_token=0&upto_token=1";
-        assert_refused(&deployment, &format!("{endpoint}/nosuch/probe{range}"), 400, "nosuch").await;
-        assert_refused(&deployment, &format!("{endpoint}/events{range}"), 404, "no such endpoint").await;
-        assert_refused(&deployment, &format!("{endpoint}/events/probe/more{range}"), 404, "no such endpoint").await;
-        assert_refused(&deployment, &format!("/_synapse/replication/nosuch/events/a{range}"), 404, "nosuch").await;
-        assert_refused(&deployment, "/_matrix/client/versions", 404, "/_matrix/client/versions").await;
+        assert_refused(&deployment, &format!("{endpoint}/nosuch/probe{range}"), 400, "M_UNKNOWN", "stream").await;
+        for path in [
+            format!("{endpoint}/events{range}"),
+            format!("{endpoint}/events/{range}"),
+            format!("{endpoint}/events/probe/more{range}"),
+            format!("/_synapse/replication/nosuch/events/a{range}"),
+            "/_synapse/replication".to_owned(),
+            "/_matrix/client/versions".to_owned(),
+        ] {
+            assert_refused(&deployment, &path, 404, "M_UNRECOGNIZED", "Unrecognized request").await;
+        }
+        let secret = format!("Bearer {SECRET}");
         for method in ["POST", "PUT", "DELETE"] {
-            let (status, _) = ask(&deployment, "master", method, &format!("{EVENTS}{range}"), Some(SECRET)).await;
-            assert_eq!(status, 405, "{method}");
+            let request = format!("{method} {EVENTS}{range}");
+            assert_eq!(ask(&deployment, "master", &request, Some(&secret), None).await.0, 405, "{method}");
         }
     });
 }
@@ -277,7 +270,7 @@ fn the_asking_end_asks_as_synapse_does() {
         let (updates, (request, authorization)) = tokio::join!(asked, answer);
         assert_eq!(updates.unwrap(), Updates::none(Token(0)));
         assert_eq!(authorization, format!("authorization: Bearer {SECRET}\r"));
-        let path = "GET /_synapse/replication/get_repl_stream_updates/un%5Fpartial%5Fstated%5Froom/";
+        let path = "GET /_synapse/replication/get_repl_stream_updates/un_partial_stated_room/";
         let rest = request.strip_prefix(path).unwrap_or_else(|| panic!("asked {request}"));
         let (transaction_id, query) = rest.split_once('?').unwrap();
         assert!(transaction_id.len() == 10 && transaction_id.chars().all(|c| c.is_ascii_alphanumeric()), "{request}");

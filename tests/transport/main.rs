@@ -1,8 +1,10 @@
 //! The transports as a peer sees them: every byte in and out of real instances, on a network in memory and a paused
 //! clock. Needs no simulator: nothing here is left to chance, so nothing has to be drawn.
 
+mod changes;
 mod closing;
 mod commands;
+mod conformance;
 mod database;
 mod deployment;
 mod greeting;
@@ -12,6 +14,7 @@ mod network;
 mod peer;
 mod reconnect;
 mod refusals;
+mod requests;
 mod user_syncs;
 
 /// Runs a test where all its instances live: on one thread, with a clock that moves only when everybody waits.

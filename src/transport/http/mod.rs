@@ -1,24 +1,47 @@
-//! Requests from instance to instance over HTTP/1.1.
+//! Requests from instance to instance over HTTP/1.1, at Synapse's paths and in its JSON shapes.
 //!
-//! So far one endpoint: rows that only their writer has, at Synapse's path
-//! `GET /_synapse/replication/get_repl_stream_updates/<stream>/<transaction id>?from_token=..&upto_token=..`, with the
-//! deployment's shared secret as bearer token. The answer is
-//! `{"updates":[[token,row],...],"upto_token":..,"limited":..}`.
+//! A request goes through [`serve_requests`] to the [`Router`], which finds its [`Endpoint`], checks the deployment's
+//! shared secret, waits until this instance has seen what the asker had written ([`StreamPositions`]), and executes what
+//! several requests ask as one at most once ([`request_cache`]). There is one file for each endpoint. The asking end is
+//! [`HttpClient`].
 
 mod client;
+mod endpoint;
+pub mod endpoints;
+pub mod event_id;
+mod refusal;
+pub mod request_cache;
+mod router;
 mod server;
+pub mod stream_positions;
 
-pub use client::{HttpClient, HttpError, RESPONSE_TIMEOUT};
+use http::HeaderName;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
+
+pub use client::{HttpClient, HttpError, RESPONSE_TIMEOUT, RETRY_FOR, Sent};
+pub use endpoint::{Endpoint, EndpointRequest, Reply};
+pub use refusal::Refusal;
+pub use router::{BODY_BYTES_MAX, Router};
 pub use server::serve_requests;
+pub use stream_positions::StreamPositions;
 
 /// Names the instance that asks. Synapse has no such header; without it, what it is for is not checked.
 ///
 /// The rows of an in-memory stream mean something only to whoever is connected to this very run of their writer. An
 /// instance connects to each other one at most once at a time, and says its name first. So a run that has never heard
 /// that name on a connection is not the run whose position the asker was told.
-const INSTANCE_HEADER: &str = "x-squall-instance";
+const INSTANCE_HEADER: HeaderName = HeaderName::from_static("x-squall-instance");
+
+/// Carries the transaction id of requests whose path in Synapse has none. Synapse has no such header, and ignores it.
+const TRANSACTION_HEADER: HeaderName = HeaderName::from_static("x-squall-transaction");
 
 /// Where every endpoint's path begins.
 const PATH_PREFIX: &str = "/_synapse/replication/";
-/// The endpoint for missed rows.
-const GET_UPDATES: &str = "get_repl_stream_updates";
+
+/// What is encoded in paths: everything but what RFC 3986 never reserves, as Synapse does.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// One part of a path.
+fn encode(part: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(part, ENCODED)
+}

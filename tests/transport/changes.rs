@@ -1,0 +1,358 @@
+//! What instances have each other change: once however often it is asked, and seen by whoever asked.
+
+use std::time::Duration;
+
+use rusqlite::types::FromSql;
+use serde_json::{Map, Value, json};
+use squall::protocol::{InstanceName, Token};
+use squall::store::account_data::Datum;
+use squall::streams::{Json, ReceiptsRow};
+use squall::transport::http::endpoints::fed_send_edu::{DirectToDevice, Typing};
+use squall::transport::http::endpoints::presence::{BumpBody, SetBody, State};
+use squall::transport::http::endpoints::send_events::SentEvent;
+use squall::transport::http::{BODY_BYTES_MAX, HttpClient, HttpError, RETRY_FOR};
+use tokio::time::Instant;
+
+use crate::deployment::{Deployment, SECRET, SERVER_NAME};
+use crate::peer::Peer;
+use crate::requests::{ask, post};
+use crate::run;
+
+const SEND: &str = "/_synapse/replication/send_events";
+const ACCOUNT_DATA: &str = "/_synapse/replication/add_user_account_data/%40a%3Ab/m.direct";
+
+/// A room whose events `writer` writes.
+fn room_of(deployment: &Deployment, writer: &str) -> String {
+    let rooms = (0..).map(|number| format!("!room{number}:{SERVER_NAME}"));
+    rooms.into_iter().find(|room_id| deployment.config().events_writer_of(room_id).as_str() == writer).unwrap()
+}
+
+fn message(room_id: &str, body: &str) -> SentEvent {
+    // What says so is redacted before an event is hashed; its own hash stays.
+    let event = json!({"type": "m.room.message", "room_id": room_id, "sender": "@a:b", "content": {"body": body},
+                       "hashes": {"sha256": body}});
+    SentEvent::new("10", event.as_object().unwrap().clone())
+}
+
+/// A request's body that sends `event`.
+fn sending(event: &SentEvent) -> String {
+    json!({ "events": [event] }).to_string()
+}
+
+fn object(body: &str) -> Map<String, Value> {
+    serde_json::from_str(body).unwrap_or_else(|_| panic!("no object: {body}"))
+}
+
+/// What a query about the shared database gives.
+async fn query<T: FromSql + Send + 'static>(deployment: &Deployment, sql: &'static str) -> T {
+    deployment.database().transaction("query", move |tx| tx.query_row(sql, (), |row| row.get(0))).await.unwrap()
+}
+
+/// A client of `worker1` that is no instance: it waits for nothing.
+fn client(deployment: &Deployment) -> HttpClient {
+    let addresses = deployment.config().http_addresses();
+    HttpClient::new(deployment.env("worker1"), "worker1".into(), addresses, SECRET.into())
+}
+
+fn datum(version: u32) -> Datum {
+    Datum {
+        user_id: "@a:b".into(),
+        room_id: None,
+        kind: "m.direct".into(),
+        content: json!({ "version": version, "name": "Ü" }),
+    }
+}
+
+#[test]
+fn a_request_that_is_repeated_takes_effect_once_even_after_a_restart() {
+    run(async {
+        let deployment = Deployment::new();
+        let writer = deployment.start("writer1").await;
+        let body = sending(&message(&room_of(&deployment, "writer1"), "hello"));
+        let path = format!("{SEND}/transaction1");
+        let (status, first) = post(&deployment, "writer1", &path, &body).await;
+        assert_eq!(status, 200, "{first}");
+        assert_eq!(post(&deployment, "writer1", &path, &body).await, (200, first.clone()));
+        writer.stop().await;
+        let _writer = deployment.start("writer1").await;
+        let (status, again) = post(&deployment, "writer1", &path, &body).await;
+        assert_eq!(status, 200, "{again}");
+        for key in ["stream_id", "event_id"] {
+            assert_eq!(object(&again)[key], object(&first)[key]);
+        }
+        assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM events").await, 1);
+    });
+}
+
+#[test]
+fn an_event_that_is_there_already_keeps_its_token_whatever_the_transaction_id() {
+    run(async {
+        let deployment = Deployment::new();
+        let _writer = deployment.start("writer1").await;
+        let room_id = room_of(&deployment, "writer1");
+        let send = async |transaction_id: &str, text: &str| {
+            let path = format!("{SEND}/{transaction_id}");
+            let (status, answer) = post(&deployment, "writer1", &path, &sending(&message(&room_id, text))).await;
+            assert_eq!(status, 200, "{answer}");
+            object(&answer)["stream_id"].as_i64().unwrap()
+        };
+        let first = send("transaction1", "one").await;
+        let second = send("transaction2", "two").await;
+        assert!(second > first);
+        assert_eq!(send("transaction3", "one").await, first);
+        assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM events").await, 2);
+    });
+}
+
+#[test]
+fn the_writer_of_another_room_is_named() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let _writer = deployment.start("writer1").await;
+        let event = message(&room_of(&deployment, "writer1"), "hello");
+        let (status, answer) = post(&deployment, "master", &format!("{SEND}/a"), &sending(&event)).await;
+        assert_eq!(status, 400);
+        assert!(answer.contains("is written by writer1: ask there"), "{answer}");
+        let (status, answer) = post(&deployment, "writer1", ACCOUNT_DATA, r#"{"content":{}}"#).await;
+        assert_eq!(status, 400);
+        assert!(answer.contains("account_data is written by master: ask there"), "{answer}");
+    });
+}
+
+#[test]
+fn what_was_written_is_seen_by_whoever_asked() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let _writer = deployment.start("writer1").await;
+        let worker = deployment.start("worker1").await;
+        let (master, writer): (InstanceName, InstanceName) = ("master".into(), "writer1".into());
+        let seen = |stream: &str, writer: &InstanceName| worker.handler().position(stream, writer).unwrap();
+        let client = worker.client();
+
+        let token = client.set_account_data(&master, &datum(1)).await.unwrap();
+        assert!(seen("account_data", &master) >= token);
+        let event = message(&room_of(&deployment, "writer1"), "hello");
+        let sent = client.send_events(&writer, &[event.clone()]).await.unwrap();
+        assert!(seen("events", &writer) >= sent.stream_id);
+        assert_eq!(sent.event_id, event.event_id().unwrap());
+
+        let receipt = ReceiptsRow {
+            room_id: "!r".into(),
+            kind: "m.read".into(),
+            user_id: format!("@a:{SERVER_NAME}"),
+            event_id: "$e".into(),
+            thread_id: Some("main".into()),
+            data: Json(json!({ "ts": 7 })),
+        };
+        client.send_receipts(&master, SERVER_NAME, vec![receipt.clone()]).await.unwrap();
+        let last = query(&deployment, "SELECT MAX(stream_id) FROM receipts_linearized").await;
+        assert!(seen("receipts", &master) >= Token(last));
+        let data = "SELECT event_id || ' ' || thread_id || ' ' || data FROM receipts_linearized";
+        assert_eq!(query::<String>(&deployment, data).await, r#"$e main {"ts":7}"#);
+
+        let messages = DirectToDevice {
+            sender: format!("@a:{SERVER_NAME}"),
+            kind: "m.x".into(),
+            message_id: "message1".into(),
+            messages: [("@b:c".to_owned(), [("DEVICE".to_owned(), json!({"n": 1}))].into_iter().collect())].into(),
+        };
+        client.send_to_device(&master, SERVER_NAME, messages).await.unwrap();
+        let last = query(&deployment, "SELECT MAX(stream_id) FROM device_inbox").await;
+        assert!(seen("to_device", &master) >= Token(last));
+        let inbox = query::<String>(&deployment, "SELECT message_json FROM device_inbox").await;
+        assert_eq!(inbox, format!(r#"{{"content":{{"n":1}},"type":"m.x","sender":"@a:{SERVER_NAME}"}}"#));
+
+        let typing = Typing { room_id: "!r".into(), user_id: format!("@a:{SERVER_NAME}"), typing: true };
+        client.set_typing(&master, SERVER_NAME, typing.clone()).await.unwrap();
+        assert_eq!(worker.typing().typing_in("!r"), [typing.user_id.clone()]);
+        client.set_typing(&master, SERVER_NAME, Typing { typing: false, ..typing }).await.unwrap();
+        assert!(worker.typing().typing_in("!r").is_empty());
+
+        let state = State { presence: "unavailable".into(), status_msg: Some("away".into()) };
+        let set = SetBody { device_id: None, force_notify: false, is_sync: false, state };
+        client.set_presence(&master, "@a:b", set).await.unwrap();
+        assert_eq!(worker.presence().presence_of("@a:b").status_msg.as_deref(), Some("away"));
+        client.bump_presence(&master, "@a:b", BumpBody { device_id: None }).await.unwrap();
+        assert_eq!(worker.presence().presence_of("@a:b").state.as_str(), "online");
+    });
+}
+
+#[test]
+fn a_server_speaks_for_its_own_users_only() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let typing = json!({"origin": "elsewhere", "content": {"room_id": "!r", "user_id": "@a:here", "typing": true}});
+        let path = "/_synapse/replication/fed_send_edu/m.typing/a";
+        assert_eq!(post(&deployment, "master", path, &typing.to_string()).await.0, 200);
+        assert!(master.typing().typing_in("!r").is_empty());
+        let path = "/_synapse/replication/fed_send_edu/m.other/a";
+        let (status, answer) = post(&deployment, "master", path, r#"{"origin":"a","content":{}}"#).await;
+        assert!(status == 400 && answer.contains("m.other"), "{status} {answer}");
+    });
+}
+
+#[test]
+fn a_request_waits_for_what_its_asker_has_written() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let writer = deployment.start("writer1").await;
+        let body = |position: i64| {
+            json!({"_INT_STREAM_POS": {"instance_name": "writer1", "streams": {"events": position, "nosuch": 7}},
+                   "content": {}})
+            .to_string()
+        };
+        let asked = Instant::now();
+        let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &body(9)).await;
+        assert_eq!((status, asked.elapsed().as_secs()), (503, 30));
+        assert!(answer.contains("events of writer1 did not reach 9 within 30s"), "{answer}");
+
+        let event = message(&room_of(&deployment, "writer1"), "hello");
+        let written = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let path = format!("{SEND}/a");
+            assert_eq!(post(&deployment, "writer1", &path, &sending(&event)).await.0, 200);
+        };
+        let asked = Instant::now();
+        let body = body(2);
+        let ((status, answer), ()) = tokio::join!(post(&deployment, "master", ACCOUNT_DATA, &body), written);
+        assert_eq!((status, asked.elapsed().as_secs()), (200, 3), "{answer}");
+        let _ = writer;
+    });
+}
+
+/// Reads a request to its end, and gives its lines.
+async fn hear(server: &mut Peer) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let line = server.line().await.expect("a request has an end");
+        if line == "\r" {
+            return lines;
+        }
+        lines.push(line.trim_end().to_owned());
+    }
+}
+
+async fn answer(server: &mut Peer, status: &str, body: &str) {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
+    server.say_bytes(format!("{head}{body}").as_bytes()).await;
+}
+
+#[test]
+fn what_is_not_known_to_be_done_is_asked_again_as_the_same_request() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play_http("writer1").await;
+        let client = client(&deployment);
+        let (event, writer) = (message("!r", "hello"), "writer1".into());
+        let events = [event];
+        let sent = client.send_events(&writer, &events);
+        let server = async {
+            let mut paths = Vec::new();
+            // The connection is lost, there is no answer in time, and the other end cannot answer yet.
+            for what in ["lost", "silence", "503 Not Now", "200 OK"] {
+                let mut server = Peer::new(port.accept().await.unwrap());
+                paths.push(hear(&mut server).await.swap_remove(0));
+                match what {
+                    "lost" => {}
+                    "silence" => tokio::time::sleep(Duration::from_secs(11)).await,
+                    "200 OK" => answer(&mut server, what, r#"{"stream_id":7,"event_id":"$e"}"#).await,
+                    status => answer(&mut server, status, "{}").await,
+                }
+            }
+            paths
+        };
+        let (sent, paths) = tokio::join!(sent, server);
+        assert_eq!(sent.unwrap().stream_id, Token(7));
+        assert!(paths[0].starts_with(&format!("POST {SEND}/")), "{paths:?}");
+        assert!(paths.iter().all(|path| *path == paths[0]), "{paths:?}");
+    });
+}
+
+#[test]
+fn a_request_without_a_transaction_id_in_its_path_has_one_in_a_header() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play_http("master").await;
+        let client = client(&deployment);
+        let (master, datum) = ("master".into(), datum(1));
+        let set = client.set_account_data(&master, &datum);
+        let server = async {
+            let mut ids = Vec::new();
+            for status in ["502 No", "200 OK"] {
+                let mut server = Peer::new(port.accept().await.unwrap());
+                let head = hear(&mut server).await;
+                assert_eq!(head[0], format!("POST {ACCOUNT_DATA} HTTP/1.1"));
+                ids.extend(head.into_iter().find(|line| line.starts_with("x-squall-transaction: ")));
+                answer(&mut server, status, r#"{"max_stream_id":3,"_INT_STREAM_POS":{"events":9}}"#).await;
+            }
+            ids
+        };
+        let (set, ids) = tokio::join!(set, server);
+        assert_eq!(set.unwrap(), Token(3));
+        assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
+    });
+}
+
+#[test]
+fn a_transaction_id_in_a_header_makes_requests_one() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let set = async |transaction_id: &str, version: u32| {
+            let authorization = format!("Bearer {SECRET}\r\nX-Squall-Transaction: {transaction_id}");
+            let body = json!({"content": {"version": version}}).to_string();
+            let request = format!("POST {ACCOUNT_DATA}");
+            let (status, answer) = ask(&deployment, "master", &request, Some(&authorization), Some(&body)).await;
+            assert_eq!(status, 200, "{answer}");
+            object(&answer)["max_stream_id"].as_i64().unwrap()
+        };
+        let first = set("a", 1).await;
+        let second = set("b", 2).await;
+        assert_eq!(set("a", 1).await, first);
+        master.stop().await;
+        let _master = deployment.start("master").await;
+        assert_eq!(set("a", 1).await, first);
+        let content = query::<String>(&deployment, "SELECT content FROM account_data").await;
+        assert_eq!((content.as_str(), second > first), (r#"{"version":2}"#, true));
+    });
+}
+
+#[test]
+fn a_client_gives_up_in_time_and_takes_a_refusal_for_an_answer() {
+    run(async {
+        let deployment = Deployment::new();
+        let client = client(&deployment);
+        let asked = Instant::now();
+        let error = client.set_account_data(&"master".into(), &datum(1)).await.unwrap_err();
+        assert!(matches!(error, HttpError::GaveUp { attempts: 10.., .. }), "{error}");
+        assert!(asked.elapsed() <= RETRY_FOR && asked.elapsed() > RETRY_FOR / 2, "{:?}", asked.elapsed());
+        assert!(error.to_string().contains("cannot reach master:9093"), "{error}");
+
+        let patient = client.retrying_for(Duration::from_secs(1));
+        assert!(patient.set_account_data(&"master".into(), &datum(1)).await.is_err());
+        let _writer = deployment.start("writer1").await;
+        let asked = Instant::now();
+        let error = client.set_account_data(&"writer1".into(), &datum(1)).await.unwrap_err();
+        assert!(matches!(error, HttpError::Status { .. }) && asked.elapsed() < Duration::from_secs(1), "{error}");
+        let error = client.set_account_data(&"worker1".into(), &datum(1)).await.unwrap_err();
+        assert!(matches!(error, HttpError::Itself(_)), "{error}");
+    });
+}
+
+#[test]
+fn a_body_that_is_too_long_or_too_deep_is_refused() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let deep = format!("{{\"content\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &deep).await;
+        assert!(status == 400 && answer.contains("M_NOT_JSON"), "{status} {answer}");
+        let long = " ".repeat(BODY_BYTES_MAX + 1);
+        let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &long).await;
+        assert!(status == 413 && answer.contains("M_TOO_LARGE"), "{status} {answer}");
+    });
+}
