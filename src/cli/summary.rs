@@ -86,6 +86,9 @@ pub(super) fn of_fault(fault: &Fault) -> String {
             format!("latency from {from} to {to} {} to {} ms", min_us / 1000, max_us / 1000)
         }
         Fault::Cut { a, b } => format!("cut between {a} and {b}"),
+        Fault::LostReply { server, after_ms, .. } => {
+            format!("lost replies: HTTP connections to {server} live {after_ms} ms")
+        }
         Fault::Flap { client, server, after_ms, .. } => {
             format!("flap: connections from {client} to {server} live {after_ms} ms")
         }

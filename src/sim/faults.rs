@@ -8,9 +8,11 @@ use tokio::time::{Instant, sleep_until};
 use super::database::faults::{Scope, Trouble};
 use super::engine::{LatencyRange, SlowReader};
 use super::plan::Fault;
-use super::world::{REPLICATION_PORT, World};
+use super::world::{HTTP_PORT, REPLICATION_PORT, World};
 use crate::protocol::InstanceName;
 
+/// How often requests are looked at: they are soon over.
+const REQUEST_LOOK_INTERVAL: Duration = Duration::from_millis(3);
 /// How often a flapping connection is looked at.
 const FLAP_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -30,6 +32,9 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
         Fault::Cut { a, b } => {
             let connections = engine.connections(&a, &b);
             connections.first().is_some_and(|connection| engine.cut(connection))
+        }
+        Fault::LostReply { server, after_ms, .. } => {
+            lose_replies(&world, &server, Duration::from_millis(after_ms), until).await
         }
         Fault::Flap { client, server, after_ms, .. } => {
             flap(&world, &client, &server, Duration::from_millis(after_ms), until).await
@@ -171,6 +176,23 @@ async fn flap(world: &World, client: &str, server: &str, after: Duration, until:
             }
             None => tokio::time::sleep(FLAP_LOOK_INTERVAL).await,
         }
+    }
+    cuts > 0
+}
+
+/// Resets every HTTP connection to `server` a while after it was opened.
+async fn lose_replies(world: &World, server: &str, after: Duration, until: Instant) -> bool {
+    let engine = world.engine();
+    let clients = || world.instances().iter().filter(|client| client.as_str() != server);
+    let mut cuts = 0;
+    while Instant::now() < until {
+        let open: Vec<_> = clients().flat_map(|client| engine.connections(client.as_str(), server)).collect();
+        let requests: Vec<_> = open.iter().filter(|open| &*open.server == server && open.port == HTTP_PORT).collect();
+        if !requests.is_empty() {
+            tokio::time::sleep(after).await;
+            cuts += requests.into_iter().filter(|request| engine.cut(request)).count();
+        }
+        tokio::time::sleep(REQUEST_LOOK_INTERVAL).await;
     }
     cuts > 0
 }

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use indexmap::IndexMap;
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::plan::{OperationKind, Reading};
@@ -17,6 +18,10 @@ use crate::store::account_data::Datum;
 use crate::store::to_device::Message;
 use crate::store::{NewEvent, StateDelta};
 use crate::streams::{Json, ReceiptsRow};
+use crate::transport::http::endpoints::fed_send_edu::DirectToDevice;
+
+/// The server whose users all of them are.
+const ORIGIN: &str = "squall.test";
 
 /// How many devices of a user messages are sent to.
 pub const DEVICES: u32 = 2;
@@ -49,6 +54,9 @@ pub fn cached(reading: &Reading) -> Cached {
 /// The instance that has to carry out `operation`.
 pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
     let writers = &config.stream_writers;
+    if let Some(host) = operation.host() {
+        return host.into();
+    }
     match operation {
         OperationKind::Send { room }
         | OperationKind::SendBurst { room, .. }
@@ -59,7 +67,7 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
         OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)).clone(),
         OperationKind::ToDevice { .. } => writers.to_device.clone(),
         OperationKind::Typing { .. } => writers.typing.clone(),
-        OperationKind::Read { host, .. } | OperationKind::Sync { host, .. } => host.as_str().into(),
+        OperationKind::Read { .. } | OperationKind::Sync { .. } => unreachable!("they name a host"),
     }
 }
 
@@ -97,7 +105,7 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
             let datum = |(room, n)| datum_of(user, room, format!("org.squall.burst.{n}"), ordinal);
             set_account_data(client, data.map(datum).collect()).await
         }
-        OperationKind::Receipt { user, room } => {
+        OperationKind::Receipt { user, room, .. } => {
             let receipt = ReceiptsRow {
                 room_id: room_id(room),
                 kind: "m.read".into(),
@@ -106,19 +114,31 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
                 thread_id: None,
                 data: Json(json!({ "ts": instance.env().clock.now_ms() })),
             };
-            let token = instance.insert_receipt(receipt).await?;
-            client.answered([Cached::Receipts { room_id: room_id(room) }], token);
+            let writer = instance.config().receipts_writer_of(&receipt.room_id).clone();
+            if writer == *instance.name() {
+                let token = instance.insert_receipt(receipt).await?;
+                client.answered([Cached::Receipts { room_id: room_id(room) }], token);
+            } else {
+                // Whoever gets no answer gives up, as with everything else here.
+                let _ = instance.client().send_receipts(&writer, ORIGIN, vec![receipt]).await;
+            }
             Ok(())
         }
-        OperationKind::ToDevice { users } => {
-            let message = |(user, device)| Message {
-                user_id: user_id(user),
-                device_id: device_id(device),
-                message_id: format!("message{ordinal}"),
-                content: json!({ "to": user }),
-            };
+        OperationKind::ToDevice { users, .. } => {
+            let writer = instance.config().stream_writers.to_device.clone();
             let devices = users.into_iter().flat_map(|user| (0..DEVICES).map(move |device| (user, device)));
-            instance.send_to_device(devices.map(message).collect()).await.map(drop)
+            if writer == *instance.name() {
+                let message = |(user, device)| Message {
+                    user_id: user_id(user),
+                    device_id: device_id(device),
+                    message_id: format!("message{ordinal}"),
+                    content: json!({ "to": user }),
+                };
+                instance.send_to_device(devices.map(message).collect()).await?;
+            } else {
+                let _ = instance.client().send_to_device(&writer, ORIGIN, direct_to_device(devices, ordinal)).await;
+            }
+            Ok(())
         }
         OperationKind::Sync { user, device, for_ms, .. } => {
             client.sync(Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;
@@ -138,6 +158,16 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
             Ok(())
         }
     }
+}
+
+/// A message to each of `devices`, as it is sent from one instance to another.
+fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, ordinal: usize) -> DirectToDevice {
+    let mut messages: IndexMap<String, IndexMap<String, Value>> = IndexMap::new();
+    for (user, device) in devices {
+        messages.entry(user_id(user)).or_default().insert(device_id(device), json!({ "to": user }));
+    }
+    let (sender, kind, message_id) = (user_id(0), "org.squall.message".into(), format!("message{ordinal}"));
+    DirectToDevice { sender, kind, message_id, messages }
 }
 
 /// Sends `writes`, which are all of one room and all of one kind.

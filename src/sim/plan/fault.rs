@@ -56,6 +56,16 @@ pub enum Fault {
         /// For how long this goes on.
         for_ms: u64,
     },
+    /// Every HTTP connection to a server is reset some time after it was opened, often when what was asked for is done and
+    /// the answer is on its way: a proxy that times out. Whoever asked cannot know, and asks again.
+    LostReply {
+        /// Who is asked.
+        server: String,
+        /// How long each connection lives, in milliseconds.
+        after_ms: u64,
+        /// For how long this goes on.
+        for_ms: u64,
+    },
     /// Packets do not arrive and are sent again and again: an unplugged cable, a lost route. Neither end is told.
     Partition {
         /// Whose packets.
@@ -219,6 +229,8 @@ pub enum Family {
     Cut,
     /// [`Fault::Flap`].
     Flap,
+    /// [`Fault::LostReply`].
+    LostReply,
     /// [`Fault::Partition`].
     Partition,
     /// [`Fault::HalfOpen`].
@@ -253,10 +265,11 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 18] = [
+    pub const ALL: [Family; 19] = [
         Family::Latency,
         Family::Cut,
         Family::Flap,
+        Family::LostReply,
         Family::Partition,
         Family::HalfOpen,
         Family::SlowDrip,
@@ -280,6 +293,7 @@ impl Family {
             Family::Latency => "latency",
             Family::Cut => "cut",
             Family::Flap => "flap",
+            Family::LostReply => "lost_reply",
             Family::Partition => "partition",
             Family::HalfOpen => "half_open",
             Family::SlowDrip => "slow_drip",
@@ -312,6 +326,7 @@ impl Fault {
             Fault::Latency { .. } => Family::Latency,
             Fault::Cut { .. } => Family::Cut,
             Fault::Flap { .. } => Family::Flap,
+            Fault::LostReply { .. } => Family::LostReply,
             Fault::Partition { .. } => Family::Partition,
             Fault::HalfOpen { .. } => Family::HalfOpen,
             Fault::SlowDrip { .. } => Family::SlowDrip,
@@ -339,6 +354,7 @@ impl Fault {
             }
             Fault::Cut { a, b } => vec![a, b],
             Fault::Flap { client, server, .. } => vec![client, server],
+            Fault::LostReply { server, .. } => vec![server],
             Fault::HalfOpen { gone, survivor, .. } => vec![gone, survivor],
             Fault::PowerCut { host, .. }
             | Fault::Restart { host, .. }
@@ -380,6 +396,7 @@ impl Fault {
             Fault::RollingRestart { .. } => self.outages().last().map_or(0, |(_, _, until_ms)| *until_ms),
             Fault::Latency { for_ms, .. }
             | Fault::Flap { for_ms, .. }
+            | Fault::LostReply { for_ms, .. }
             | Fault::Partition { for_ms, .. }
             | Fault::HalfOpen { for_ms, .. }
             | Fault::SlowDrip { for_ms, .. }

@@ -284,6 +284,7 @@ fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
         | Fault::CancelledRequests { per_mille, .. } => check_most(place, per_mille.into(), 1_000),
         Fault::Cut { .. }
         | Fault::Flap { .. }
+        | Fault::LostReply { .. }
         | Fault::Partition { .. }
         | Fault::HalfOpen { .. }
         | Fault::PowerCut { .. }

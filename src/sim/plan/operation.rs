@@ -66,11 +66,17 @@ pub enum OperationKind {
         user: u32,
         /// Where.
         room: u32,
+        /// The host of the instance that the client talks to; the writer itself if the plan does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        through: Option<String>,
     },
     /// Sends a message to each device of these users.
     ToDevice {
         /// The recipients.
         users: Vec<u32>,
+        /// The host of the instance that the client talks to; the writer itself if the plan does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        through: Option<String>,
     },
     /// Keeps a sync open, so that the user is there. It ends with the process that serves it.
     Sync {
@@ -150,6 +156,7 @@ impl OperationKind {
     pub fn host(&self) -> Option<&str> {
         match self {
             OperationKind::Read { host, .. } | OperationKind::Sync { host, .. } => Some(host),
+            OperationKind::Receipt { through, .. } | OperationKind::ToDevice { through, .. } => through.as_deref(),
             _ => None,
         }
     }

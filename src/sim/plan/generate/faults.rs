@@ -60,6 +60,7 @@ fn count(family: Family) -> RangeInclusive<u32> {
         Family::Cut => 4..=30,
         Family::Latency | Family::Partition | Family::SlowConsumer => 3..=24,
         Family::Flap => 3..=20,
+        Family::LostReply => 2..=10,
         Family::HalfOpen | Family::SlowDrip | Family::Freeze => 3..=20,
         Family::PowerCut | Family::Restart => 4..=28,
         // Each takes down everybody; most do not fit.
@@ -99,6 +100,11 @@ fn draw_fault(
             let after_ms = [1, 2, 5, 10, 20, 50, 100, 300, 1_000][rng.random_range(0..9)];
             Fault::Flap { client, server, after_ms, for_ms: rng.random_range(2_000..=15_000) }
         }
+        Family::LostReply => Fault::LostReply {
+            server: pick(rng, deployment.writers()),
+            after_ms: [2, 5, 10, 20, 50, 100, 300][rng.random_range(0..7)],
+            for_ms: rng.random_range(1_000..=6_000),
+        },
         Family::Partition => {
             let (from, to) = either_way(rng, deployment);
             let both = rng.random_ratio(3, 5);

@@ -53,10 +53,12 @@ pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
     operations.extend(many(&chance.of("receipts"), plan, 60..=120, |rng| OperationKind::Receipt {
         user: rng.random_range(0..USERS),
         room: room(rng),
+        through: through(rng, plan),
     }));
     operations.extend(many(&chance.of("to-device"), plan, 40..=80, |rng| {
         let first = rng.random_range(0..USERS);
-        OperationKind::ToDevice { users: (0..rng.random_range(1..=4)).map(|n| (first + n) % USERS).collect() }
+        let users = (0..rng.random_range(1..=4)).map(|n| (first + n) % USERS).collect();
+        OperationKind::ToDevice { users, through: through(rng, plan) }
     }));
     operations.extend(many(&chance.of("typing"), plan, 120..=220, |rng| OperationKind::Typing {
         room: room(rng),
@@ -143,6 +145,13 @@ fn burst(rng: &mut ChaCha8Rng, room: u32) -> OperationKind {
         _ => rows,
     };
     OperationKind::StateBurst { room, rows, tokens: tokens.clamp(1, rows) }
+}
+
+/// In two of three cases any instance, which has to ask the writer.
+fn through(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<String> {
+    let hosts: Vec<&str> = plan.topology.hosts().collect();
+    let host = hosts[rng.random_range(0..hosts.len())];
+    rng.random_ratio(2, 3).then(|| host.to_owned())
 }
 
 fn room(rng: &mut ChaCha8Rng) -> u32 {
