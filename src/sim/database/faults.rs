@@ -67,23 +67,15 @@ pub(super) enum Purpose {
     Rows,
 }
 
-/// Transactions that write no rows of any stream.
-const BOOKKEEPING: [&str; 7] = [
-    "begin_session",
-    "load_id_generator",
-    "load_instance_map",
-    "allocate_ids",
-    "persist_position",
-    "last_allocated",
-    "sync",
-];
+/// Transactions that write no rows of any stream, besides those that load what is there at a start.
+const BOOKKEEPING: [&str; 5] = ["begin_session", "allocate_ids", "persist_position", "last_allocated", "sync"];
 
 impl Purpose {
     /// The purpose of the transaction called `name`.
     pub fn of(name: &str) -> Self {
         if name.ends_with("_updates") {
             Purpose::Updates
-        } else if BOOKKEEPING.contains(&name) {
+        } else if BOOKKEEPING.contains(&name) || name.starts_with("load_") {
             Purpose::Bookkeeping
         } else {
             Purpose::Rows
