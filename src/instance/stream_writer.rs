@@ -9,7 +9,7 @@ use rusqlite::types::Type;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::env::Env;
 use crate::env::observer::Trouble;
@@ -177,12 +177,16 @@ async fn persist_now<R: Send + 'static>(
     // nothing that is kept in memory contradicts the rows.
     let allocations = Arc::new(allocations);
     let held = Arc::clone(&allocations);
+    let (settling, settled) = oneshot::channel::<()>();
     let transaction = move |tx: &Transaction<'_>| {
-        let _in_flight = &held;
+        let _in_flight = (&held, &settling);
         write(tx, &tokens)
     };
     let (first, _) = &parts[0];
     let persisted = first.database.transaction(name, transaction).await;
+    // When the connection was lost, the rows may still be on their way, and what is read before they are there is as old
+    // as what was kept before.
+    let _ = settled.await;
     match &persisted {
         Ok(written) => written.rows.iter().for_each(|(token, row)| first.keepers.take(*token, [row])),
         Err(_) => parts.iter().for_each(|(writer, _)| writer.keepers.doubt(writer.stream.as_str())),

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -21,6 +22,20 @@ impl Backend for Unacknowledged {
     fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
         let run = self.0.run(job);
         Box::pin(async move { run.await.and(Err(DatabaseError::Closed)) })
+    }
+}
+
+/// A database to which the connection is lost at once, and that does what it is asked a second later.
+struct Lost(Rc<MemoryBackend>);
+
+impl Backend for Lost {
+    fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
+        let (database, transaction) = (self.0.clone(), job.name);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            database.run(job).await
+        });
+        Box::pin(std::future::ready(Err(DatabaseError::ConnectionLost { transaction })))
     }
 }
 
@@ -127,13 +142,38 @@ fn nothing_is_believed_after_a_transaction_of_which_nobody_knows_what_became() {
 }
 
 #[test]
+fn what_is_kept_is_doubted_no_sooner_than_the_rows_are_there() {
+    let database = MemoryBackend::open();
+    let writes = Rc::new(Lost(database.clone()));
+    on_instance(&database.clone(), writes, |Instance { account_data, diary, .. }| async move {
+        let ids = Rc::clone(&diary.ids);
+        let reading = {
+            let (database, diary) = (database.clone(), Rc::clone(&diary));
+            async move {
+                // Whoever reads and keeps it before the rows are there is told to forget it afterwards.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let count =
+                    |tx: &Transaction<'_>| tx.query_row("SELECT COUNT(*) FROM account_data", (), |row| row.get(0));
+                let rows: i64 = database.database().transaction("read", count).await.unwrap();
+                diary.write(&format!("{rows} rows"));
+            }
+        };
+        let persisting = account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0]));
+        let (failed, ()) = tokio::join!(persisting, reading);
+        assert!(matches!(failed, Err(PersistError::Database(DatabaseError::ConnectionLost { transaction: "set" }))));
+        assert_eq!(*diary.entries.borrow(), ["0 rows at 1", "doubt account_data at 1"]);
+        assert_eq!(ids.current_token_for_writer(&"me".into()), Token(2));
+    });
+}
+
+#[test]
 fn a_caller_who_goes_away_leaves_no_token_in_flight() {
     let database = MemoryBackend::open();
     on_instance(&database, database.clone(), |Instance { account_data, diary, .. }| async move {
         for polls in 0..4 {
             let mut asked = Box::pin(account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0])));
             for _ in 0..polls {
-                let _ = tokio::time::timeout(std::time::Duration::ZERO, &mut asked).await;
+                let _ = tokio::time::timeout(Duration::ZERO, &mut asked).await;
             }
             drop(asked);
             account_data.idle().await;

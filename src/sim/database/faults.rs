@@ -61,29 +61,23 @@ pub enum Scope {
 pub(super) enum Purpose {
     /// It reads rows that followers must see.
     Updates,
-    /// It keeps the books of ids, positions and sessions.
+    /// It keeps the books of ids, positions and sessions, or reads something else.
     Bookkeeping,
     /// It writes what users asked for.
     Rows,
 }
 
-/// Transactions that write no rows of any stream.
-const BOOKKEEPING: [&str; 7] = [
-    "begin_session",
-    "load_id_generator",
-    "load_instance_map",
-    "allocate_ids",
-    "persist_position",
-    "last_allocated",
-    "sync",
-];
+/// Transactions that write no rows of any stream, besides those whose names begin with one of [`READS`].
+const BOOKKEEPING: [&str; 5] = ["begin_session", "allocate_ids", "persist_position", "last_allocated", "sync"];
+/// What reads begin with: of what there is at a start, and of what caches then keep.
+const READS: [&str; 2] = ["load_", "read_"];
 
 impl Purpose {
     /// The purpose of the transaction called `name`.
     pub fn of(name: &str) -> Self {
         if name.ends_with("_updates") {
             Purpose::Updates
-        } else if BOOKKEEPING.contains(&name) {
+        } else if BOOKKEEPING.contains(&name) || READS.iter().any(|read| name.starts_with(read)) {
             Purpose::Bookkeeping
         } else {
             Purpose::Rows

@@ -127,6 +127,15 @@ fn a_slow_writer_commits_late_and_out_of_order_but_gets_ids_and_reads_rows_at_on
 }
 
 #[test]
+fn only_what_writes_rows_is_slow_at_a_slow_writer() {
+    let rows = ["persist_events", "set_account_data", "send_to_device", "persist_presence"];
+    assert!(rows.iter().all(|name| Purpose::of(name) == Purpose::Rows));
+    let reads = ["load_id_generators", "load_presence", "read_current_state", "sync", "allocate_ids", "begin_session"];
+    assert!(reads.iter().all(|name| Purpose::of(name) == Purpose::Bookkeeping));
+    assert_eq!(Purpose::of("receipts_updates"), Purpose::Updates);
+}
+
+#[test]
 fn a_transaction_rolled_back_for_good_leaves_nothing_and_says_so() {
     here(|here| async move {
         let writer = here.writer().await;

@@ -165,7 +165,7 @@ fn draw_fault(
         Family::SlowWriter => {
             let delay_ms_min = rng.random_range(500..=2_000);
             Fault::SlowWriter {
-                host: pick(rng, deployment.events_writers.iter().map(String::as_str)),
+                host: rows_writer(rng, deployment),
                 delay_ms_min,
                 delay_ms_max: rng.random_range(delay_ms_min + 500..=DELAY_MS_MAX),
                 rollback_per_mille: [0, 50, 200][rng.random_range(0..3)],
@@ -238,9 +238,13 @@ fn host_or_all(rng: &mut ChaCha8Rng, deployment: &Deployment) -> Option<String> 
 
 /// A host that asks much of the database, or any.
 fn database_user(rng: &mut ChaCha8Rng, deployment: &Deployment) -> String {
-    let is_writer = rng.random_ratio(1, 2);
-    let users = deployment.hosts().filter(|host| !is_writer || deployment.writes_events(host));
-    pick(rng, users)
+    if rng.random_ratio(1, 2) { rows_writer(rng, deployment) } else { pick(rng, deployment.hosts()) }
+}
+
+/// A host that writes rows: as often as not of `events`, which come in bursts.
+fn rows_writer(rng: &mut ChaCha8Rng, deployment: &Deployment) -> String {
+    let writes_events = rng.random_ratio(1, 2);
+    pick(rng, deployment.writers().filter(|host| !writes_events || deployment.writes_events(host)))
 }
 
 /// From now and then to always.
