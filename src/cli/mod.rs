@@ -5,6 +5,7 @@
 
 mod duration;
 mod plan;
+mod replay;
 mod run;
 mod soak;
 mod summary;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::sim::corpus::EntryError;
 use crate::sim::plan::{Plan, PlanError, Scenario};
 use crate::sim::soak::folder::FolderError;
 use crate::sim::soak::{Shard, processes};
@@ -36,6 +38,8 @@ enum Command {
     /// One of a soak's processes.
     #[command(name = processes::WORKER, hide = true)]
     SoakWorker(soak::WorkerArguments),
+    /// Run entries of the corpus: findings that must not come back.
+    Replay(replay::ReplayArguments),
     /// Print a plan, to be edited and run by `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -68,6 +72,9 @@ enum CliError {
     /// A file that is no plan.
     #[error("{0}: {1}")]
     Plan(PathBuf, PlanError),
+    /// A file that is no entry of the corpus.
+    #[error("{0}: {1}")]
+    Entry(PathBuf, EntryError),
     /// A soak's folder that cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -91,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Soak(arguments) => soak::soak(&arguments),
         Command::SoakWorker(arguments) => soak::work(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {
