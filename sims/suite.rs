@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 use squall::sim::plan::Scenario;
-use squall::sim::soak::{self, SeedRange, Tally};
+use squall::sim::soak::{self, Failures, SeedRange, Tally};
 
 /// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that `invariant`
 /// had anything to check.
@@ -19,8 +19,8 @@ pub fn judge(invariant: &'static str, scenario: Scenario, seeds: &str) {
         tally.add(verdict);
         ControlFlow::Continue(())
     });
-    if let Some((fingerprint, (count, first))) = tally.fingerprints.first_key_value() {
-        panic!("{} seeds failed; {fingerprint} in {count} of them. Repeat: {}", tally.failed.len(), first.reproduction);
+    if let Some((fingerprint, Failures { seeds, reproduction, .. })) = tally.fingerprints.first_key_value() {
+        panic!("{} seeds failed; {fingerprint} in {seeds} of them. Repeat: {reproduction}", tally.failed.len());
     }
     let checks = tally.exercised.get(invariant).copied().unwrap_or_default();
     assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);

@@ -98,3 +98,40 @@ fn a_plan_runs_as_it_was_edited() {
     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&verdict["rows_committed"], &verdict["faults"]), (&Value::from(1), &Value::from(0)));
 }
+
+#[test]
+fn what_was_found_once_is_replayed_by_its_file() {
+    let files = ["seeds/row_found_at_the_start.json", "seeds/position_over_a_row.json"];
+    let output = squall(&["replay", "--json", files[0], files[1]]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let replayed: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(replayed.len(), 2);
+    for (replayed, file) in replayed.iter().zip(files) {
+        assert_eq!(file, format!("seeds/{}.json", replayed["name"].as_str().unwrap()));
+        assert_eq!((&replayed["verdict"], &replayed["catches"]), (&"passed".into(), &"no_missed_rows".into()));
+        assert_eq!(replayed["reproduction"], format!("cargo run --release -- replay {file}"));
+    }
+}
+
+#[test]
+fn a_replay_that_fails_tells_the_story() {
+    let text = std::fs::read_to_string("seeds/row_found_at_the_start.json").unwrap();
+    let mut entry: Value = serde_json::from_str(&text).unwrap();
+    // A storm that is over before the hosts have started leaves more to be done than a calm has time for.
+    entry["plan"]["network"] = serde_json::json!({ "latency_us_min": 40_000_000, "latency_us_max": 50_000_000 });
+    let entry = Scratch::new("entry.json", &entry.to_string());
+    let output = squall(&["replay", entry.path()]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("stuck") && printed.contains("pending:"), "{printed}");
+    assert!(printed.contains(&format!("cargo run --release -- replay {}", entry.path())), "{printed}");
+}
+
+#[test]
+fn a_file_that_is_no_entry_of_the_corpus_is_refused_by_name() {
+    refused(&["replay"], "FILE");
+    refused(&["replay", "no-such-file.json"], "no-such-file.json");
+    let plan = Scratch::new("no-entry.json", &plan());
+    refused(&["replay", "seeds/row_found_at_the_start.json", plan.path()], plan.path());
+}

@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand, each of which parses, calls the library and prints.
 //!
 //! Exit status: 0 all well, 1 an invariant was violated or something was stuck, 2 the arguments, a file or the set-up
-//! are wrong.
+//! are wrong, 128 and a signal's number: the signal cut it short.
 
+mod duration;
 mod plan;
+mod replay;
 mod run;
 mod soak;
 mod summary;
@@ -14,7 +16,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
+use crate::sim::corpus::EntryError;
 use crate::sim::plan::{Plan, PlanError, Scenario};
+use crate::sim::soak::folder::FolderError;
+use crate::sim::soak::{Shard, processes};
 
 /// Synapse's replication layer, and the deterministic storm that judges it.
 #[derive(Debug, Parser)]
@@ -30,6 +35,11 @@ enum Command {
     Run(run::RunArguments),
     /// Run many seeds and count what they find.
     Soak(soak::SoakArguments),
+    /// One of a soak's processes.
+    #[command(name = processes::WORKER, hide = true)]
+    SoakWorker(soak::WorkerArguments),
+    /// Run entries of the corpus: findings that must not come back.
+    Replay(replay::ReplayArguments),
     /// Print a plan, to be edited and run by `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -62,6 +72,18 @@ enum CliError {
     /// A file that is no plan.
     #[error("{0}: {1}")]
     Plan(PathBuf, PlanError),
+    /// A file that is no entry of the corpus.
+    #[error("{0}: {1}")]
+    Entry(PathBuf, EntryError),
+    /// A soak's folder that cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A shard without seeds.
+    #[error("shard {0} has none of the seeds: give a larger range, or fewer shards")]
+    EmptyShard(Shard),
+    /// The program cannot be started once more, to run seeds.
+    #[error("cannot start a process to run seeds in: {0}")]
+    Start(std::io::Error),
     /// A file that cannot be made.
     #[error("cannot create {0}: {1}")]
     Create(PathBuf, std::io::Error),
@@ -75,6 +97,8 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Soak(arguments) => soak::soak(&arguments),
+        Command::SoakWorker(arguments) => soak::work(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {
@@ -84,6 +108,15 @@ pub fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
+        }
+    }
+}
+
+impl From<processes::Error> for CliError {
+    fn from(error: processes::Error) -> Self {
+        match error {
+            processes::Error::Start(error) => CliError::Start(error),
+            processes::Error::Take(error) => CliError::Write(error),
         }
     }
 }

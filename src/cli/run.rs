@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{CliError, ScenarioArguments, load_plan, status, summary};
 use crate::sim::plan::Plan;
 use crate::sim::runner::{self, Entropy, Onlookers, Progress};
+use crate::sim::verdict::Verdict;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -33,6 +34,16 @@ pub(super) struct RunArguments {
     unseeded: bool,
 }
 
+impl RunArguments {
+    /// The command that repeats the run.
+    fn reproduction(&self, verdict: &Verdict) -> String {
+        match &self.plan {
+            Some(path) => format!("cargo run --release -- run --plan {}", path.display()),
+            None => verdict.reproduction(),
+        }
+    }
+}
+
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let plan = match &arguments.plan {
         Some(path) => load_plan(path)?,
@@ -47,7 +58,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let mut stdout = std::io::stdout();
     if arguments.json {
         let verdict = runner::run(&plan, entropy, onlookers);
-        writeln!(stdout, "{}", serde_json::to_string(&verdict).expect("a verdict is plain data"))?;
+        writeln!(stdout, "{}", verdict.report(&arguments.reproduction(&verdict)).to_json())?;
         return Ok(status(verdict.passed()));
     }
     write!(stdout, "{}", summary::of_plan(&plan))?;
@@ -56,7 +67,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     onlookers.watcher = Some(Box::new(move |progress| live.show(progress)));
     let verdict = runner::run(&plan, entropy, onlookers);
     bar.finish_and_clear();
-    write!(stdout, "{}", summary::of_verdict(&verdict, arguments.plan.as_deref()))?;
+    write!(stdout, "{}", summary::of_verdict(&verdict, &arguments.reproduction(&verdict)))?;
     Ok(status(verdict.passed()))
 }
 

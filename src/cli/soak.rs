@@ -1,31 +1,52 @@
-//! `squall soak`: run many seeds.
+//! `squall soak`: run many seeds, each process of which may hang or crash, and keep what was found.
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{CliError, ScenarioArguments, status, summary};
+use super::{CliError, ScenarioArguments, duration, status, summary};
 use crate::judge::invariants;
-use crate::sim::soak::{self, SeedRange, Tally};
-use crate::sim::verdict::Verdict;
+use crate::sim::soak::folder::{Folder, Manifest, Recorded};
+use crate::sim::soak::processes::{self, Arrival, Ending, Limits, Options};
+use crate::sim::soak::{InOrder, Outcome, SeedRange, Seeds, Shard, Tally, worker};
+use crate::sim::verdict::Conclusion;
 
 #[derive(Debug, Args)]
 pub(super) struct SoakArguments {
     /// The seeds to run: from A up to but not including B.
-    #[arg(long, value_name = "A..B")]
-    seeds: SeedRange,
+    #[arg(long, value_name = "A..B", required_unless_present = "time")]
+    seeds: Option<SeedRange>,
+    /// Run one seed after another for this long, such as 8h, 1h30m or 90s.
+    #[arg(id = "time", long = "for", value_name = "DURATION", value_parser = duration::parse, conflicts_with = "seeds")]
+    time: Option<Duration>,
+    /// The seed to begin with.
+    #[arg(long, value_name = "SEED", default_value_t = 0, conflicts_with = "seeds")]
+    from: u64,
+    /// Run only the seeds that leave I when divided by N: one of N machines' part.
+    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
+    shard: Shard,
     /// How many seeds run at the same time.
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
-    /// Stop at the first seed that violates this invariant; succeed if there is one.
-    #[arg(long, value_name = "INVARIANT", value_parser = PossibleValuesParser::new(invariants::NAMES))]
+    /// Keep every verdict in this directory. The same command again goes on from there.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Stop at the first seed that fails in this way; succeed if there is one.
+    #[arg(long, value_name = "FAILURE", value_parser = failures(), conflicts_with = "out")]
     until: Option<String>,
+    /// How long a seed may take in real time.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration::parse)]
+    patience: Duration,
+    /// How much memory the process that runs a seed may hold. Watched on Linux alone.
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
+    memory: u64,
     #[command(flatten)]
     scenario: ScenarioArguments,
     /// Print each verdict as one JSON object, in the order of the seeds, and nothing else.
@@ -33,87 +54,176 @@ pub(super) struct SoakArguments {
     json: bool,
 }
 
+/// What `--until` can wait for: the violation of an invariant, or a run that ends in another way than it should.
+fn failures() -> PossibleValuesParser {
+    let unhappy = |conclusion: &Conclusion| !matches!(conclusion, Conclusion::Passed | Conclusion::Violated);
+    let conclusions = Conclusion::ALL.into_iter().filter(unhappy).map(Conclusion::name);
+    PossibleValuesParser::new(invariants::NAMES.iter().copied().chain(conclusions))
+}
+
+/// What a soak's own process is started with.
+#[derive(Debug, Args)]
+pub(super) struct WorkerArguments {
+    #[command(flatten)]
+    scenario: ScenarioArguments,
+}
+
+/// `squall soak-worker`, which `soak` starts and nobody else.
+pub(super) fn work(arguments: &WorkerArguments) -> ! {
+    worker::serve(arguments.scenario.scenario)
+}
+
 pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
-    let seeds = arguments.seeds;
-    let bar = progress_bar(seeds.len(), arguments.json);
-    let mut report = Report { json: arguments.json, bar: bar.clone(), tally: Tally::default(), written: Ok(()) };
-    let mut found = None;
-    soak::run(arguments.scenario.scenario, seeds, arguments.jobs, |verdict| {
-        report.take(verdict);
-        if arguments.until.as_deref().is_some_and(|invariant| verdict.violates(invariant)) {
-            found = Some(verdict.seed);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    });
-    bar.finish_and_clear();
-    report.written?;
-    if !arguments.json {
-        print(&report.tally, bar.elapsed().as_secs_f64())?;
+    let scenario = arguments.scenario.scenario;
+    let seeds = match arguments.seeds {
+        Some(range) => Seeds::Range(range, arguments.shard),
+        None => Seeds::From(arguments.from, arguments.shard),
+    };
+    if seeds.iter().next().is_none() {
+        return Err(CliError::EmptyShard(arguments.shard));
     }
-    match &arguments.until {
-        Some(_) => Ok(status(found.is_some())),
-        None => Ok(status(report.tally.failed.is_empty())),
-    }
-}
-
-fn progress_bar(seeds: u64, json: bool) -> ProgressBar {
-    let target = if json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(seeds), target);
-    let template = "{bar:32} {pos}/{len} seeds, {per_sec}, {eta} left, {msg}";
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
-    bar.set_message("no findings");
-    bar
-}
-
-/// Takes each verdict as it comes.
-struct Report {
-    json: bool,
-    bar: ProgressBar,
-    tally: Tally,
-    written: std::io::Result<()>,
-}
-
-impl Report {
-    fn take(&mut self, verdict: &Verdict) {
-        self.bar.inc(1);
-        self.tally.add(verdict);
-        if self.json {
-            let line = serde_json::to_string(verdict).expect("a verdict is plain data");
-            let written = writeln!(std::io::stdout(), "{line}");
-            self.written = std::mem::replace(&mut self.written, Ok(())).and(written);
+    let (mut folder, Recorded { seeds: recorded, tally }) = match &arguments.out {
+        Some(path) => {
+            let manifest = Manifest::new(scenario, seeds).map_err(CliError::Start)?;
+            let (folder, recorded) = Folder::open(path, manifest)?;
+            (Some(folder), recorded)
         }
-        if !verdict.passed() {
-            let failed = self.tally.failed.len();
-            let distinct = self.tally.fingerprints.len();
-            self.bar.set_message(format!("{failed} failed, {distinct} distinct"));
-            if !self.json {
-                let what = verdict.fingerprint().unwrap_or_default();
-                self.bar.println(format!(
-                    "seed {}: {} {what}\n  {}",
-                    verdict.seed,
-                    verdict.verdict,
-                    verdict.reproduction()
-                ));
+        None => (None, Recorded::default()),
+    };
+    let mut report = Report::new(arguments, seeds, tally);
+    let limits = Limits { patience: arguments.patience, memory_mib: arguments.memory };
+    let options = Options { scenario, jobs: arguments.jobs, time: arguments.time, limits };
+    let seeds = seeds.iter().filter(move |seed| !recorded.contains(seed));
+    // A verdict is kept as soon as it is there, and told in the order of the seeds.
+    let mut in_order = InOrder::from(0);
+    let ending = processes::run(&options, seeds, |arrival| {
+        if let Some(folder) = &mut folder {
+            folder.record(&arrival.line)?;
+        }
+        report.bar.inc(1);
+        in_order.insert(arrival.ordinal, arrival);
+        for arrival in in_order.by_ref() {
+            if report.take(arrival)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    if let Ending::Stopped(_) = ending {
+        in_order.into_rest().try_for_each(|arrival| report.take(arrival).map(drop))?;
+    }
+    if let Some(folder) = folder {
+        folder.finish(ending == Ending::Complete, &report.tally)?;
+    }
+    report.end(ending)?;
+    Ok(match (ending, &arguments.until) {
+        (Ending::Stopped(signal), _) => ExitCode::from(128 + signal as u8),
+        (_, Some(_)) => status(ending == Ending::Enough),
+        (_, None) => status(report.tally.failed.is_empty()),
+    })
+}
+
+/// Tells what comes, as it comes and at the end.
+struct Report<'a> {
+    arguments: &'a SoakArguments,
+    bar: ProgressBar,
+    /// Of all seeds, also those recorded before.
+    tally: Tally,
+    recorded: u64,
+}
+
+impl<'a> Report<'a> {
+    fn new(arguments: &'a SoakArguments, seeds: Seeds, tally: Tally) -> Self {
+        let target = if arguments.json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let recorded = tally.seeds;
+        let bar = ProgressBar::with_draw_target(seeds.count().map(|seeds| seeds.saturating_sub(recorded)), target);
+        let template = match arguments.seeds {
+            Some(_) => "{bar:32} {pos}/{len} seeds, {per_sec}, {eta} left, {msg}",
+            None => "{spinner} {elapsed_precise} {pos} seeds, {per_sec}, {msg}",
+        };
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
+        let report = Report { arguments, bar, tally, recorded };
+        report.count_findings();
+        if recorded > 0 {
+            report.say(&format!("going on: {recorded} seeds have their verdict already"));
+        }
+        report
+    }
+
+    fn take(&mut self, Arrival { line, outcome, .. }: Arrival) -> io::Result<ControlFlow<()>> {
+        if self.arguments.json {
+            writeln!(io::stdout(), "{line}")?;
+        }
+        if !outcome.passed() {
+            self.say(&finding(&outcome));
+        }
+        let found = self.arguments.until.as_deref().is_some_and(|failure| outcome.is(failure));
+        self.tally.add(outcome);
+        self.count_findings();
+        Ok(if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    fn count_findings(&self) {
+        let (failed, distinct) = (self.tally.failed.len(), self.tally.fingerprints.len());
+        self.bar.set_message(match failed {
+            0 => "no findings".to_owned(),
+            _ => format!("{failed} failed, {distinct} distinct"),
+        });
+    }
+
+    /// Says something beside the progress bar; to a log, where there is no terminal.
+    fn say(&self, text: &str) {
+        match (self.arguments.json, self.bar.is_hidden()) {
+            (true, _) => {}
+            (false, true) => eprintln!("{text}"),
+            (false, false) => self.bar.println(text),
+        }
+    }
+
+    fn end(&self, ending: Ending) -> io::Result<()> {
+        self.bar.finish_and_clear();
+        if let Ending::Stopped(_) = ending {
+            match &self.arguments.out {
+                Some(path) => eprintln!(
+                    "stopped; {} verdicts are kept in {}, and the same command again goes on from there",
+                    self.tally.seeds,
+                    path.display()
+                ),
+                None => eprintln!("stopped; with --out DIR, the same command again could go on from here"),
+            }
+        }
+        if self.arguments.json {
+            return Ok(());
+        }
+        let mut stdout = io::stdout().lock();
+        let tally = &self.tally;
+        let (seeds, seconds) = (tally.seeds - self.recorded, self.bar.elapsed().as_secs_f64());
+        writeln!(stdout, "{seeds} seeds in {seconds:.1} s: {:.1} a second", seeds as f64 / seconds)?;
+        if self.recorded > 0 {
+            writeln!(stdout, "with those of before: {}", tally.seeds)?;
+        }
+        writeln!(stdout, "rows: {} committed, {} applied", tally.rows_committed, tally.rows_applied)?;
+        writeln!(stdout, "faults that took effect: {}", summary::tally(&tally.faults_by_family))?;
+        writeln!(stdout, "marks: {}", summary::tally(&tally.marks))?;
+        writeln!(stdout, "checks: {}", summary::tally(&tally.exercised))?;
+        writeln!(stdout, "verdicts: {}", summary::tally(&tally.verdicts))?;
+        writeln!(stdout, "{} distinct fingerprints", tally.fingerprints.len())?;
+        for (fingerprint, failures) in &tally.fingerprints {
+            writeln!(stdout, "  {fingerprint}: {} seeds, first {}", failures.seeds, failures.first)?;
+            writeln!(stdout, "  {}", failures.reproduction)?;
+        }
+        Ok(())
     }
 }
 
-fn print(tally: &Tally, seconds: f64) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    let rate = tally.seeds as f64 / seconds;
-    writeln!(stdout, "{} seeds in {seconds:.1} s: {rate:.1} a second", tally.seeds)?;
-    writeln!(stdout, "rows: {} committed, {} applied", tally.rows_committed, tally.rows_applied)?;
-    writeln!(stdout, "faults that took effect: {}", summary::tally(&tally.faults_by_family))?;
-    writeln!(stdout, "marks: {}", summary::tally(&tally.marks))?;
-    writeln!(stdout, "checks: {}", summary::tally(&tally.exercised))?;
-    writeln!(stdout, "{} violated, {} stuck, {} panicked", tally.violated, tally.stuck, tally.panicked)?;
-    let distinct: &BTreeMap<_, _> = &tally.fingerprints;
-    writeln!(stdout, "{} distinct fingerprints", distinct.len())?;
-    for (fingerprint, (count, first)) in distinct {
-        writeln!(stdout, "  {fingerprint}: {count} seeds, first {}", first.seed)?;
-        writeln!(stdout, "  {}", first.reproduction)?;
+/// A seed that failed, in words: what it is, what its process said last, and how to repeat it.
+fn finding(outcome: &Outcome) -> String {
+    let mut text = format!("seed {}: {}", outcome.seed, outcome.verdict);
+    match (&outcome.death, &outcome.fingerprint) {
+        (Some(death), _) => text.push_str(&format!(" {}", death.replace('\n', "\n    "))),
+        (None, Some(fingerprint)) => text.push_str(&format!(" {fingerprint}")),
+        (None, None) => {}
     }
-    Ok(())
+    text.push_str(&format!("\n  {}", outcome.reproduction));
+    text
 }

@@ -1,8 +1,7 @@
 //! Plans and verdicts in words.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::Path;
+use std::fmt::{Display, Write as _};
 
 use crate::sim::plan::{Fault, Plan};
 use crate::sim::verdict::Verdict;
@@ -40,8 +39,8 @@ pub(super) fn of_plan(plan: &Plan) -> String {
     text
 }
 
-/// How a run ended. The last line is a command that repeats it.
-pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
+/// How a run ended. The last line is `reproduction`, a command that repeats it.
+pub(super) fn of_verdict(verdict: &Verdict, reproduction: &str) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -62,6 +61,15 @@ pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
         verdict.wall_ms,
         verdict.trace_hash
     );
+    text.push_str(&of_failure(verdict));
+    let _ = writeln!(text, "verdict: {}", verdict.verdict);
+    let _ = writeln!(text, "{reproduction}");
+    text
+}
+
+/// What went wrong; nothing if nothing did.
+pub(super) fn of_failure(verdict: &Verdict) -> String {
+    let mut text = String::new();
     if let Some(finding) = &verdict.violation {
         let _ = writeln!(text, "{} at {} ms: {}", finding.invariant, finding.at_ms, finding.message);
     }
@@ -71,11 +79,6 @@ pub(super) fn of_verdict(verdict: &Verdict, plan: Option<&Path>) -> String {
     if let Some(panic) = &verdict.panic {
         let _ = writeln!(text, "panicked: {panic}");
     }
-    let _ = writeln!(text, "verdict: {}", verdict.verdict);
-    let _ = match plan {
-        Some(path) => writeln!(text, "cargo run --release -- run --plan {}", path.display()),
-        None => writeln!(text, "{}", verdict.reproduction()),
-    };
     text
 }
 
@@ -141,7 +144,7 @@ fn host_or_all(host: &Option<String>) -> &str {
 }
 
 /// "cut 12, partition 3".
-pub(super) fn tally<N: std::fmt::Display>(counts: &BTreeMap<&'static str, N>) -> String {
+pub(super) fn tally<K: Display, N: Display>(counts: &BTreeMap<K, N>) -> String {
     let parts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }

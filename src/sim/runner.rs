@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,16 @@ pub fn run(plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
     let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: watcher.into() };
     let ending = turmoil_net::simulate(options, |engine| run.storm_and_calm(engine, chance));
     verdict(plan, &recorder, ending, stopwatch.elapsed_ms())
+}
+
+/// Runs `plan` by its seed, with nobody looking on. A panic is a verdict like any other.
+pub fn judge(plan: &Plan) -> Verdict {
+    let ran = catch_unwind(AssertUnwindSafe(|| run(plan, Entropy::Seed, Onlookers::default())));
+    ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Verdict { panic: Some(text.to_owned()), ..Verdict::new(plan, Conclusion::Panicked) }
+    })
 }
 
 /// A run under way.

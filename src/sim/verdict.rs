@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
+use super::plan::{Plan, Scenario};
 use crate::judge::{Moment, Pending, Violation};
 
 /// What came of a run. Serialises to one JSON object, the same for every engine.
@@ -25,6 +25,8 @@ pub struct Verdict {
     pub pending: Vec<Pending>,
     /// What a panic said.
     pub panic: Option<String>,
+    /// How its process came to its end, if the run took the whole process with it.
+    pub death: Option<String>,
     /// A hash over everything that was observed. The same plan gives the same hash in any process.
     pub trace_hash: String,
     /// Simulated time, in milliseconds.
@@ -54,7 +56,7 @@ pub struct Verdict {
 }
 
 /// The ways a run can end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Conclusion {
     /// No invariant was violated, and everything converged.
@@ -65,6 +67,38 @@ pub enum Conclusion {
     Stuck,
     /// Squall itself has a bug: the run panicked.
     Panicked,
+    /// Its process said nothing for longer than anybody waits, and was killed.
+    Hung,
+    /// Its process ended before there was a verdict: an abort, a signal, a stack overflow.
+    Crashed,
+    /// Its process held more memory than it may, and was killed.
+    OutOfMemory,
+}
+
+impl Conclusion {
+    /// Every conclusion.
+    pub const ALL: [Conclusion; 7] = [
+        Conclusion::Passed,
+        Conclusion::Violated,
+        Conclusion::Stuck,
+        Conclusion::Panicked,
+        Conclusion::Hung,
+        Conclusion::Crashed,
+        Conclusion::OutOfMemory,
+    ];
+
+    /// The conclusion's name, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Conclusion::Passed => "passed",
+            Conclusion::Violated => "violated",
+            Conclusion::Stuck => "stuck",
+            Conclusion::Panicked => "panicked",
+            Conclusion::Hung => "hung",
+            Conclusion::Crashed => "crashed",
+            Conclusion::OutOfMemory => "out_of_memory",
+        }
+    }
 }
 
 /// A violation, with when it was found.
@@ -102,21 +136,49 @@ impl Finding {
     }
 }
 
+/// A verdict as programs are told it: with what follows from it.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+    /// What distinguishes this run's failure from others; none if it passed.
+    fingerprint: Option<String>,
+    /// The command that repeats the run.
+    reproduction: &'a str,
+}
+
+impl Report<'_> {
+    /// The report as one JSON object on one line.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a verdict is plain data")
+    }
+}
+
 impl Verdict {
     /// The verdict on a run of `plan` that ended as `verdict` says, with nothing else known of it yet.
     pub fn new(plan: &Plan, verdict: Conclusion) -> Self {
+        Verdict { hosts: plan.topology.hosts().count(), ..Verdict::unknown(plan.scenario, plan.seed, verdict) }
+    }
+
+    /// The verdict on a run whose process died of it: `verdict` says how, `death` in words.
+    pub fn dead(scenario: Scenario, seed: u64, verdict: Conclusion, death: String) -> Self {
+        Verdict { death: Some(death), ..Verdict::unknown(scenario, seed, verdict) }
+    }
+
+    fn unknown(scenario: Scenario, seed: u64, verdict: Conclusion) -> Self {
         Verdict {
-            seed: plan.seed,
-            scenario: plan.scenario.to_string(),
+            seed,
+            scenario: scenario.to_string(),
             engine: "turmoil-net",
             verdict,
             violation: None,
             pending: Vec::new(),
             panic: None,
+            death: None,
             trace_hash: String::new(),
             simulated_ms: 0,
             wall_ms: 0,
-            hosts: plan.topology.hosts().count(),
+            hosts: 0,
             faults: 0,
             faults_idle: 0,
             faults_skipped: 0,
@@ -134,11 +196,6 @@ impl Verdict {
         self.verdict == Conclusion::Passed
     }
 
-    /// Whether the invariant of this name was among those violated.
-    pub fn violates(&self, invariant: &str) -> bool {
-        self.violation.as_ref().is_some_and(|finding| finding.invariants.contains(&invariant))
-    }
-
     /// What distinguishes this run's failure from others; none if it passed.
     pub fn fingerprint(&self) -> Option<String> {
         match self.verdict {
@@ -149,10 +206,17 @@ impl Verdict {
                 let stream = self.pending.first().map_or("unknown", |pending| pending.feed.stream.as_str());
                 Some(format!("stuck/{stream}"))
             }
+            // How it died differs from machine to machine, and from one try to the next.
+            Conclusion::Hung | Conclusion::Crashed | Conclusion::OutOfMemory => Some(self.verdict.name().to_owned()),
         }
     }
 
-    /// The command that repeats this run.
+    /// What programs are told of it; `reproduction` is the command that repeats it.
+    pub fn report<'a>(&'a self, reproduction: &'a str) -> Report<'a> {
+        Report { verdict: self, fingerprint: self.fingerprint(), reproduction }
+    }
+
+    /// The command that repeats this run, if its plan is the one that the seed gives.
     pub fn reproduction(&self) -> String {
         format!("cargo run --release -- run --scenario {} --seed {}", self.scenario, self.seed)
     }
@@ -160,11 +224,33 @@ impl Verdict {
 
 impl fmt::Display for Conclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Conclusion::Passed => "passed",
-            Conclusion::Violated => "violated",
-            Conclusion::Stuck => "stuck",
-            Conclusion::Panicked => "panicked",
-        })
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conclusion_has_the_same_name_in_json_and_in_words() {
+        for conclusion in Conclusion::ALL {
+            assert_eq!(serde_json::to_value(conclusion).unwrap(), conclusion.name());
+        }
+    }
+
+    #[test]
+    fn a_death_is_a_finding_with_a_line_that_repeats_it() {
+        for conclusion in [Conclusion::Hung, Conclusion::Crashed, Conclusion::OutOfMemory] {
+            let verdict = Verdict::dead(Scenario::Swarm, 17, conclusion, "how".into());
+            assert!(!verdict.passed());
+            assert_eq!(verdict.fingerprint().as_deref(), Some(conclusion.name()));
+            let reproduction = verdict.reproduction();
+            assert_eq!(reproduction, "cargo run --release -- run --scenario swarm --seed 17");
+            let report: serde_json::Value =
+                serde_json::from_str(&verdict.report(&reproduction).to_json()).expect("it is JSON");
+            assert_eq!((&report["verdict"], &report["death"]), (&conclusion.name().into(), &"how".into()));
+            assert_eq!(report["reproduction"], reproduction);
+        }
     }
 }

@@ -1,0 +1,156 @@
+//! What many verdicts come to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sim::verdict::{Conclusion, Verdict};
+
+/// What a soak counts of a verdict. It is read back from the line that a process printed, so it borrows no names from
+/// this one.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// How its run ended.
+    pub verdict: Conclusion,
+    /// What distinguishes its failure from others; none if it passed.
+    pub fingerprint: Option<String>,
+    /// The command that repeats it.
+    pub reproduction: String,
+    /// How its process came to its end, if the run took the whole process with it.
+    pub death: Option<String>,
+    violation: Option<Violated>,
+    rows_committed: u64,
+    rows_applied: u64,
+    faults_by_family: BTreeMap<String, u64>,
+    marks: BTreeMap<String, u64>,
+    exercised: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Violated {
+    invariants: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether the run went as it must.
+    pub fn passed(&self) -> bool {
+        self.verdict == Conclusion::Passed
+    }
+
+    /// Whether the run failed in the way of this name: the name of an invariant, which was among those violated, or
+    /// that of a conclusion.
+    pub fn is(&self, failure: &str) -> bool {
+        let violated = self.violation.as_ref();
+        self.verdict.name() == failure
+            || violated.is_some_and(|violated| violated.invariants.iter().any(|invariant| invariant == failure))
+    }
+}
+
+impl From<&Verdict> for Outcome {
+    fn from(verdict: &Verdict) -> Self {
+        let json = verdict.report(&verdict.reproduction()).to_json();
+        serde_json::from_str(&json).expect("an outcome is read from what a verdict prints")
+    }
+}
+
+/// What many verdicts come to.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Tally {
+    /// Seeds run.
+    pub seeds: u64,
+    /// How many of them ended in which way.
+    pub verdicts: BTreeMap<Conclusion, u64>,
+    /// The seeds that did not pass.
+    pub failed: Vec<u64>,
+    /// Each kind of failure.
+    pub fingerprints: BTreeMap<String, Failures>,
+    /// Rows that took effect in the database.
+    pub rows_committed: u64,
+    /// Rows applied, over all followers.
+    pub rows_applied: u64,
+    /// Faults that took effect, by family.
+    pub faults_by_family: BTreeMap<String, u64>,
+    /// How often each rare situation came up.
+    pub marks: BTreeMap<String, u64>,
+    /// How often each invariant was exercised.
+    pub exercised: BTreeMap<String, u64>,
+}
+
+/// The failures of one kind.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failures {
+    /// In how many seeds.
+    pub seeds: u64,
+    /// The smallest of them.
+    pub first: u64,
+    /// The command that repeats that one.
+    pub reproduction: String,
+}
+
+impl Tally {
+    /// Counts a verdict, or what was read back of one.
+    pub fn add(&mut self, outcome: impl Into<Outcome>) {
+        let outcome = outcome.into();
+        self.seeds += 1;
+        *self.verdicts.entry(outcome.verdict).or_default() += 1;
+        self.rows_committed += outcome.rows_committed;
+        self.rows_applied += outcome.rows_applied;
+        let counts = [
+            (&mut self.faults_by_family, outcome.faults_by_family),
+            (&mut self.marks, outcome.marks),
+            (&mut self.exercised, outcome.exercised),
+        ];
+        for (sum, counts) in counts {
+            for (name, count) in counts {
+                *sum.entry(name).or_default() += count;
+            }
+        }
+        let Some(fingerprint) = outcome.fingerprint else { return };
+        self.failed.push(outcome.seed);
+        let none = || Failures { seeds: 0, first: u64::MAX, reproduction: String::new() };
+        let failures = self.fingerprints.entry(fingerprint).or_insert_with(none);
+        failures.seeds += 1;
+        // A soak that was taken up again counts what it finds out of order.
+        if outcome.seed < failures.first {
+            (failures.first, failures.reproduction) = (outcome.seed, outcome.reproduction);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::plan::Scenario;
+
+    fn passed(seed: u64) -> Verdict {
+        let marks = BTreeMap::from([("set_up", 2)]);
+        let verdict = Verdict::dead(Scenario::Storm, seed, Conclusion::Passed, String::new());
+        Verdict { death: None, rows_committed: 5, marks, ..verdict }
+    }
+
+    fn hung(seed: u64) -> Verdict {
+        Verdict::dead(Scenario::Storm, seed, Conclusion::Hung, "killed".into())
+    }
+
+    #[test]
+    fn every_verdict_is_counted_and_every_kind_of_failure_has_its_smallest_seed() {
+        let mut tally = Tally::default();
+        for verdict in [passed(0), hung(7), hung(2), passed(3)] {
+            tally.add(&verdict);
+        }
+        assert_eq!((tally.seeds, tally.rows_committed, tally.marks["set_up"]), (4, 10, 4));
+        assert_eq!(tally.verdicts, BTreeMap::from([(Conclusion::Passed, 2), (Conclusion::Hung, 2)]));
+        assert_eq!(tally.failed, [7, 2]);
+        let failures = &tally.fingerprints["hung"];
+        assert_eq!((failures.seeds, failures.first), (2, 2));
+        assert_eq!(failures.reproduction, hung(2).reproduction());
+    }
+
+    #[test]
+    fn a_failure_goes_by_the_name_of_its_conclusion() {
+        let outcome = Outcome::from(&hung(1));
+        assert!(outcome.is("hung") && !outcome.is("stuck") && !outcome.passed());
+    }
+}
