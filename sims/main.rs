@@ -2,9 +2,11 @@
 //!
 //! `SQUALL_SEED=17 cargo test --test sims` runs one seed of each suite, `SQUALL_SEEDS=0..1000` a range.
 
+mod caches_fresh_after_wait;
 mod corpus;
 mod determinism;
 mod no_missed_rows;
 mod no_tight_reconnect;
 mod suite;
+mod swarm;
 mod user_syncs_cleared;

@@ -9,6 +9,17 @@ use squall::sim::soak::{self, Failures, SeedRange, Tally};
 /// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that `invariant`
 /// had anything to check.
 pub fn judge(invariant: &'static str, scenario: Scenario, seeds: &str) {
+    assert_exercised(&run(scenario, seeds), invariant);
+}
+
+/// Checks that `invariant` had something to check in most seeds.
+pub fn assert_exercised(tally: &Tally, invariant: &'static str) {
+    let checks = tally.exercised.get(invariant).copied().unwrap_or_default();
+    assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+}
+
+/// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed.
+pub fn run(scenario: Scenario, seeds: &str) -> Tally {
     let seeds = seeds_from_environment().unwrap_or_else(|| range(seeds));
     let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut tally = Tally::default();
@@ -22,8 +33,7 @@ pub fn judge(invariant: &'static str, scenario: Scenario, seeds: &str) {
     if let Some((fingerprint, Failures { seeds, reproduction, .. })) = tally.fingerprints.first_key_value() {
         panic!("{} seeds failed; {fingerprint} in {seeds} of them. Repeat: {reproduction}", tally.failed.len());
     }
-    let checks = tally.exercised.get(invariant).copied().unwrap_or_default();
-    assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+    tally
 }
 
 fn seeds_from_environment() -> Option<SeedRange> {
