@@ -58,7 +58,7 @@ pub(super) struct SoakArguments {
 fn failures() -> PossibleValuesParser {
     let unhappy = |conclusion: &Conclusion| !matches!(conclusion, Conclusion::Passed | Conclusion::Violated);
     let conclusions = Conclusion::ALL.into_iter().filter(unhappy).map(Conclusion::name);
-    PossibleValuesParser::new(invariants::NAMES.into_iter().chain(conclusions))
+    PossibleValuesParser::new(invariants::NAMES.iter().copied().chain(conclusions))
 }
 
 /// What a soak's own process is started with.
