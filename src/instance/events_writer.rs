@@ -69,7 +69,7 @@ impl EventsWriter {
                     let deltas: Vec<_> = write.state.iter().map(|delta| (*token, delta.clone())).collect();
                     events::persist(tx, &writer, event.as_slice(), &deltas)?;
                     rows.extend(rows_of(write).map(|row| (*token, row)));
-                    last = *token;
+                    last = last.max(*token);
                 }
                 if let Some(tokens) = tokens.get(1).filter(|_| !rows.is_empty()) {
                     cache_invalidation::invalidate(tx, &writer, tokens.iter().copied().zip(stale.iter().cloned()))?;

@@ -134,7 +134,7 @@ fn what_was_written_is_seen_by_whoever_asked() {
         let token = client.set_account_data(&master, &datum(1)).await.unwrap();
         assert!(seen("account_data", &master) >= token);
         let event = message(&room_of(&deployment, "writer1"), "hello");
-        let sent = client.send_events(&writer, &[event.clone()]).await.unwrap();
+        let sent = client.send_events(&writer, std::slice::from_ref(&event)).await.unwrap();
         assert!(seen("events", &writer) >= sent.stream_id);
         assert_eq!(sent.event_id, event.event_id().unwrap());
 
@@ -166,7 +166,7 @@ fn what_was_written_is_seen_by_whoever_asked() {
 
         let typing = Typing { room_id: "!r".into(), user_id: format!("@a:{SERVER_NAME}"), typing: true };
         client.set_typing(&master, SERVER_NAME, typing.clone()).await.unwrap();
-        assert_eq!(worker.typing().typing_in("!r"), [typing.user_id.clone()]);
+        assert_eq!(worker.typing().typing_in("!r"), std::slice::from_ref(&typing.user_id));
         client.set_typing(&master, SERVER_NAME, Typing { typing: false, ..typing }).await.unwrap();
         assert!(worker.typing().typing_in("!r").is_empty());
 

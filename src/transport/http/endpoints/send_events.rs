@@ -171,8 +171,8 @@ impl Endpoint for SendEvents {
 async fn send(instance: &Instance, request: &EndpointRequest) -> Result<Reply, Refusal> {
     let Body { events } = request.parse()?;
     let writes: Vec<Write> = events.iter().map(SentEvent::write).collect::<Result<_, _>>()?;
-    let sent = writes.iter().filter_map(|write| write.event.as_ref());
-    for event in sent.clone() {
+    let sent: Vec<&NewEvent> = writes.iter().filter_map(|write| write.event.as_ref()).collect();
+    for event in &sent {
         let writer = instance.config().events_writer_of(&event.room_id);
         check_writer(instance, &format!("the room {}", event.room_id), writer)?;
     }
