@@ -264,7 +264,7 @@ mod tests {
         let mut keyed = left(&[2, 5]);
         assert_eq!(keyed.applied(&feed, Token(5), &[message()]), Ok(()), "who looks finds both");
         let mut keyed = left(&[2, 5]);
-        [2, 5].map(|token| keyed.removed(Token(token), &message()));
+        [2, 5].iter().for_each(|token| keyed.removed(Token(*token), &message()));
         assert_eq!(keyed.positioned(&feed, Token(5)), Ok(()));
     }
 
