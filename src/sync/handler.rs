@@ -176,3 +176,6 @@ impl SyncHandler {
         SyncResponse { next_batch: next.render(&self.instances), news }
     }
 }
+
+#[cfg(test)]
+mod tests;

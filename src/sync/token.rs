@@ -177,3 +177,6 @@ impl Others {
         Ok(Others { parts: parts.map(part).collect::<Result<Vec<Box<str>>, _>>()?.into() })
     }
 }
+
+#[cfg(test)]
+mod tests;

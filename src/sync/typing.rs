@@ -32,7 +32,7 @@ pub struct TypingPosition {
 
 impl TypingPosition {
     /// Understands the number of a token, which is not negative.
-    pub(super) fn from_number(number: i64) -> Self {
+    pub(crate) fn from_number(number: i64) -> Self {
         TypingPosition { stretch: (number >> SERIAL_BITS) as u32, serial: number as u32 }
     }
 

@@ -8,6 +8,8 @@
 //!
 //! No false alarm: a client's token counts from the moment it has the answer, and a row from its commit.
 
+use std::collections::BTreeMap;
+
 use super::Invariant;
 use super::clients_miss_nothing::{is_told, position};
 use crate::judge::client_violation::ClientViolation;
@@ -17,8 +19,6 @@ use crate::judge::violation::Violation;
 use crate::protocol::{InstanceName, StreamName};
 use crate::store::VectorPosition;
 use crate::sync::SyncToken;
-
-use std::collections::BTreeMap;
 
 /// Judges every token that is given, and every row against those that were.
 pub struct TokensNeverGoBack {
@@ -81,5 +81,81 @@ impl Invariant for TokensNeverGoBack {
 
     fn exercised(&self) -> u64 {
         self.judged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::judge::observation::{Answer, Client};
+    use crate::protocol::Token;
+    use crate::streams::{AccountDataRow, Promise, Row};
+    use crate::sync::{TypingNews, TypingPosition};
+
+    fn invariant() -> TokensNeverGoBack {
+        let topology = Topology::new(["worker".into()])
+            .with_stream("events", Promise::Log, ["a".into(), "b".into()])
+            .with_stream("account_data", Promise::Keyed, ["a".into()])
+            .with_stream("typing", Promise::Memory, ["a".into()]);
+        TokensNeverGoBack::new(&topology)
+    }
+
+    fn token(min: i64, a: i64, account_data: i64) -> SyncToken {
+        SyncToken {
+            events: VectorPosition::new(Token(min), BTreeMap::from([("a".into(), Token(a))])),
+            presence: Token(0),
+            typing: TypingPosition::default(),
+            receipts: VectorPosition::default(),
+            account_data: Token(account_data),
+            to_device: Token(0),
+            others: Default::default(),
+        }
+    }
+
+    fn synced(invariant: &mut TokensNeverGoBack, since: Option<SyncToken>, next: SyncToken) -> Result<(), Violation> {
+        let client = Client { user_id: "@user".into(), device_id: "DEVICE".into() };
+        let (events, to_device, rows, typing) = (vec![], vec![], vec![], TypingNews::default());
+        let answer = Rc::new(Answer { next, events, to_device, rows, typing });
+        invariant.observe(Moment(0), &Observation::Synced { client, instance: "worker".into(), since, answer })
+    }
+
+    fn committed(invariant: &mut TokensNeverGoBack, stream: &str, writer: &str, token: i64) -> Result<(), Violation> {
+        let row = Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: "x".into() });
+        let (stream, writer, token) = (stream.into(), writer.into(), Token(token));
+        invariant.observe(Moment(0), &Observation::Committed { stream, writer, token, row })
+    }
+
+    fn fingerprint(seen: Result<(), Violation>) -> String {
+        seen.map_or_else(|violation| violation.fingerprint(), |()| "nothing".into())
+    }
+
+    #[test]
+    fn a_part_that_is_behind_is_named_whatever_the_others_are() {
+        let judge = |next| fingerprint(synced(&mut invariant(), Some(token(3, 5, 7)), next));
+        assert_eq!(judge(token(3, 5, 7)), "nothing");
+        assert_eq!(judge(token(5, 5, 9)), "nothing");
+        assert_eq!(judge(token(9, 9, 6)), "tokens_never_go_back/account_data/token_went_back");
+        assert_eq!(judge(token(4, 4, 7)), "tokens_never_go_back/events/token_went_back", "for writer a");
+        assert_eq!(judge(token(2, 8, 7)), "tokens_never_go_back/events/token_went_back", "for writer b");
+        let typing = TypingPosition::from_number(9);
+        let since = SyncToken { typing, ..token(3, 5, 7) };
+        assert_eq!(synced(&mut invariant(), Some(since), token(3, 5, 7)), Ok(()), "typing may");
+    }
+
+    #[test]
+    fn nothing_is_committed_at_or_below_what_any_client_was_given() {
+        let mut invariant = invariant();
+        assert_eq!(committed(&mut invariant, "events", "a", 2), Ok(()));
+        synced(&mut invariant, None, token(3, 5, 7)).unwrap();
+        synced(&mut invariant, None, token(4, 4, 1)).unwrap();
+        let mut commit = |stream, writer, token| fingerprint(committed(&mut invariant, stream, writer, token));
+        assert_eq!(commit("events", "b", 5), "nothing");
+        assert_eq!(commit("events", "b", 4), "tokens_never_go_back/events/committed_behind_token");
+        assert_eq!(commit("events", "a", 6), "nothing");
+        assert_eq!(commit("events", "a", 5), "tokens_never_go_back/events/committed_behind_token");
+        assert_eq!(commit("account_data", "a", 7), "tokens_never_go_back/account_data/committed_behind_token");
+        assert_eq!(commit("caches", "a", 1), "nothing", "no token has a part of it");
     }
 }

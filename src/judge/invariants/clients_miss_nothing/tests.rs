@@ -1,1 +1,236 @@
+//! Made-up answers, right ones and wrong ones.
 
+use std::rc::Rc;
+
+use super::*;
+use crate::streams::events::EventRow;
+use crate::streams::{AccountDataRow, EventsRow, PresenceRow, TypingRow};
+use crate::sync::{TypingNews, TypingPosition};
+
+/// A deployment with two writers of events, where one client syncs.
+struct Court {
+    invariant: ClientsMissNothing,
+}
+
+fn court() -> Court {
+    let topology = Topology::new(["worker".into()])
+        .with_stream("events", Promise::Log, ["a".into(), "b".into()])
+        .with_stream("account_data", Promise::Keyed, ["a".into()])
+        .with_stream("presence", Promise::Keyed, ["a".into()])
+        .with_stream("to_device", Promise::Keyed, ["a".into()])
+        .with_stream("typing", Promise::Memory, ["a".into()]);
+    Court { invariant: ClientsMissNothing::new(&topology) }
+}
+
+fn client() -> Client {
+    Client { user_id: "@user".into(), device_id: "DEVICE".into() }
+}
+
+/// Everything at `plain`, and events at `min` with writer `a` at `a`.
+fn token(min: i64, a: i64, plain: i64) -> SyncToken {
+    SyncToken {
+        events: VectorPosition::new(Token(min), BTreeMap::from([("a".into(), Token(a))])),
+        presence: Token(plain),
+        typing: TypingPosition::default(),
+        receipts: VectorPosition::default(),
+        account_data: Token(plain),
+        to_device: Token(plain),
+        others: Default::default(),
+    }
+}
+
+fn nothing(next: SyncToken) -> Answer {
+    Answer { next, events: vec![], to_device: vec![], rows: vec![], typing: TypingNews::default() }
+}
+
+fn told(ids: &[(i64, &str)]) -> Vec<(Token, String)> {
+    ids.iter().map(|(token, id)| (Token(*token), (*id).to_owned())).collect()
+}
+
+fn event(id: &str, outlier: bool) -> Row {
+    Row::Events(EventsRow::Event(EventRow {
+        event_id: id.to_owned(),
+        room_id: "room".to_owned(),
+        kind: "m.room.message".to_owned(),
+        state_key: None,
+        redacts: None,
+        relates_to: None,
+        membership: None,
+        rejected: false,
+        outlier,
+    }))
+}
+
+fn datum(user: &str, kind: &str) -> Row {
+    Row::AccountData(AccountDataRow { user_id: user.into(), room_id: None, kind: kind.into() })
+}
+
+fn presence(user: &str, state: &str) -> Row {
+    Row::Presence(PresenceRow {
+        user_id: user.into(),
+        state: state.into(),
+        last_active_ms: 0,
+        last_federation_update_ms: 0,
+        last_user_sync_ms: 0,
+        status_msg: None,
+        currently_active: false,
+    })
+}
+
+impl Court {
+    fn see(&mut self, observation: Observation) -> Result<(), Violation> {
+        self.invariant.observe(Moment(0), &observation)
+    }
+
+    fn committed(&mut self, writer: &str, token: i64, row: Row) {
+        let stream = row.stream().into();
+        self.see(Observation::Committed { stream, writer: writer.into(), token: Token(token), row }).unwrap();
+    }
+
+    fn message(&mut self, token: i64, id: &str) {
+        self.see(Observation::MessageLeft { client: client(), token: Token(token), message_id: id.into() }).unwrap();
+    }
+
+    fn types(&mut self, room: &str, users: &[&str]) {
+        let user_ids = users.iter().map(|user| user.to_string()).collect();
+        let row = Row::Typing(TypingRow { room_id: room.into(), user_ids });
+        let changed =
+            Observation::Changed { stream: "typing".into(), writer: "a".into(), boot: 1, token: Token(1), row };
+        self.see(changed).unwrap();
+    }
+
+    /// What is wrong with an answer, in one word.
+    fn answer(&mut self, since: Option<SyncToken>, answer: Answer) -> &'static str {
+        let (client, instance, answer) = (client(), "worker".into(), Rc::new(answer));
+        let seen = self.see(Observation::Synced { client, instance, since, answer });
+        seen.map_or_else(|violation| violation.kind(), |()| "nothing")
+    }
+
+    fn pending(&self) -> Vec<String> {
+        self.invariant.pending().iter().map(Pending::to_string).collect()
+    }
+}
+
+/// A court where `a` committed events 2 and 5 and `b` 3.
+fn court_with_events() -> Court {
+    let mut court = court();
+    for (writer, at) in [("a", 2), ("b", 3), ("a", 5)] {
+        court.committed(writer, at, event(&format!("${at}"), false));
+    }
+    court
+}
+
+#[test]
+fn events_between_the_tokens_are_due_once_and_in_order() {
+    let judge = |next: SyncToken, events: &[(i64, &str)]| {
+        court_with_events().answer(Some(token(1, 1, 1)), Answer { events: told(events), ..nothing(next) })
+    };
+    // `b` stands at 2: its event is not due yet.
+    assert_eq!(judge(token(2, 5, 1), &[(2, "$2"), (5, "$5")]), "nothing");
+    assert_eq!(judge(token(3, 5, 1), &[(2, "$2"), (3, "$3"), (5, "$5")]), "nothing");
+    assert_eq!(judge(token(3, 5, 1), &[(2, "$2"), (5, "$5")]), "not_told");
+    assert_eq!(judge(token(2, 5, 1), &[(2, "$2"), (3, "$3"), (5, "$5")]), "told_wrongly");
+    assert_eq!(judge(token(2, 5, 1), &[(5, "$5"), (2, "$2")]), "told_wrongly");
+    assert_eq!(judge(token(2, 5, 1), &[(2, "$2"), (2, "$2"), (5, "$5")]), "told_wrongly");
+    assert_eq!(judge(token(2, 5, 1), &[(2, "$2"), (5, "$another")]), "told_wrongly");
+}
+
+#[test]
+fn what_a_client_was_told_before_must_not_come_again() {
+    let mut court = court_with_events();
+    let again = Answer { events: told(&[(5, "$5")]), ..nothing(token(3, 5, 1)) };
+    assert_eq!(court.answer(Some(token(2, 5, 1)), again), "told_wrongly");
+}
+
+#[test]
+fn whoever_begins_has_no_history() {
+    assert_eq!(court_with_events().answer(None, nothing(token(3, 5, 1))), "nothing");
+    let history = Answer { events: told(&[(2, "$2")]), ..nothing(token(3, 5, 1)) };
+    assert_eq!(court_with_events().answer(None, history), "told_wrongly");
+}
+
+#[test]
+fn an_outlier_is_no_news_and_its_second_row_neither() {
+    let mut court = court();
+    court.committed("a", 2, event("$2", true));
+    court.committed("a", 4, event("$2", false));
+    assert_eq!(court.answer(Some(token(1, 1, 1)), nothing(token(1, 4, 1))), "nothing");
+    let late = Answer { events: told(&[(2, "$2")]), ..nothing(token(1, 4, 1)) };
+    assert_eq!(court.answer(Some(token(1, 1, 1)), late), "nothing");
+}
+
+#[test]
+fn messages_come_once_and_in_order_and_do_not_get_lost() {
+    let judge = |since: Option<i64>, messages: &[(i64, &str)]| {
+        let mut court = court();
+        [(2, "one"), (4, "two"), (9, "later")].iter().for_each(|(at, id)| court.message(*at, id));
+        let since = since.map(|plain| token(1, 1, plain));
+        court.answer(since, Answer { to_device: told(messages), ..nothing(token(1, 1, 5)) })
+    };
+    assert_eq!(judge(Some(1), &[(2, "one"), (4, "two")]), "nothing");
+    assert_eq!(judge(Some(2), &[(4, "two")]), "nothing");
+    assert_eq!(judge(None, &[(2, "one"), (4, "two")]), "nothing", "messages wait for whoever begins");
+    assert_eq!(judge(None, &[]), "not_told");
+    assert_eq!(judge(Some(1), &[(4, "two")]), "not_told");
+    assert_eq!(judge(Some(1), &[(2, "one")]), "not_told");
+    assert_eq!(judge(Some(2), &[(2, "one"), (4, "two")]), "told_wrongly");
+    assert_eq!(judge(Some(1), &[(2, "one"), (4, "two"), (9, "later")]), "told_wrongly");
+    assert_eq!(judge(Some(7), &[]), "nothing", "a token that went back is for another to judge");
+}
+
+#[test]
+fn of_each_key_what_is_there_is_due_and_what_was_overwritten_is_not() {
+    let judge = |rows: &[(i64, Row)]| {
+        let mut court = court();
+        let written = [(2, datum("@user", "x")), (3, datum("@other", "x")), (4, datum("@user", "y"))];
+        written.into_iter().for_each(|(at, row)| court.committed("a", at, row));
+        court.committed("a", 9, datum("@user", "x"));
+        let rows = rows.iter().map(|(at, row)| (Token(*at), row.clone())).collect();
+        court.answer(Some(token(1, 1, 1)), Answer { rows, ..nothing(token(1, 1, 5)) })
+    };
+    assert_eq!(judge(&[(4, datum("@user", "y"))]), "nothing");
+    assert_eq!(judge(&[(2, datum("@user", "x")), (4, datum("@user", "y"))]), "nothing", "it was read before");
+    assert_eq!(judge(&[]), "not_told");
+    assert_eq!(judge(&[(2, datum("@user", "x"))]), "not_told");
+    assert_eq!(judge(&[(3, datum("@other", "x")), (4, datum("@user", "y"))]), "told_wrongly");
+    assert_eq!(judge(&[(4, datum("@user", "y")), (9, datum("@user", "x"))]), "told_wrongly");
+    assert_eq!(judge(&[(4, datum("@user", "z"))]), "told_wrongly");
+}
+
+#[test]
+fn the_presence_of_all_users_is_due_as_it_was_committed() {
+    let mut court = court();
+    court.committed("a", 2, presence("@other", "online"));
+    let answer = |state| Answer { rows: vec![(Token(2), presence("@other", state))], ..nothing(token(1, 1, 2)) };
+    assert_eq!(court.answer(Some(token(1, 1, 1)), answer("online")), "nothing");
+    assert_eq!(court.answer(Some(token(1, 1, 1)), answer("offline")), "told_wrongly");
+    assert_eq!(court.answer(Some(token(1, 1, 1)), nothing(token(1, 1, 2))), "not_told");
+}
+
+#[test]
+fn a_client_is_pending_until_it_is_past_every_writers_last_token_and_knows_who_types() {
+    let mut court = court_with_events();
+    court.types("room", &["@x"]);
+    assert_eq!(court.pending(), [""; 0], "nobody syncs");
+    let (name, instance) = (client(), InstanceName::from("worker"));
+    court.see(Observation::SyncAsked { client: name, instance, since: None }).unwrap();
+    assert_eq!(court.pending().len(), 6, "it has had no answer");
+    assert_eq!(court.answer(None, nothing(token(3, 5, 1))), "nothing");
+    let behind = "@user/DEVICE stands at position 3 of events of b, not at 5";
+    let typing = "@user/DEVICE is out of date on typing of a: room (position 0)";
+    assert_eq!(court.pending(), [behind, typing]);
+    let rooms = vec![TypingRow { room_id: "room".into(), user_ids: vec!["@x".into()] }];
+    let answer = Answer { typing: TypingNews { is_all: false, rooms }, ..nothing(token(5, 5, 1)) };
+    assert_eq!(court.answer(Some(token(3, 5, 1)), answer), "nothing");
+    assert_eq!(court.pending(), [""; 0]);
+    court.see(Observation::CalmOver).unwrap();
+
+    // The writer of typing begins anew, and the client has to hear that nobody types.
+    court.see(Observation::Started { instance: "a".into(), boot: 2 }).unwrap();
+    assert_eq!(court.pending(), [typing]);
+    let over = court.see(Observation::CalmOver).unwrap_err();
+    assert_eq!(over.fingerprint(), "clients_miss_nothing/typing/still_behind");
+    let anew = Answer { typing: TypingNews { is_all: true, rooms: vec![] }, ..nothing(token(5, 5, 1)) };
+    assert_eq!(court.answer(Some(token(5, 5, 1)), anew), "nothing");
+    assert_eq!(court.pending(), [""; 0]);
+}

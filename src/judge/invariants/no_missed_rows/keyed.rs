@@ -4,6 +4,9 @@
 //! What is there at the time must have been applied by everybody whose position has passed it. Rows of two tables under
 //! one limit (Synapse #7384), and a limit counted in rows that fall together by key (#15349), lost such rows.
 //!
+//! Messages to devices are never overwritten: an older one of a user stays, and stays due, until its own device has
+//! acknowledged it, whatever became of newer ones. But whoever has been told of a newer one looks into the whole inbox.
+//!
 //! No false alarm: nothing at or below the position where a follower's boot began is asked for; a row counts from its
 //! commit on; and one that was overwritten or removed may have been applied or not.
 
@@ -15,7 +18,7 @@ use crate::judge::pending::Lack;
 use crate::judge::topology::Feed;
 use crate::judge::violation::{Differs, Violation};
 use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::Row;
+use crate::streams::{Row, to_device};
 
 /// What one writer committed to one keyed stream, and how far each instance has followed.
 pub(super) struct Keyed {
@@ -23,9 +26,11 @@ pub(super) struct Keyed {
     writer: InstanceName,
     /// Every row there ever was.
     rows: BTreeMap<Token, BTreeSet<Row>>,
-    /// The rows that are there now, by key.
+    /// Whether a row takes the place of the one before with its key.
+    overwrites: bool,
+    /// The newest row of each key.
     newest: BTreeMap<String, Token>,
-    /// The same, by token.
+    /// The rows that are there now, by token.
     present: BTreeMap<Token, BTreeSet<String>>,
     followers: BTreeMap<InstanceName, Follower>,
 }
@@ -41,7 +46,8 @@ impl Keyed {
     /// Nothing written yet.
     pub fn new(stream: &StreamName, writer: &InstanceName) -> Self {
         let (rows, newest, present, followers) = Default::default();
-        Keyed { stream: stream.clone(), writer: writer.clone(), rows, newest, present, followers }
+        let overwrites = stream.as_str() != to_device::NAME;
+        Keyed { stream: stream.clone(), writer: writer.clone(), rows, overwrites, newest, present, followers }
     }
 
     fn remove(&mut self, key: &str, token: Token) {
@@ -76,7 +82,7 @@ impl Rows for Keyed {
         let key = row.key().expect("rows of keyed streams have keys");
         self.rows.entry(token).or_default().insert(row.clone());
         // Transactions may commit in another order than their tokens have.
-        let before = self.newest.get(&key).copied();
+        let before = self.newest.get(&key).copied().filter(|_| self.overwrites);
         if before.is_none_or(|before| before < token) {
             before.into_iter().for_each(|before| self.remove(&key, before));
             self.newest.insert(key.clone(), token);
@@ -93,8 +99,8 @@ impl Rows for Keyed {
         let Some(key) = row.key() else { return };
         if self.newest.get(&key) == Some(&token) {
             self.newest.remove(&key);
-            self.remove(&key, token);
         }
+        self.remove(&key, token);
     }
 
     fn highest(&self) -> Option<Token> {
@@ -156,7 +162,7 @@ impl Rows for Keyed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::streams::AccountDataRow;
+    use crate::streams::{AccountDataRow, ToDeviceRow};
 
     fn feed() -> Feed {
         Feed::new(&"worker".into(), &"account_data".into(), &"writer".into())
@@ -238,6 +244,28 @@ mod tests {
         let mut keyed = followed(&[(2, "a"), (3, "a")]);
         keyed.removed(Token(2), &row("a"));
         assert_eq!(missed(keyed.positioned(&feed(), Token(3))), [Token(3)]);
+    }
+
+    #[test]
+    fn an_older_message_stays_due_when_a_newer_one_was_acknowledged() {
+        let feed = Feed::new(&"worker".into(), &"to_device".into(), &"writer".into());
+        let message = || Row::ToDevice(ToDeviceRow { entity: "@user".into() });
+        let left = |tokens: &[i64]| {
+            let mut keyed = Keyed::new(&feed.stream, &feed.writer);
+            keyed.following(&feed.instance, Token(0));
+            tokens.iter().for_each(|token| keyed.written(0, Token(*token), &message()).unwrap());
+            keyed
+        };
+        let mut keyed = left(&[2, 5]);
+        keyed.removed(Token(5), &message());
+        assert_eq!(missed(keyed.positioned(&feed, Token(5))), [Token(2)]);
+        let mut keyed = left(&[2, 5]);
+        assert_eq!(missed(keyed.positioned(&feed, Token(3))), [Token(2)], "a newer one is no excuse");
+        let mut keyed = left(&[2, 5]);
+        assert_eq!(keyed.applied(&feed, Token(5), &[message()]), Ok(()), "who looks finds both");
+        let mut keyed = left(&[2, 5]);
+        [2, 5].iter().for_each(|token| keyed.removed(Token(*token), &message()));
+        assert_eq!(keyed.positioned(&feed, Token(5)), Ok(()));
     }
 
     #[test]

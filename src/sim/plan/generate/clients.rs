@@ -13,7 +13,7 @@ use crate::sim::workload::DEVICES;
 
 /// The clients of a plan, in an order of no meaning.
 pub(super) fn draw(chance: &Chance, deployment: &Deployment) -> Vec<ClientPlan> {
-    let count = chance.rng().random_range(2..=4);
+    let count = chance.rng().random_range(2..=3);
     let mut clients: Vec<ClientPlan> =
         (0..count).map(|ordinal| client(&chance.of(ordinal), ordinal, deployment)).collect();
     clients.sort_by_key(|client| (client.user, client.device));
