@@ -2,6 +2,7 @@
 //!
 //! `SQUALL_SEED=17 cargo test --test sims` runs one seed of each suite, `SQUALL_SEEDS=0..1000` a range.
 
+mod caches_fresh_after_wait;
 mod corpus;
 mod determinism;
 mod no_missed_rows;

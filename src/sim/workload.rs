@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::client::Client;
-use super::plan::{OperationKind, Reading};
+use super::client::{Client, Failure};
+use super::plan::{OperationKind, Reading, Writing};
 use crate::caches::Cached;
-use crate::instance::{Config, PersistError, Write};
+use crate::instance::{Config, Write};
 use crate::judge::Device;
 use crate::protocol::InstanceName;
 use crate::store::account_data::Datum;
@@ -59,7 +59,9 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
         OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)).clone(),
         OperationKind::ToDevice { .. } => writers.to_device.clone(),
         OperationKind::Typing { .. } => writers.typing.clone(),
-        OperationKind::Read { host, .. } | OperationKind::Sync { host, .. } => host.as_str().into(),
+        OperationKind::Read { host, .. }
+        | OperationKind::Sync { host, .. }
+        | OperationKind::WriteThenRead { host, .. } => host.as_str().into(),
     }
 }
 
@@ -70,7 +72,7 @@ pub async fn perform(client: Client, ordinal: usize, operation: OperationKind) {
     let _ = try_to_perform(&client, ordinal, operation).await;
 }
 
-async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKind) -> Result<(), PersistError> {
+async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKind) -> Result<(), Failure> {
     let instance = client.instance();
     match operation {
         OperationKind::Send { room } => send(client, vec![message(ordinal, 0, room)]).await,
@@ -118,7 +120,8 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
                 content: json!({ "to": user }),
             };
             let devices = users.into_iter().flat_map(|user| (0..DEVICES).map(move |device| (user, device)));
-            instance.send_to_device(devices.map(message).collect()).await.map(drop)
+            instance.send_to_device(devices.map(message).collect()).await?;
+            Ok(())
         }
         OperationKind::Sync { user, device, for_ms, .. } => {
             client.sync(Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;
@@ -137,11 +140,20 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
             client.read(cached(&what)).await;
             Ok(())
         }
+        OperationKind::WriteThenRead { what: Writing::State { room }, .. } => {
+            client.read(Cached::State { room_id: room_id(room) }).await;
+            client.change_state(ordinal, &room_id(room)).await
+        }
+        OperationKind::WriteThenRead { what: Writing::AccountData { user, room, datum }, .. } => {
+            client.read(account_data(user, room)).await;
+            let datum = datum_of(user, room, format!("org.squall.{datum}."), ordinal);
+            client.set_account_data(account_data(user, room), datum).await
+        }
     }
 }
 
 /// Sends `writes`, which are all of one room and all of one kind.
-async fn send(client: &Client, writes: Vec<Write>) -> Result<(), PersistError> {
+async fn send(client: &Client, writes: Vec<Write>) -> Result<(), Failure> {
     let state = writes.iter().flat_map(|write| &write.state).next();
     let what = match (state, writes.last().and_then(|write| write.event.as_ref())) {
         (Some(state), _) => Some(Cached::State { room_id: state.room_id.clone() }),
@@ -153,7 +165,7 @@ async fn send(client: &Client, writes: Vec<Write>) -> Result<(), PersistError> {
     Ok(())
 }
 
-async fn set_account_data(client: &Client, data: Vec<Datum>) -> Result<(), PersistError> {
+async fn set_account_data(client: &Client, data: Vec<Datum>) -> Result<(), Failure> {
     // The last token is that of the last datum.
     let what = data.last().map(|Datum { user_id, room_id, .. }| match room_id.clone() {
         None => Cached::AccountData { user_id: user_id.clone() },
