@@ -75,7 +75,7 @@ pub enum Violation {
     Stale {
         #[serde(flatten)]
         feed: Feed,
-        what: Cached,
+        what: Box<Cached>,
         version: Option<Token>,
         owed: Token,
         position: Token,
@@ -84,7 +84,7 @@ pub enum Violation {
     WriteUnseen {
         #[serde(flatten)]
         feed: Feed,
-        what: Cached,
+        what: Box<Cached>,
         version: Option<Token>,
         owed: Token,
     },

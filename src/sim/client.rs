@@ -1,13 +1,23 @@
 //! A client of one instance: it reads and writes through it, and bears witness of what it was told.
 
+use std::error::Error;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde_json::json;
+
 use super::recorder::Witness;
 use crate::caches::{Cached, LoadError};
-use crate::instance::Instance;
+use crate::instance::{Instance, Write};
 use crate::judge::Device;
-use crate::protocol::Token;
+use crate::protocol::{InstanceName, Token};
+use crate::store::account_data::Datum;
+use crate::store::{NewEvent, StateDelta};
+use crate::transport::http::endpoints::send_events::SentEvent;
+
+/// Why a client was not told that something is done.
+pub type Failure = Box<dyn Error>;
 
 /// A client of one boot of one instance.
 pub struct Client {
@@ -29,6 +39,50 @@ impl Client {
     /// It was told that what it wrote is done: each of `what` was changed under `token`, by the instance itself.
     pub fn answered(&self, what: impl IntoIterator<Item = Cached>, token: Token) {
         what.into_iter().for_each(|what| self.witness.answered(what, self.instance.name(), token));
+    }
+
+    /// Sends an event to a room that becomes an entry of its state, and reads the state as soon as that is told to be
+    /// done. `ordinal` makes the event's id unique.
+    pub async fn change_state(&self, ordinal: usize, room_id: &str) -> Result<(), Failure> {
+        let writer = self.instance.config().events_writer_of(room_id);
+        let (event_id, kind) = (format!("$topic{ordinal}"), "m.room.topic");
+        let token = if writer == self.instance.name() {
+            let event = NewEvent {
+                kind: kind.to_owned(),
+                state_key: Some(String::new()),
+                ..NewEvent::message(event_id.clone(), room_id)
+            };
+            let (kind, state_key) = (kind.to_owned(), String::new());
+            let delta = StateDelta { room_id: room_id.to_owned(), kind, state_key, event_id: Some(event_id) };
+            self.instance.events()?.persist(vec![Write { event: Some(event), state: vec![delta] }]).await?
+        } else {
+            let event = json!({
+                "event_id": event_id, "room_id": room_id, "type": kind, "state_key": "", "sender": "@user:squall.test",
+                "content": { "topic": ordinal },
+            });
+            let mut sent = SentEvent::deserialize(json!({ "room_version": "1", "event": event }))?;
+            sent.context.state_delta_due_to_event = Some(vec![(kind.to_owned(), String::new(), Some(event_id))]);
+            self.instance.client().send_events(writer, &[sent]).await?.stream_id
+        };
+        self.read_back(Cached::State { room_id: room_id.to_owned() }, writer, token).await;
+        Ok(())
+    }
+
+    /// Keeps `datum`, which is among `what`, and reads that as soon as it is told to be done.
+    pub async fn set_account_data(&self, what: Cached, datum: Datum) -> Result<(), Failure> {
+        let writer = &self.instance.config().stream_writers.account_data;
+        let token = if writer == self.instance.name() {
+            self.instance.set_account_data(vec![datum]).await?
+        } else {
+            self.instance.client().set_account_data(writer, &datum).await?
+        };
+        self.read_back(what, writer, token).await;
+        Ok(())
+    }
+
+    async fn read_back(&self, what: Cached, writer: &InstanceName, token: Token) {
+        self.witness.answered(what.clone(), writer, token);
+        self.read(what).await;
     }
 
     /// Reads `what`, unless that fails.

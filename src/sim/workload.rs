@@ -8,10 +8,10 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::plan::{OperationKind, Reading};
+use super::client::{Client, Failure};
+use super::plan::{OperationKind, Reading, Writing};
 use crate::caches::Cached;
-use crate::instance::{Config, PersistError, Write};
+use crate::instance::{Config, Write};
 use crate::judge::Device;
 use crate::protocol::InstanceName;
 use crate::store::account_data::Datum;
@@ -67,7 +67,9 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
         OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)).clone(),
         OperationKind::ToDevice { .. } => writers.to_device.clone(),
         OperationKind::Typing { .. } => writers.typing.clone(),
-        OperationKind::Read { .. } | OperationKind::Sync { .. } => unreachable!("they name a host"),
+        OperationKind::Read { .. } | OperationKind::Sync { .. } | OperationKind::WriteThenRead { .. } => {
+            unreachable!("they name a host")
+        }
     }
 }
 
@@ -78,7 +80,7 @@ pub async fn perform(client: Client, ordinal: usize, operation: OperationKind) {
     let _ = try_to_perform(&client, ordinal, operation).await;
 }
 
-async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKind) -> Result<(), PersistError> {
+async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKind) -> Result<(), Failure> {
     let instance = client.instance();
     match operation {
         OperationKind::Send { room } => send(client, vec![message(ordinal, 0, room)]).await,
@@ -157,6 +159,15 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
             client.read(cached(&what)).await;
             Ok(())
         }
+        OperationKind::WriteThenRead { what: Writing::State { room }, .. } => {
+            client.read(Cached::State { room_id: room_id(room) }).await;
+            client.change_state(ordinal, &room_id(room)).await
+        }
+        OperationKind::WriteThenRead { what: Writing::AccountData { user, room, datum }, .. } => {
+            client.read(account_data(user, room)).await;
+            let datum = datum_of(user, room, format!("org.squall.{datum}."), ordinal);
+            client.set_account_data(account_data(user, room), datum).await
+        }
     }
 }
 
@@ -171,7 +182,7 @@ fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, ordinal: usize) -
 }
 
 /// Sends `writes`, which are all of one room and all of one kind.
-async fn send(client: &Client, writes: Vec<Write>) -> Result<(), PersistError> {
+async fn send(client: &Client, writes: Vec<Write>) -> Result<(), Failure> {
     let state = writes.iter().flat_map(|write| &write.state).next();
     let what = match (state, writes.last().and_then(|write| write.event.as_ref())) {
         (Some(state), _) => Some(Cached::State { room_id: state.room_id.clone() }),
@@ -183,7 +194,7 @@ async fn send(client: &Client, writes: Vec<Write>) -> Result<(), PersistError> {
     Ok(())
 }
 
-async fn set_account_data(client: &Client, data: Vec<Datum>) -> Result<(), PersistError> {
+async fn set_account_data(client: &Client, data: Vec<Datum>) -> Result<(), Failure> {
     // The last token is that of the last datum.
     let what = data.last().map(|Datum { user_id, room_id, .. }| match room_id.clone() {
         None => Cached::AccountData { user_id: user_id.clone() },

@@ -125,6 +125,7 @@ impl CachesFreshAfterWait {
         if version.is_some_and(|version| version >= owed) {
             return Ok(());
         }
+        let what = Box::new(what);
         Err(match position {
             Some(position) => Violation::Stale { feed, what, version, owed, position },
             None => Violation::WriteUnseen { feed, what, version, owed },
@@ -142,10 +143,10 @@ impl Invariant for CachesFreshAfterWait {
             Observation::Committed { writer, token, row, .. } => self.committed(writer, *token, row),
             Observation::Following { instance, stream, writer, position }
             | Observation::Applied { instance, stream, writer, token: position, .. }
-            | Observation::Positioned { instance, stream, writer, position } => {
-                if STREAMS.contains(&stream.as_str()) {
-                    self.passed(Feed::new(instance, stream, writer), *position);
-                }
+            | Observation::Positioned { instance, stream, writer, position }
+                if STREAMS.contains(&stream.as_str()) =>
+            {
+                self.passed(Feed::new(instance, stream, writer), *position);
             }
             Observation::Answered { instance, what, writer, token } => {
                 let answered = self.answered.entry((instance.clone(), what.clone())).or_default();

@@ -17,7 +17,7 @@ use crate::instance::config::PresenceConfig;
 pub use client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, ClientPlan};
 pub use fault::{DELAY_MS_MAX, EXTRA_MS_MAX, Family, Fault, FaultEntry};
 pub use load::{Place, PlanError};
-pub use operation::{Operation, OperationKind, Reading};
+pub use operation::{Operation, OperationKind, Reading, Writing};
 pub use scenario::{Scenario, UnknownScenario};
 
 /// The version of the plan's own form. A plan of another version is refused.

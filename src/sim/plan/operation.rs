@@ -110,6 +110,14 @@ pub enum OperationKind {
         /// What is read.
         what: Reading,
     },
+    /// Reads something through an instance, changes it through the same instance, whoever has to write it, and reads
+    /// it again as soon as that is told to be done.
+    WriteThenRead {
+        /// The host of the instance.
+        host: String,
+        /// What is changed.
+        what: Writing,
+    },
     /// Begins or stops typing.
     Typing {
         /// The room.
@@ -151,11 +159,33 @@ pub enum Reading {
     },
 }
 
+/// What a user changes and looks at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Writing {
+    /// An entry of a room's state, by an event.
+    State {
+        /// The room.
+        room: u32,
+    },
+    /// Account data.
+    AccountData {
+        /// Whose.
+        user: u32,
+        /// Of which room; none if of the whole account.
+        room: Option<u32>,
+        /// Which of the user's data.
+        datum: u32,
+    },
+}
+
 impl OperationKind {
     /// The host that it names, if it does not fall to the writer of something.
     pub fn host(&self) -> Option<&str> {
         match self {
-            OperationKind::Read { host, .. } | OperationKind::Sync { host, .. } => Some(host),
+            OperationKind::Read { host, .. }
+            | OperationKind::Sync { host, .. }
+            | OperationKind::WriteThenRead { host, .. } => Some(host),
             OperationKind::Receipt { through, .. } | OperationKind::ToDevice { through, .. } => through.as_deref(),
             _ => None,
         }
@@ -165,6 +195,7 @@ impl OperationKind {
     pub fn rows(&self) -> u32 {
         match self {
             OperationKind::Send { .. } | OperationKind::Outlier { .. } | OperationKind::ExOutlier { .. } => 1,
+            OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => 2,
             OperationKind::StateBurst { rows, .. } => *rows,
             OperationKind::SendBurst { events, .. } => *events,
             OperationKind::AccountData { .. }
@@ -173,6 +204,7 @@ impl OperationKind {
             | OperationKind::ToDevice { .. }
             | OperationKind::Sync { .. }
             | OperationKind::Read { .. }
+            | OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. }
             | OperationKind::Typing { .. } => 0,
         }
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::sim::plan::{OperationKind, SchedulingPlan};
+use crate::sim::plan::{OperationKind, SchedulingPlan, Writing};
 use crate::sim::testing::small_plan;
 
 /// The small plan with three messages, each of which three others have to apply.
@@ -116,4 +116,20 @@ fn a_watcher_is_told_of_each_fault_and_of_the_calm_in_order_of_time() {
     let plan = plan_with(&[(3_000, cut("worker1", "writer1")), (6_000, cut("worker1", "worker2"))]);
     run(&plan, Entropy::Seed, Onlookers { watcher: Some(watcher), trace: None });
     assert_eq!(*heard.borrow(), [(3_000, "cut"), (6_000, "cut"), (10_000, "calm")]);
+}
+
+#[test]
+fn a_client_sees_what_it_wrote_through_an_instance_that_does_not_write_it() {
+    let state = || Writing::State { room: 1 };
+    let account_data = || Writing::AccountData { user: 1, room: None, datum: 1 };
+    let write = |at_ms, what| {
+        let kind = OperationKind::WriteThenRead { host: "worker1".into(), what };
+        Operation { at_ms, kind }
+    };
+    let operations = vec![write(2_000, state()), write(3_000, account_data()), write(4_000, state())];
+    let verdict = run_plan(&Plan { operations, ..small_plan() });
+    assert!(verdict.passed(), "{verdict:?}");
+    // What was there before owes nothing the first time; every look back at what was written does.
+    assert_eq!(verdict.exercised["caches_fresh_after_wait"], 4);
+    assert!(verdict.marks["wait_that_waited"] >= 1, "{:?}", verdict.marks);
 }

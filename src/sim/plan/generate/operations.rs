@@ -17,7 +17,7 @@ const ROOMS: u32 = 12;
 /// How many users there are.
 pub(super) const USERS: u32 = 8;
 /// How many account data each user has for each room, and for the account.
-const DATA: u32 = 4;
+pub(super) const DATA: u32 = 4;
 /// The lengths of types that are too long for a line, or nearly.
 const LONG_TYPE_BYTES: RangeInclusive<u32> = 16_000..=18_000;
 /// How long an event stays an outlier at most.
@@ -67,6 +67,7 @@ pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
         timeout_ms: rng.random_range(1_000..=30_000),
     }));
     operations.extend(outliers(&chance.of("outliers"), plan));
+    operations.extend(reads::draw_read_backs(&chance.of("read backs"), plan));
     operations.extend(reads::draw(&chance.of("reads"), plan, &operations));
     operations.sort_by_key(|operation| operation.at_ms);
     operations
@@ -154,11 +155,11 @@ fn through(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<String> {
     rng.random_ratio(2, 3).then(|| host.to_owned())
 }
 
-fn room(rng: &mut ChaCha8Rng) -> u32 {
+pub(super) fn room(rng: &mut ChaCha8Rng) -> u32 {
     rng.random_range(0..ROOMS)
 }
 
-fn any_time(rng: &mut ChaCha8Rng, plan: &Plan) -> u64 {
+pub(super) fn any_time(rng: &mut ChaCha8Rng, plan: &Plan) -> u64 {
     rng.random_range(FIRST_MS..plan.storm_ms - LAST_BEFORE_END_MS)
 }
 

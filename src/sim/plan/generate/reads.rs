@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{Operation, OperationKind, Plan, Reading};
+use super::super::{Operation, OperationKind, Plan, Reading, Writing};
+use super::operations::{DATA, USERS, any_time, room};
 use crate::env::Chance;
 
 /// How many bursts there are.
@@ -22,6 +23,8 @@ const READS: RangeInclusive<u32> = 2..=5;
 const BEFORE_MS: u64 = 20;
 /// How long after the write it may last: a slow database and a slow network take about as long.
 const AFTER_MS: [u64; 3] = [30, 150, 400];
+/// How often somebody changes something and looks at it.
+const READ_BACKS: RangeInclusive<u32> = 15..=30;
 
 /// Reads around some of the writes among `operations`.
 pub(super) fn draw(chance: &Chance, plan: &Plan, operations: &[Operation]) -> Vec<Operation> {
@@ -38,6 +41,24 @@ pub(super) fn draw(chance: &Chance, plan: &Plan, operations: &[Operation]) -> Ve
     };
     let bursts: Vec<Operation> = (0..chance.rng().random_range(BURSTS)).flat_map(burst).collect();
     bursts.into_iter().filter(|read| read.at_ms <= plan.storm_ms).collect()
+}
+
+/// Users who change something and look at once what has become of it, through any instance.
+pub(super) fn draw_read_backs(chance: &Chance, plan: &Plan) -> Vec<Operation> {
+    let hosts: Vec<&str> = plan.topology.hosts().collect();
+    let read_back = |ordinal| {
+        let mut rng = chance.of(ordinal).rng();
+        let at_ms = any_time(&mut rng, plan);
+        let host = hosts[rng.random_range(0..hosts.len())].to_owned();
+        let what = if rng.random_ratio(1, 2) {
+            Writing::State { room: room(&mut rng) }
+        } else {
+            let room = rng.random_ratio(1, 2).then(|| room(&mut rng));
+            Writing::AccountData { user: rng.random_range(0..USERS), room, datum: rng.random_range(0..DATA) }
+        };
+        Operation { at_ms, kind: OperationKind::WriteThenRead { host, what } }
+    };
+    (0..chance.rng().random_range(READ_BACKS)).map(read_back).collect()
 }
 
 fn burst(rng: &mut ChaCha8Rng, write_ms: u64, what: &Reading, hosts: &[&str]) -> Vec<Operation> {
@@ -62,6 +83,10 @@ fn changed(operation: &OperationKind) -> Option<Reading> {
         }
         OperationKind::Receipt { room, .. } => Some(Reading::Receipts { room: *room }),
         OperationKind::AccountData { user, room, .. } => Some(Reading::AccountData { user: *user, room: *room }),
+        OperationKind::WriteThenRead { what: Writing::State { room }, .. } => Some(Reading::State { room: *room }),
+        OperationKind::WriteThenRead { what: Writing::AccountData { user, room, .. }, .. } => {
+            Some(Reading::AccountData { user: *user, room: *room })
+        }
         OperationKind::AccountDataBurst { user, .. } => Some(Reading::AccountData { user: *user, room: None }),
         _ => None,
     }
