@@ -5,7 +5,9 @@
 //! one limit (Synapse #7384), and a limit counted in rows that fall together by key (#15349), lost such rows.
 //!
 //! Messages to devices are never overwritten: an older one of a user stays, and stays due, until its own device has
-//! acknowledged it, whatever became of newer ones. But whoever has been told of a newer one looks into the whole inbox.
+//! acknowledged it, whatever became of newer ones. But whoever has been told of a newer one looks into the whole inbox, so
+//! an answer names each user once, at the last token: what it leaves out before is *owed* until then, and no position may
+//! be confirmed meanwhile.
 //!
 //! No false alarm: nothing at or below the position where a follower's boot began is asked for; a row counts from its
 //! commit on; and one that was overwritten or removed may have been applied or not.
@@ -40,6 +42,8 @@ struct Follower {
     position: Token,
     /// The newest token applied, by key.
     applied: BTreeMap<String, Token>,
+    /// What it has passed, and may yet be told of under a later token with the same key.
+    owed: BTreeSet<(Token, String)>,
 }
 
 impl Keyed {
@@ -59,17 +63,28 @@ impl Keyed {
         }
     }
 
-    /// The tokens in `(from, to]` of which something is there that `follower` has not applied.
-    fn missed(&self, follower: &Follower, from: Token, to: Token) -> Vec<Token> {
-        let lacks = |key: &String, token| follower.applied.get(key).is_none_or(|applied| *applied < token);
-        let present = self.present.range((Excluded(from), Included(to)));
-        present.filter(|(token, keys)| keys.iter().any(|key| lacks(key, **token))).map(|(token, _)| *token).collect()
+    /// The tokens up to `to` of which something is there that `follower` should have applied by now and has not. What may
+    /// come under a later token is owed.
+    fn missed(&self, follower: &mut Follower, from: Token, to: Token, is_row: bool) -> Vec<Token> {
+        let is_there = |token: &Token, key: &String| self.present.get(token).is_some_and(|keys| keys.contains(key));
+        let mut due: BTreeSet<(Token, String)> = std::mem::take(&mut follower.owed);
+        due.retain(|(token, key)| is_there(token, key));
+        let passed = self.present.range((Excluded(from), Included(to)));
+        due.extend(passed.flat_map(|(token, keys)| keys.iter().map(|key| (*token, key.clone()))));
+        due.retain(|(token, key)| follower.applied.get(key).is_none_or(|applied| applied < token));
+        let may_come =
+            |key: &String| is_row && !self.overwrites && self.newest.get(key).is_some_and(|newest| *newest > to);
+        let (owed, missed): (BTreeSet<_>, BTreeSet<_>) = due.into_iter().partition(|(_, key)| may_come(key));
+        follower.owed = owed;
+        let mut tokens: Vec<Token> = missed.into_iter().map(|(token, _)| token).collect();
+        tokens.dedup();
+        tokens
     }
 
-    fn moved(&mut self, feed: &Feed, to: Token) -> Result<(), Violation> {
+    fn moved(&mut self, feed: &Feed, to: Token, is_row: bool) -> Result<(), Violation> {
         let Some(mut follower) = self.followers.remove(&feed.instance) else { return Ok(()) };
         let from = std::mem::replace(&mut follower.position, to);
-        let tokens = if from < to { self.missed(&follower, from, to) } else { Vec::new() };
+        let tokens = self.missed(&mut follower, from, to, is_row);
         self.followers.insert(feed.instance.clone(), follower);
         if tokens.is_empty() { Ok(()) } else { Err(Violation::Missed { feed: feed.clone(), tokens, from, to }) }
     }
@@ -82,10 +97,15 @@ impl Rows for Keyed {
         let key = row.key().expect("rows of keyed streams have keys");
         self.rows.entry(token).or_default().insert(row.clone());
         // Transactions may commit in another order than their tokens have.
-        let before = self.newest.get(&key).copied().filter(|_| self.overwrites);
-        if before.is_none_or(|before| before < token) {
-            before.into_iter().for_each(|before| self.remove(&key, before));
+        let before = self.newest.get(&key).copied();
+        let is_newest = before.is_none_or(|before| before < token);
+        if is_newest {
+            if let Some(before) = before.filter(|_| self.overwrites) {
+                self.remove(&key, before);
+            }
             self.newest.insert(key.clone(), token);
+        }
+        if is_newest || !self.overwrites {
             self.present.entry(token).or_default().insert(key);
         }
         let passed = self.followers.iter().find(|(_, follower)| follower.position >= token);
@@ -97,7 +117,7 @@ impl Rows for Keyed {
 
     fn removed(&mut self, token: Token, row: &Row) {
         let Some(key) = row.key() else { return };
-        if self.newest.get(&key) == Some(&token) {
+        if self.overwrites && self.newest.get(&key) == Some(&token) {
             self.newest.remove(&key);
         }
         self.remove(&key, token);
@@ -121,7 +141,7 @@ impl Rows for Keyed {
             return Err(Violation::Repeated { feed: feed.clone(), token, position: follower.position });
         }
         follower.applied.extend(rows.iter().filter_map(Row::key).map(|key| (key, token)));
-        let moved = self.moved(feed, token);
+        let moved = self.moved(feed, token, true);
         let Some(committed) = self.rows.get(&token) else {
             return Err(Violation::NotCommitted { feed: feed.clone(), token });
         };
@@ -139,7 +159,7 @@ impl Rows for Keyed {
         if position < follower.position {
             return Err(Violation::WentBack { feed: feed.clone(), from: follower.position, to: position });
         }
-        self.moved(feed, position)
+        self.moved(feed, position, false)
     }
 
     /// Tokens of a stream in the database never begin anew: this is a position like any other.
@@ -263,6 +283,15 @@ mod tests {
         assert_eq!(missed(keyed.positioned(&feed, Token(3))), [Token(2)], "a newer one is no excuse");
         let mut keyed = left(&[2, 5]);
         assert_eq!(keyed.applied(&feed, Token(5), &[message()]), Ok(()), "who looks finds both");
+        let mut keyed = left(&[2, 5]);
+        let other = Row::ToDevice(ToDeviceRow { entity: "@other".into() });
+        keyed.written(0, Token(3), &other).unwrap();
+        assert_eq!(
+            keyed.applied(&feed, Token(3), std::slice::from_ref(&other)),
+            Ok(()),
+            "it may come with the newer one"
+        );
+        assert_eq!(missed(keyed.positioned(&feed, Token(4))), [Token(2)], "it has not come");
         let mut keyed = left(&[2, 5]);
         [2, 5].iter().for_each(|token| keyed.removed(Token(*token), &message()));
         assert_eq!(keyed.positioned(&feed, Token(5)), Ok(()));
