@@ -88,7 +88,7 @@ impl Instance {
     ) -> Result<Rc<Instance>, StartError> {
         config.validate()?;
         config::check_name("instance", name.as_str())?;
-        let database = database.begin_session(&name).await?;
+        let database = database.begin_session_at(&name, env.clock.now_ms() as i64).await?;
         let ids = load_ids(&name, &config, &database).await?;
         // After the positions: what is known of users may be newer than they are, but not older.
         let states = store::presence::load(&database).await.map_err(StartError::Presence)?;

@@ -18,7 +18,8 @@ impl Instance {
         })
     }
 
-    /// Writes each of `data` over what its user kept there before, in one transaction, and returns the last token.
+    /// Writes each of `data` over what its user kept there before, in one transaction, and returns the last
+    /// token: of those, or of what has come to stand in their place.
     ///
     /// # Panics
     /// If there is nothing to write.
@@ -34,13 +35,13 @@ impl Instance {
         let (writer, count) = (self.name.clone(), data.len());
         let set = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             Written::once(tx, once.as_ref(), || {
-                let mut rows = Vec::with_capacity(data.len());
+                let (mut rows, mut last) = (Vec::with_capacity(data.len()), Token::default());
                 for (token, datum) in tokens.iter().zip(&data) {
-                    account_data::set(tx, &writer, *token, datum)?;
+                    last = last.max(account_data::set(tx, &writer, *token, datum)?);
                     let Datum { user_id, room_id, kind, .. } = datum.clone();
                     rows.push((*token, Row::AccountData(AccountDataRow { user_id, room_id, kind })));
                 }
-                Ok(Written { rows, reply: *tokens.last().expect("there is something to write") })
+                Ok(Written { rows, reply: last })
             })
         };
         self.writer(streams::account_data::NAME)?.persist("set_account_data", count, set).await
@@ -64,12 +65,12 @@ impl Instance {
         let (writer, count) = (self.name.clone(), receipts.len());
         let insert = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             Written::once(tx, once.as_ref(), || {
-                let mut rows = Vec::with_capacity(receipts.len());
+                let (mut rows, mut last) = (Vec::with_capacity(receipts.len()), Token::default());
                 for (token, receipt) in tokens.iter().zip(&receipts) {
-                    receipts::insert(tx, &writer, *token, receipt)?;
+                    last = last.max(receipts::insert(tx, &writer, *token, receipt)?);
                     rows.push((*token, Row::Receipts(receipt.clone())));
                 }
-                Ok(Written { rows, reply: *tokens.last().expect("there is something to write") })
+                Ok(Written { rows, reply: last })
             })
         };
         self.writer(streams::receipts::NAME)?.persist("insert_receipts", count, insert).await

@@ -11,7 +11,7 @@
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::env::LocalBoxFuture;
 use crate::protocol::InstanceName;
@@ -32,7 +32,7 @@ pub enum DatabaseError {
     Fenced {
         /// The instance whose session ended.
         instance: InstanceName,
-        /// The boot number that is no longer current.
+        /// The boot number that is no longer current; 0 if none was ever given.
         boot: i64,
     },
     /// The database was made by another version of Squall.
@@ -133,10 +133,19 @@ impl Database {
     /// Takes over the name `instance`: from here on no transaction of an earlier session of that name commits.
     /// The handle it returns works in the new session.
     pub async fn begin_session(&self, instance: &InstanceName) -> Result<Database, DatabaseError> {
+        self.begin_session_at(instance, 0).await
+    }
+
+    /// The same for a process that was started at `started_ms`, in milliseconds since the epoch.
+    ///
+    /// What a process asked for before it was killed may take effect when its successor has begun: its beginning too, and
+    /// that would fence out the successor, for ever. So a session is refused if a later process has one.
+    pub async fn begin_session_at(&self, instance: &InstanceName, started_ms: i64) -> Result<Database, DatabaseError> {
         let instance = instance.clone();
         let name = instance.clone();
-        let boot =
-            Database::new(self.backend.clone()).transaction("begin_session", move |tx| raise_boot(tx, &name)).await?;
+        let raise = move |tx: &Transaction<'_>| raise_boot(tx, &name, started_ms);
+        let boot = Database::new(self.backend.clone()).transaction("begin_session", raise).await?;
+        let Some(boot) = boot else { return Err(DatabaseError::Fenced { instance, boot: 0 }) };
         Ok(Database { backend: self.backend.clone(), session: Some(Session { instance, boot }) })
     }
 
@@ -167,10 +176,13 @@ impl Database {
     }
 }
 
-fn raise_boot(tx: &Transaction<'_>, instance: &InstanceName) -> rusqlite::Result<i64> {
+/// The next boot number of `instance`; none if a process that was started later has one.
+fn raise_boot(tx: &Transaction<'_>, instance: &InstanceName, started_ms: i64) -> rusqlite::Result<Option<i64>> {
     tx.prepare_cached(
-        "INSERT INTO sessions (instance_name, boot) VALUES (?1, 1)
-         ON CONFLICT (instance_name) DO UPDATE SET boot = sessions.boot + 1 RETURNING boot",
+        "INSERT INTO sessions (instance_name, boot, started_ts) VALUES (?1, 1, ?2)
+         ON CONFLICT (instance_name) DO UPDATE SET boot = sessions.boot + 1, started_ts = excluded.started_ts
+         WHERE sessions.started_ts <= excluded.started_ts RETURNING boot",
     )?
-    .query_row([instance.as_str()], |row| row.get(0))
+    .query_row((instance.as_str(), started_ms), |row| row.get(0))
+    .optional()
 }

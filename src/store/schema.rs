@@ -144,7 +144,8 @@ CREATE TABLE sequences (
 );
 CREATE TABLE sessions (
     instance_name TEXT PRIMARY KEY,
-    boot INTEGER NOT NULL
+    boot INTEGER NOT NULL,
+    started_ts INTEGER NOT NULL
 );
 CREATE TABLE schema_version (
     version INTEGER NOT NULL

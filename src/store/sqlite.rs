@@ -158,6 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_process_that_begins_late_does_not_fence_out_the_later_one() {
+        let file = File::new("late");
+        run(async {
+            let later = file.database().begin_session_at(&"a".into(), 2_000).await.unwrap();
+            let late = file.database().begin_session_at(&"a".into(), 1_000).await;
+            assert!(matches!(late, Err(DatabaseError::Fenced { boot: 0, .. })));
+            let write = |tx: &rusqlite::Transaction<'_>| {
+                tx.execute("INSERT INTO sequences (name, last_value) VALUES ('s', 1)", ())
+            };
+            assert_eq!(later.transaction("write", write).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
     fn a_transaction_whose_caller_is_gone_still_commits() {
         let file = File::new("caller");
         run(async {

@@ -209,10 +209,10 @@ fn put(tx: &Transaction<'_>, token: Token, row: &Row) -> rusqlite::Result<()> {
         }
         Row::Caches(row) => cache_invalidation::invalidate(tx, &"master".into(), [(token, row)]),
         Row::Presence(row) => presence::set(tx, &"writer1".into(), token, &row),
-        Row::Receipts(row) => receipts::insert(tx, &"writer1".into(), token, &row),
+        Row::Receipts(row) => receipts::insert(tx, &"writer1".into(), token, &row).map(drop),
         Row::AccountData(AccountDataRow { user_id, room_id, kind }) => {
             let datum = Datum { user_id, room_id, kind, content: Map::new().into() };
-            account_data::set(tx, &"writer1".into(), token, &datum)
+            account_data::set(tx, &"writer1".into(), token, &datum).map(drop)
         }
         // Typing is in no database, and there is no recorded row that others would be in.
         Row::Typing(_) => Ok(()),

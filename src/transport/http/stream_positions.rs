@@ -109,9 +109,11 @@ impl StreamPositions {
         Ok(())
     }
 
+    /// Waits until this instance has seen `token` of `writer`.
+    ///
     /// A stream that this instance does not have, or that the other one does not write here, is one of another version
     /// or configuration: nothing of it can be read here, so there is nothing to wait for.
-    async fn wait(&self, stream: &str, writer: &InstanceName, token: Token) -> Result<(), WaitError> {
+    pub async fn wait(&self, stream: &str, writer: &InstanceName, token: Token) -> Result<(), WaitError> {
         match self.waiters.wait_for_stream_position(stream, writer, token).await {
             Err(WaitError::UnknownStream(_) | WaitError::NotAWriter { .. }) => Ok(()),
             waited => waited,

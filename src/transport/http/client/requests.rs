@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{Change, HttpClient, HttpError};
 use crate::protocol::{InstanceName, Token};
 use crate::store::account_data::Datum;
-use crate::streams::ReceiptsRow;
+use crate::streams::{self, ReceiptsRow};
 use crate::transport::http::endpoints::account_data;
 use crate::transport::http::endpoints::fed_send_edu::{self, DirectToDevice, Receipt, Receipts, Typing};
 use crate::transport::http::endpoints::presence::{self, BumpBody, SetBody};
@@ -28,7 +28,9 @@ impl HttpClient {
         let events: Vec<Value> = events.iter().map(SentEvent::to_request).collect();
         let body = Map::from_iter([("events".to_owned(), events.into())]);
         let sent = Change { endpoint: send_events::NAME, arguments: &[], has_transaction_id: true, body };
-        understand(self.change(writer, sent).await?)
+        let sent: Sent = understand(self.change(writer, sent).await?)?;
+        self.wait_for(streams::events::NAME, writer, sent.stream_id).await?;
+        Ok(sent)
     }
 
     /// Has `writer` keep what a user keeps on the server. Returns its token.
@@ -41,6 +43,7 @@ impl HttpClient {
         };
         let set = Change { endpoint, arguments: &arguments, has_transaction_id: false, body };
         let answer: account_data::Answer = understand(self.change(writer, set).await?)?;
+        self.wait_for(streams::account_data::NAME, writer, answer.max_stream_id).await?;
         Ok(answer.max_stream_id)
     }
 
@@ -84,6 +87,15 @@ impl HttpClient {
     /// Tells `writer` that a user is active.
     pub async fn bump_presence(&self, writer: &InstanceName, user_id: &str, bump: BumpBody) -> Result<(), HttpError> {
         self.tell(writer, presence::BUMP_ACTIVE, user_id, bump).await
+    }
+
+    /// Waits until this instance has seen `token` of `writer`. The position that came with the answer may be below it, if
+    /// another write is under way there.
+    async fn wait_for(&self, stream: &str, writer: &InstanceName, token: Token) -> Result<(), HttpError> {
+        if let Some(positions) = &self.positions {
+            positions.wait(stream, writer, token).await?;
+        }
+        Ok(())
     }
 
     async fn tell(
