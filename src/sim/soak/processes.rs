@@ -195,7 +195,7 @@ impl Process {
         // What the terminal tells its foreground is for the overseer alone; a process that died of Ctrl-C would be a
         // finding.
         #[cfg(unix)]
-        command.process_group(0);
+        command.process_group(0).arg0("squall");
         let mut child = command.spawn()?;
         let (seeds, verdicts) = (child.stdin.take(), child.stdout.take());
         let stderr = child.stderr.take().expect("it is piped");
