@@ -52,7 +52,7 @@ pub fn run(
         let mut in_order = InOrder::from(seeds.first);
         for (seed, verdict) in verdicts {
             in_order.insert(seed, verdict);
-            while let Some(verdict) = in_order.next() {
+            for verdict in in_order.by_ref() {
                 if take(&verdict).is_break() {
                     next.store(seeds.end, Ordering::Relaxed);
                     return;

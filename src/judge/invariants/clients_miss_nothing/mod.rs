@@ -165,10 +165,10 @@ impl Invariant for ClientsMissNothing {
 
     fn observe(&mut self, _at: Moment, observation: &Observation) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, .. } => {
-                if self.topology.written_by(instance).any(|stream| stream.as_str() == typing::NAME) {
-                    self.typing.clear();
-                }
+            Observation::Started { instance, .. }
+                if self.topology.written_by(instance).any(|stream| stream.as_str() == typing::NAME) =>
+            {
+                self.typing.clear();
             }
             Observation::Committed { stream, writer, token, row } if is_told(stream.as_str()) => {
                 self.committed(stream, writer, *token, row);

@@ -60,7 +60,7 @@ fn count(family: Family) -> RangeInclusive<u32> {
         Family::Cut => 4..=30,
         Family::Latency | Family::Partition | Family::SlowConsumer => 3..=24,
         Family::Flap => 3..=20,
-        Family::LostReply => 2..=10,
+        Family::LostReply => 3..=22,
         Family::HalfOpen | Family::SlowDrip | Family::Freeze => 3..=20,
         Family::PowerCut | Family::Restart => 4..=28,
         // Each takes down everybody; most do not fit.

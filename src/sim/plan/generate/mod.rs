@@ -316,7 +316,10 @@ mod tests {
                 })
                 .filter(|(host, _)| plan.topology.writes_events(host))
                 .collect();
-            for burst in plan.operations.iter().filter(|operation| operation.kind.rows() > 1) {
+            let is_burst = |operation: &&Operation| {
+                matches!(operation.kind, OperationKind::SendBurst { .. } | OperationKind::StateBurst { .. })
+            };
+            for burst in plan.operations.iter().filter(is_burst) {
                 assert!(outages.iter().all(|(_, down)| !down.contains(&burst.at_ms)), "seed {}", plan.seed);
             }
         }

@@ -48,7 +48,9 @@ fn wherever_the_last_line_is_cut_the_lines_before_it_are_kept_and_it_can_be_writ
     drop(folder);
     let file = scratch.0.join("verdicts.jsonl");
     let (whole, last) = (fs::read(&file).unwrap(), line(9));
-    for cut in 0..=last.len() {
+    let length = last.len();
+    // Not everywhere: each cut costs the disk several synchronisations.
+    for cut in [0, 1, 2, length / 3, length / 2, length - 2, length - 1, length] {
         fs::write(&file, [&whole, &last.as_bytes()[..cut]].concat()).unwrap();
         assert_eq!(scratch.seeds(), [2, 4], "cut after {cut} bytes");
         scratch.open().unwrap().0.record(&last).unwrap();
