@@ -11,7 +11,8 @@ fn a_swarm_keeps_every_promise_and_comes_to_every_rare_situation() {
     for invariant in invariants::NAMES {
         suite::assert_exercised(&tally, invariant);
     }
-    // Of 500 seeds each has to be reached by twenty at least; here each must be reached at all.
-    let unreached: Vec<_> = tally.marks.iter().filter(|(_, count)| **count == 0).map(|(mark, _)| mark).collect();
-    assert!(tally.seeds < 60 || unreached.is_empty(), "never reached in {} seeds: {unreached:?}", tally.seeds);
+    // At least twenty times in five hundred seeds.
+    let rare = |(mark, count): (&String, &u64)| (count * 500 < 20 * tally.seeds).then(|| format!("{mark} {count}"));
+    let rare: Vec<_> = tally.marks.iter().filter_map(rare).collect();
+    assert!(tally.seeds < 60 || rare.is_empty(), "hardly ever reached in {} seeds: {rare:?}", tally.seeds);
 }

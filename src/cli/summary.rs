@@ -129,6 +129,7 @@ pub(super) fn of_fault(fault: &Fault) -> String {
         Fault::LostAcknowledgement { host, per_mille, .. } => {
             format!("lost acknowledgement: {per_mille} ‰ of {host}'s transactions")
         }
+        Fault::BrokenStream { host, stream } => format!("broken stream: {host} cannot read {stream} any more"),
         Fault::CancelledRequests { host, per_mille, .. } => {
             format!("cancelled requests: {per_mille} ‰ of {host}'s")
         }

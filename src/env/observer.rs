@@ -17,6 +17,8 @@ pub trait Observer {
     fn trouble(&self, _what: Trouble<'_>) {}
     /// A connection to `_target` is set up: every stream it writes has announced its position and is caught up.
     fn set_up(&self, _target: &str) {}
+    /// A process that served `_users` users has been silent for too long, and is taken for dead.
+    fn process_expired(&self, _users: usize) {}
     /// A cache was to be invalidated that this instance does not have: another version of the program has it.
     fn unknown_cache(&self, _name: &str) {}
 }
@@ -82,6 +84,10 @@ impl Observer for Log {
 
     fn set_up(&self, target: &str) {
         tracing::info!(target, "connection set up");
+    }
+
+    fn process_expired(&self, users: usize) {
+        tracing::warn!(users, "a process that served users has been silent for too long");
     }
 
     fn unknown_cache(&self, name: &str) {

@@ -133,6 +133,55 @@ mod tests {
     }
 
     #[test]
+    fn of_a_broken_stream_nothing_is_pending_and_of_the_others_all_is() {
+        let mut judge = run(&[Observation::Started { instance: "master".into(), boot: 1 }]);
+        let streams = |judge: &Judge| -> Vec<String> {
+            judge.pending().iter().map(|pending| pending.feed.stream.to_string()).collect()
+        };
+        assert_eq!(streams(&judge), ["events", "typing"]);
+        judge.observe(Moment(1), &Observation::StreamBroken { stream: "events".into() });
+        assert_eq!(streams(&judge), ["typing"]);
+    }
+
+    #[test]
+    fn rows_too_long_for_a_line_and_catch_ups_in_pieces_leave_marks() {
+        let (instance, stream, writer) = follower("account_data");
+        let row = |kind: &str| {
+            let (user_id, kind) = ("@user".to_owned(), kind.to_owned());
+            Row::AccountData(crate::streams::AccountDataRow { user_id, room_id: None, kind })
+        };
+        let committed = |token, kind: &str| {
+            let (stream, writer) = (stream.clone(), writer.clone());
+            Observation::Committed { stream, writer, token: Token(token), row: row(kind) }
+        };
+        let applied = |token, kind: &str| {
+            let (instance, stream, writer) = (instance.clone(), stream.clone(), writer.clone());
+            Observation::Applied { instance, stream, writer, token: Token(token), rows: vec![row(kind)] }
+        };
+        let long = "x".repeat(crate::protocol::LINE_BYTES_MAX + 1);
+        let judge = run(&[committed(2, &long), committed(3, "short"), applied(2, &long), applied(3, "short")]);
+        assert_eq!(judge.marks()["oversized_row"], 1);
+
+        let caught_up = |rows: i64| {
+            let announced = Observation::Announced {
+                instance: instance.clone(),
+                attempt: 1,
+                stream: stream.clone(),
+                writer: writer.clone(),
+                position: Token(rows),
+            };
+            let mut story = vec![following("account_data", 0), announced];
+            story.extend((1..=rows).map(|token| applied(token, "short")));
+            story.push(positioned("account_data", rows));
+            // Those that come afterwards are not caught up with.
+            story.extend((1..=200).map(|more| applied(rows + more, "short")));
+            story.push(positioned("account_data", rows + 200));
+            run(&story).marks()["catch_up_limited"]
+        };
+        assert_eq!((caught_up(100), caught_up(101)), (0, 1));
+    }
+
+    #[test]
     fn the_first_violation_of_each_fingerprint_is_kept_whatever_came_before() {
         let mut judge = run(&[following("events", 0), following("typing", 0)]);
         for position in (0..150).rev() {

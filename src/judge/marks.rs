@@ -10,8 +10,8 @@ use super::reads::changed_by;
 use super::set_up::SetUps;
 use super::topology::{Feed, Topology};
 use crate::caches::Cached;
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::{EventsRow, Row, account_data, events, receipts};
+use crate::protocol::{InstanceName, LINE_BYTES_MAX, StreamName, Token};
+use crate::streams::{EventsRow, ROWS_TARGET, Row, account_data, events, receipts};
 use crate::sync::SyncToken;
 
 /// An in-memory stream's follower was told that the writer began anew.
@@ -43,11 +43,20 @@ const CACHE_FILL_RACED: &str = "cache_fill_raced";
 /// passed that: it had to wait.
 const WAIT_THAT_WAITED: &str = "wait_that_waited";
 
+/// A row that is too long for a line reached a follower.
+const OVERSIZED_ROW: &str = "oversized_row";
+/// What a follower lacked when a position was announced was more than one answer brings.
+const CATCH_UP_LIMITED: &str = "catch_up_limited";
+/// One end of a connection was gone, and the other one was not told.
+const HALF_OPEN: &str = "half_open";
+/// A process was taken for dead because it was silent for too long.
+const EXPIRY: &str = "expiry";
+
 /// The streams that clients have written through instances that do not write them.
 const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
 
 /// Every mark.
-const ALL: [&str; 13] = [
+const ALL: [&str; 17] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -61,6 +70,10 @@ const ALL: [&str; 13] = [
     CLIENT_MOVED,
     SYNC_WAITED_FOR_TOKEN,
     VECTOR_TOKEN,
+    OVERSIZED_ROW,
+    CATCH_UP_LIMITED,
+    HALF_OPEN,
+    EXPIRY,
 ];
 
 /// Counts marks.
@@ -72,6 +85,10 @@ pub(super) struct Marks {
     moved: BTreeMap<Feed, (Moment, Token)>,
     /// Every token committed so far.
     committed: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
+    /// The tokens of rows that are too long for a line.
+    oversized: BTreeSet<(StreamName, InstanceName, Token)>,
+    /// The position announced ahead of each follower, and how many rows it has applied since.
+    catching_up: BTreeMap<Feed, (Token, usize)>,
     /// Who answered each client last.
     answered_by: BTreeMap<Client, InstanceName>,
     counts: BTreeMap<&'static str, u64>,
@@ -85,6 +102,8 @@ impl Marks {
             reads: BTreeMap::new(),
             moved: BTreeMap::new(),
             committed: BTreeMap::new(),
+            oversized: BTreeSet::new(),
+            catching_up: BTreeMap::new(),
             answered_by: BTreeMap::new(),
             counts: ALL.map(|mark| (mark, 0)).into(),
         }
@@ -98,6 +117,7 @@ impl Marks {
     /// Counts what this observation reaches.
     pub fn observe(&mut self, at: Moment, observation: &Observation) {
         self.observe_reads(observation);
+        self.observe_rows(observation);
         match observation {
             Observation::Applied { instance, stream, writer, .. }
             | Observation::Positioned { instance, stream, writer, .. }
@@ -124,6 +144,8 @@ impl Marks {
                     self.reach(OUT_OF_ORDER_COMMIT);
                 }
             }
+            Observation::HalfOpened { .. } => self.reach(HALF_OPEN),
+            Observation::Expired { .. } => self.reach(EXPIRY),
             Observation::LateCommit { .. } => self.reach(LATE_COMMIT),
             Observation::Fenced { .. } => self.reach(FENCED_COMMIT),
             Observation::AcknowledgementLost { .. } => self.reach(LOST_ACKNOWLEDGEMENT),
@@ -131,6 +153,7 @@ impl Marks {
                 let held = self.set_ups.position(&Feed::new(instance, stream, writer));
                 if held.is_some_and(|held| held < *position) {
                     self.reach(ANNOUNCED_AHEAD);
+                    self.catching_up.insert(Feed::new(instance, stream, writer), (*position, 0));
                 }
             }
             Observation::SyncAsked { client, instance, since: Some(since) } => {
@@ -156,6 +179,38 @@ impl Marks {
         }
         if self.set_ups.observe(observation).is_some() {
             self.reach(SET_UP);
+        }
+    }
+
+    fn observe_rows(&mut self, observation: &Observation) {
+        match observation {
+            // The type is the only part of a row here that outgrows a line.
+            Observation::Committed { stream, writer, token, row: Row::AccountData(row) }
+                if row.kind.len() > LINE_BYTES_MAX =>
+            {
+                self.oversized.insert((stream.clone(), writer.clone(), *token));
+            }
+            Observation::Applied { instance, stream, writer, token, rows } => {
+                if stream.as_str() == account_data::NAME
+                    && self.oversized.contains(&(stream.clone(), writer.clone(), *token))
+                {
+                    self.reach(OVERSIZED_ROW);
+                }
+                let Some((upto, count)) = self.catching_up.get_mut(&Feed::new(instance, stream, writer)) else {
+                    return;
+                };
+                if token <= upto {
+                    *count += rows.len();
+                }
+            }
+            Observation::Positioned { instance, stream, writer, .. } => {
+                let caught_up = self.catching_up.remove(&Feed::new(instance, stream, writer));
+                if caught_up.is_some_and(|(_, count)| count > ROWS_TARGET) {
+                    self.reach(CATCH_UP_LIMITED);
+                }
+            }
+            Observation::Stopped { instance, .. } => self.catching_up.retain(|feed, _| feed.instance != *instance),
+            _ => {}
         }
     }
 

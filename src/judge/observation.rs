@@ -148,6 +148,15 @@ pub enum Observation {
     /// A client has the answer to what it asked, which not every request comes to.
     Synced { client: Client, instance: InstanceName, since: Option<SyncToken>, answer: Rc<Answer> },
 
+    /// One end of a connection is gone, and `survivor`, at the other one, was not told. Witness of this and the next one:
+    /// whoever makes the storm.
+    HalfOpened { survivor: InstanceName },
+    /// A stream cannot be read any more, and will not be: what is missing of it is nobody's fault.
+    StreamBroken { stream: StreamName },
+    /// The presence writer took a process for dead that was silent for too long. This is the stack's own word, which
+    /// proves nothing: it only counts how often it came to that.
+    Expired { instance: InstanceName },
+
     /// The storm is over: every fault is healed and nothing more is written. Witness: whoever makes the storm.
     Calm,
     /// The calm has lasted so long that everything must have converged, and something had not. Witness: whoever makes

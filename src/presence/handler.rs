@@ -322,6 +322,9 @@ impl PresenceHandler {
         loop {
             tokio::time::sleep(EXPIRY_CHECK_INTERVAL).await;
             let served = writer.processes.borrow_mut().expire(Instant::now());
+            if !served.is_empty() {
+                self.env.observer.process_expired(served.len());
+            }
             served.iter().for_each(|user_id| self.look_again(user_id));
         }
     }

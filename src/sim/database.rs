@@ -334,7 +334,7 @@ impl Backend for SimDatabaseHandle {
         host.asked.set(host.asked.get() + 1);
         let purpose = Purpose::of(job.name);
         let mut fate = host.timing.draw(&mut chance.rng());
-        host.faults.bear_on(&mut fate, purpose, &chance);
+        host.faults.bear_on(&mut fate, job.name, &chance);
         let (reply, result) = oneshot::channel();
         let shared = Rc::clone(&host.database.shared);
         let pending = Pending {

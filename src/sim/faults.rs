@@ -9,7 +9,9 @@ use super::database::faults::{Scope, Trouble};
 use super::engine::{LatencyRange, SlowReader};
 use super::plan::Fault;
 use super::world::{HTTP_PORT, REPLICATION_PORT, World};
+use crate::judge::Observation;
 use crate::protocol::InstanceName;
+use crate::streams::SOURCES;
 
 /// How often requests are looked at: they are soon over.
 const REQUEST_LOOK_INTERVAL: Duration = Duration::from_millis(3);
@@ -52,6 +54,9 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             let connections = engine.connections(&gone, &survivor);
             let Some(connection) = connections.iter().find(|open| open.port == REPLICATION_PORT) else { return false };
             let took_effect = engine.half_open(connection, &gone);
+            if took_effect {
+                world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
+            }
             sleep_until(until).await;
             if until < end {
                 engine.answer(connection);
@@ -118,6 +123,12 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
         }
         Fault::LostAcknowledgement { host, per_mille, .. } => {
             trouble_database(&world, Some(host), Trouble::LostAcknowledgement { per_mille }, until).await
+        }
+        Fault::BrokenStream { host, stream } => {
+            let source = SOURCES.iter().find(|source| source.name == stream).expect("the plan was checked");
+            let broken = world.break_stream(&host.into(), source);
+            sleep_until(end).await;
+            broken.hits() > 0
         }
         Fault::CancelledRequests { host, per_mille, .. } => {
             let cancelling = world.cancellations(&host.into()).begin(per_mille);

@@ -287,21 +287,21 @@ impl Witness {
     }
 }
 
-/// Watches the tasks of one boot of one instance, from the scope in which they run.
-pub struct TaskWitness {
+/// Watches one boot of one instance: its tasks, from the scope in which they run, and what it says of its own work.
+pub struct StackWitness {
     witness: Witness,
     /// The most of each name so far.
     most: RefCell<BTreeMap<&'static str, u64>>,
 }
 
-impl TaskWitness {
+impl StackWitness {
     /// A witness of the same boot as `witness`.
     pub fn new(witness: Witness) -> Self {
-        TaskWitness { witness, most: RefCell::default() }
+        StackWitness { witness, most: RefCell::default() }
     }
 }
 
-impl Observer for TaskWitness {
+impl Observer for StackWitness {
     /// Tells of each doubling: enough to see that there is no bound.
     fn task_started(&self, task: &'static str, running: u64) {
         let mut most = self.most.borrow_mut();
@@ -310,6 +310,10 @@ impl Observer for TaskWitness {
             *most = running;
             self.witness.say(|instance| Observation::Tasks { instance, task, running });
         }
+    }
+
+    fn process_expired(&self, _users: usize) {
+        self.witness.say(|instance| Observation::Expired { instance });
     }
 }
 

@@ -10,19 +10,20 @@ use tokio::sync::{mpsc, oneshot};
 use super::cancellations::Cancellations;
 use super::client::Client;
 use super::clock::SimClock;
-use super::database::faults::DatabaseFaults;
+use super::database::faults::{DatabaseFault, DatabaseFaults, Trouble};
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::turmoil_net::{Engine, HostNetwork};
 use super::plan::{OperationKind, Plan, SchedulingPlan};
-use super::recorder::{Recorder, TaskWitness, Witness};
+use super::recorder::{Recorder, StackWitness, Witness};
 use super::workload;
-use crate::env::{Chance, Deferral, Env, Scope, Silent};
+use crate::env::{Chance, Deferral, Env, Scope};
 use crate::instance::config::{Endpoint, StreamWriters};
 use crate::instance::{Config, Instance};
 use crate::judge::Observation;
 use crate::protocol::{InstanceName, MASTER};
 use crate::replication::Consumers;
 use crate::store::{Database, InstanceMap};
+use crate::streams::Source;
 use crate::sync::{SyncError, SyncResponse};
 
 /// The port of the line protocol on every host.
@@ -91,6 +92,8 @@ pub struct World {
     weather: BTreeMap<InstanceName, Weather>,
     /// Hosts that a fault keeps down.
     down: RefCell<BTreeSet<InstanceName>>,
+    /// Streams that stay broken.
+    broken: RefCell<Vec<Rc<DatabaseFault>>>,
 }
 
 /// The configuration of the deployment that `plan` describes.
@@ -149,6 +152,7 @@ impl World {
             weather: plan.topology.hosts().map(|host| (host.into(), Weather::default())).collect(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
             down: RefCell::default(),
+            broken: RefCell::default(),
         })
     }
 
@@ -170,6 +174,15 @@ impl World {
     /// What is wrong with the database as `name` sees it.
     pub fn database_faults(&self, name: &InstanceName) -> &Rc<DatabaseFaults> {
         &self.weather[name].database
+    }
+
+    /// Breaks a stream for `name` for good, and says so.
+    pub fn break_stream(&self, name: &InstanceName, source: &Source) -> Rc<DatabaseFault> {
+        let transaction = source.transaction.to_owned();
+        let broken = Rc::new(self.database_faults(name).begin(Trouble::Broken { transaction }));
+        self.broken.borrow_mut().push(Rc::clone(&broken));
+        self.recorder.observe(&Observation::StreamBroken { stream: source.name.into() });
+        broken
     }
 
     /// Which of the requests to `name` are dropped on the way.
@@ -331,12 +344,13 @@ impl Boot {
     async fn start(&self, network: HostNetwork) -> Rc<Instance> {
         let network = Rc::new(network);
         loop {
+            let observer = Rc::new(StackWitness::new(self.witness.clone()));
             let env = Env {
                 network: network.clone(),
                 clock: Rc::new(SimClock),
                 chance: self.chance.clone(),
-                observer: Rc::new(Silent),
-                tasks: Scope::with_deferral(Rc::new(TaskWitness::new(self.witness.clone())), self.deferral.clone()),
+                observer: observer.clone(),
+                tasks: Scope::with_deferral(observer, self.deferral.clone()),
             };
             let consumers = Consumers::default();
             consumers.register(Rc::new(self.witness.clone()));

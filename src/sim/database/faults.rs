@@ -40,6 +40,11 @@ pub enum Trouble {
         /// How many of a thousand.
         per_mille: u32,
     },
+    /// The transaction of one name fails, always.
+    Broken {
+        /// Its name.
+        transaction: String,
+    },
     /// Transactions commit, and their callers are told that the connection was lost.
     LostAcknowledgement {
         /// How many of a thousand.
@@ -124,8 +129,9 @@ impl DatabaseFaults {
         DatabaseFault { faults: Rc::clone(self), active }
     }
 
-    /// What the trouble of now makes of a transaction whose draws come from `chance`.
-    pub(super) fn bear_on(&self, fate: &mut Fate, purpose: Purpose, chance: &Chance) {
+    /// What the trouble of now makes of the transaction called `name`, whose draws come from `chance`.
+    pub(super) fn bear_on(&self, fate: &mut Fate, name: &str, chance: &Chance) {
+        let purpose = Purpose::of(name);
         for active in self.active.borrow().iter() {
             let is_hit = match &active.trouble {
                 Trouble::SlowWriter { delay_ms, rollback_per_mille } if purpose == Purpose::Rows => {
@@ -151,6 +157,13 @@ impl DatabaseFaults {
                         fate.worsen(if has_run { Outcome::RolledBack } else { Outcome::Refused });
                     }
                     fails
+                }
+                Trouble::Broken { transaction } => {
+                    let is_broken = transaction == name;
+                    if is_broken {
+                        fate.worsen(Outcome::RolledBack);
+                    }
+                    is_broken
                 }
                 Trouble::LostAcknowledgement { per_mille } => {
                     let mut rng = chance.of("lost_acknowledgement").rng();

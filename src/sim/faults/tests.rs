@@ -315,6 +315,19 @@ fn trouble_with_the_database_counts_where_a_transaction_meets_it() {
 }
 
 #[test]
+fn a_broken_stream_counts_where_it_is_read_and_stays_broken_when_the_storm_is_over() {
+    in_world(|world| async move {
+        let broken = |stream: &str| Fault::BrokenStream { host: "writer1".into(), stream: stream.into() };
+        assert!(!takes_effect(&world, broken("receipts")).await, "nobody writes any");
+        send_in_a_second(&world, 0);
+        assert!(takes_effect(&world, broken("events")).await);
+        let again = world.break_stream(&"writer1".into(), &crate::streams::events::SOURCE);
+        tokio::time::sleep(30 * SECOND).await;
+        assert!(again.hits() > 0, "it is tried again and again");
+    });
+}
+
+#[test]
 fn a_process_that_starts_while_the_database_stalls_waits_for_it() {
     in_world(|world| async move {
         assert!(world.claim_down(&"worker1".into()));

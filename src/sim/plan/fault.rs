@@ -218,6 +218,14 @@ pub enum Fault {
         /// For how long requests that begin meet this.
         for_ms: u64,
     },
+    /// The rows of one stream cannot be read any more on one host, neither to send them nor to catch up: one of them is
+    /// damaged. Nothing heals that, not even the calm. The stream is excused from then on, and no other one.
+    BrokenStream {
+        /// The host.
+        host: String,
+        /// The stream, one of those in the database.
+        stream: String,
+    },
 }
 
 /// A kind of fault. Every seed switches some of them off.
@@ -261,11 +269,13 @@ pub enum Family {
     LostAcknowledgement,
     /// [`Fault::CancelledRequests`].
     CancelledRequests,
+    /// [`Fault::BrokenStream`].
+    BrokenStream,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 19] = [
+    pub const ALL: [Family; 20] = [
         Family::Latency,
         Family::Cut,
         Family::Flap,
@@ -285,6 +295,7 @@ impl Family {
         Family::FailingHandlers,
         Family::LostAcknowledgement,
         Family::CancelledRequests,
+        Family::BrokenStream,
     ];
 
     /// The family's name, as in a plan.
@@ -309,6 +320,7 @@ impl Family {
             Family::FailingHandlers => "failing_handlers",
             Family::LostAcknowledgement => "lost_acknowledgement",
             Family::CancelledRequests => "cancelled_requests",
+            Family::BrokenStream => "broken_stream",
         }
     }
 }
@@ -342,11 +354,12 @@ impl Fault {
             Fault::FailingHandlers { .. } => Family::FailingHandlers,
             Fault::LostAcknowledgement { .. } => Family::LostAcknowledgement,
             Fault::CancelledRequests { .. } => Family::CancelledRequests,
+            Fault::BrokenStream { .. } => Family::BrokenStream,
         }
     }
 
-    /// The hosts it is about: none if it is about all of them, one, or two of which the first is `from`, `a`, `gone` or `client`; for a rolling restart all
-    /// of them.
+    /// The hosts it is about: none if it is about all of them, one, or two of which the first is `from`, `a`, `gone` or
+    /// `client`; for a rolling restart all of them.
     pub fn hosts(&self) -> Vec<&str> {
         match self {
             Fault::Latency { from, to, .. } | Fault::Partition { from, to, .. } | Fault::SlowDrip { from, to, .. } => {
@@ -364,7 +377,8 @@ impl Fault {
             | Fault::FailingDatabase { host, .. }
             | Fault::FailingHandlers { host, .. }
             | Fault::LostAcknowledgement { host, .. }
-            | Fault::CancelledRequests { host, .. } => vec![host],
+            | Fault::CancelledRequests { host, .. }
+            | Fault::BrokenStream { host, .. } => vec![host],
             Fault::SlowDatabase { host, .. } | Fault::StalledDatabase { host, .. } => {
                 host.iter().map(String::as_str).collect()
             }
@@ -389,10 +403,10 @@ impl Fault {
         }
     }
 
-    /// How long it lasts, in milliseconds; 0 if it is over at once.
+    /// How long it lasts, in milliseconds; 0 if it is over at once, or never.
     pub fn for_ms(&self) -> u64 {
         match self {
-            Fault::Cut { .. } => 0,
+            Fault::Cut { .. } | Fault::BrokenStream { .. } => 0,
             Fault::RollingRestart { .. } => self.outages().last().map_or(0, |(_, _, until_ms)| *until_ms),
             Fault::Latency { for_ms, .. }
             | Fault::Flap { for_ms, .. }

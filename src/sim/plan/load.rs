@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
 use super::{DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 use crate::instance::config::PresenceConfig;
+use crate::streams::SOURCES;
 
 /// Why a plan cannot be run.
 #[derive(Debug, Error)]
@@ -43,6 +44,16 @@ pub enum PlanError {
         host: String,
         /// The hosts there are.
         known: Vec<String>,
+    },
+    /// A stream is named that is not in the database.
+    #[error("{place} names the stream `{stream}`: use one of {}", known.join(", "))]
+    UnknownStream {
+        /// Where it is named.
+        place: Place,
+        /// The name.
+        stream: String,
+        /// The streams there are.
+        known: Vec<&'static str>,
     },
     /// Two hosts have one name.
     #[error("the topology has two hosts named `{host}`: rename one of them")]
@@ -268,6 +279,10 @@ fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
     match *fault {
         Fault::Latency { min_us, max_us, .. } => check_range(place, min_us, max_us),
         Fault::SlowDrip { bytes_per_sec, .. } => check_range(place, 1, bytes_per_sec),
+        Fault::BrokenStream { ref stream, .. } if SOURCES.iter().all(|source| source.name != stream) => {
+            let known = SOURCES.iter().map(|source| source.name).collect();
+            Err(PlanError::UnknownStream { place, stream: stream.clone(), known })
+        }
         Fault::RollingRestart { ref hosts, .. } if hosts.is_empty() => Err(PlanError::NoHost { place }),
         Fault::SlowWriter { delay_ms_min, delay_ms_max, rollback_per_mille, .. } => {
             check_range(place, delay_ms_min, delay_ms_max)?;
@@ -292,7 +307,8 @@ fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
         | Fault::RollingRestart { .. }
         | Fault::Freeze { .. }
         | Fault::SlowConsumer { .. }
-        | Fault::StalledDatabase { .. } => Ok(()),
+        | Fault::StalledDatabase { .. }
+        | Fault::BrokenStream { .. } => Ok(()),
     }
 }
 
@@ -365,6 +381,15 @@ mod tests {
         let kind = OperationKind::Read { host: "worker9".to_owned(), what: Reading::State { room: 0 } };
         let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]).to_string();
         assert!(error.starts_with("operations[0] names the host `worker9`: use one of master, "), "{error}");
+    }
+
+    #[test]
+    fn a_stream_that_is_not_in_the_database_cannot_break_there() {
+        let error = with_fault(Fault::BrokenStream { host: "master".to_owned(), stream: "typing".to_owned() });
+        assert_eq!(
+            error.to_string(),
+            "faults[0] names the stream `typing`: use one of events, receipts, to_device, account_data, presence, caches"
+        );
     }
 
     #[test]

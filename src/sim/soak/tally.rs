@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::sim::verdict::{Conclusion, Verdict};
@@ -21,6 +22,7 @@ pub struct Outcome {
     /// How its process came to its end, if the run took the whole process with it.
     pub death: Option<String>,
     violation: Option<Violated>,
+    pending: Vec<IgnoredAny>,
     rows_committed: u64,
     rows_applied: u64,
     faults_by_family: BTreeMap<String, u64>,
@@ -40,10 +42,11 @@ impl Outcome {
     }
 
     /// Whether the run failed in the way of this name: the name of an invariant, which was among those violated, or
-    /// that of a conclusion.
+    /// that of a conclusion. A run in which something had not converged was stuck whatever else it was.
     pub fn is(&self, failure: &str) -> bool {
         let violated = self.violation.as_ref();
         self.verdict.name() == failure
+            || (failure == Conclusion::Stuck.name() && !self.pending.is_empty())
             || violated.is_some_and(|violated| violated.invariants.iter().any(|invariant| invariant == failure))
     }
 }
@@ -146,6 +149,15 @@ mod tests {
         let failures = &tally.fingerprints["hung"];
         assert_eq!((failures.seeds, failures.first), (2, 2));
         assert_eq!(failures.reproduction, hung(2).reproduction());
+    }
+
+    #[test]
+    fn a_run_in_which_something_has_not_converged_is_stuck_whatever_was_violated() {
+        let mut verdict = Verdict { verdict: Conclusion::Violated, ..passed(1) };
+        assert!(!Outcome::from(&verdict).is("stuck"));
+        let feed = crate::judge::Feed::new(&"worker".into(), &"events".into(), &"writer".into());
+        verdict.pending.push(crate::judge::Pending { feed, what: crate::judge::Lack::Following });
+        assert!(Outcome::from(&verdict).is("stuck"));
     }
 
     #[test]

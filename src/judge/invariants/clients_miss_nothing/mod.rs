@@ -18,7 +18,7 @@ mod keyed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::events::Events;
 use self::inboxes::Inboxes;
@@ -45,6 +45,8 @@ pub struct ClientsMissNothing {
     /// Who types, by room.
     typing: BTreeMap<String, Vec<String>>,
     clients: BTreeMap<Client, View>,
+    /// Streams of which nothing more need come.
+    broken: BTreeSet<StreamName>,
     judged: u64,
 }
 
@@ -86,6 +88,7 @@ impl ClientsMissNothing {
             highest: BTreeMap::new(),
             typing: BTreeMap::new(),
             clients: BTreeMap::new(),
+            broken: BTreeSet::new(),
             judged: 0,
         }
     }
@@ -177,6 +180,9 @@ impl Invariant for ClientsMissNothing {
                 self.typing.insert(row.room_id.clone(), row.user_ids.clone());
             }
             Observation::MessageLeft { client, token, message_id } => self.inboxes.left(client, *token, message_id),
+            Observation::StreamBroken { stream } => {
+                self.broken.insert(stream.clone());
+            }
             Observation::SyncAsked { client, .. } => {
                 self.clients.entry(client.clone()).or_default();
             }
@@ -214,6 +220,7 @@ impl Invariant for ClientsMissNothing {
             for (stream, promise, writer) in self.topology.writers() {
                 let what = match promise {
                     Promise::Memory if *stream == *typing::NAME => self.lacking_rooms(view),
+                    _ if self.broken.contains(stream) => None,
                     _ if is_told(stream.as_str()) => self.lack(view, stream, writer),
                     _ => None,
                 };

@@ -234,3 +234,13 @@ fn a_client_is_pending_until_it_is_past_every_writers_last_token_and_knows_who_t
     assert_eq!(court.answer(Some(token(5, 5, 1)), anew), "nothing");
     assert_eq!(court.pending(), [""; 0]);
 }
+
+#[test]
+fn of_a_broken_stream_nothing_is_pending_and_of_the_others_all_is() {
+    let mut court = court_with_events();
+    assert_eq!(court.answer(None, nothing(token(3, 5, 1))), "nothing");
+    court.committed("a", 9, presence("@user", "online"));
+    assert_eq!(court.pending().len(), 2);
+    court.see(Observation::StreamBroken { stream: "events".into() }).unwrap();
+    assert_eq!(court.pending(), ["@user/DEVICE stands at position 1 of presence of a, not at 9"]);
+}

@@ -11,7 +11,7 @@ mod memory;
 mod outliers;
 mod token_rows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::keyed::Keyed;
 use self::log::Log;
@@ -55,6 +55,8 @@ trait Rows {
 pub struct NoMissedRows {
     topology: Topology,
     rows: BTreeMap<(StreamName, InstanceName), Box<dyn Rows>>,
+    /// Streams of which nothing more need come.
+    broken: BTreeSet<StreamName>,
     judged: u64,
 }
 
@@ -69,7 +71,7 @@ impl NoMissedRows {
             };
             ((stream.clone(), writer.clone()), rows)
         });
-        NoMissedRows { rows: rows.collect(), topology: topology.clone(), judged: 0 }
+        NoMissedRows { rows: rows.collect(), topology: topology.clone(), broken: BTreeSet::new(), judged: 0 }
     }
 
     /// A stream or writer that the topology does not have is not judged.
@@ -111,6 +113,9 @@ impl Invariant for NoMissedRows {
             Observation::Committed { stream, writer, token, row } => {
                 return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(0, *token, row));
             }
+            Observation::StreamBroken { stream } => {
+                self.broken.insert(stream.clone());
+            }
             Observation::Removed { stream, writer, token, row } => {
                 if let Some(rows) = self.of(stream, writer) {
                     rows.removed(*token, row);
@@ -142,7 +147,8 @@ impl Invariant for NoMissedRows {
     }
 
     fn pending(&self) -> Vec<Pending> {
-        let pending = self.topology.feeds().filter_map(|feed| {
+        let whole = self.topology.feeds().filter(|feed| !self.broken.contains(&feed.stream));
+        let pending = whole.filter_map(|feed| {
             let rows = self.rows.get(&(feed.stream.clone(), feed.writer.clone()))?;
             let what = rows.lack(&feed.instance, self.highest(&feed.stream))?;
             Some(Pending { feed, what })

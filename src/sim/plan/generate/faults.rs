@@ -72,6 +72,7 @@ fn count(family: Family) -> RangeInclusive<u32> {
         | Family::FailingHandlers
         | Family::LostAcknowledgement
         | Family::CancelledRequests => 2..=8,
+        Family::BrokenStream => 0..=1,
     }
 }
 
@@ -201,6 +202,20 @@ fn draw_fault(
             let host = pick(rng, deployment.writers());
             let per_mille = per_mille(rng);
             Fault::CancelledRequests { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
+        }
+        Family::BrokenStream => {
+            // It takes a stream out of the run for good: in few plans, and late in most.
+            let is_rare = rng.random_ratio(1, 2) && at_ms > OUTAGE_STRETCH_MS;
+            if !is_rare {
+                return None;
+            }
+            let streams = [
+                ("account_data", &deployment.account_data_writer),
+                ("to_device", &deployment.to_device_writer),
+                ("receipts", &deployment.receipts_writers[0]),
+            ];
+            let (stream, host) = streams[rng.random_range(0..streams.len())];
+            Fault::BrokenStream { host: host.clone(), stream: stream.to_owned() }
         }
     };
     Some(fault)

@@ -133,16 +133,19 @@ mod tests {
 
     #[test]
     fn a_family_switched_off_leaves_the_others_as_they_were() {
-        let chance = Chance::from_seed(7);
         let deployment = Scenario::Storm.deployment();
-        let all = faults::draw(&chance, &Family::ALL, &deployment, 60_000);
-        for off in Family::ALL {
-            let others: Vec<Family> = Family::ALL.into_iter().filter(|family| *family != off).collect();
-            let mut expected = all.clone();
-            expected.retain(|entry| entry.fault.family() != off);
-            assert_ne!(expected.len(), all.len(), "{off}");
-            assert_eq!(faults::draw(&chance, &others, &deployment, 60_000), expected, "{off}");
+        let mut drawn: BTreeSet<Family> = BTreeSet::new();
+        for chance in (0..20).map(Chance::from_seed) {
+            let all = faults::draw(&chance, &Family::ALL, &deployment, 60_000);
+            drawn.extend(all.iter().map(|entry| entry.fault.family()));
+            for off in Family::ALL {
+                let others: Vec<Family> = Family::ALL.into_iter().filter(|family| *family != off).collect();
+                let mut expected = all.clone();
+                expected.retain(|entry| entry.fault.family() != off);
+                assert_eq!(faults::draw(&chance, &others, &deployment, 60_000), expected, "{off}");
+            }
         }
+        assert!(drawn.iter().eq(&Family::ALL), "{drawn:?}");
     }
 
     #[test]
@@ -160,7 +163,11 @@ mod tests {
             }
         }
         // Trouble with the database comes less often: where it is all that the rows meet, few of them are written.
-        let least = |family: Family| if family < Family::SlowWriter { 2_400 } else { 900 };
+        let least = |family: Family| match family {
+            Family::BrokenStream => 50, // one takes a stream out of the run for good
+            _ if family < Family::SlowWriter => 2_400,
+            _ => 900,
+        };
         assert!(Family::ALL.iter().all(|family| counts[family] >= least(*family)), "{counts:?}");
         assert!(none >= 20 && single >= 40, "{none} without faults, {single} with one family");
     }
