@@ -32,14 +32,6 @@ pub struct SyncHandler {
     env: Env,
 }
 
-/// Where a client stands that this instance can serve.
-enum Since {
-    /// This instance has reached it.
-    Reached(SyncToken),
-    /// It has not, and the client has waited long enough.
-    Ahead(SyncToken),
-}
-
 impl SyncHandler {
     /// Serves syncs from `database`, up to the positions that `ids` know. `notifier` has to be told whenever one of them
     /// may have moved.
@@ -94,10 +86,7 @@ impl SyncHandler {
             let news = read::read(&self.database, user_id, device_id, range).await?;
             return Ok(self.respond(&now, News { typing, ..news }));
         };
-        let mut from = match self.reach(SyncToken::parse(since, &self.instances)?).await? {
-            Since::Reached(since) => since,
-            Since::Ahead(since) => return Ok(self.respond(&since, News::default())),
-        };
+        let mut from = self.reach(SyncToken::parse(since, &self.instances)?).await?;
         let mut acknowledged = Some(from.to_device);
         loop {
             let moved = self.notifier.news();
@@ -120,25 +109,26 @@ impl SyncHandler {
         }
     }
 
-    /// Waits until this instance is where the client is, for [`SINCE_WAIT_MAX`] at most.
+    /// Where the client stands, once this instance is there too or [`SINCE_WAIT_MAX`] is over.
+    ///
+    /// After that the client is served all the same: in what is still behind it stays where it is and is told nothing,
+    /// and it misses no news of the rest. An empty answer instead, as Synapse gives, would let the one stream or writer
+    /// that is broken keep all the others from every client that was ever served by somebody who is further.
     ///
     /// A token may be ahead of everything there is: after the database was restored from a backup, or failed over to a
     /// replica that had not everything. Nothing will ever come that reaches it for sure, so the client is served from
     /// the last id there is instead (Synapse #17386). An error would say as much, and lock the client out until its user
     /// logs in again; and there is nothing that it misses.
-    async fn reach(&self, since: SyncToken) -> Result<Since, SyncError> {
+    async fn reach(&self, since: SyncToken) -> Result<SyncToken, SyncError> {
         if since.is_within(&self.now()) {
-            return Ok(Since::Reached(since));
+            return Ok(since);
         }
         let since = self.bounded(since).await?;
         let deadline = Instant::now() + SINCE_WAIT_MAX;
         loop {
             let moved = self.notifier.news();
-            if since.is_within(&self.now()) {
-                return Ok(Since::Reached(since));
-            }
-            if Instant::now() >= deadline || self.env.tasks.is_stopped() {
-                return Ok(Since::Ahead(since));
+            if since.is_within(&self.now()) || Instant::now() >= deadline || self.env.tasks.is_stopped() {
+                return Ok(since);
             }
             let _ = timeout_at(deadline, moved).await;
         }

@@ -3,7 +3,8 @@
 //! This is where users see a row, or miss it. A client brings the token of its last answer and gets everything that was
 //! committed since; the token it is given says up to where that is. The order of things makes it whole:
 //!
-//! 1. The client's token may come from an instance that is further than this one. This one waits until it has caught up.
+//! 1. The client's token may come from an instance that is further than this one. This one waits until it has caught up,
+//!    and no longer than a while: then whatever is still behind stays out of the answer, and the token where it was.
 //! 2. It takes the positions of all streams, each per writer: nothing at or below a position can still commit (see
 //!    [`IdState`](crate::store::id_state::IdState)), and a slow writer holds back nobody else's rows.
 //! 3. Then it reads the database, from the client's token up to those positions. A position that can be *inferred* will

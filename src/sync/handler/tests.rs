@@ -175,6 +175,27 @@ fn a_client_that_waited_in_vain_is_told_nothing_and_keeps_its_token() {
 }
 
 #[test]
+fn what_stays_behind_keeps_nothing_else_from_a_client() {
+    on_worker(|worker| async move {
+        worker.commits("a", 9).await;
+        let since = worker.begin().await.replacen("s1", "m1~1.9", 1);
+        worker.sends_to_device(2).await;
+        worker.commits("b", 3).await;
+        ["a", "b"].iter().for_each(|writer| worker.hears("to_device", writer, 2));
+        worker.hears("events", "b", 3);
+        let asked_at = Instant::now();
+        let answer = worker.sync(Some(&since), Duration::from_secs(30)).await;
+        assert_eq!((events_of(&answer), messages_of(&answer)), (vec!["$b3".to_owned()], vec![2]));
+        assert_eq!(asked_at.elapsed(), SINCE_WAIT_MAX);
+        assert!(answer.next_batch.starts_with("m1~1.9~2.3_"), "{}", answer.next_batch);
+        // And once it comes, that is told too.
+        worker.hears("events", "a", 9);
+        assert_eq!(worker.look(&since).await.0, ["$b3"]);
+        assert_eq!(worker.look(&since.replacen("m1~1.9", "s1", 1)).await.0, ["$b3", "$a9"]);
+    });
+}
+
+#[test]
 fn a_token_from_the_future_is_served_from_the_last_id_there_is() {
     on_worker(|worker| async move {
         worker.commits("a", 5).await;
