@@ -32,6 +32,8 @@ fn no_finding_has_come_back() {
             verdict.panic,
             entry.story
         );
+        let missing = entry.missing(&verdict);
+        assert!(missing.is_empty(), "{} is stale: its run no longer comes to {missing:?}", entry.name);
     }
 }
 

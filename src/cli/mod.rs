@@ -7,6 +7,7 @@ mod duration;
 mod plan;
 mod replay;
 mod run;
+mod shrink;
 mod soak;
 mod summary;
 
@@ -40,6 +41,8 @@ enum Command {
     SoakWorker(soak::WorkerArguments),
     /// Run entries of the corpus: findings that must not come back.
     Replay(replay::ReplayArguments),
+    /// Find the least plan that fails as a given one does.
+    Shrink(shrink::ShrinkArguments),
     /// Print a plan, to be edited and run by `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -75,6 +78,9 @@ enum CliError {
     /// A file that is no entry of the corpus.
     #[error("{0}: {1}")]
     Entry(PathBuf, EntryError),
+    /// A plan to be shrunk that does not fail.
+    #[error("the plan does not fail{}: there is nothing to shrink; see what `squall run` says of it", with(.0))]
+    DoesNotFail(Option<String>),
     /// A soak's folder that cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -99,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Soak(arguments) => soak::soak(&arguments),
         Command::SoakWorker(arguments) => soak::work(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Shrink(arguments) => shrink::shrink(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {
@@ -119,6 +126,10 @@ impl From<processes::Error> for CliError {
             processes::Error::Take(error) => CliError::Write(error),
         }
     }
+}
+
+fn with(failure: &Option<String>) -> String {
+    failure.as_ref().map_or(String::new(), |failure| format!(" with {failure}"))
 }
 
 /// Reads a plan from a file.

@@ -1,4 +1,6 @@
 //! `squall replay`: run what was found once, and see that it has not come back.
+//!
+//! An entry that passes without having come to what made it fail once is stale, and counts as failed.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub(super) struct ReplayArguments {
 struct Replayed<'a> {
     name: &'a str,
     catches: &'a str,
+    /// What a run of it came to once and this one did not.
+    missing: &'a [String],
     #[serde(flatten)]
     report: Report<'a>,
 }
@@ -38,10 +42,11 @@ pub(super) fn replay(arguments: &ReplayArguments) -> Result<ExitCode, CliError> 
     for (path, entry) in arguments.files.iter().zip(&entries) {
         let verdict = entry.replay();
         let reproduction = format!("cargo run --release -- replay {}", path.display());
-        failed += usize::from(!verdict.passed());
+        let missing = entry.missing(&verdict);
+        failed += usize::from(!verdict.passed() || !missing.is_empty());
         let (name, catches) = (&entry.name, &entry.catches);
         if arguments.json {
-            let replayed = Replayed { name, catches, report: verdict.report(&reproduction) };
+            let replayed = Replayed { name, catches, missing: &missing, report: verdict.report(&reproduction) };
             let line = serde_json::to_string(&replayed).expect("a verdict is plain data");
             writeln!(stdout, "{line}")?;
             continue;
@@ -50,6 +55,8 @@ pub(super) fn replay(arguments: &ReplayArguments) -> Result<ExitCode, CliError> 
         if !verdict.passed() {
             write!(stdout, "{}", summary::of_failure(&verdict))?;
             writeln!(stdout, "{}\n{reproduction}", entry.story)?;
+        } else if !missing.is_empty() {
+            writeln!(stdout, "stale: its run no longer comes to {}; find it anew", missing.join(", "))?;
         }
     }
     if !arguments.json {

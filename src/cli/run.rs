@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::shrink::{FOUND, Found};
 use super::{CliError, ScenarioArguments, load_plan, status, summary};
 use crate::sim::plan::Plan;
 use crate::sim::runner::{self, Entropy, Onlookers, Progress};
+use crate::sim::shrink::RUNS_MAX;
 use crate::sim::verdict::Verdict;
 
 #[derive(Debug, Args)]
@@ -29,6 +31,9 @@ pub(super) struct RunArguments {
     /// Write every observation to this file, a line each.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// How many runs it may take to shrink a plan that fails; 0 leaves it as it is. Not with --json.
+    #[arg(long, value_name = "N", default_value_t = RUNS_MAX)]
+    shrink_runs: usize,
     /// Draw from the operating system's randomness instead of the seed's. For testing the determinism test.
     #[arg(long, hide = true)]
     unseeded: bool,
@@ -67,7 +72,15 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     onlookers.watcher = Some(Box::new(move |progress| live.show(progress)));
     let verdict = runner::run(&plan, entropy, onlookers);
     bar.finish_and_clear();
-    write!(stdout, "{}", summary::of_verdict(&verdict, &arguments.reproduction(&verdict)))?;
+    write!(stdout, "{}", summary::of_verdict(&verdict))?;
+    if let Some(fingerprint) = verdict.fingerprint().filter(|_| entropy == Entropy::Seed && arguments.shrink_runs > 0)
+        && let Some(found) = Found::shrink(&plan, &fingerprint, arguments.shrink_runs)
+    {
+        let path = found.keep_in(Path::new(FOUND))?;
+        found.tell(&mut stdout, &path)?;
+    }
+    // The last line repeats the run.
+    writeln!(stdout, "{}", arguments.reproduction(&verdict))?;
     Ok(status(verdict.passed()))
 }
 

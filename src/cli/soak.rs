@@ -11,12 +11,18 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::shrink::{FOUND, Found};
 use super::{CliError, ScenarioArguments, duration, status, summary};
 use crate::judge::invariants;
+use crate::sim::plan::Plan;
+use crate::sim::shrink::RUNS_MAX;
 use crate::sim::soak::folder::{Folder, Manifest, Recorded};
 use crate::sim::soak::processes::{self, Arrival, Ending, Limits, Options};
 use crate::sim::soak::{InOrder, Outcome, SeedRange, Seeds, Shard, Tally, worker};
 use crate::sim::verdict::Conclusion;
+
+/// How many kinds of failure a soak shrinks at the most: when all is red, a few are enough to begin with.
+const SHRUNK_MAX: usize = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct SoakArguments {
@@ -47,6 +53,10 @@ pub(super) struct SoakArguments {
     /// How much memory the process that runs a seed may hold. Watched on Linux alone.
     #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
     memory: u64,
+    /// How many runs it may take to shrink the first plan of each kind of failure; 0 leaves them as they are. Not with
+    /// --json or --until.
+    #[arg(long, value_name = "N", default_value_t = RUNS_MAX)]
+    shrink_runs: usize,
     #[command(flatten)]
     scenario: ScenarioArguments,
     /// Print each verdict as one JSON object, in the order of the seeds, and nothing else.
@@ -116,11 +126,35 @@ pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
         folder.finish(ending == Ending::Complete, &report.tally)?;
     }
     report.end(ending)?;
+    if ending == Ending::Complete && !arguments.json {
+        shrink(arguments, &report.tally)?;
+    }
     Ok(match (ending, &arguments.until) {
         (Ending::Stopped(signal), _) => ExitCode::from(128 + signal as u8),
         (_, Some(_)) => status(ending == Ending::Enough),
         (_, None) => status(report.tally.failed.is_empty()),
     })
+}
+
+/// Shrinks the first plan of each kind of failure. Those that took their process with them are left alone: they would
+/// take this one too.
+fn shrink(arguments: &SoakArguments, tally: &Tally) -> Result<(), CliError> {
+    let fatal = [Conclusion::Hung, Conclusion::Crashed, Conclusion::OutOfMemory];
+    let directory = arguments.out.as_ref().map_or(PathBuf::from(FOUND), |out| out.join(FOUND));
+    let mut stdout = io::stdout().lock();
+    for (fingerprint, failures) in tally.fingerprints.iter().take(SHRUNK_MAX) {
+        if arguments.shrink_runs == 0 || fatal.iter().any(|conclusion| conclusion.name() == fingerprint) {
+            continue;
+        }
+        let plan = Plan::generate(arguments.scenario.scenario, failures.first);
+        let Some(found) = Found::shrink(&plan, fingerprint, arguments.shrink_runs) else { continue };
+        let path = found.keep_in(&directory)?;
+        writeln!(stdout, "{fingerprint}, seed {}:", failures.first)?;
+        found.tell(&mut stdout, &path)?;
+        // The last line repeats it.
+        writeln!(stdout, "{}", failures.reproduction)?;
+    }
+    Ok(())
 }
 
 /// Tells what comes, as it comes and at the end.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use crate::sim::plan::{Fault, Plan};
+use crate::sim::plan::{ClientPlan, Fault, OperationKind, Plan, Reading, Writing};
 use crate::sim::verdict::Verdict;
 
 /// What is about to happen: every knob of the plan.
@@ -39,8 +39,8 @@ pub(super) fn of_plan(plan: &Plan) -> String {
     text
 }
 
-/// How a run ended. The last line is `reproduction`, a command that repeats it.
-pub(super) fn of_verdict(verdict: &Verdict, reproduction: &str) -> String {
+/// How a run ended.
+pub(super) fn of_verdict(verdict: &Verdict) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -63,7 +63,6 @@ pub(super) fn of_verdict(verdict: &Verdict, reproduction: &str) -> String {
     );
     text.push_str(&of_failure(verdict));
     let _ = writeln!(text, "verdict: {}", verdict.verdict);
-    let _ = writeln!(text, "{reproduction}");
     text
 }
 
@@ -138,6 +137,79 @@ pub(super) fn of_fault(fault: &Fault) -> String {
         let _ = write!(text, ", for {:.1} s", fault.for_ms() as f64 / 1000.0);
     }
     text
+}
+
+/// What happens in a plan that is small enough to be told, in order of time.
+pub(super) fn of_shrunk(plan: &Plan) -> Vec<String> {
+    let operations = plan.operations.iter().map(|operation| (operation.at_ms, of_operation(&operation.kind)));
+    let faults = plan.faults.iter().map(|entry| (entry.at_ms, of_fault(&entry.fault)));
+    let clients = plan.clients.iter().map(|client| (client.from_ms, of_client(client)));
+    let mut lines: Vec<(u64, String)> = clients.chain(operations).chain(faults).collect();
+    lines.sort_by_key(|(at_ms, _)| *at_ms);
+    lines.into_iter().map(|(at_ms, line)| format!("{:.1} s {line}", at_ms as f64 / 1000.0)).collect()
+}
+
+/// "user 3 syncs on worker1, worker2".
+fn of_client(client: &ClientPlan) -> String {
+    format!("user {} begins to sync with device {} on {}", client.user, client.device, client.hosts.join(", "))
+}
+
+/// "120 rows of state in room 2, on 1 tokens".
+pub(super) fn of_operation(operation: &OperationKind) -> String {
+    match operation {
+        OperationKind::Send { room } => format!("message to room {room}"),
+        OperationKind::StateBurst { room, rows, tokens } => {
+            format!("{rows} rows of state in room {room}, on {tokens} tokens")
+        }
+        OperationKind::SendBurst { room, events } => format!("{events} messages at once to room {room}"),
+        OperationKind::AccountData { user, room, datum, type_bytes } => {
+            format!("user {user} changes datum {datum} of {}, its type {type_bytes} bytes", account_or_room(room))
+        }
+        OperationKind::AccountDataBurst { user, of_account, of_room } => {
+            format!("user {user} changes {of_account} data of the account and {of_room} of a room at once")
+        }
+        OperationKind::Receipt { user, room, through } => {
+            format!("user {user} reads in room {room}{}", through_host(through))
+        }
+        OperationKind::ToDevice { users, through } => {
+            format!("messages to the devices of {} users{}", users.len(), through_host(through))
+        }
+        OperationKind::Sync { user, host, for_ms, .. } => {
+            format!("user {user} syncs on {host} for {:.1} s", *for_ms as f64 / 1000.0)
+        }
+        OperationKind::Outlier { room, event } => format!("outlier {event} in room {room}"),
+        OperationKind::ExOutlier { event, .. } => format!("outlier {event} becomes an ordinary event"),
+        OperationKind::Read { host, what } => format!("{} is read on {host}", of_reading(what)),
+        OperationKind::WriteThenRead { host, what } => {
+            let what = match what {
+                Writing::State { room } => of_reading(&Reading::State { room: *room }),
+                Writing::AccountData { user, room, .. } => {
+                    of_reading(&Reading::AccountData { user: *user, room: *room })
+                }
+            };
+            format!("{what} is changed through {host} and read there")
+        }
+        OperationKind::Typing { room, user, typing, .. } => {
+            format!("user {user} {} in room {room}", if *typing { "types" } else { "stops typing" })
+        }
+    }
+}
+
+fn of_reading(what: &Reading) -> String {
+    match what {
+        Reading::State { room } => format!("the state of room {room}"),
+        Reading::Event { event } => format!("event {event}"),
+        Reading::Receipts { room } => format!("receipts in room {room}"),
+        Reading::AccountData { user, room } => format!("data of user {user} of {}", account_or_room(room)),
+    }
+}
+
+fn account_or_room(room: &Option<u32>) -> String {
+    room.map_or("the account".to_owned(), |room| format!("room {room}"))
+}
+
+fn through_host(host: &Option<String>) -> String {
+    host.as_ref().map_or(String::new(), |host| format!(", through {host}"))
 }
 
 fn host_or_all(host: &Option<String>) -> &str {

@@ -13,6 +13,7 @@ pub mod faults;
 pub mod plan;
 pub mod recorder;
 pub mod runner;
+pub mod shrink;
 pub mod soak;
 #[cfg(test)]
 mod testing;

@@ -135,8 +135,8 @@ impl Run {
         tokio::task::spawn_local(transactions);
         let world = World::new(engine, &self.plan, chance.clone(), database.clone(), Rc::clone(&self.recorder));
         world.start_all();
-        let clients = self.plan.clients.iter().zip(0..).map(|(client, ordinal): (_, u32)| {
-            let chance = chance.of("client").of(ordinal);
+        let clients = self.plan.clients.iter().map(|client| {
+            let chance = chance.of("client").of(client.user).of(client.device);
             tokio::task::spawn_local(clients::run(Rc::clone(&world), client.clone(), chance))
         });
         let clients: Vec<JoinHandle<()>> = clients.collect();
@@ -207,9 +207,9 @@ impl Run {
 
 async fn operate(world: Rc<World>, operations: Vec<Operation>) {
     let began = Instant::now();
-    for (ordinal, operation) in operations.into_iter().enumerate() {
-        tokio::time::sleep_until(began + Duration::from_millis(operation.at_ms)).await;
-        world.perform(ordinal, operation.kind);
+    for (place, Operation { at_ms, kind, id }) in operations.into_iter().enumerate() {
+        tokio::time::sleep_until(began + Duration::from_millis(at_ms)).await;
+        world.perform(id.unwrap_or(place), kind);
     }
 }
 

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Plan, Scenario};
 use crate::judge::{Moment, Pending, Violation};
 
+/// How the fingerprints of what did not converge begin.
+pub const STUCK: &str = "stuck";
+
 /// What came of a run. Serialises to one JSON object, the same for every engine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
@@ -92,7 +95,7 @@ impl Conclusion {
         match self {
             Conclusion::Passed => "passed",
             Conclusion::Violated => "violated",
-            Conclusion::Stuck => "stuck",
+            Conclusion::Stuck => STUCK,
             Conclusion::Panicked => "panicked",
             Conclusion::Hung => "hung",
             Conclusion::Crashed => "crashed",
@@ -116,6 +119,8 @@ pub struct Finding {
     pub message: String,
     /// All invariants that were violated in the run, this one included.
     pub invariants: Vec<&'static str>,
+    /// The fingerprints of all violations of the run, this one included.
+    pub fingerprints: Vec<String>,
 }
 
 impl Finding {
@@ -125,6 +130,9 @@ impl Finding {
         let mut invariants: Vec<_> = violations.iter().map(|(_, violation)| violation.invariant()).collect();
         invariants.sort_unstable();
         invariants.dedup();
+        let mut fingerprints: Vec<_> = violations.iter().map(|(_, violation)| violation.fingerprint()).collect();
+        fingerprints.sort_unstable();
+        fingerprints.dedup();
         Some(Finding {
             invariant: violation.invariant(),
             fingerprint: violation.fingerprint(),
@@ -132,6 +140,7 @@ impl Finding {
             detail: serde_json::to_value(violation).expect("a violation is plain data"),
             message: violation.to_string(),
             invariants,
+            fingerprints,
         })
     }
 }
@@ -204,11 +213,22 @@ impl Verdict {
             Conclusion::Violated => self.violation.as_ref().map(|finding| finding.fingerprint.clone()),
             Conclusion::Stuck => {
                 let stream = self.pending.first().map_or("unknown", |pending| pending.feed.stream.as_str());
-                Some(format!("stuck/{stream}"))
+                Some(format!("{STUCK}/{stream}"))
             }
             // How it died differs from machine to machine, and from one try to the next.
             Conclusion::Hung | Conclusion::Crashed | Conclusion::OutOfMemory => Some(self.verdict.name().to_owned()),
         }
+    }
+
+    /// Everything that a run's failure can be known by: the fingerprint of each violation, of what had not converged on
+    /// each stream, and of a panic. In order; none if it passed.
+    pub fn fingerprints(&self) -> Vec<String> {
+        let violated = self.violation.iter().flat_map(|finding| finding.fingerprints.iter().cloned());
+        let stuck = self.pending.iter().map(|pending| format!("{STUCK}/{}", pending.feed.stream));
+        let mut fingerprints: Vec<String> = violated.chain(stuck).chain(self.fingerprint()).collect();
+        fingerprints.sort_unstable();
+        fingerprints.dedup();
+        fingerprints
     }
 
     /// What programs are told of it; `reproduction` is the command that repeats it.

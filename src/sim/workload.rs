@@ -73,23 +73,21 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
     }
 }
 
-/// Has `client` carry out an operation. `ordinal` is its place in the plan and makes its event ids unique.
+/// Has `client` carry out an operation. `id` is the operation's own and makes its event ids unique.
 ///
 /// An operation that fails is one that a client would have to repeat; what it did commit counts all the same.
-pub async fn perform(client: Client, ordinal: usize, operation: OperationKind) {
-    let _ = try_to_perform(&client, ordinal, operation).await;
+pub async fn perform(client: Client, id: usize, operation: OperationKind) {
+    let _ = try_to_perform(&client, id, operation).await;
 }
 
-async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKind) -> Result<(), Failure> {
+async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) -> Result<(), Failure> {
     let instance = client.instance();
     match operation {
-        OperationKind::Send { room } => send(client, vec![message(ordinal, 0, room)]).await,
+        OperationKind::Send { room } => send(client, vec![message(id, 0, room)]).await,
         OperationKind::SendBurst { room, events } => {
-            send(client, (0..events).map(|n| message(ordinal, n, room)).collect()).await
+            send(client, (0..events).map(|n| message(id, n, room)).collect()).await
         }
-        OperationKind::StateBurst { room, rows, tokens } => {
-            send(client, state_burst(ordinal, room, rows, tokens)).await
-        }
+        OperationKind::StateBurst { room, rows, tokens } => send(client, state_burst(id, room, rows, tokens)).await,
         OperationKind::Outlier { room, event } => send(client, vec![outlier(event, room)]).await,
         OperationKind::ExOutlier { event, .. } => {
             let event_id = outlier_id(event);
@@ -100,11 +98,11 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
         }
         OperationKind::AccountData { user, room, datum, type_bytes } => {
             let kind = format!("org.squall.{datum}.{}", "x".repeat(type_bytes as usize));
-            set_account_data(client, vec![datum_of(user, room, kind, ordinal)]).await
+            set_account_data(client, vec![datum_of(user, room, kind, id)]).await
         }
         OperationKind::AccountDataBurst { user, of_account, of_room } => {
             let data = (0..of_account).map(|n| (None, n)).chain((0..of_room).map(|n| (Some(0), n)));
-            let datum = |(room, n)| datum_of(user, room, format!("org.squall.burst.{n}"), ordinal);
+            let datum = |(room, n)| datum_of(user, room, format!("org.squall.burst.{n}"), id);
             set_account_data(client, data.map(datum).collect()).await
         }
         OperationKind::Receipt { user, room, .. } => {
@@ -112,7 +110,7 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
                 room_id: room_id(room),
                 kind: "m.read".into(),
                 user_id: user_id(user),
-                event_id: format!("$event{ordinal}"),
+                event_id: format!("$event{id}"),
                 thread_id: None,
                 data: Json(json!({ "ts": instance.env().clock.now_ms() })),
             };
@@ -133,12 +131,12 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
                 let message = |(user, device)| Message {
                     user_id: user_id(user),
                     device_id: device_id(device),
-                    message_id: format!("message{ordinal}"),
+                    message_id: format!("message{id}"),
                     content: json!({ "to": user }),
                 };
                 instance.send_to_device(devices.map(message).collect()).await?;
             } else {
-                let _ = instance.client().send_to_device(&writer, ORIGIN, direct_to_device(devices, ordinal)).await;
+                let _ = instance.client().send_to_device(&writer, ORIGIN, direct_to_device(devices, id)).await;
             }
             Ok(())
         }
@@ -161,23 +159,23 @@ async fn try_to_perform(client: &Client, ordinal: usize, operation: OperationKin
         }
         OperationKind::WriteThenRead { what: Writing::State { room }, .. } => {
             client.read(Cached::State { room_id: room_id(room) }).await;
-            client.change_state(ordinal, &room_id(room)).await
+            client.change_state(id, &room_id(room)).await
         }
         OperationKind::WriteThenRead { what: Writing::AccountData { user, room, datum }, .. } => {
             client.read(account_data(user, room)).await;
-            let datum = datum_of(user, room, format!("org.squall.{datum}."), ordinal);
+            let datum = datum_of(user, room, format!("org.squall.{datum}."), id);
             client.set_account_data(account_data(user, room), datum).await
         }
     }
 }
 
 /// A message to each of `devices`, as it is sent from one instance to another.
-fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, ordinal: usize) -> DirectToDevice {
+fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, id: usize) -> DirectToDevice {
     let mut messages: IndexMap<String, IndexMap<String, Value>> = IndexMap::new();
     for (user, device) in devices {
         messages.entry(user_id(user)).or_default().insert(device_id(device), json!({ "to": user }));
     }
-    let (sender, kind, message_id) = (user_id(0), "org.squall.message".into(), format!("message{ordinal}"));
+    let (sender, kind, message_id) = (user_id(0), "org.squall.message".into(), format!("message{id}"));
     DirectToDevice { sender, kind, message_id, messages }
 }
 
@@ -226,18 +224,18 @@ fn datum_of(user: u32, room: Option<u32>, kind: String, version: usize) -> Datum
     Datum { user_id: user_id(user), room_id: room.map(room_id), kind, content: json!({ "version": version }) }
 }
 
-fn message(ordinal: usize, n: u32, room: u32) -> Write {
-    let event = NewEvent::message(format!("$event{ordinal}_{n}"), room_id(room));
+fn message(id: usize, n: u32, room: u32) -> Write {
+    let event = NewEvent::message(format!("$event{id}_{n}"), room_id(room));
     Write { event: Some(event), state: Vec::new() }
 }
 
 /// `rows` changes of state spread evenly over `tokens` tokens.
-fn state_burst(ordinal: usize, room: u32, rows: u32, tokens: u32) -> Vec<Write> {
+fn state_burst(id: usize, room: u32, rows: u32, tokens: u32) -> Vec<Write> {
     let entry = |row: u32| StateDelta {
         room_id: room_id(room),
         kind: "m.room.member".into(),
         state_key: user_id(row),
-        event_id: Some(format!("$state{ordinal}_{row}")),
+        event_id: Some(format!("$state{id}_{row}")),
     };
     let tokens = tokens.clamp(1, rows.max(1));
     let first_row = |token: u32| (u64::from(rows) * u64::from(token) / u64::from(tokens)) as u32;

@@ -282,11 +282,11 @@ impl World {
     }
 
     /// Has an operation of the plan carried out by the process that it falls to, if it is running.
-    pub fn perform(&self, ordinal: usize, operation: OperationKind) {
+    pub fn perform(&self, id: usize, operation: OperationKind) {
         let target = workload::target(&self.config, &operation);
         if let Some(process) = self.processes.borrow().get(&target) {
             // A process that is just ending takes no more orders, like one that is down.
-            let _ = process.orders.send(Order::Perform(ordinal, operation));
+            let _ = process.orders.send(Order::Perform(id, operation));
         }
     }
 
@@ -317,10 +317,10 @@ impl Boot {
         let instance = self.start(network).await;
         while let Some(order) = self.orders.recv().await {
             match order {
-                Order::Perform(ordinal, operation) => {
+                Order::Perform(id, operation) => {
                     let client = Client::new(Rc::clone(&instance), self.witness.clone());
-                    let request = workload::perform(client, ordinal, operation);
-                    let chance = self.chance.of("operation").of(ordinal);
+                    let request = workload::perform(client, id, operation);
+                    let chance = self.chance.of("operation").of(id);
                     instance.env().tasks.spawn("operation", self.cancellations.carry_out(&chance, request));
                 }
                 Order::Sync(SyncRequest { user_id, device_id, since, timeout }, reply) => {

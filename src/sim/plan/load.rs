@@ -81,6 +81,14 @@ pub enum PlanError {
         /// Where it stands.
         place: Place,
     },
+    /// Two operations have one id, and would write the same events.
+    #[error("{place} has the id {id}, as another operation has: give it another one, or none of them any")]
+    DuplicateOperation {
+        /// Where it stands.
+        place: Place,
+        /// The id.
+        id: usize,
+    },
     /// Two clients are one device, whose tokens would run into each other.
     #[error("{place} is device {device} of user {user}, as another is: give it another device")]
     DuplicateClient {
@@ -179,6 +187,7 @@ impl Plan {
     fn check(&self) -> Result<(), PlanError> {
         self.check_hosts()?;
         self.check_times()?;
+        self.check_operations()?;
         self.check_clients()?;
         let Plan { network, scheduling, database, .. } = self;
         check_most(Place::Field("scheduling.deferred_per_mille"), scheduling.deferred_per_mille.into(), 1_000)?;
@@ -190,10 +199,19 @@ impl Plan {
         let PresenceConfig { refresh_ms, process_expiry_ms } = self.presence;
         check_range(Place::Field("presence.refresh_ms"), 1, refresh_ms)?;
         check_range(Place::Field("presence.refresh_ms"), refresh_ms, process_expiry_ms / 2)?;
+        Ok(())
+    }
+
+    fn check_operations(&self) -> Result<(), PlanError> {
+        let mut ids = BTreeSet::new();
         for (index, operation) in self.operations.iter().enumerate() {
+            let (place, id) = (Place::Operation(index), operation.id.unwrap_or(index));
+            if !ids.insert(id) {
+                return Err(PlanError::DuplicateOperation { place, id });
+            }
             if let OperationKind::StateBurst { rows, tokens, .. } = operation.kind {
-                check_range(Place::Operation(index), u64::from(tokens), u64::from(rows))?;
-                check_range(Place::Operation(index), 1, u64::from(tokens))?;
+                check_range(place, u64::from(tokens), u64::from(rows))?;
+                check_range(place, 1, u64::from(tokens))?;
             }
         }
         Ok(())
@@ -379,7 +397,7 @@ mod tests {
     #[test]
     fn a_read_through_an_unknown_host_is_answered_with_the_known_ones() {
         let kind = OperationKind::Read { host: "worker9".to_owned(), what: Reading::State { room: 0 } };
-        let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]).to_string();
+        let error = edited(|plan| plan.operations = vec![Operation::new(1, kind)]).to_string();
         assert!(error.starts_with("operations[0] names the host `worker9`: use one of master, "), "{error}");
     }
 
@@ -458,9 +476,18 @@ mod tests {
         assert_eq!(place(with_fault(slow)), "faults[0]");
         for (rows, tokens) in [(3, 4), (3, 0)] {
             let kind = OperationKind::StateBurst { room: 0, rows, tokens };
-            let error = edited(|plan| plan.operations = vec![Operation { at_ms: 1, kind }]);
+            let error = edited(|plan| plan.operations = vec![Operation::new(1, kind)]);
             assert_eq!(place(error), "operations[0]");
         }
+    }
+
+    #[test]
+    fn two_operations_of_one_id_are_refused() {
+        let error = edited(|plan| plan.operations[0].id = Some(4));
+        assert!(
+            matches!(error, PlanError::DuplicateOperation { place: Place::Operation(4), id: 4 }),
+            "the place of one is the id of another: {error}"
+        );
     }
 
     #[test]

@@ -13,6 +13,17 @@ pub struct Operation {
     pub at_ms: u64,
     /// What.
     pub kind: OperationKind,
+    /// What its event ids and the draws of its request are made of; its place in the list, from 0, if not given. Given
+    /// where others were taken away, so that it stays the operation that it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<usize>,
+}
+
+impl Operation {
+    /// An operation at a time, with its place in the list for an id.
+    pub fn new(at_ms: u64, kind: OperationKind) -> Self {
+        Operation { at_ms, kind, id: None }
+    }
 }
 
 /// What a user does.

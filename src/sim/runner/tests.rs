@@ -8,7 +8,7 @@ use crate::sim::testing::small_plan;
 
 /// The small plan with three messages, each of which three others have to apply.
 fn plan_with(faults: &[(u64, Fault)]) -> Plan {
-    let message = |at_ms| Operation { at_ms, kind: OperationKind::Send { room: 1 } };
+    let message = |at_ms| Operation::new(at_ms, OperationKind::Send { room: 1 });
     let entry = |(at_ms, fault): &(u64, Fault)| FaultEntry { at_ms: *at_ms, fault: fault.clone() };
     Plan {
         operations: [2_000, 4_000, 8_000].map(message).into(),
@@ -124,7 +124,7 @@ fn a_client_sees_what_it_wrote_through_an_instance_that_does_not_write_it() {
     let account_data = || Writing::AccountData { user: 1, room: None, datum: 1 };
     let write = |at_ms, what| {
         let kind = OperationKind::WriteThenRead { host: "worker1".into(), what };
-        Operation { at_ms, kind }
+        Operation::new(at_ms, kind)
     };
     let operations = vec![write(2_000, state()), write(3_000, account_data()), write(4_000, state())];
     let verdict = run_plan(&Plan { operations, ..small_plan() });

@@ -208,7 +208,7 @@ mod tests {
         let (mut expiries, mut for_ever, mut steady, mut short) = (BTreeSet::new(), 0, 0, 0);
         for plan in plans() {
             expiries.insert(plan.presence.process_expiry_ms);
-            for Operation { at_ms, kind } in &plan.operations {
+            for Operation { at_ms, kind, .. } in &plan.operations {
                 let OperationKind::Sync { for_ms, .. } = kind else { continue };
                 for_ever += u32::from(at_ms + for_ms > plan.storm_ms);
                 steady += u32::from((45_000..=60_000).contains(for_ms));

@@ -79,10 +79,10 @@ fn outliers(chance: &Chance, plan: &Plan) -> Vec<Operation> {
     for event in 0..chance.rng().random_range(4..=10) {
         let mut rng = chance.of(event).rng();
         let (room, at_ms) = (room(&mut rng), any_time(&mut rng, plan));
-        operations.push(Operation { at_ms, kind: OperationKind::Outlier { room, event } });
+        operations.push(Operation::new(at_ms, OperationKind::Outlier { room, event }));
         let later_ms = at_ms + rng.random_range(0..=OUTLIER_MS_MAX);
         if later_ms < plan.storm_ms - LAST_BEFORE_END_MS {
-            operations.push(Operation { at_ms: later_ms, kind: OperationKind::ExOutlier { room, event } });
+            operations.push(Operation::new(later_ms, OperationKind::ExOutlier { room, event }));
         }
     }
     operations
@@ -110,7 +110,7 @@ fn many(
     let count = chance.rng().random_range(count);
     let operation = |ordinal| {
         let mut rng = chance.of(ordinal).rng();
-        Operation { at_ms: any_time(&mut rng, plan), kind: kind(&mut rng) }
+        Operation::new(any_time(&mut rng, plan), kind(&mut rng))
     };
     (0..count).map(operation).collect()
 }
@@ -128,7 +128,7 @@ fn bursts(chance: &Chance, plan: &Plan) -> Vec<Operation> {
         for n in 0..rooms {
             let kind = burst(&mut rng, (first_room + n) % ROOMS);
             rows += kind.rows();
-            operations.push(Operation { at_ms, kind });
+            operations.push(Operation::new(at_ms, kind));
         }
     }
     operations

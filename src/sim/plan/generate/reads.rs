@@ -56,7 +56,7 @@ pub(super) fn draw_read_backs(chance: &Chance, plan: &Plan) -> Vec<Operation> {
             let room = rng.random_ratio(1, 2).then(|| room(&mut rng));
             Writing::AccountData { user: rng.random_range(0..USERS), room, datum: rng.random_range(0..DATA) }
         };
-        Operation { at_ms, kind: OperationKind::WriteThenRead { host, what } }
+        Operation::new(at_ms, OperationKind::WriteThenRead { host, what })
     };
     (0..chance.rng().random_range(READ_BACKS)).map(read_back).collect()
 }
@@ -68,7 +68,7 @@ fn burst(rng: &mut ChaCha8Rng, write_ms: u64, what: &Reading, hosts: &[&str]) ->
         let host = hosts[rng.random_range(0..hosts.len())];
         for _ in 0..rng.random_range(READS) {
             let at_ms = write_ms.saturating_sub(BEFORE_MS) + rng.random_range(0..=BEFORE_MS + after_ms);
-            reads.push(Operation { at_ms, kind: OperationKind::Read { host: host.to_owned(), what: what.clone() } });
+            reads.push(Operation::new(at_ms, OperationKind::Read { host: host.to_owned(), what: what.clone() }));
         }
     }
     reads

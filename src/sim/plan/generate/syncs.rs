@@ -73,5 +73,5 @@ fn sync(rng: &mut ChaCha8Rng, plan: &Plan, at_ms: u64, for_ms: u64) -> Operation
         .collect();
     let host = hosts[rng.random_range(0..hosts.len())].to_owned();
     let device = rng.random_ratio(3, 4).then(|| rng.random_range(0..DEVICES));
-    Operation { at_ms, kind: OperationKind::Sync { user: rng.random_range(0..USERS), device, host, for_ms } }
+    Operation::new(at_ms, OperationKind::Sync { user: rng.random_range(0..USERS), device, host, for_ms })
 }
