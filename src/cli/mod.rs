@@ -3,6 +3,7 @@
 //! Exit status: 0 all well, 1 an invariant was violated or something was stuck, 2 the arguments, a file or the set-up
 //! are wrong, 128 and a signal's number: the signal cut it short.
 
+mod defects;
 mod duration;
 mod plan;
 mod replay;
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use crate::sim::corpus::EntryError;
+use crate::sim::defects::{PatchError, WorkshopError};
 use crate::sim::plan::{Plan, PlanError, Scenario};
 use crate::sim::soak::folder::FolderError;
 use crate::sim::soak::{Shard, processes};
@@ -43,6 +45,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Find the least plan that fails as a given one does.
     Shrink(shrink::ShrinkArguments),
+    /// Plant known defects and measure how soon the storm finds each.
+    Defects(defects::DefectsArguments),
     /// Print a plan, to be edited and run by `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -81,6 +85,12 @@ enum CliError {
     /// A plan to be shrunk that does not fail.
     #[error("the plan does not fail{}: there is nothing to shrink; see what `squall run` says of it", with(.0))]
     DoesNotFail(Option<String>),
+    /// A defect that cannot be read.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// Defects cannot be planted.
+    #[error(transparent)]
+    Workshop(#[from] WorkshopError),
     /// A soak's folder that cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -106,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::SoakWorker(arguments) => soak::work(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Shrink(arguments) => shrink::shrink(&arguments),
+        Command::Defects(arguments) => defects::defects(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {

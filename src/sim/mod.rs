@@ -8,6 +8,7 @@ pub mod clients;
 pub mod clock;
 pub mod corpus;
 pub mod database;
+pub mod defects;
 pub mod engine;
 pub mod faults;
 pub mod plan;

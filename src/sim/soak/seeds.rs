@@ -27,6 +27,15 @@ pub enum SeedRangeError {
 }
 
 impl SeedRange {
+    /// `seeds` of them, from `first` on.
+    ///
+    /// # Panics
+    /// If that is none.
+    pub fn new(first: u64, seeds: u64) -> Self {
+        assert!(seeds > 0, "a range is never empty");
+        SeedRange { first, end: first.saturating_add(seeds) }
+    }
+
     /// How many seeds.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(self) -> u64 {
