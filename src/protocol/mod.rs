@@ -7,6 +7,7 @@
 mod arguments;
 pub mod command;
 pub mod commands;
+pub mod dialect;
 pub mod direction;
 mod error;
 pub mod header;
@@ -16,6 +17,7 @@ pub mod names;
 
 pub use command::{Command, LineBreak};
 pub use commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSync};
+pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};
 pub use header::Header;

@@ -36,6 +36,10 @@ pub const ROWS_TARGET: usize = 100;
 pub const SOURCES: [Source; 6] =
     [events::SOURCE, receipts::SOURCE, to_device::SOURCE, account_data::SOURCE, presence::SOURCE, caches::SOURCE];
 
+/// The name of every stream that this process knows.
+pub const NAMES: [&str; 7] =
+    [account_data::NAME, caches::NAME, events::NAME, presence::NAME, receipts::NAME, to_device::NAME, typing::NAME];
+
 /// What a follower may count on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promise {

@@ -29,6 +29,13 @@ impl Position {
         })
     }
 
+    /// `<stream> <writer> <token>`, as before Synapse #8499: an announcement, which promises nothing of what came before.
+    pub(crate) fn parse_1_19(mut arguments: Arguments<'_>) -> Result<Position, ParseErrorKind> {
+        let (stream, writer) = (arguments.word("stream")?.into(), arguments.word("writer")?.into());
+        let token = Token(integer("token", arguments.rest("token")?)?);
+        Ok(Position { stream, writer, prev: token, new: token })
+    }
+
     pub(crate) fn render(&self) -> String {
         let Position { stream, writer, prev, new } = self;
         format!("{stream} {writer} {prev} {new}")

@@ -36,11 +36,18 @@ impl UserSync {
                 NO_DEVICE => None,
                 device => Some(device.into()),
             },
-            is_syncing: match arguments.word("state")? {
-                START => true,
-                END => false,
-                state => return Err(ParseErrorKind::BadState(excerpt(state))),
-            },
+            is_syncing: is_syncing(arguments.word("state")?)?,
+            last_sync_ms: integer("last sync", arguments.rest("last sync")?)?,
+        })
+    }
+
+    /// `<instance_id> <user_id> start|end <last_sync_ms>`, as before Synapse #16172.
+    pub(crate) fn parse_1_19(mut arguments: Arguments<'_>) -> Result<UserSync, ParseErrorKind> {
+        Ok(UserSync {
+            instance_id: arguments.word("instance id")?.into(),
+            user_id: arguments.word("user id")?.into(),
+            device_id: None,
+            is_syncing: is_syncing(arguments.word("state")?)?,
             last_sync_ms: integer("last sync", arguments.rest("last sync")?)?,
         })
     }
@@ -50,5 +57,13 @@ impl UserSync {
         let device_id = device_id.as_deref().unwrap_or(NO_DEVICE);
         let state = if *is_syncing { START } else { END };
         format!("{instance_id} {user_id} {device_id} {state} {last_sync_ms}")
+    }
+}
+
+fn is_syncing(state: &str) -> Result<bool, ParseErrorKind> {
+    match state {
+        START => Ok(true),
+        END => Ok(false),
+        _ => Err(ParseErrorKind::BadState(excerpt(state))),
     }
 }
