@@ -1,8 +1,9 @@
 //! The command line: one file per subcommand, each of which parses, calls the library and prints.
 //!
-//! Exit status: 0 all well, 1 an invariant was violated or something was stuck, 2 the arguments, a file or the set-up
-//! are wrong, 128 and a signal's number: the signal cut it short.
+//! Exit status: 0 all well, 1 an invariant was violated, something was stuck or a recording shows a finding, 2 the
+//! arguments, a file or the set-up are wrong, 128 and a signal's number: the signal cut it short.
 
+mod audit;
 mod defects;
 mod duration;
 mod plan;
@@ -47,6 +48,8 @@ enum Command {
     Shrink(shrink::ShrinkArguments),
     /// Plant known defects and measure how soon the storm finds each.
     Defects(defects::DefectsArguments),
+    /// Judge recordings of real replication traffic.
+    Audit(audit::AuditArguments),
     /// Print a plan, to be edited and run by `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Shrink(arguments) => shrink::shrink(&arguments),
         Command::Defects(arguments) => defects::defects(&arguments),
+        Command::Audit(arguments) => audit::audit(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {

@@ -4,6 +4,7 @@
 //! word for what was done: what was committed comes from the database, what was announced from the network, what was
 //! applied from consumers registered on each instance.
 
+pub mod audit;
 pub mod client_violation;
 pub mod invariants;
 #[expect(clippy::module_inception, reason = "the file is named after the one thing in it")]

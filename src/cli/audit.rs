@@ -1,0 +1,123 @@
+//! `squall audit`: judge recordings of real replication traffic.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{CliError, status, summary};
+use crate::judge::audit::{Capture, Report};
+use crate::protocol::Dialect;
+
+#[derive(Debug, Args)]
+pub(super) struct AuditArguments {
+    /// Recordings: of Redis, {"t": seconds, "ch": channel, "data": payload} on each line; of TCP, the lines that one end of
+    /// a connection sent. Plain or packed by gzip.
+    #[arg(value_name = "CAPTURE", required = true)]
+    captures: Vec<PathBuf>,
+    /// Whose grammar the payloads have: 1.163 or 1.19. Otherwise the first line that tells decides.
+    #[arg(long)]
+    dialect: Option<Dialect>,
+    /// Print one JSON object for each recording, and nothing else.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
+    let mut stdout = std::io::stdout();
+    let (mut is_readable, mut is_clean) = (true, true);
+    for path in &arguments.captures {
+        // One that cannot be read keeps no other from being judged.
+        let capture = match Capture::open(path) {
+            Ok(capture) => capture,
+            Err(error) => {
+                let remedy = "Name a recording of Redis or of a TCP connection, plain or packed by gzip";
+                eprintln!("error: cannot read {}: {error}. {remedy}", path.display());
+                is_readable = false;
+                continue;
+            }
+        };
+        let report = Report::of(capture, arguments.dialect);
+        for error in &report.errors {
+            eprintln!("error: {}: {error}", path.display());
+        }
+        is_readable &= report.errors.is_empty();
+        is_clean &= report.findings.is_empty();
+        if arguments.json {
+            writeln!(stdout, "{}", report.to_json(&path.display().to_string()))?;
+        } else {
+            write!(stdout, "{}", in_words(path, &report))?;
+        }
+    }
+    Ok(if is_readable { status(is_clean) } else { ExitCode::from(2) })
+}
+
+/// The report for a reader: what there was, who said it, and what was found.
+fn in_words(path: &Path, report: &Report) -> String {
+    let mut text = String::new();
+    let tally = &report.tally;
+    let _ = write!(text, "{}: {}, as of Synapse {}", path.display(), report.transport, report.dialect);
+    if let Some(last) = report.last {
+        let _ = write!(text, ", {last}");
+    }
+    let _ =
+        writeln!(text, "\n{} of {} payloads parsed: {}", tally.parsed, tally.payloads, summary::tally(&tally.commands));
+
+    let mut rows = vec![["stream", "writer", "rows", "positions", "last token"].map(str::to_owned)];
+    for (stream, writers) in &tally.streams {
+        for (writer, said) in writers {
+            let last_token = said.last_token.map_or_else(|| "none".to_owned(), |token| token.to_string());
+            let (rows_said, positions) = (said.rows.to_string(), said.positions.to_string());
+            rows.push([stream.to_string(), writer.to_string(), rows_said, positions, last_token]);
+        }
+    }
+    text.push_str(&table(&rows, [false, false, true, true, true]));
+    let unknown: Vec<String> = tally.unknown_streams().into_iter().map(ToString::to_string).collect();
+    if !unknown.is_empty() {
+        let _ = writeln!(text, "not streams of Squall, their rows are not looked into: {}", unknown.join(", "));
+    }
+    let _ = writeln!(text, "checks: {}", summary::tally(&report.checks));
+
+    let groups = report.groups();
+    if groups.is_empty() {
+        let _ = writeln!(text, "no findings\n");
+        return text;
+    }
+    let mut rows = vec![["finding", "times", "first on line", "which is"].map(str::to_owned)];
+    for (fingerprint, group) in &groups {
+        let (line, words) = (group.first.line.to_string(), group.first.violation.to_string());
+        rows.push([fingerprint.clone(), group.count.to_string(), line, words]);
+    }
+    text.push_str(&table(&rows, [false, true, true, false]));
+    let _ = writeln!(text, "{} findings of {} kinds\n", report.findings.len(), groups.len());
+    text
+}
+
+/// Columns, two spaces apart, each as wide as what is in it; those that hold numbers end at their right.
+fn table<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            let _ = if is_number[column] { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_end_at_the_right_of_their_column() {
+        let rows = [["stream", "rows"], ["typing", "7"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows, [false, true]), "stream  rows\ntyping     7\n");
+    }
+}

@@ -1,0 +1,150 @@
+//! Whoever stops serving users says so.
+//!
+//! A process that stops says `CLEAR_USER_SYNC`; otherwise the presence writer believes for another five minutes that its
+//! users sync with it (Synapse #7128), and they stay online. Unmodified Synapse never gets it onto the wire: the sockets
+//! close while it is still waiting to be sent.
+//!
+//! A process that lives says `end` at most 20 s after a user went elsewhere. So one that has not, of any of the devices
+//! that it announced, [`SILENT_FOR_MS`] after every one of them began to sync with another process, has ended without a
+//! word.
+//!
+//! No false alarm: a process that says anything about one of its devices, or has one that went nowhere else, is not
+//! judged; nor is one whose users all left before it ended, which has nothing to clear. Whether it was stopped or killed
+//! cannot be told from traffic; only who was stopped could have said it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Rule;
+use crate::judge::audit::{Findings, Heard, Violation};
+use crate::judge::observation::{Device, Moment};
+use crate::protocol::{Command, UserSync};
+
+/// How long after its last device went elsewhere a process is taken for dead: half as long again as it may take to say so.
+pub const SILENT_FOR_MS: u64 = 30_000;
+
+/// Judges what becomes of processes that serve users.
+#[derive(Debug, Default)]
+pub struct SyncsCleared {
+    /// By their ids: the devices that sync with each.
+    processes: BTreeMap<String, Process>,
+    judged: u64,
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    line: u64,
+    /// Where each device went, and when, if it did.
+    devices: BTreeMap<Device, Option<(String, Moment)>>,
+}
+
+impl Process {
+    /// When the last of its devices went elsewhere; none if one of them did not.
+    fn deserted(&self) -> Option<Moment> {
+        let left = self.devices.values().map(|went| went.as_ref().map(|(_, at)| *at));
+        left.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+}
+
+impl SyncsCleared {
+    fn synced(&mut self, line: u64, at: Option<Moment>, sync: &UserSync) {
+        let device = Device { user: sync.user_id.clone(), device: sync.device_id.clone() };
+        let process = self.processes.entry(sync.instance_id.clone()).or_default();
+        process.line = line;
+        if sync.is_syncing {
+            process.devices.insert(device.clone(), None);
+            let others = self.processes.iter_mut().filter(|(id, _)| **id != sync.instance_id);
+            for went in others.filter_map(|(_, process)| process.devices.get_mut(&device)) {
+                *went = at.map(|at| (sync.instance_id.clone(), at));
+            }
+        } else {
+            process.devices.remove(&device);
+            self.judged += 1;
+        }
+        self.processes.retain(|_, process| !process.devices.is_empty());
+    }
+
+    fn find_dead(&mut self, now: Option<Moment>, findings: &mut Findings) {
+        let Some(now) = now else { return };
+        self.processes.retain(|instance_id, process| {
+            let is_dead = process.deserted().is_some_and(|since| now.ms_since(since) > SILENT_FOR_MS);
+            if is_dead {
+                let successors: BTreeSet<&String> = process.devices.values().flatten().map(|(id, _)| id).collect();
+                let violation = Violation::NotCleared {
+                    instance_id: instance_id.clone(),
+                    devices: process.devices.len(),
+                    successors: successors.into_iter().cloned().collect(),
+                };
+                self.judged += 1;
+                findings.add(process.line, violation);
+            }
+            !is_dead
+        });
+    }
+}
+
+impl Rule for SyncsCleared {
+    fn name(&self) -> &'static str {
+        "syncs_cleared"
+    }
+
+    fn hear(&mut self, heard: &Heard<'_>, findings: &mut Findings) {
+        self.find_dead(heard.at, findings);
+        match heard.said {
+            Ok(Command::UserSync(sync)) => self.synced(heard.line, heard.at, sync),
+            Ok(Command::ClearUserSync(instance_id)) => {
+                self.judged += 1;
+                self.processes.remove(instance_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, at: Option<Moment>, findings: &mut Findings) {
+        self.find_dead(at, findings);
+    }
+
+    fn judged(&self) -> u64 {
+        self.judged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::audit::testing::found_at;
+
+    fn found(payloads: &[(u64, &str)]) -> Vec<(u64, &'static str)> {
+        let found = found_at(SyncsCleared::default(), payloads);
+        found.iter().map(|finding| (finding.line, finding.violation.kind())).collect()
+    }
+
+    const BEGINNING: [(u64, &str); 4] = [
+        (0, "USER_SYNC old @a:h D start 0"),
+        (1_000, "USER_SYNC old @b:h D start 0"),
+        (9_000, "USER_SYNC new @a:h D start 0"),
+        (10_000, "USER_SYNC new @b:h D start 0"),
+    ];
+
+    #[test]
+    fn a_process_whose_users_all_went_elsewhere_without_a_word_is_found() {
+        assert_eq!(found(&[&BEGINNING[..], &[(40_000, "PING 1")]].concat()), []);
+        assert_eq!(found(&[&BEGINNING[..], &[(40_001, "PING 1")]].concat()), [(2, "not_cleared")]);
+    }
+
+    #[test]
+    fn a_process_that_said_so_is_fine() {
+        let cleared = [(10_500, "CLEAR_USER_SYNC old"), (90_000, "PING 1")];
+        assert_eq!(found(&[&BEGINNING[..], &cleared].concat()), []);
+        let ended =
+            [(20_000, "USER_SYNC old @a:h D end 0"), (25_000, "USER_SYNC old @b:h D end 0"), (90_000, "PING 1")];
+        assert_eq!(found(&[&BEGINNING[..], &ended].concat()), []);
+    }
+
+    #[test]
+    fn a_process_that_still_serves_somebody_is_not_judged() {
+        let other = [(10_500, "USER_SYNC old @c:h D start 0"), (90_000, "PING 1")];
+        assert_eq!(found(&[&BEGINNING[..], &other].concat()), []);
+        let again = [(20_000, "USER_SYNC old @a:h D start 0"), (90_000, "PING 1")];
+        assert_eq!(found(&[&BEGINNING[..], &again].concat()), []);
+    }
+}
