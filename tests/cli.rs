@@ -136,3 +136,76 @@ fn a_file_that_is_no_entry_of_the_corpus_is_refused_by_name() {
     let plan = Scratch::new("no-entry.json", &plan());
     refused(&["replay", "seeds/row_found_at_the_start.json", plan.path()], plan.path());
 }
+
+const RECORDINGS: [&str; 2] = ["tests/data/redis_traffic.jsonl.gz", "tests/data/tcp_1.19.1.txt.gz"];
+
+/// The exit status, one JSON object for each line of the output, and the errors.
+fn audited(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+    let output = squall(&[&["audit", "--json"], arguments].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let reports = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (output.status.code(), reports, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn recordings_are_audited_one_by_one() {
+    let (status, reports, errors) = audited(&RECORDINGS);
+    assert_eq!((status, &*errors), (Some(1), ""));
+    let [redis, tcp] = &reports[..] else { panic!("{} reports", reports.len()) };
+    assert_eq!(
+        (&redis["file"], &redis["payloads"], &redis["parsed"]),
+        (&RECORDINGS[0].into(), &7_566.into(), &7_566.into())
+    );
+    assert_eq!((&redis["dialect"], &redis["commands"]["RDATA"]), (&"1.163".into(), &3_922.into()));
+    assert_eq!(redis["streams"]["events"]["persister1"]["last_token"], 1_678);
+    assert_eq!((&tcp["file"], &tcp["payloads"], &tcp["parsed"]), (&RECORDINGS[1].into(), &2_271.into(), &2_271.into()));
+    assert_eq!((&tcp["dialect"], &tcp["violations"][0]["line"]), (&"1.19".into(), &2_095.into()));
+    assert_eq!(tcp["violations"][0]["invariant"], "tokens_ascend");
+}
+
+#[test]
+fn an_audit_for_a_reader_groups_what_it_found() {
+    let output = squall(&["audit", RECORDINGS[1]]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("2271 of 2271 payloads parsed: PING 1, POSITION 16, RDATA 2253, SERVER 1\n"), "{text}");
+    let finding = text.lines().find(|line| line.starts_with("tokens_ascend/caches/repeated")).expect(&text);
+    assert_eq!(finding.split_whitespace().take(3).collect::<Vec<_>>(), ["tokens_ascend/caches/repeated", "3", "2095"]);
+}
+
+#[test]
+fn a_recording_without_findings_is_all_well() {
+    let recording = Scratch::new("clean.txt", "SERVER h\nPOSITION typing a 1 1\nRDATA typing a 2 [\"!r\",[]]\n");
+    let (status, reports, _) = audited(&[recording.path()]);
+    assert_eq!((status, &reports[0]["violations"]), (Some(0), &serde_json::json!([])));
+}
+
+#[test]
+fn whoever_names_a_dialect_is_believed() {
+    let (status, reports, _) = audited(&["--dialect", "1.163", RECORDINGS[1]]);
+    let not_positions = Value::from(2_271 - 16);
+    assert_eq!((status, &reports[0]["parsed"]), (Some(1), &not_positions));
+}
+
+#[test]
+fn what_cannot_be_read_of_recordings_is_told_and_keeps_nothing_else_from_being_judged() {
+    let text =
+        "{\"t\": 1, \"ch\": \"h\", \"data\": \"PING 1\"}\nnonsense\n{\"t\": 2, \"ch\": \"h\", \"data\": \"PING 2\"}\n";
+    let malformed = Scratch::new("malformed.jsonl", text);
+    let (status, reports, errors) = audited(&["no-such-file.gz", malformed.path(), RECORDINGS[1]]);
+    assert_eq!(status, Some(2), "{errors}");
+    let parsed: Vec<_> = reports.iter().map(|report| (&report["parsed"], &report["malformed"])).collect();
+    assert_eq!(parsed, [(&2.into(), &1.into()), (&2_271.into(), &0.into())]);
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("no-such-file.gz") && errors[0].contains("Name a recording"), "{}", errors[0]);
+    let at = format!("{}: line 2: ", malformed.path());
+    assert!(errors[1].contains(&at) && errors[1].contains("mend the line"), "{}", errors[1]);
+}
+
+#[test]
+fn an_audit_of_nothing_or_by_an_unknown_dialect_is_refused() {
+    refused(&["audit"], "CAPTURE");
+    refused(&["audit", "--dialect", "1.20", RECORDINGS[0]], "write 1.163 or 1.19");
+    refused(&["audit", "no-such-file.gz"], "no-such-file.gz");
+}

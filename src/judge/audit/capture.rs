@@ -1,6 +1,6 @@
 //! Recordings: files of payloads, as they were seen.
 //!
-//! There are two kinds, told apart by the first line that is not blank:
+//! There are two kinds, told apart by the first few lines: no line over TCP begins with a brace.
 //!
 //! - *Redis*: a JSON object on each line, `{"t": 1795323925.344, "ch": "example.org", "data": "RDATA …"}`: when the payload
 //!   came, in seconds since whenever, on which channel, and what it was.
@@ -28,8 +28,6 @@ pub struct Capture {
     lines: Box<dyn BufRead>,
     transport: Transport,
     line: u64,
-    /// The first line that is not blank, which was looked at to tell the kind.
-    first: Option<Vec<u8>>,
     /// When the first payload came, in the recording's own seconds.
     began: Option<f64>,
     is_over: bool,
@@ -112,15 +110,12 @@ impl Capture {
     pub fn new(bytes: impl Read + 'static) -> io::Result<Capture> {
         let mut bytes = BufReader::new(bytes);
         let is_packed = bytes.fill_buf()?.starts_with(&GZIP);
-        let lines: Box<dyn BufRead> =
+        let mut lines: Box<dyn BufRead> =
             if is_packed { Box::new(BufReader::new(MultiGzDecoder::new(bytes))) } else { Box::new(bytes) };
-        let (transport, line, first) = (Transport::Tcp, 0, None);
-        let mut capture = Capture { lines, transport, line, first, began: None, is_over: false };
-        capture.first = capture.next_line()?;
-        if capture.first.as_ref().is_some_and(|line| line.trim_ascii_start().starts_with(b"{")) {
-            capture.transport = Transport::Redis;
-        }
-        Ok(capture)
+        let is_record = |line: &[u8]| line.trim_ascii_start().starts_with(b"{");
+        let is_redis = lines.fill_buf()?.split(|byte| *byte == b'\n').any(is_record);
+        let transport = if is_redis { Transport::Redis } else { Transport::Tcp };
+        Ok(Capture { lines, transport, line: 0, began: None, is_over: false })
     }
 
     /// How the payloads travelled.
@@ -167,11 +162,7 @@ impl Iterator for Capture {
         if self.is_over {
             return None;
         }
-        let line = match self.first.take() {
-            Some(first) => Ok(Some(first)),
-            None => self.next_line(),
-        };
-        match line {
+        match self.next_line() {
             Ok(Some(line)) => {
                 let number = self.line;
                 Some(self.read(line).map_err(|cause| CaptureError::Line { line: number, cause }))
@@ -252,6 +243,13 @@ mod tests {
         assert!(told[3].starts_with("line 5: not UTF-8 from its byte 30 on"), "{}", told[3]);
         assert!(told[4].starts_with("line 6: -7 is no time"), "{}", told[4]);
         assert_eq!(told[5..], ["7 0 h PING 1".to_owned(), "9 1250 h PING 2".to_owned()]);
+    }
+
+    #[test]
+    fn a_recording_of_redis_may_begin_with_a_line_that_cannot_be_read() {
+        let (transport, told) = read(format!("PING 0\n{REDIS}"));
+        assert_eq!((transport, told.len()), (Transport::Redis, 3));
+        assert!(told[0].starts_with("line 1: no payload of Redis"), "{}", told[0]);
     }
 
     #[test]

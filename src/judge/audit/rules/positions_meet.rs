@@ -111,6 +111,10 @@ impl Rule for PositionsMeet {
             Ok(Command::Position(position)) => {
                 let origin = Origin::from(position);
                 let before = self.positions.insert(origin.clone(), position.new);
+                if origin.is_in_memory() && before.is_some_and(|before| position.new < before) {
+                    // The same tokens mean other rows from here on.
+                    self.sent.remove(&origin.stream);
+                }
                 match before.filter(|before| *before < position.prev) {
                     Some(from) => {
                         let (heard, line, prev) = (self.heard, heard.line, position.prev);
@@ -165,6 +169,18 @@ mod tests {
             "POSITION caches d 90 90",
         ];
         assert_eq!(found(PositionsMeet::default(), &payloads), []);
+    }
+
+    #[test]
+    fn what_a_former_process_sent_does_not_account_for_anything() {
+        let payloads = [
+            r#"RDATA typing a 1 ["!r",[]]"#,
+            r#"RDATA typing a 2 ["!r",[]]"#,
+            "POSITION typing a 0 0",
+            r#"RDATA typing a 1 ["!r",[]]"#,
+            "POSITION typing a 2 2",
+        ];
+        assert_eq!(found(PositionsMeet::default(), &payloads), [(5, "skipped")]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::protocol::{Command, UserSync};
 /// How long after its last device went elsewhere a process is taken for dead: half as long again as it may take to say so.
 pub const SILENT_FOR_MS: u64 = 30_000;
 
+/// How many processes are remembered.
+const PROCESSES_MAX: usize = 1_000;
+
 /// Judges what becomes of processes that serve users.
 #[derive(Debug, Default)]
 pub struct SyncsCleared {
@@ -61,6 +64,11 @@ impl SyncsCleared {
             self.judged += 1;
         }
         self.processes.retain(|_, process| !process.devices.is_empty());
+        if self.processes.len() > PROCESSES_MAX {
+            let longest_silent =
+                self.processes.iter().min_by_key(|(_, process)| process.line).map(|(id, _)| id.clone());
+            longest_silent.map(|id| self.processes.remove(&id));
+        }
     }
 
     fn find_dead(&mut self, now: Option<Moment>, findings: &mut Findings) {

@@ -1,0 +1,7 @@
+//! Recordings of real Synapse: what the audit makes of them, and what the stack does when it hears them.
+
+mod findings;
+mod follower;
+mod recording;
+mod replay;
+mod written;
