@@ -47,9 +47,8 @@ struct Explained {
     holds: fn(&Evidence, &Finding) -> bool,
 }
 
-/// Every second position of an event persister that moves tells that the other one's rows went by: an idle writer's
-/// position follows the others' (Synapse #8499), one `POSITION` for each of their rows. In Squall whoever is idle says so
-/// every 5 s.
+/// An idle writer's position follows the others' (Synapse #8499), and each time it moves it says so: nearly one `POSITION`
+/// for each row of the other event persister. An idle writer of Squall says so once a second at most.
 fn persisters_echo_each_other(_: &Evidence, finding: &Finding) -> bool {
     let Violation::OfOthers { origin, others, .. } = &finding.violation else { return false };
     let other = match origin.writer.as_str() {
@@ -69,7 +68,7 @@ fn rows_were_thrown_away_while_cut_off(evidence: &Evidence, finding: &Finding) -
 }
 
 /// Who connects announces what it writes, says REPLICATE, and hears its own REPLICATE: so it announces all of it again. It
-/// is always the process that was just started or, once, cut off; a few of these pairs fell together and came as one.
+/// is always the process that was just started or, once, cut off: six connections, and every stream of each.
 fn who_connects_hears_itself(evidence: &Evidence, finding: &Finding) -> bool {
     let Violation::Twice { origin, first_on, .. } = &finding.violation else { return false };
     let writer = if origin.writer.as_str() == "master" { "main" } else { origin.writer.as_str() };
@@ -80,8 +79,8 @@ fn who_connects_hears_itself(evidence: &Evidence, finding: &Finding) -> bool {
 }
 
 /// `generic1` got SIGTERM while four users synced with it. It sends CLEAR_USER_SYNC when it stops, but only into a buffer:
-/// its sockets close before that is written. The users stayed online for five minutes. Squall's is on the wire before the
-/// process ends.
+/// its sockets close before that is written. Users who do not come back stay online for five minutes. Squall's is on the
+/// wire before the process ends.
 fn stopped_and_never_said_so(evidence: &Evidence, finding: &Finding) -> bool {
     let Violation::NotCleared { devices: 4, .. } = &finding.violation else { return false };
     let stopped = evidence.faults.iter().find(|fault| fault.what.starts_with("kill -TERM generic1")).unwrap();

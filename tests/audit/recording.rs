@@ -2,8 +2,7 @@
 //!
 //! `redis_traffic.jsonl.gz` is everything that six processes of unmodified Synapse 1.163.2 published on Redis in 9 minutes:
 //! a main process, two event persisters, a worker that serves clients (`generic1`), a writer of all other streams
-//! (`writer1`) and a federation sender. `redis_traffic_faults.txt` says when which of them was killed and started. It was
-//! the only load of its machine, on loopback.
+//! (`writer1`) and a federation sender. `redis_traffic_faults.txt` says when which of them was killed and started.
 //!
 //! `tcp_1.19.1.txt.gz` is everything that a main process of Synapse 1.19.1 sent to one connection.
 

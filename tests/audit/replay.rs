@@ -1,9 +1,8 @@
 //! The recorded traffic, heard by the real command handler.
 //!
 //! Whatever of it concerns Squall's streams must arrive, and all the rest must harm nothing: twelve streams that Squall
-//! does not have, half of which did not exist when its protocol was first written down, and commands that are nobody's
-//! business here. Before a row is told of, it is written to where a writer would have it, so that the handler may catch up
-//! whenever it thinks it has to.
+//! does not have, and commands that are nobody's business here. Before a row is told of, it is written to where its writer
+//! would have it, so that the handler may catch up whenever it thinks it has to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
