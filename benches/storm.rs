@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use squall::sim::engine::EngineName;
 use squall::sim::plan::{Plan, Scenario};
 use squall::sim::runner::{self, Entropy, Onlookers};
 use squall::sim::soak::{self, SeedRange};
@@ -63,7 +64,7 @@ fn soak(bencher: Bencher, scenario: Scenario, threads: usize) {
     let on = if threads == 1 { "one thread" } else { "two threads" };
     let tell = |rate| format!("{scenario}: {:.0} seeds a minute on {on}", rate * 60.0);
     measure(bencher, seeds.len(), tell, || {
-        soak::run(scenario, seeds, jobs, |verdict| {
+        soak::run(EngineName::default(), scenario, seeds, jobs, |verdict| {
             assert!(verdict.passed(), "{}", verdict.reproduction());
             ControlFlow::Continue(())
         });

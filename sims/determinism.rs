@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::process::Command;
 
+use squall::sim::engine::EngineName;
 use squall::sim::plan::Scenario;
 use squall::sim::soak;
 
@@ -35,7 +36,7 @@ fn two_processes_run_the_same_seeds_alike() {
     let one = hashes(&["soak", "--seeds", SEEDS, "--json"]);
     let mut other = BTreeMap::new();
     let two = NonZeroUsize::new(2).expect("it is not zero");
-    soak::run(Scenario::Storm, SEEDS.parse().expect("it is a range"), two, |verdict| {
+    soak::run(EngineName::default(), Scenario::Storm, SEEDS.parse().expect("it is a range"), two, |verdict| {
         other.insert(verdict.seed, verdict.trace_hash.clone());
         ControlFlow::Continue(())
     });

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
+use squall::sim::engine::EngineName;
 use squall::sim::plan::Scenario;
 use squall::sim::soak::{self, Failures, SeedRange, Tally};
 
@@ -23,7 +24,7 @@ pub fn run(scenario: Scenario, seeds: &str) -> Tally {
     let seeds = seeds_from_environment().unwrap_or_else(|| range(seeds));
     let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut tally = Tally::default();
-    soak::run(scenario, seeds, jobs, |verdict| {
+    soak::run(EngineName::default(), scenario, seeds, jobs, |verdict| {
         if let Some(fingerprint) = verdict.fingerprint() {
             eprintln!("seed {}: {} {fingerprint}\n{}", verdict.seed, verdict.verdict, verdict.reproduction());
         }

@@ -16,11 +16,12 @@ mod summary;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
 use crate::sim::corpus::EntryError;
 use crate::sim::defects::{PatchError, WorkshopError};
+use crate::sim::engine::EngineName;
 use crate::sim::plan::{Plan, PlanError, Scenario};
 use crate::sim::soak::folder::FolderError;
 use crate::sim::soak::{Shard, processes};
@@ -54,12 +55,12 @@ enum Command {
     Plan(plan::PlanArguments),
 }
 
-/// Which engine simulates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum EngineName {
-    /// Event-driven, on turmoil-net.
-    #[default]
-    TurmoilNet,
+/// What runs plans.
+#[derive(Debug, Args)]
+struct EngineArguments {
+    /// Which engine simulates: turmoil-net, or turmoil, which cannot inject every fault and skips those.
+    #[arg(long, default_value_t)]
+    engine: EngineName,
 }
 
 /// What a scenario's plans are generated for.
@@ -68,9 +69,6 @@ struct ScenarioArguments {
     /// What kind of deployment and weather: storm, swarm or quiet.
     #[arg(long, default_value = "storm")]
     scenario: Scenario,
-    /// Which engine simulates it.
-    #[arg(long, value_enum, default_value_t)]
-    engine: EngineName,
 }
 
 /// Why a command could not do its work.

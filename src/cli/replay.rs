@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, status, summary};
+use super::{CliError, EngineArguments, status, summary};
 use crate::sim::corpus::Entry;
 use crate::sim::verdict::Report;
 
@@ -18,6 +18,8 @@ pub(super) struct ReplayArguments {
     /// Entries of the corpus, such as seeds/*.json.
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Print each verdict as one JSON object, and nothing else.
     #[arg(long)]
     json: bool,
@@ -40,8 +42,8 @@ pub(super) fn replay(arguments: &ReplayArguments) -> Result<ExitCode, CliError> 
     let mut stdout = std::io::stdout();
     let mut failed = 0;
     for (path, entry) in arguments.files.iter().zip(&entries) {
-        let verdict = entry.replay();
-        let reproduction = format!("cargo run --release -- replay {}", path.display());
+        let verdict = entry.replay_on(arguments.engine.engine);
+        let reproduction = format!("cargo run --release -- replay{} {}", verdict.engine.argument(), path.display());
         let missing = entry.missing(&verdict);
         failed += usize::from(!verdict.passed() || !missing.is_empty());
         let (name, catches) = (&entry.name, &entry.catches);

@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::shrink::{FOUND, Found};
-use super::{CliError, ScenarioArguments, load_plan, status, summary};
+use super::{CliError, EngineArguments, ScenarioArguments, load_plan, status, summary};
 use crate::sim::plan::Plan;
 use crate::sim::runner::{self, Entropy, Onlookers, Progress};
 use crate::sim::shrink::RUNS_MAX;
@@ -25,6 +25,8 @@ pub(super) struct RunArguments {
     plan: Option<PathBuf>,
     #[command(flatten)]
     scenario: ScenarioArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Print the verdict as one JSON object, and nothing else.
     #[arg(long)]
     json: bool,
@@ -43,7 +45,10 @@ impl RunArguments {
     /// The command that repeats the run.
     fn reproduction(&self, verdict: &Verdict) -> String {
         match &self.plan {
-            Some(path) => format!("cargo run --release -- run --plan {}", path.display()),
+            Some(path) => {
+                let engine = verdict.engine.argument();
+                format!("cargo run --release -- run{engine} --plan {}", path.display())
+            }
             None => verdict.reproduction(),
         }
     }
@@ -54,6 +59,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
         Some(path) => load_plan(path)?,
         None => Plan::generate(arguments.scenario.scenario, arguments.seed),
     };
+    let engine = arguments.engine.engine;
     let entropy = if arguments.unseeded { Entropy::System } else { Entropy::Seed };
     let mut onlookers = Onlookers::default();
     if let Some(path) = &arguments.trace {
@@ -62,7 +68,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     }
     let mut stdout = std::io::stdout();
     if arguments.json {
-        let verdict = runner::run(&plan, entropy, onlookers);
+        let verdict = runner::run_on(engine, &plan, entropy, onlookers);
         writeln!(stdout, "{}", verdict.report(&arguments.reproduction(&verdict)).to_json())?;
         return Ok(status(verdict.passed()));
     }
@@ -70,7 +76,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let live = LiveView::new(&plan);
     let bar = live.bar.clone();
     onlookers.watcher = Some(Box::new(move |progress| live.show(progress)));
-    let verdict = runner::run(&plan, entropy, onlookers);
+    let verdict = runner::run_on(engine, &plan, entropy, onlookers);
     bar.finish_and_clear();
     write!(stdout, "{}", summary::of_verdict(&verdict))?;
     if let Some(fingerprint) = verdict.fingerprint().filter(|_| entropy == Entropy::Seed && arguments.shrink_runs > 0)

@@ -12,7 +12,7 @@ use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::shrink::{FOUND, Found};
-use super::{CliError, ScenarioArguments, duration, status, summary};
+use super::{CliError, EngineArguments, ScenarioArguments, duration, status, summary};
 use crate::judge::invariants;
 use crate::sim::plan::Plan;
 use crate::sim::shrink::RUNS_MAX;
@@ -59,6 +59,8 @@ pub(super) struct SoakArguments {
     shrink_runs: usize,
     #[command(flatten)]
     scenario: ScenarioArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Print each verdict as one JSON object, in the order of the seeds, and nothing else.
     #[arg(long)]
     json: bool,
@@ -76,15 +78,17 @@ fn failures() -> PossibleValuesParser {
 pub(super) struct WorkerArguments {
     #[command(flatten)]
     scenario: ScenarioArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
 }
 
 /// `squall soak-worker`, which `soak` starts and nobody else.
 pub(super) fn work(arguments: &WorkerArguments) -> ! {
-    worker::serve(arguments.scenario.scenario)
+    worker::serve(arguments.engine.engine, arguments.scenario.scenario)
 }
 
 pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
-    let scenario = arguments.scenario.scenario;
+    let (engine, scenario) = (arguments.engine.engine, arguments.scenario.scenario);
     let seeds = match arguments.seeds {
         Some(range) => Seeds::Range(range, arguments.shard),
         None => Seeds::From(arguments.from, arguments.shard),
@@ -94,7 +98,7 @@ pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
     }
     let (mut folder, Recorded { seeds: recorded, tally }) = match &arguments.out {
         Some(path) => {
-            let manifest = Manifest::new(scenario, seeds).map_err(CliError::Start)?;
+            let manifest = Manifest::new(engine, scenario, seeds).map_err(CliError::Start)?;
             let (folder, recorded) = Folder::open(path, manifest)?;
             (Some(folder), recorded)
         }
@@ -102,7 +106,7 @@ pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
     };
     let mut report = Report::new(arguments, seeds, tally);
     let limits = Limits { patience: arguments.patience, memory_mib: arguments.memory };
-    let options = Options { scenario, jobs: arguments.jobs, time: arguments.time, limits };
+    let options = Options { engine, scenario, jobs: arguments.jobs, time: arguments.time, limits };
     let seeds = seeds.iter().filter(move |seed| !recorded.contains(seed));
     // A verdict is kept as soon as it is there, and told in the order of the seeds.
     let mut in_order = InOrder::from(0);

@@ -52,6 +52,10 @@ pub(super) fn of_verdict(verdict: &Verdict) -> String {
         verdict.faults,
         verdict.faults_idle,
     );
+    if verdict.faults_skipped > 0 {
+        let (skipped, engine) = (verdict.faults_skipped, verdict.engine);
+        let _ = writeln!(text, "{skipped} more faults skipped: the engine {engine} cannot inject them");
+    }
     let _ = writeln!(text, "marks: {}", tally(&verdict.marks));
     let _ = writeln!(text, "checks: {}", tally(&verdict.exercised));
     let _ = writeln!(

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::engine::EngineName;
 use super::plan::{Plan, PlanError};
 use super::runner;
 use super::verdict::Verdict;
@@ -126,7 +127,12 @@ impl Entry {
 
     /// Runs its plan. What it caught has come back unless the verdict is that it passed.
     pub fn replay(&self) -> Verdict {
-        runner::judge(&self.plan)
+        self.replay_on(EngineName::default())
+    }
+
+    /// The same on `engine`, without the faults that it cannot inject.
+    pub fn replay_on(&self, engine: EngineName) -> Verdict {
+        runner::judge_on(engine, &self.plan)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::database::faults::{Scope, Trouble};
-use super::engine::{LatencyRange, SlowReader};
+use super::engine::{Cannot, LatencyRange, SlowReader};
 use super::plan::Fault;
 use super::world::{HTTP_PORT, REPLICATION_PORT, World};
 use crate::judge::Observation;
@@ -20,10 +20,13 @@ const FLAP_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Injects `fault`, waits until it is over, or until the storm ends at `end`, and heals it. Tells whether it took
 /// effect: a fault that found nothing to disturb does not count.
-pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
+///
+/// # Errors
+/// The engine cannot inject it.
+pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool, Cannot> {
     let engine = world.engine();
     let until = (Instant::now() + Duration::from_millis(fault.for_ms())).min(end);
-    match fault {
+    Ok(match fault {
         Fault::Latency { from, to, min_us, max_us, .. } => {
             let before = engine.sent(&from, &to);
             engine.set_latency(&from, &to, LatencyRange { min_us, max_us });
@@ -52,28 +55,30 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
         }
         Fault::HalfOpen { gone, survivor, .. } => {
             let connections = engine.connections(&gone, &survivor);
-            let Some(connection) = connections.iter().find(|open| open.port == REPLICATION_PORT) else { return false };
-            let took_effect = engine.half_open(connection, &gone);
+            let Some(connection) = connections.iter().find(|open| open.port == REPLICATION_PORT) else {
+                return Ok(false);
+            };
+            let took_effect = engine.half_open(connection, &gone)?;
             if took_effect {
                 world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
             }
             sleep_until(until).await;
             if until < end {
-                engine.answer(connection);
+                engine.answer(connection)?;
             } // else nobody ever tells the survivor: the calm waits for its pings
             took_effect
         }
         Fault::SlowDrip { from, to, bytes_per_sec, .. } => {
             let before = engine.sent(&from, &to);
-            engine.set_bandwidth(&from, &to, Some(bytes_per_sec));
+            engine.set_bandwidth(&from, &to, Some(bytes_per_sec))?;
             sleep_until(until).await;
-            engine.set_bandwidth(&from, &to, None);
+            engine.set_bandwidth(&from, &to, None)?;
             engine.sent(&from, &to) > before
         }
         Fault::PowerCut { host, .. } => {
             let host = host.into();
             if !world.claim_down(&host) {
-                return false;
+                return Ok(false);
             }
             let took_effect = world.power_cut(&host);
             sleep_until(until).await;
@@ -87,21 +92,21 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
         }
         Fault::Freeze { host, .. } => {
             let boot = engine.boot(&host);
-            if !engine.freeze(&host) {
-                return false;
+            if !engine.freeze(&host)? {
+                return Ok(false);
             }
             sleep_until(until).await;
             // Another fault may have ended it, and yet another frozen the next one.
             if engine.boot(&host) == boot {
-                engine.thaw(&host);
+                engine.thaw(&host)?;
             }
             true
         }
         Fault::SlowConsumer { host, bytes, pause_ms, .. } => {
             let before = engine.slowed(&host);
-            engine.slow_reader(&host, Some(SlowReader { bytes, pause: Duration::from_millis(pause_ms) }));
+            engine.slow_reader(&host, Some(SlowReader { bytes, pause: Duration::from_millis(pause_ms) }))?;
             sleep_until(until).await;
-            engine.slow_reader(&host, None);
+            engine.slow_reader(&host, None)?;
             engine.slowed(&host) > before
         }
         Fault::SlowWriter { host, delay_ms_min, delay_ms_max, rollback_per_mille, .. } => {
@@ -135,7 +140,7 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> bool {
             sleep_until(until).await;
             cancelling.cancelled() > 0
         }
-    }
+    })
 }
 
 /// Stops an instance gracefully, unless it is down already, and starts it again at `until`, or when it has stopped if it

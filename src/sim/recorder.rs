@@ -9,11 +9,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
-
-use tokio::time::Instant;
+use std::time::Duration;
 
 use super::database::{DatabaseTap, Rare};
-use super::engine::{Attempt, End, Side, Tap};
+use super::engine::{Attempt, End, Side, Tap, time};
 use super::witness::{CommittedRow, LeftMessage, Said};
 use super::world::REPLICATION_PORT;
 use crate::caches::Cached;
@@ -36,7 +35,7 @@ pub struct Counts {
 
 /// Hands everything that is witnessed to the judge, with the time.
 pub struct Recorder {
-    started: Cell<Option<Instant>>,
+    started: Cell<Option<Duration>>,
     judge: RefCell<Judge>,
     counts: Cell<Counts>,
     /// Reads that clients began.
@@ -65,12 +64,12 @@ impl Recorder {
 
     /// The run begins.
     pub fn start(&self) {
-        self.started.set(Some(Instant::now()));
+        self.started.set(Some(time::elapsed()));
     }
 
     /// Simulated time since the run began.
     pub fn now(&self) -> Moment {
-        Moment(self.started.get().map_or(0, |started| started.elapsed().as_millis() as u64))
+        Moment(self.started.get().map_or(0, |started| (time::elapsed() - started).as_millis() as u64))
     }
 
     /// Tells the judge.

@@ -15,10 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::calm::calm_bound;
-use super::clock::SimClock;
 use super::database::SimDatabase;
-use super::engine::LatencyRange;
-use super::engine::turmoil_net::{self, Engine};
+use super::engine::{self, Cannot, Engine, EngineName, LatencyRange};
 use super::plan::{Fault, FaultEntry, Operation, Plan};
 use super::recorder::{Counts, Recorder};
 use super::verdict::{Conclusion, Finding, Verdict};
@@ -75,8 +73,13 @@ pub struct Onlookers {
     pub trace: Option<Box<dyn Write>>,
 }
 
-/// Runs `plan` and judges it.
+/// Runs `plan` on the event-driven engine and judges it.
 pub fn run(plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
+    run_on(EngineName::default(), plan, entropy, onlookers)
+}
+
+/// Runs `plan` on `engine` and judges it.
+pub fn run_on(engine: EngineName, plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
     let stopwatch = Stopwatch::start();
     let chance = match entropy {
         Entropy::Seed => Chance::from_seed(plan.seed).of("run"),
@@ -84,24 +87,29 @@ pub fn run(plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
     };
     let recorder = Recorder::new(Judge::new(topology(plan)), onlookers.trace);
     let watcher = onlookers.watcher.unwrap_or_else(|| Box::new(|_| {}));
-    let options = turmoil_net::Options {
+    let options = engine::Options {
         chance: chance.of("network"),
         hosts: plan.topology.hosts().map(Arc::from).collect(),
         latency: LatencyRange { min_us: plan.network.latency_us_min, max_us: plan.network.latency_us_max },
         tap: recorder.clone(),
     };
     let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: watcher.into() };
-    let ending = turmoil_net::simulate(options, |engine| run.storm_and_calm(engine, chance));
-    verdict(plan, &recorder, ending, stopwatch.elapsed_ms())
+    let ending = engine::simulate(engine, options, |engine| run.storm_and_calm(engine, chance));
+    Verdict { engine, ..verdict(plan, &recorder, ending, stopwatch.elapsed_ms()) }
 }
 
-/// Runs `plan` by its seed, with nobody looking on. A panic is a verdict like any other.
+/// Runs `plan` on the event-driven engine by its seed, with nobody looking on. A panic is a verdict like any other.
 pub fn judge(plan: &Plan) -> Verdict {
-    let ran = catch_unwind(AssertUnwindSafe(|| run(plan, Entropy::Seed, Onlookers::default())));
+    judge_on(EngineName::default(), plan)
+}
+
+/// The same on `engine`.
+pub fn judge_on(engine: EngineName, plan: &Plan) -> Verdict {
+    let ran = catch_unwind(AssertUnwindSafe(|| run_on(engine, plan, Entropy::Seed, Onlookers::default())));
     ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Verdict { panic: Some(text.to_owned()), ..Verdict::new(plan, Conclusion::Panicked) }
+        Verdict { engine, panic: Some(text.to_owned()), ..Verdict::new(plan, Conclusion::Panicked) }
     })
 }
 
@@ -124,12 +132,12 @@ struct Ending {
 struct FaultTally {
     by_family: RefCell<BTreeMap<&'static str, usize>>,
     idle: Cell<usize>,
+    skipped: Cell<usize>,
 }
 
 impl Run {
-    async fn storm_and_calm(self, engine: Engine, chance: Chance) -> Ending {
+    async fn storm_and_calm(self, engine: Rc<dyn Engine>, chance: Chance) -> Ending {
         self.recorder.start();
-        SimClock::start();
         let (database, transactions) =
             SimDatabase::open(self.recorder.clone()).expect("an empty database in memory opens");
         tokio::task::spawn_local(transactions);
@@ -182,10 +190,10 @@ impl Run {
             tokio::time::sleep(Duration::from_millis(at_ms)).await;
             watcher(Progress::Fault { at: recorder.now(), fault: fault.clone() });
             let family = fault.family();
-            if faults::inject(world, fault, end).await {
-                *tally.by_family.borrow_mut().entry(family.name()).or_default() += 1;
-            } else {
-                tally.idle.set(tally.idle.get() + 1);
+            match faults::inject(world, fault, end).await {
+                Ok(true) => *tally.by_family.borrow_mut().entry(family.name()).or_default() += 1,
+                Ok(false) => tally.idle.set(tally.idle.get() + 1),
+                Err(Cannot) => tally.skipped.set(tally.skipped.get() + 1),
             }
         })
     }
@@ -231,6 +239,7 @@ fn verdict(plan: &Plan, recorder: &Recorder, ending: Ending, wall_ms: u64) -> Ve
         wall_ms,
         faults: faults_by_family.values().sum(),
         faults_idle: ending.faults.idle.get(),
+        faults_skipped: ending.faults.skipped.get(),
         faults_by_family,
         commands: counts.commands,
         rows_committed: counts.rows_committed,

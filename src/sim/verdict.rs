@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::EngineName;
 use super::plan::{Plan, Scenario};
 use crate::judge::{Moment, Pending, Violation};
 
@@ -19,7 +20,7 @@ pub struct Verdict {
     /// The scenario of the plan.
     pub scenario: String,
     /// The engine that ran it.
-    pub engine: &'static str,
+    pub engine: EngineName,
     /// How it ended.
     pub verdict: Conclusion,
     /// The first violation.
@@ -178,7 +179,7 @@ impl Verdict {
         Verdict {
             seed,
             scenario: scenario.to_string(),
-            engine: "turmoil-net",
+            engine: EngineName::default(),
             verdict,
             violation: None,
             pending: Vec::new(),
@@ -238,7 +239,8 @@ impl Verdict {
 
     /// The command that repeats this run, if its plan is the one that the seed gives.
     pub fn reproduction(&self) -> String {
-        format!("cargo run --release -- run --scenario {} --seed {}", self.scenario, self.seed)
+        let engine = self.engine.argument();
+        format!("cargo run --release -- run{engine} --scenario {} --seed {}", self.scenario, self.seed)
     }
 }
 

@@ -12,11 +12,11 @@ use super::client::Client;
 use super::clock::SimClock;
 use super::database::faults::{DatabaseFault, DatabaseFaults, Trouble};
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
-use super::engine::turmoil_net::{Engine, HostNetwork};
+use super::engine::Engine;
 use super::plan::{OperationKind, Plan, SchedulingPlan};
 use super::recorder::{Recorder, StackWitness, Witness};
 use super::workload;
-use crate::env::{Chance, Deferral, Env, Scope};
+use crate::env::{Chance, Deferral, Env, Network, Scope};
 use crate::instance::config::{Endpoint, StreamWriters};
 use crate::instance::{Config, Instance};
 use crate::judge::Observation;
@@ -79,7 +79,7 @@ struct Weather {
 
 /// Everything that a plan speaks of.
 pub struct World {
-    engine: Engine,
+    engine: Rc<dyn Engine>,
     config: Rc<Config>,
     chance: Chance,
     database: SimDatabase,
@@ -139,7 +139,13 @@ fn deferral_of(scheduling: &SchedulingPlan, chance: &Chance) -> Option<Deferral>
 
 impl World {
     /// Sets up the hosts, all of them down.
-    pub fn new(engine: Engine, plan: &Plan, chance: Chance, database: SimDatabase, recorder: Rc<Recorder>) -> Rc<Self> {
+    pub fn new(
+        engine: Rc<dyn Engine>,
+        plan: &Plan,
+        chance: Chance,
+        database: SimDatabase,
+        recorder: Rc<Recorder>,
+    ) -> Rc<Self> {
         Rc::new(World {
             engine,
             config: Rc::new(config_of(plan)),
@@ -157,8 +163,8 @@ impl World {
     }
 
     /// The engine underneath.
-    pub fn engine(&self) -> Engine {
-        self.engine
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
     /// The deployment's configuration.
@@ -231,7 +237,7 @@ impl World {
             cancellations: Rc::clone(self.cancellations(name)),
             orders: incoming,
         };
-        self.engine.start(name.as_str(), move |network| process.run(network));
+        self.engine.start(name.as_str(), Box::new(move |network| Box::pin(process.run(network))));
         self.processes.borrow_mut().insert(name.clone(), Process { boot, is_gagged, database, orders });
     }
 
@@ -313,7 +319,7 @@ struct Boot {
 }
 
 impl Boot {
-    async fn run(mut self, network: HostNetwork) {
+    async fn run(mut self, network: Rc<dyn Network>) {
         let instance = self.start(network).await;
         while let Some(order) = self.orders.recv().await {
             match order {
@@ -341,12 +347,11 @@ impl Boot {
     }
 
     /// Starts the instance, again and again if need be, as a supervisor would.
-    async fn start(&self, network: HostNetwork) -> Rc<Instance> {
-        let network = Rc::new(network);
+    async fn start(&self, network: Rc<dyn Network>) -> Rc<Instance> {
         loop {
             let observer = Rc::new(StackWitness::new(self.witness.clone()));
             let env = Env {
-                network: network.clone(),
+                network: Rc::clone(&network),
                 clock: Rc::new(SimClock),
                 chance: self.chance.clone(),
                 observer: observer.clone(),

@@ -5,9 +5,8 @@ use std::future::Future;
 use super::*;
 use crate::env::Chance;
 use crate::judge::Judge;
-use crate::sim::clock::SimClock;
 use crate::sim::database::SimDatabase;
-use crate::sim::engine::turmoil_net;
+use crate::sim::engine::{self, EngineName};
 use crate::sim::plan::OperationKind;
 use crate::sim::recorder::Recorder;
 use crate::sim::testing::small_plan;
@@ -19,15 +18,14 @@ const SECOND: Duration = Duration::from_secs(1);
 fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F) {
     let plan = small_plan();
     let recorder = Recorder::new(Judge::new(topology(&plan)), None);
-    let options = turmoil_net::Options {
+    let options = engine::Options {
         chance: Chance::from_seed(7),
         hosts: plan.topology.hosts().map(std::sync::Arc::from).collect(),
         latency: LatencyRange { min_us: 1_000, max_us: 5_000 },
         tap: recorder.clone(),
     };
-    turmoil_net::simulate(options, |engine| async move {
+    engine::simulate(EngineName::TurmoilNet, options, |engine| async move {
         recorder.start();
-        SimClock::start();
         let (database, transactions) = SimDatabase::open(Rc::new(())).unwrap();
         tokio::task::spawn_local(transactions);
         let world = World::new(engine, &plan, Chance::from_seed(7), database, recorder);
@@ -39,7 +37,7 @@ fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F) {
 
 /// Injects a fault in a storm that goes on for ten seconds.
 async fn takes_effect(world: &Rc<World>, fault: Fault) -> bool {
-    inject(Rc::clone(world), fault, Instant::now() + 10 * SECOND).await
+    inject(Rc::clone(world), fault, Instant::now() + 10 * SECOND).await.unwrap()
 }
 
 fn partition(from: &str, to: &str, for_ms: u64) -> Fault {
@@ -127,7 +125,7 @@ fn a_host_comes_back_after_a_power_cut_or_a_restart() {
             let injected = tokio::task::spawn_local(inject(Rc::clone(&world), fault, Instant::now() + 10 * SECOND));
             tokio::time::sleep(2 * SECOND).await;
             assert!(!world.engine().is_up("worker1"), "{family}");
-            assert!(injected.await.unwrap(), "{family}");
+            assert!(injected.await.unwrap().unwrap(), "{family}");
             assert!(world.engine().is_up("worker1"), "{family}");
             assert_eq!(world.engine().boot("worker1"), boot + 1, "{family}");
         });
@@ -147,7 +145,7 @@ fn a_host_that_is_down_cannot_be_taken_down() {
         assert!(!takes_effect(&world, power_cut("worker1", 60_000)).await);
         assert!(!takes_effect(&world, Fault::Restart { host: "worker1".into(), for_ms: 60_000 }).await);
         assert_eq!(since.elapsed(), Duration::ZERO, "and nobody waits for it");
-        assert!(first.await.unwrap());
+        assert!(first.await.unwrap().unwrap());
         assert!(world.engine().is_up("worker1"), "the first fault alone decides when it comes back");
     });
 }
@@ -219,7 +217,7 @@ fn a_rolling_restart_takes_down_one_host_after_the_other() {
             assert_eq!(down, [0, 1, 2, 3].map(|other| other == n), "after {n}");
             tokio::time::sleep(2 * SECOND).await;
         }
-        assert!(injected.await.unwrap());
+        assert!(injected.await.unwrap().unwrap());
         assert_eq!(boots(), [2; 4]);
     });
 }
@@ -240,7 +238,7 @@ fn a_rolling_restart_passes_over_a_host_that_is_down_and_ends_with_the_storm() {
         assert_eq!(began.elapsed(), 10 * SECOND, "the storm is over before the master's turn");
         assert_eq!(["worker1", "worker2", "master"].map(|host| world.engine().boot(host)), [2, 2, 1]);
         assert!(world.engine().is_up("worker2"));
-        assert!(down.await.unwrap());
+        assert!(down.await.unwrap().unwrap());
     });
 }
 
@@ -253,7 +251,7 @@ fn a_freeze_counts_where_a_process_runs_freely_and_is_over_with_the_storm() {
         tokio::time::sleep(SECOND).await;
         assert!(world.engine().is_frozen("worker1"));
         assert!(!takes_effect(&world, freeze("worker1", 1_000)).await, "it is frozen already");
-        assert!(injected.await.unwrap());
+        assert!(injected.await.unwrap().unwrap());
         assert_eq!(began.elapsed(), 10 * SECOND);
         assert!(!world.engine().is_frozen("worker1") && world.engine().boot("worker1") == 1);
         assert!(world.claim_down(&"worker1".into()));
@@ -268,11 +266,11 @@ fn a_freeze_thaws_only_the_process_that_it_froze() {
         let end = Instant::now() + 30 * SECOND;
         let first = tokio::task::spawn_local(inject(Rc::clone(&world), freeze("worker1", 5_000), end));
         tokio::time::sleep(SECOND).await;
-        assert!(inject(Rc::clone(&world), power_cut("worker1", 1_000), end).await);
+        assert!(inject(Rc::clone(&world), power_cut("worker1", 1_000), end).await.unwrap());
         let second = tokio::task::spawn_local(inject(Rc::clone(&world), freeze("worker1", 10_000), end));
-        assert!(first.await.unwrap());
+        assert!(first.await.unwrap().unwrap());
         assert!(world.engine().is_frozen("worker1"));
-        assert!(second.await.unwrap());
+        assert!(second.await.unwrap().unwrap());
         assert!(!world.engine().is_frozen("worker1"));
     });
 }
@@ -338,7 +336,7 @@ fn a_process_that_starts_while_the_database_stalls_waits_for_it() {
         world.release_down(&"worker1".into());
         tokio::time::sleep(4 * SECOND).await;
         assert!(world.engine().connections("worker1", "writer1").is_empty());
-        assert!(stalled.await.unwrap());
+        assert!(stalled.await.unwrap().unwrap());
         tokio::time::sleep(SECOND).await;
         assert!(!world.engine().connections("worker1", "writer1").is_empty());
     });

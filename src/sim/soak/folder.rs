@@ -19,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::processes::this_program;
 use super::seeds::Seeds;
 use super::tally::{Outcome, Tally};
+use crate::sim::engine::EngineName;
 use crate::sim::plan::Scenario;
 
 /// The version of the folder's form.
@@ -33,6 +34,8 @@ pub struct Manifest {
     squall: String,
     /// A hash of the program: two builds of one version may come to different verdicts.
     build: String,
+    #[serde(default)]
+    engine: EngineName,
     scenario: Scenario,
     /// The range of seeds, `A..B`, or the first one, `A..`.
     seeds: String,
@@ -44,7 +47,7 @@ impl Manifest {
     ///
     /// # Errors
     /// The program's own file cannot be read.
-    pub fn new(scenario: Scenario, seeds: Seeds) -> io::Result<Self> {
+    pub fn new(engine: EngineName, scenario: Scenario, seeds: Seeds) -> io::Result<Self> {
         let (seeds, shard) = match seeds {
             Seeds::Range(range, shard) => (range.to_string(), shard),
             Seeds::From(first, shard) => (format!("{first}.."), shard),
@@ -53,6 +56,7 @@ impl Manifest {
             format: FORMAT,
             squall: env!("CARGO_PKG_VERSION").to_owned(),
             build: format!("{:016x}", xxh3_64(&fs::read(this_program()?)?)),
+            engine,
             scenario,
             seeds,
             shard: shard.to_string(),

@@ -19,13 +19,15 @@ use std::sync::mpsc;
 pub use seeds::{SeedRange, SeedRangeError, Seeds, Shard, ShardError};
 pub use tally::{Failures, Outcome, Tally};
 
+use super::engine::EngineName;
 use super::plan::{Plan, Scenario};
 use super::runner;
 use super::verdict::Verdict;
 
-/// Runs every seed of `scenario` and hands the verdicts to `take`, in the order of the seeds, until it has had enough.
+/// Runs every seed of `scenario` on `engine` and hands the verdicts to `take`, in the order of the seeds, until it has had enough.
 /// `jobs` seeds run at the same time, each on a thread of its own; nothing is shared between them.
 pub fn run(
+    engine: EngineName,
     scenario: Scenario,
     seeds: SeedRange,
     jobs: NonZeroUsize,
@@ -42,7 +44,7 @@ pub fn run(
                     if seed >= seeds.end {
                         return;
                     }
-                    if done.send((seed, runner::judge(&Plan::generate(scenario, seed)))).is_err() {
+                    if done.send((seed, runner::judge_on(engine, &Plan::generate(scenario, seed)))).is_err() {
                         return;
                     }
                 }

@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, sleep};
 
 use super::tally::Outcome;
+use crate::sim::engine::EngineName;
 use crate::sim::plan::Scenario;
 use crate::sim::verdict::{Conclusion, Verdict};
 
@@ -39,6 +40,8 @@ const LAST_WORDS_BYTES: usize = 2_000;
 /// How a soak is run.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Which engine simulates.
+    pub engine: EngineName,
     /// What is soaked.
     pub scenario: Scenario,
     /// How many seeds run at the same time.
@@ -152,7 +155,7 @@ async fn work(
         let Some((ordinal, seed)) = seeds.borrow_mut().next() else { return Ok(()) };
         let mut running = match process.take() {
             Some(running) => running,
-            None => Process::start(options.scenario)?,
+            None => Process::start(options)?,
         };
         let (line, outcome) = match running.judge(seed, options.limits).await {
             Ok(verdict) => {
@@ -160,7 +163,7 @@ async fn work(
                 verdict
             }
             Err(cause) => {
-                let verdict = running.dead(options.scenario, seed, cause).await?;
+                let verdict = running.dead(options, seed, cause).await?;
                 (verdict.report(&verdict.reproduction()).to_json(), Outcome::from(&verdict))
             }
         };
@@ -188,9 +191,9 @@ struct Process {
 }
 
 impl Process {
-    fn start(scenario: Scenario) -> io::Result<Self> {
+    fn start(options: &Options) -> io::Result<Self> {
         let mut command = Command::new(this_program()?);
-        command.args([WORKER, "--scenario", scenario.name()]);
+        command.args([WORKER, "--engine", options.engine.name(), "--scenario", options.scenario.name()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         // What the terminal tells its foreground is for the overseer alone; a process that died of Ctrl-C would be a
         // finding.
@@ -230,7 +233,7 @@ impl Process {
     }
 
     /// Makes sure that the process is dead, and gives the verdict on the seed that it died of.
-    async fn dead(mut self, scenario: Scenario, seed: u64, cause: Cause) -> io::Result<Verdict> {
+    async fn dead(mut self, options: &Options, seed: u64, cause: Cause) -> io::Result<Verdict> {
         // One that has ended by itself must be asked how before it is killed.
         let status = match cause {
             Cause::Gone => tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await.ok().transpose()?,
@@ -253,7 +256,7 @@ impl Process {
             death.push('\n');
             death.push_str(last_words.trim_end());
         }
-        Ok(Verdict::dead(scenario, seed, conclusion, death))
+        Ok(Verdict { engine: options.engine, ..Verdict::dead(options.scenario, seed, conclusion, death) })
     }
 }
 

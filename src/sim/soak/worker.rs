@@ -7,15 +7,16 @@ use std::io::{self, Write};
 use std::process::exit;
 use std::sync::mpsc;
 
+use crate::sim::engine::EngineName;
 use crate::sim::plan::{Plan, Scenario};
 use crate::sim::runner;
 
-/// Runs the seeds that standard input names, until it is closed.
+/// Runs the seeds of `scenario` that standard input names on `engine`, until it is closed.
 ///
 /// Standard input is closed as well when whoever started this process is dead, however it died. Nobody is left to hear
 /// the verdict then, and the process ends at once, even in the middle of a seed.
 /// So it is when standard output cannot be written.
-pub fn serve(scenario: Scenario) -> ! {
+pub fn serve(engine: EngineName, scenario: Scenario) -> ! {
     let hooks = Hooks::from_environment();
     let (seeds, asked) = mpsc::channel();
     std::thread::scope(|threads| {
@@ -30,7 +31,7 @@ pub fn serve(scenario: Scenario) -> ! {
         });
         for seed in asked {
             hooks.misbehave(seed);
-            let verdict = runner::judge(&Plan::generate(scenario, seed));
+            let verdict = runner::judge_on(engine, &Plan::generate(scenario, seed));
             let line = verdict.report(&verdict.reproduction()).to_json();
             let mut stdout = io::stdout().lock();
             if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {

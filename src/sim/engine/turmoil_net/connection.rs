@@ -1,27 +1,11 @@
 //! Open connections, as the world sees and cuts them.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 use turmoil_net::NetstatState;
 
-use super::Side;
 use super::segment::{Flow, HostIndex};
 use super::wire::Wire;
-
-/// An open connection between two hosts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
-    /// [`Attempt::id`](super::Attempt::id) of the attempt that made it.
-    pub id: u64,
-    /// The host that dialled.
-    pub client: Arc<str>,
-    /// The host that accepted.
-    pub server: Arc<str>,
-    /// The server's port.
-    pub port: u16,
-    flow: Flow,
-}
+use super::{Connection, Side};
 
 impl Wire {
     /// The connections between two hosts that are open at both ends, oldest first.
@@ -36,10 +20,7 @@ impl Wire {
 
     /// Resets both ends of a connection and drops what is under way between them. False if it was not open any more.
     pub fn cut(&mut self, connection: &Connection, now: Instant) -> bool {
-        let flow = connection.flow;
-        if self.held.get(&flow).is_none_or(|(id, _)| *id != connection.id) || !self.is_open(flow) {
-            return false;
-        }
+        let Some(flow) = self.open(connection) else { return false };
         for local in [flow, flow.reversed()] {
             self.abort(local, std::io::ErrorKind::ConnectionReset, now);
             self.forget(local);
@@ -54,13 +35,10 @@ impl Wire {
     /// A firewall that lost its state (a fail-over, a full table) does this: it answers a packet from the inside, which
     /// belongs to nothing it knows, with a reset, and drops one from the outside without a word.
     pub fn half_open(&mut self, connection: &Connection, gone: HostIndex, now: Instant) -> bool {
-        let flow = connection.flow;
-        if self.held.get(&flow).is_none_or(|(id, _)| *id != connection.id) || !self.is_open(flow) {
-            return false;
-        }
+        let Some(flow) = self.open(connection) else { return false };
         let mut ends = [flow, flow.reversed()].into_iter();
         let local = ends.find(|end| end.from.host == gone).expect("the connection has an end there");
-        self.swallowed.insert(local.reversed());
+        self.swallowed.insert(local.reversed(), connection.id);
         self.abort(local, std::io::ErrorKind::ConnectionReset, now);
         self.poke();
         true
@@ -68,9 +46,13 @@ impl Wire {
 
     /// Has both ends' packets arrive again. What is waiting is tried again within two seconds.
     pub fn answer(&mut self, connection: &Connection) {
-        for flow in [connection.flow, connection.flow.reversed()] {
-            self.swallowed.remove(&flow);
-        }
+        self.swallowed.retain(|_, id| *id != connection.id);
+    }
+
+    /// The flow of a connection from its client, if it is open.
+    fn open(&self, connection: &Connection) -> Option<Flow> {
+        let (flow, _) = self.held.iter().find(|(_, end)| **end == (connection.id, Side::Client))?;
+        self.is_open(*flow).then_some(*flow)
     }
 
     /// Whether both ends are established and held by applications.
@@ -82,6 +64,6 @@ impl Wire {
 
     fn connection(&self, flow: Flow, id: u64) -> Connection {
         let name = |host: HostIndex| self.hosts[usize::from(host.0)].name.clone();
-        Connection { id, client: name(flow.from.host), server: name(flow.to.host), port: flow.to.port, flow }
+        Connection { id, client: name(flow.from.host), server: name(flow.to.host), port: flow.to.port }
     }
 }

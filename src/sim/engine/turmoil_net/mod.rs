@@ -17,6 +17,7 @@ mod host;
 mod link;
 mod listener;
 mod network;
+mod seam;
 mod segment;
 mod stream;
 #[cfg(test)]
@@ -25,8 +26,6 @@ mod wire;
 
 use std::future::Future;
 use std::marker::PhantomData;
-use std::rc::Rc;
-use std::sync::Arc;
 
 use rand::RngExt;
 use tokio::runtime::{RngSeed, UnhandledPanic};
@@ -34,12 +33,10 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 use turmoil_net::{KernelConfig, Net};
 
-pub use connection::Connection;
 pub use flow::RETRY_MAX;
 pub use network::HostNetwork;
 
-use super::{Attempt, End, LatencyRange, Side, SlowReader, Tap};
-use crate::env::Chance;
+use super::{Attempt, Connection, End, LatencyRange, Options, Side, SlowReader, Tap, time};
 use agenda::Task;
 use driver::Driver;
 use host::{Host, HostTask};
@@ -47,20 +44,8 @@ use link::Link;
 use segment::HostIndex;
 use wire::{RECEIVE_BUFFER, Wire, wire};
 
-/// What a simulation is made of.
-pub struct Options {
-    /// Where every draw comes from: latencies of the link from `a` to `b` from `latency` / `a>b`.
-    pub chance: Chance,
-    /// The names of all hosts, each once.
-    pub hosts: Vec<Arc<str>>,
-    /// How long packets travel, on every link.
-    pub latency: LatencyRange,
-    /// Who is told of all traffic.
-    pub tap: Rc<dyn Tap>,
-}
-
 /// Runs one simulation to the end of `main`, the task that plays the world, and returns its result. Then every process
-/// is ended.
+/// is ended. The latencies of the link from `a` to `b` are drawn from `latency` / `a>b` of the options' chance.
 ///
 /// All state belongs to the thread: any number of simulations may run on as many threads, and one after the other on
 /// one.
@@ -81,6 +66,7 @@ pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(En
     let mut root = LocalSet::new();
     root.unhandled_panic(UnhandledPanic::ShutdownRuntime);
     let result = runtime.block_on(root.run_until(async {
+        time::begin();
         let hosts = wire(|wire| {
             wire.agenda.push(Instant::now(), Task::Keepalive);
             wire.hosts.len()

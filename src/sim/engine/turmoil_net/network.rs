@@ -19,7 +19,7 @@ use super::wire::{try_wire, wire};
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::env::{self, Address, BoxStream, LocalBoxFuture, Network};
 
-/// The [`Network`] of one boot of one host. Names are those in [`Options::hosts`](super::Options::hosts), any other
+/// The [`Network`] of one boot of one host. Names are those in [`Options::hosts`](crate::sim::engine::Options::hosts), any other
 /// fails with `NotFound`. Once the boot is over, every operation fails with `ConnectionAborted`.
 #[derive(Clone, Debug)]
 pub struct HostNetwork {

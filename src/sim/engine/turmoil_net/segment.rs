@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use turmoil_net::{Packet, TcpFlags, TcpSegment, Transport};
 
-/// A host's number: its place in [`Options::hosts`](super::Options::hosts).
+/// A host's number: its place in [`Options::hosts`](crate::sim::engine::Options::hosts).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostIndex(pub u16);
 

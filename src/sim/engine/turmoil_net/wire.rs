@@ -56,8 +56,9 @@ pub(super) struct Wire {
     pub held: BTreeMap<Flow, (u64, Side)>,
     /// Sockets that came to an end their kernel does not fully know of.
     pub ended: BTreeMap<Flow, Ending>,
-    /// Flows whose packets are dropped without a word, because the other end is gone and nobody says so.
-    pub swallowed: BTreeSet<Flow>,
+    /// Flows whose packets are dropped without a word, because the other end is gone and nobody says so, and their
+    /// connections' numbers.
+    pub swallowed: BTreeMap<Flow, u64>,
     /// Server sockets in mid-handshake, and the acknowledgement that completes it.
     pub half_open: BTreeMap<Flow, u32>,
     /// Sockets whose peer's socket was gone when keep-alive last looked.
@@ -109,7 +110,7 @@ impl Wire {
             attempts: 0,
             held: BTreeMap::new(),
             ended: BTreeMap::new(),
-            swallowed: BTreeSet::new(),
+            swallowed: BTreeMap::new(),
             half_open: BTreeMap::new(),
             suspects: BTreeSet::new(),
             freed: BTreeSet::new(),
@@ -227,7 +228,7 @@ impl Wire {
                 self.dialled.remove(&flow);
                 break;
             }
-            let is_swallowed = self.swallowed.contains(&flow);
+            let is_swallowed = self.swallowed.contains_key(&flow);
             if is_swallowed || self.link(flow.from.host, flow.to.host).partitioned || !self.host(flow.to.host).is_up() {
                 self.lose(flow, kind, now);
             } else if let Some(packet) = self.fifo(flow).pop() {
@@ -277,7 +278,7 @@ impl Wire {
             Kind::Rst => drop(fifo.pop()),
             Kind::Ack if !receiver_up => drop(fifo.pop()),
             Kind::Syn => fifo.back_off(SYN_RETRY, now),
-            _ if !self.swallowed.contains(&flow) && self.give_up(flow, now) => {}
+            _ if !self.swallowed.contains_key(&flow) && self.give_up(flow, now) => {}
             _ => self.fifo(flow).back_off(RETRY, now),
         }
         let link = self.link(flow.from.host, flow.to.host);

@@ -30,7 +30,7 @@ impl Drop for Scratch {
 }
 
 fn manifest(seeds: &str) -> Manifest {
-    Manifest::new(Scenario::Storm, Seeds::Range(seeds.parse().unwrap(), Shard::WHOLE)).unwrap()
+    Manifest::new(EngineName::default(), Scenario::Storm, Seeds::Range(seeds.parse().unwrap(), Shard::WHOLE)).unwrap()
 }
 
 fn line(seed: u64) -> String {

@@ -10,13 +10,14 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::env::{Address, BoxStream, Network};
+use crate::env::{Address, BoxStream, Chance, Network};
 
 const PORT: u16 = 9000;
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,97 @@
+//! turmoil's side of all hosts: the `Sim`, and what is done to it between two turns.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use ::turmoil::{Builder, Sim};
+use rand::Rng;
+
+use super::TICK;
+use super::host::{self, HostIndex, Order};
+use super::network::EPHEMERAL_PORTS;
+use super::state::state;
+use super::time;
+use crate::env::Chance;
+
+/// How many writes that nobody has read a connection holds, and how many connections that nobody has accepted a port. One
+/// more of these is a panic in turmoil, and an end of file behind exactly so many of those is lost.
+const TCP_CAPACITY: usize = 4096;
+
+/// All hosts.
+pub(super) struct Hosts {
+    sim: Sim<'static>,
+    addresses: Vec<IpAddr>,
+    now: Duration,
+}
+
+impl Hosts {
+    /// The hosts of this thread's state, at the beginning. None of them runs anything.
+    pub fn new(chance: &Chance) -> Self {
+        let sim = Builder::new()
+            .tick_duration(TICK)
+            .rng_seed(chance.of("turmoil").rng().next_u64())
+            .epoch(SystemTime::UNIX_EPOCH)
+            .tcp_capacity(TCP_CAPACITY)
+            .ephemeral_ports(EPHEMERAL_PORTS)
+            .build();
+        let names: Vec<_> = state(|state| state.hosts.iter().map(|host| host.name.clone()).collect());
+        let mut hosts = Hosts { sim, addresses: Vec::new(), now: Duration::ZERO };
+        time::set(hosts.now);
+        for (n, name) in names.iter().enumerate() {
+            let (index, address) = (HostIndex(n), hosts.sim.lookup(&**name));
+            hosts.sim.host(address, move || host::software(index));
+            hosts.addresses.push(address);
+            state(|state| {
+                state.hosts[n].address = address;
+                state.refit_all(index);
+            });
+        }
+        hosts.refit();
+        hosts
+    }
+
+    /// Does what the world has asked for in its turn, and gives all hosts theirs.
+    ///
+    /// # Panics
+    /// If a task of any process panics.
+    pub fn step(&mut self) {
+        for order in state(|state| std::mem::take(&mut state.orders)) {
+            self.carry_out(order);
+        }
+        self.refit();
+        self.sim.step().expect("no software ends");
+        self.now += TICK;
+        time::set(self.now);
+    }
+
+    /// Ends all processes.
+    pub fn end(mut self) {
+        state(|state| state.end_all());
+        for address in &self.addresses {
+            self.sim.crash(*address);
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Start(process, main) => {
+                state(|state| state.hosts[process.host.0].load(process, main));
+                self.sim.bounce(self.addresses[process.host.0]);
+            }
+            Order::Stop(host) => self.sim.bounce(self.addresses[host.0]),
+            Order::PowerCut(host) => {
+                let address = self.addresses[host.0];
+                let others = || self.addresses.iter().copied().filter(|other| *other != address);
+                others().for_each(|other| self.sim.partition(address, other));
+                self.sim.crash(address);
+                others().for_each(|other| self.sim.repair(address, other));
+                state(|state| state.refit_all(host));
+            }
+        }
+    }
+
+    fn refit(&self) {
+        let changed = state(|state| state.take_changed());
+        changed.into_iter().for_each(|between| between.refit(&self.sim));
+    }
+}

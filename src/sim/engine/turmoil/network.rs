@@ -1,0 +1,121 @@
+//! The network of one simulated process.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use ::turmoil::net::TcpStream;
+
+use super::host::{HostIndex, Process};
+use super::listener::Listener;
+use super::state::{state, tap, try_state};
+use super::stream::Stream;
+use super::{Attempt, Side};
+use crate::env::network::CONNECT_TIMEOUT;
+use crate::env::{self, Address, BoxStream, LocalBoxFuture, Network};
+
+/// The ports that dialling takes, one after the other, each once in a run: turmoil never gives back one whose attempt failed.
+pub(super) const EPHEMERAL_PORTS: RangeInclusive<u16> = 10_000..=u16::MAX;
+
+/// The [`Network`] of one boot of one host. Names are those in [`Options::hosts`](crate::sim::engine::Options::hosts), any
+/// other fails with `NotFound`. Works inside the process only.
+#[derive(Clone, Debug)]
+pub struct HostNetwork {
+    process: Process,
+}
+
+impl HostNetwork {
+    pub(super) fn new(process: Process) -> Self {
+        HostNetwork { process }
+    }
+}
+
+impl Network for HostNetwork {
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+        let (process, to) = (self.process, to.clone());
+        Box::pin(async move {
+            let mut dialling = Dialling::new(process, to);
+            let result = dialling.connect().await;
+            dialling.ended(result.as_ref().map(drop).map_err(io::Error::kind));
+            Ok(Box::new(result?) as BoxStream)
+        })
+    }
+
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn env::Listener>>> {
+        let process = self.process;
+        Box::pin(async move { Ok(Box::new(Listener::bind(process, port).await?) as Box<dyn env::Listener>) })
+    }
+}
+
+/// Tells the tap how an attempt ended, also when its future is dropped.
+struct Dialling {
+    process: Process,
+    attempt: Attempt,
+    told: bool,
+}
+
+impl Dialling {
+    fn new(process: Process, to: Address) -> Self {
+        let attempt = state(|state| {
+            state.attempts += 1;
+            let host = state.hosts[process.host.0].name.clone();
+            Attempt { id: state.attempts, host, boot: process.boot, to }
+        });
+        tap().connecting(&attempt);
+        Dialling { process, attempt, told: false }
+    }
+
+    async fn connect(&self) -> io::Result<Stream> {
+        let Address { host, port } = &self.attempt.to;
+        let server = state(|state| state.names.get(host).copied()).ok_or(io::ErrorKind::NotFound)?;
+        let dialled = Dialled::new(self.process, server, self.attempt.id);
+        let to = SocketAddr::new(state(|state| state.hosts[server.0].address), *port);
+        // turmoil waits for ever for a host that is down or held.
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await;
+        let inner = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        assert_eq!(inner.local_addr()?, dialled.from, "turmoil gives one port after the other");
+        Ok(Stream::new(self.process, inner, server, self.attempt.id, Side::Client, *port))
+    }
+
+    fn ended(&mut self, result: Result<(), io::ErrorKind>) {
+        self.told = true;
+        if try_state(|state| state.is_alive(self.process)) == Some(true) {
+            tap().connect_ended(&self.attempt, result);
+        }
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        if !self.told {
+            self.ended(Err(io::ErrorKind::Interrupted));
+        }
+    }
+}
+
+/// The address that an attempt is about to be made from, by which the server that accepts it knows its number. turmoil
+/// tells it only when that has happened.
+struct Dialled {
+    from: SocketAddr,
+}
+
+impl Dialled {
+    fn new(process: Process, server: HostIndex, id: u64) -> Self {
+        let from = state(|state| {
+            state.sends(process.host, server);
+            let host = &mut state.hosts[process.host.0];
+            let port = EPHEMERAL_PORTS.start().checked_add(host.dials).expect("no host dials so often in one run");
+            host.dials += 1;
+            let from = SocketAddr::new(host.address, port);
+            state.dialled.insert(from, id);
+            from
+        });
+        Dialled { from }
+    }
+}
+
+impl Drop for Dialled {
+    fn drop(&mut self) {
+        try_state(|state| state.dialled.remove(&self.from)); // nobody accepts it any more
+    }
+}

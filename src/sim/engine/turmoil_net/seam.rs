@@ -1,0 +1,95 @@
+//! This engine as the world knows it.
+
+use std::rc::Rc;
+
+use super::Engine;
+use crate::sim::engine::{self, Cannot, Connection, LatencyRange, Main, SlowReader};
+
+impl engine::Engine for Engine {
+    fn start(&self, host: &str, main: Main) {
+        self.start(host, |network| main(Rc::new(network)));
+    }
+
+    fn boot(&self, host: &str) -> u64 {
+        self.boot(host)
+    }
+
+    fn is_up(&self, host: &str) -> bool {
+        self.is_up(host)
+    }
+
+    fn stop(&self, host: &str) -> bool {
+        self.stop(host)
+    }
+
+    fn power_cut(&self, host: &str) -> bool {
+        self.power_cut(host)
+    }
+
+    fn connections(&self, a: &str, b: &str) -> Vec<Connection> {
+        self.connections(a, b)
+    }
+
+    fn cut(&self, connection: &Connection) -> bool {
+        self.cut(connection)
+    }
+
+    fn partition(&self, from: &str, to: &str) {
+        self.partition(from, to);
+    }
+
+    fn heal(&self, from: &str, to: &str) {
+        self.heal(from, to);
+    }
+
+    fn held(&self, from: &str, to: &str) -> u64 {
+        self.held(from, to)
+    }
+
+    fn sent(&self, from: &str, to: &str) -> u64 {
+        self.sent(from, to)
+    }
+
+    fn set_latency(&self, from: &str, to: &str, latency: LatencyRange) {
+        self.set_latency(from, to, latency);
+    }
+
+    fn reset_latency(&self, from: &str, to: &str) {
+        self.reset_latency(from, to);
+    }
+
+    fn half_open(&self, connection: &Connection, gone: &str) -> Result<bool, Cannot> {
+        Ok(self.half_open(connection, gone))
+    }
+
+    fn answer(&self, connection: &Connection) -> Result<(), Cannot> {
+        self.answer(connection);
+        Ok(())
+    }
+
+    fn set_bandwidth(&self, from: &str, to: &str, bytes_per_sec: Option<u64>) -> Result<(), Cannot> {
+        self.set_bandwidth(from, to, bytes_per_sec);
+        Ok(())
+    }
+
+    fn freeze(&self, host: &str) -> Result<bool, Cannot> {
+        Ok(self.freeze(host))
+    }
+
+    fn thaw(&self, host: &str) -> Result<bool, Cannot> {
+        Ok(self.thaw(host))
+    }
+
+    fn is_frozen(&self, host: &str) -> bool {
+        self.is_frozen(host)
+    }
+
+    fn slow_reader(&self, host: &str, slow: Option<SlowReader>) -> Result<(), Cannot> {
+        self.slow_reader(host, slow);
+        Ok(())
+    }
+
+    fn slowed(&self, host: &str) -> u64 {
+        self.slowed(host)
+    }
+}
