@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     bar.finish_and_clear();
     write!(stdout, "{}", summary::of_verdict(&verdict))?;
     if let Some(fingerprint) = verdict.fingerprint().filter(|_| entropy == Entropy::Seed && arguments.shrink_runs > 0)
-        && let Some(found) = Found::shrink(&plan, &fingerprint, arguments.shrink_runs)
+        && let Some(found) = Found::shrink(engine, &plan, &fingerprint, arguments.shrink_runs)
     {
         let path = found.keep_in(Path::new(FOUND))?;
         found.tell(&mut stdout, &path)?;

@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, ScenarioArguments, load_plan, summary};
+use super::{CliError, EngineArguments, ScenarioArguments, load_plan, summary};
 use crate::sim::corpus::Entry;
+use crate::sim::engine::EngineName;
 use crate::sim::plan::Plan;
 use crate::sim::runner;
 use crate::sim::shrink::{self, RUNS_MAX, Shrunk};
@@ -27,6 +28,8 @@ pub(super) struct ShrinkArguments {
     plan: Option<PathBuf>,
     #[command(flatten)]
     scenario: ScenarioArguments,
+    #[command(flatten)]
+    engine: EngineArguments,
     /// Hold on to the first failure of this invariant, or of this kind, instead of the first of all.
     #[arg(long, value_name = "FAILURE")]
     failure: Option<String>,
@@ -59,14 +62,15 @@ pub(super) fn shrink(arguments: &ShrinkArguments) -> Result<ExitCode, CliError> 
         Some(path) => load_plan(path)?,
         None => Plan::generate(arguments.scenario.scenario, arguments.seed),
     };
-    let fingerprints = runner::judge(&plan).fingerprints();
+    let engine = arguments.engine.engine;
+    let fingerprints = runner::judge_on(engine, &plan).fingerprints();
     let is_meant = |fingerprint: &&String| {
         arguments.failure.as_ref().is_none_or(|failure| fingerprint.split('/').next() == Some(failure))
     };
     let Some(fingerprint) = fingerprints.iter().find(is_meant) else {
         return Err(CliError::DoesNotFail(arguments.failure.clone()));
     };
-    let found = Found::shrink(&plan, fingerprint, arguments.runs);
+    let found = Found::shrink(engine, &plan, fingerprint, arguments.runs);
     let found = found.expect("the same plan fails twice in the same way, or draws come from elsewhere than its seed");
     let path = match &arguments.out {
         Some(path) => found.keep_as(path).map(|()| path.clone())?,
@@ -101,9 +105,9 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Shrinks `plan`. None if it does not fail with `fingerprint`.
-    pub fn shrink(original: &'a Plan, fingerprint: &'a str, runs_max: usize) -> Option<Self> {
-        shrink::shrink(original, fingerprint, runs_max).map(|shrunk| Found { original, fingerprint, shrunk })
+    /// Shrinks `plan`. None if it does not fail on `engine` with `fingerprint`.
+    pub fn shrink(engine: EngineName, original: &'a Plan, fingerprint: &'a str, runs_max: usize) -> Option<Self> {
+        shrink::shrink(engine, original, fingerprint, runs_max).map(|shrunk| Found { original, fingerprint, shrunk })
     }
 
     /// Writes it as an entry of the corpus into a directory, which is made if need be. Tells where.
@@ -131,6 +135,7 @@ impl<'a> Found<'a> {
             defect: None,
             story: format!("{}. It ends with {message}.", summary::of_shrunk(&self.shrunk.plan).join("; ")),
             reaches: Entry::reached(verdict),
+            engine: verdict.engine,
             plan: self.shrunk.plan.clone(),
         };
         entry.write(path).map_err(|error| CliError::Create(path.to_owned(), error))
@@ -165,7 +170,11 @@ impl<'a> Found<'a> {
         writeln!(out, "as a test:")?;
         writeln!(out, "    #[test]\n    fn {name}() {{")?;
         writeln!(out, "        let plan = squall::sim::plan::Plan::load(r#\"{json}\"#).unwrap();")?;
-        writeln!(out, "        let verdict = squall::sim::runner::judge(&plan);")?;
+        let judge = match verdict.engine {
+            EngineName::TurmoilNet => "judge(&plan)".to_owned(),
+            other => format!("judge_on(squall::sim::engine::EngineName::{other:?}, &plan)"),
+        };
+        writeln!(out, "        let verdict = squall::sim::runner::{judge};")?;
         writeln!(out, "        assert!(verdict.passed(), \"{{verdict:?}}\");\n    }}")?;
         writeln!(out, "kept as {}; in seeds/ `cargo test` runs it", path.display())
     }

@@ -151,7 +151,9 @@ fn shrink(arguments: &SoakArguments, tally: &Tally) -> Result<(), CliError> {
             continue;
         }
         let plan = Plan::generate(arguments.scenario.scenario, failures.first);
-        let Some(found) = Found::shrink(&plan, fingerprint, arguments.shrink_runs) else { continue };
+        let Some(found) = Found::shrink(arguments.engine.engine, &plan, fingerprint, arguments.shrink_runs) else {
+            continue;
+        };
         let path = found.keep_in(&directory)?;
         writeln!(stdout, "{fingerprint}, seed {}:", failures.first)?;
         found.tell(&mut stdout, &path)?;

@@ -33,6 +33,8 @@ pub struct Entry {
     pub story: String,
     /// The marks that a run of it reaches, and the families of faults that take effect in it.
     pub reaches: Vec<String>,
+    /// The engine that shows it.
+    pub engine: EngineName,
     /// The plan that shows it.
     pub plan: Plan,
 }
@@ -62,6 +64,8 @@ struct Form {
     defect: Option<String>,
     story: String,
     reaches: Vec<String>,
+    #[serde(default)]
+    engine: EngineName,
     plan: Value,
 }
 
@@ -71,13 +75,13 @@ impl Entry {
     /// # Errors
     /// It cannot be read, is malformed, of another version, or its plan cannot be used.
     pub fn read(path: &Path) -> Result<Entry, EntryError> {
-        let Form { format, catches, defect, story, reaches, plan } =
+        let Form { format, catches, defect, story, reaches, engine, plan } =
             serde_json::from_str(&std::fs::read_to_string(path)?)?;
         if format != FORMAT {
             return Err(EntryError::UnknownFormat(format));
         }
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Entry { name, catches, defect, story, reaches, plan: Plan::load(&plan.to_string())? })
+        Ok(Entry { name, catches, defect, story, reaches, engine, plan: Plan::load(&plan.to_string())? })
     }
 
     /// Writes the entry to the file `path`, one operation or fault a line.
@@ -90,13 +94,14 @@ impl Entry {
 
     /// The entry as its file has it.
     fn to_json(&self) -> String {
-        let Entry { name: _, catches, defect, story, reaches, plan } = self;
+        let Entry { name: _, catches, defect, story, reaches, engine, plan } = self;
         let mut text = format!("{{\n  \"format\": {FORMAT},\n");
         for (field, value) in [
             ("catches", json!(catches)),
             ("defect", json!(defect)),
             ("story", json!(story)),
             ("reaches", json!(reaches)),
+            ("engine", json!(engine)),
         ] {
             let _ = writeln!(text, "  \"{field}\": {value},");
         }
@@ -127,10 +132,10 @@ impl Entry {
 
     /// Runs its plan. What it caught has come back unless the verdict is that it passed.
     pub fn replay(&self) -> Verdict {
-        self.replay_on(EngineName::default())
+        self.replay_on(self.engine)
     }
 
-    /// The same on `engine`, without the faults that it cannot inject.
+    /// The same on another engine, without the faults that it cannot inject.
     pub fn replay_on(&self, engine: EngineName) -> Verdict {
         runner::judge_on(engine, &self.plan)
     }
@@ -154,6 +159,7 @@ mod tests {
             defect: None,
             story: "Once upon \"a time\"".into(),
             reaches: vec!["set_up".into(), "cut".into()],
+            engine: EngineName::Turmoil,
             plan,
         }
     }
@@ -167,7 +173,7 @@ mod tests {
         let read = Entry::read(&path).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!((read.name, read.catches, read.story), (entry.name, entry.catches, entry.story));
-        assert_eq!((read.reaches, read.plan), (entry.reaches, entry.plan));
+        assert_eq!((read.reaches, read.engine, read.plan), (entry.reaches, entry.engine, entry.plan));
     }
 
     #[test]

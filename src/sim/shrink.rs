@@ -17,6 +17,7 @@ mod numbers;
 mod settings;
 mod times;
 
+use super::engine::EngineName;
 use super::plan::{MASTER, Plan};
 use super::runner;
 use super::verdict::Verdict;
@@ -39,15 +40,16 @@ pub struct Shrunk {
     pub is_cut_short: bool,
 }
 
-/// The least plan found in `runs_max` runs that fails with `fingerprint`, as `plan` does. None if `plan` does not.
-pub fn shrink(plan: &Plan, fingerprint: &str, runs_max: usize) -> Option<Shrunk> {
-    let (mut verdict, mut runs) = (runner::judge(plan), 1);
+/// The least plan found in `runs_max` runs that fails on `engine` with `fingerprint`, as `plan` does. None if `plan` does
+/// not.
+pub fn shrink(engine: EngineName, plan: &Plan, fingerprint: &str, runs_max: usize) -> Option<Shrunk> {
+    let (mut verdict, mut runs) = (runner::judge_on(engine, plan), 1);
     if !shows(&verdict, fingerprint) {
         return None;
     }
     let failed_at_ms = verdict.violation.as_ref().map(|finding| finding.at_ms);
     let fails = |candidate: &Plan| {
-        let judged = runner::judge(candidate);
+        let judged = runner::judge_on(engine, candidate);
         runs += 1;
         let fails = shows(&judged, fingerprint);
         if fails {

@@ -77,6 +77,20 @@ fn a_server_that_pinged_and_fell_silent_is_told_and_closed() {
 }
 
 #[test]
+fn a_server_that_never_said_a_word_is_told_and_closed() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play("master").await;
+        let _worker = deployment.start("worker1").await;
+        let server = Peer::new(port.accept().await.unwrap());
+        let accepted = Instant::now();
+        let lines = server.lines_to_end().await;
+        assert_eq!(lines.last().map(String::as_str), Some("ERROR ping timeout"));
+        assert_eq!(accepted.elapsed(), PING_TIMEOUT);
+    });
+}
+
+#[test]
 fn any_command_is_a_sign_of_life() {
     run(async {
         let deployment = Deployment::new();
@@ -93,7 +107,7 @@ fn any_command_is_a_sign_of_life() {
 }
 
 #[test]
-fn a_peer_that_never_pings_is_never_timed_out() {
+fn a_client_that_never_pings_is_never_timed_out() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;

@@ -9,6 +9,8 @@
 
 mod name;
 pub mod tap;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod turmoil;
 pub mod turmoil_net;

@@ -85,7 +85,7 @@ fn a_plan_that_fails_by_chance_is_tried_with_other_draws() {
 
 #[test]
 fn a_plan_that_does_not_fail_in_that_way_is_not_shrunk() {
-    assert!(shrink(&small_plan(), "no_missed_rows/events/missed", RUNS_MAX).is_none());
+    assert!(shrink(EngineName::default(), &small_plan(), "no_missed_rows/events/missed", RUNS_MAX).is_none());
 }
 
 /// Everything that happens to the rows of one operation, and when.

@@ -17,7 +17,7 @@ use crate::replication::{CommandHandler, Link, Side};
 
 /// With nothing else to say for this long, an end says `PING`.
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A peer that has pinged once and then says nothing for this long is gone.
+/// A server that says nothing for this long is gone, and a client that has pinged once and then says nothing.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a closing connection may take to send what is left.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(25);
@@ -54,7 +54,7 @@ pub enum ConnectionError {
 /// Carries the commands of `link` over `stream` until either end is done.
 pub async fn run(link: Rc<Link>, stream: BoxStream, handler: &Rc<CommandHandler>, env: &Env) -> ConnectionError {
     let (read_half, write_half) = tokio::io::split(stream);
-    let health = Health { pinged: Cell::new(false), heard: Cell::new(Instant::now()) };
+    let health = Health { pings: Cell::new(link.side() == Side::Client), heard: Cell::new(Instant::now()) };
     let error = tokio::select! {
         biased;
         error = receive(&link, read_half, handler, &health, env) => error,
@@ -68,8 +68,9 @@ pub async fn run(link: Rc<Link>, stream: BoxStream, handler: &Rc<CommandHandler>
 
 /// What is known of the other end's being alive.
 struct Health {
-    /// Whether it ever sent `PING`. One that never does (a person with netcat) is not timed out.
-    pinged: Cell<bool>,
+    /// Whether it is known to ping. A client that never does (a person with netcat) is not timed out. Servers all do: one
+    /// that was lost before its first word would be waited for for ever.
+    pings: Cell<bool>,
     /// When the last valid command came.
     heard: Cell<Instant>,
 }
@@ -124,7 +125,7 @@ fn receive_lines(
         }
         health.heard.set(Instant::now());
         if matches!(command, Command::Ping(_)) {
-            health.pinged.set(true);
+            health.pings.set(true);
         }
         handler.received(link, command);
     }
@@ -155,14 +156,14 @@ async fn watch(link: &Link, health: &Health, env: &Env) -> ConnectionError {
     loop {
         let ping_at = link.last_sent() + PING_INTERVAL;
         let lost_at = health.heard.get() + PING_TIMEOUT;
-        tokio::time::sleep_until(if health.pinged.get() { ping_at.min(lost_at) } else { ping_at }).await;
+        tokio::time::sleep_until(if health.pings.get() { ping_at.min(lost_at) } else { ping_at }).await;
         let now = Instant::now();
         if !link.is_open() {
             if now >= *closing_since.get_or_insert(now) + CLOSE_GRACE {
                 return ConnectionError::ClosedHere;
             }
             tokio::time::sleep(PING_INTERVAL).await;
-        } else if health.pinged.get() && now >= health.heard.get() + PING_TIMEOUT {
+        } else if health.pings.get() && now >= health.heard.get() + PING_TIMEOUT {
             env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &ConnectionError::PingTimeout });
             link.close_with_error("ping timeout");
         } else if now >= link.last_sent() + PING_INTERVAL {

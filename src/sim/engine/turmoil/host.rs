@@ -117,10 +117,13 @@ impl State {
 
 /// What turmoil runs on a host, whenever it starts it: what was left there, or nothing. It never ends, because turmoil
 /// takes a host whose software has ended for down.
-pub(super) async fn software(index: HostIndex) -> ::turmoil::Result {
+pub(super) fn software(index: HostIndex) -> impl Future<Output = ::turmoil::Result> {
+    // At once: a process that is ended before its first turn must not be found by what is started next.
     let main = state(|state| state.hosts[index.0].main.take());
-    if let Some((process, main)) = main {
-        main(Rc::new(HostNetwork::new(process))).await;
+    async {
+        if let Some((process, main)) = main {
+            main(Rc::new(HostNetwork::new(process))).await;
+        }
+        std::future::pending().await
     }
-    std::future::pending().await
 }

@@ -27,8 +27,6 @@ mod listener;
 mod network;
 mod state;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::future::Future;
 use std::marker::PhantomData;
