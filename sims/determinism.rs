@@ -12,7 +12,7 @@ use squall::sim::soak;
 const SEEDS: &str = "0..100";
 
 /// The trace hash of each seed, from other processes than this one.
-fn hashes(arguments: &[&str]) -> BTreeMap<u64, String> {
+pub fn hashes(arguments: &[&str]) -> BTreeMap<u64, String> {
     let output = Command::new(env!("CARGO_BIN_EXE_squall")).args(arguments).output().expect("squall runs");
     let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("one object a line"));

@@ -4,6 +4,7 @@
 
 mod caches_fresh_after_wait;
 mod corpus;
+mod cross_check;
 mod determinism;
 mod no_missed_rows;
 mod no_tight_reconnect;

@@ -21,7 +21,7 @@ pub fn assert_exercised(tally: &Tally, invariant: &'static str) {
 
 /// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed.
 pub fn run(scenario: Scenario, seeds: &str) -> Tally {
-    let seeds = seeds_from_environment().unwrap_or_else(|| range(seeds));
+    let seeds = self::seeds(seeds);
     let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut tally = Tally::default();
     soak::run(EngineName::default(), scenario, seeds, jobs, |verdict| {
@@ -35,6 +35,11 @@ pub fn run(scenario: Scenario, seeds: &str) -> Tally {
         panic!("{} seeds failed; {fingerprint} in {seeds} of them. Repeat: {reproduction}", tally.failed.len());
     }
     tally
+}
+
+/// `seeds`, or those that the environment names.
+pub fn seeds(seeds: &str) -> SeedRange {
+    seeds_from_environment().unwrap_or_else(|| range(seeds))
 }
 
 fn seeds_from_environment() -> Option<SeedRange> {

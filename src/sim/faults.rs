@@ -54,19 +54,13 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             held() > before
         }
         Fault::HalfOpen { gone, survivor, .. } => {
-            let connections = engine.connections(&gone, &survivor);
-            let Some(connection) = connections.iter().find(|open| open.port == REPLICATION_PORT) else {
-                return Ok(false);
-            };
-            let took_effect = engine.half_open(connection, &gone)?;
-            if took_effect {
-                world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
-            }
+            let Some(connection) = engine.half_open(&gone, &survivor, REPLICATION_PORT)? else { return Ok(false) };
+            world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
             sleep_until(until).await;
             if until < end {
-                engine.answer(connection)?;
+                engine.answer(&connection)?;
             } // else nobody ever tells the survivor: the calm waits for its pings
-            took_effect
+            true
         }
         Fault::SlowDrip { from, to, bytes_per_sec, .. } => {
             let before = engine.sent(&from, &to);

@@ -128,9 +128,10 @@ pub trait Engine {
     /// Sets it back to what all links have.
     fn reset_latency(&self, from: &str, to: &str);
 
-    /// Makes an end to one end of a connection only: the application on `gone` reads a reset, and what the other end sends
-    /// is dropped without a word, until [`answer`](Self::answer). False if the connection was not open any more.
-    fn half_open(&self, _connection: &Connection, _gone: &str) -> Result<bool, Cannot> {
+    /// Makes an end to one end only of a connection between `gone` and `survivor` whose server has `port`: the application
+    /// on `gone` reads a reset, and what the other end sends is dropped without a word, until [`answer`](Self::answer).
+    /// Gives the connection, none if none is open.
+    fn half_open(&self, _gone: &str, _survivor: &str, _port: u16) -> Result<Option<Connection>, Cannot> {
         Err(Cannot)
     }
 

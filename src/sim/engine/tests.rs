@@ -354,7 +354,7 @@ fn the_event_driven_engine_can_do_everything_and_turmoil_says_what_it_cannot() {
             engine.set_bandwidth("server", "client", Some(1)),
             engine.freeze("server").map(drop),
             engine.thaw("server").map(drop),
-            engine.half_open(connection, "server").map(drop),
+            engine.half_open("server", "client", PORT).map(drop),
             engine.answer(connection),
         ];
         let expected = if name == EngineName::TurmoilNet { Ok(()) } else { Err(Cannot) };

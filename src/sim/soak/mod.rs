@@ -31,20 +31,31 @@ pub fn run(
     scenario: Scenario,
     seeds: SeedRange,
     jobs: NonZeroUsize,
+    take: impl FnMut(&Verdict) -> ControlFlow<()>,
+) {
+    run_plans(engine, seeds, jobs, |seed| Plan::generate(scenario, seed), take);
+}
+
+/// The same with the plan that `plan_of` gives for each seed.
+pub fn run_plans(
+    engine: EngineName,
+    seeds: SeedRange,
+    jobs: NonZeroUsize,
+    plan_of: impl Fn(u64) -> Plan + Sync,
     mut take: impl FnMut(&Verdict) -> ControlFlow<()>,
 ) {
     let next = AtomicU64::new(seeds.first);
     let (done, verdicts) = mpsc::channel();
     std::thread::scope(|threads| {
         for _ in 0..jobs.get() {
-            let (done, next) = (done.clone(), &next);
+            let (done, next, plan_of) = (done.clone(), &next, &plan_of);
             threads.spawn(move || {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
                         return;
                     }
-                    if done.send((seed, runner::judge_on(engine, &Plan::generate(scenario, seed)))).is_err() {
+                    if done.send((seed, runner::judge_on(engine, &plan_of(seed)))).is_err() {
                         return;
                     }
                 }

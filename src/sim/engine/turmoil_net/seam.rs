@@ -58,8 +58,9 @@ impl engine::Engine for Engine {
         self.reset_latency(from, to);
     }
 
-    fn half_open(&self, connection: &Connection, gone: &str) -> Result<bool, Cannot> {
-        Ok(self.half_open(connection, gone))
+    fn half_open(&self, gone: &str, survivor: &str, port: u16) -> Result<Option<Connection>, Cannot> {
+        let connection = self.connections(gone, survivor).into_iter().find(|open| open.port == port);
+        Ok(connection.filter(|connection| self.half_open(connection, gone)))
     }
 
     fn answer(&self, connection: &Connection) -> Result<(), Cannot> {

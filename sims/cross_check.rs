@@ -1,0 +1,99 @@
+//! What holds on the event-driven engine holds on turmoil's own `Sim` too: with another scheduler, other clocks and
+//! another TCP. A promise that only one of them keeps would be a property of that engine.
+//!
+//! Fifty plans run on both. They are those of the storm, with the faults that both engines can inject, and cut down: a
+//! few seconds of storm, after which the calm has everything to make good. Compared is how they end, for packets travel
+//! otherwise on the other engine and its runs come to other things: the same verdict, every fault injected, and every
+//! invariant exercised on both. Three whole plans run on turmoil as well, which counts the faults that it skips, and come
+//! to the same trace in another process.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use squall::instance::config::PresenceConfig;
+use squall::judge::invariants;
+use squall::sim::engine::EngineName;
+use squall::sim::plan::{Family, FaultEntry, Plan, Scenario};
+use squall::sim::soak::{self, SeedRange, Tally};
+use squall::sim::verdict::Verdict;
+
+use crate::{determinism, suite};
+
+/// How long the storm of a plan is that runs on both engines.
+const STORM_MS: u64 = 10_000;
+
+/// What turmoil cannot inject.
+const SKIPPED: [Family; 4] = [Family::HalfOpen, Family::SlowDrip, Family::Freeze, Family::SlowConsumer];
+
+/// The plan of `seed`, cut down to what both engines can run in little time.
+fn plan_for_both(seed: u64) -> Plan {
+    let mut plan = Plan::generate(Scenario::Storm, seed);
+    plan.storm_ms = STORM_MS;
+    plan.operations.retain(|operation| operation.at_ms < STORM_MS);
+    plan.faults.retain(|entry| entry.at_ms < STORM_MS && !SKIPPED.contains(&entry.fault.family()));
+    // The calm waits for it.
+    plan.presence = PresenceConfig { refresh_ms: 4_000, process_expiry_ms: 20_000 };
+    Plan::load(&plan.to_json()).expect("what is left is a plan")
+}
+
+/// The verdict on the plan of every seed, on `engine`.
+fn verdicts(engine: EngineName, seeds: SeedRange) -> Vec<Verdict> {
+    let jobs = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut verdicts = Vec::new();
+    soak::run_plans(engine, seeds, jobs, plan_for_both, |verdict| {
+        verdicts.push(verdict.clone());
+        ControlFlow::Continue(())
+    });
+    verdicts
+}
+
+/// How a run ended, and how to repeat it.
+fn told(verdict: &Verdict) -> String {
+    let Verdict { seed, engine, .. } = verdict;
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cross_check_{seed}.json"));
+    std::fs::write(&path, plan_for_both(*seed).to_json()).expect("the directory is there for this");
+    let (ending, fingerprint) = (verdict.verdict, verdict.fingerprint().unwrap_or_default());
+    let repeat = format!("cargo run --release -- run{} --plan {}", engine.argument(), path.display());
+    format!("seed {seed} on {engine}: {ending} {fingerprint}\n{repeat}")
+}
+
+#[test]
+fn both_engines_come_to_the_same_verdicts() {
+    let seeds = suite::seeds("6000..6050");
+    let [one, other] = EngineName::ALL.map(|engine| verdicts(engine, seeds));
+    assert_eq!((one.len() as u64, other.len() as u64), (seeds.len(), seeds.len()));
+    for (one, other) in one.iter().zip(&other) {
+        for verdict in [one, other] {
+            assert!(verdict.passed(), "{}", told(verdict));
+            assert_eq!(verdict.faults_skipped, 0, "{}", told(verdict));
+        }
+        let injected = |verdict: &Verdict| verdict.faults + verdict.faults_idle;
+        assert_eq!(injected(one), injected(other), "seed {}: every fault is injected on both", one.seed);
+    }
+    for verdicts in [one, other].iter().filter(|verdicts| verdicts.len() >= 50) {
+        let mut tally = Tally::default();
+        verdicts.iter().for_each(|verdict| tally.add(verdict));
+        invariants::NAMES.iter().for_each(|invariant| suite::assert_exercised(&tally, invariant));
+    }
+}
+
+#[test]
+fn turmoil_skips_what_it_cannot_inject_and_runs_a_seed_alike_in_any_process() {
+    const SEEDS: &str = "0..3";
+    let elsewhere = determinism::hashes(&["soak", "--engine", "turmoil", "--seeds", SEEDS, "--json"]);
+    let mut here = BTreeMap::new();
+    let two = NonZeroUsize::new(2).expect("it is not zero");
+    soak::run(EngineName::Turmoil, Scenario::Storm, SEEDS.parse().expect("it is a range"), two, |verdict| {
+        assert!(verdict.passed(), "{:?}\n{}", verdict.fingerprint(), verdict.reproduction());
+        let faults = Plan::generate(Scenario::Storm, verdict.seed).faults;
+        let cannot = |entry: &&FaultEntry| SKIPPED.contains(&entry.fault.family());
+        assert_eq!(verdict.faults_skipped, faults.iter().filter(cannot).count());
+        assert_eq!(verdict.faults + verdict.faults_idle + verdict.faults_skipped, faults.len());
+        here.insert(verdict.seed, verdict.trace_hash.clone());
+        ControlFlow::Continue(())
+    });
+    assert_eq!(here.len(), 3);
+    assert_eq!(here, elsewhere);
+}
