@@ -168,6 +168,7 @@ mod tests {
                 attempt: 1,
                 stream: stream.clone(),
                 writer: writer.clone(),
+                prev: Token(rows),
                 position: Token(rows),
             };
             let mut story = vec![following("account_data", 0), announced];
@@ -202,7 +203,8 @@ mod tests {
         let connected = Observation::Connected { instance: instance.clone(), attempt: 1 };
         let announced = |stream: &str, position| {
             let (instance, stream, writer) = follower(stream);
-            Observation::Announced { instance, attempt: 1, stream, writer, position: Token(position) }
+            let position = Token(position);
+            Observation::Announced { instance, attempt: 1, stream, writer, prev: position, position }
         };
         let (_, typing, _) = follower("typing");
         let reset = Observation::Reset { instance, stream: typing, writer, position: Token(0) };

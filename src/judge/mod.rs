@@ -20,7 +20,7 @@ pub mod violation;
 
 pub use client_violation::ClientViolation;
 pub use judge::{Judge, VIOLATIONS_MAX};
-pub use observation::{Answer, Client, Device, Moment, Observation};
+pub use observation::{Answer, Client, Device, Line, Moment, Observation, Side};
 pub use pending::{Lack, Pending};
 pub use topology::{Feed, Topology};
 pub use violation::{Differs, Violation};

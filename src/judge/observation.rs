@@ -55,6 +55,42 @@ impl fmt::Display for Client {
     }
 }
 
+/// Which end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The one that connected: it follows.
+    Client,
+    /// The one that accepted: it writes, or is the master.
+    Server,
+}
+
+/// A line, as much of it as the judge wants to know.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the fields are those of the commands")]
+pub enum Line {
+    /// A row. Rows that share a token have none until the last of them.
+    Rdata { stream: StreamName, writer: InstanceName, token: Option<Token> },
+    /// A position.
+    Position { stream: StreamName, writer: InstanceName, prev: Token, new: Token },
+    /// Another command, by its name.
+    Other(&'static str),
+    /// Something that is no command.
+    Nonsense,
+}
+
+impl Line {
+    /// The name of the command.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Line::Rdata { .. } => "RDATA",
+            Line::Position { .. } => "POSITION",
+            Line::Other(name) => name,
+            Line::Nonsense => "a line that is no command",
+        }
+    }
+}
+
 /// What a client was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Answer {
@@ -113,7 +149,7 @@ pub enum Observation {
     /// A client was told that its write, which changed `what`, is done: `writer` wrote it under `token`.
     Answered { instance: InstanceName, what: Cached, writer: InstanceName, token: Token },
 
-    /// A replication connection to `target` is attempted. Witness of this and the next eight: the network, which also
+    /// A replication connection to `target` is attempted. Witness of this and the next nine: the network, which also
     /// knows other connections (HTTP) and does not report those here.
     Connecting { instance: InstanceName, target: InstanceName, attempt: u64 },
     /// The attempt led to a connection.
@@ -122,8 +158,17 @@ pub enum Observation {
     Failed { instance: InstanceName, attempt: u64 },
     /// The client end has read a `SERVER` line.
     Greeted { instance: InstanceName, attempt: u64 },
-    /// The client end has read a `POSITION` line whose new token is `position`.
-    Announced { instance: InstanceName, attempt: u64, stream: StreamName, writer: InstanceName, position: Token },
+    /// The client end has read a `POSITION` line with the tokens `prev` and `position`.
+    Announced {
+        instance: InstanceName,
+        attempt: u64,
+        stream: StreamName,
+        writer: InstanceName,
+        prev: Token,
+        position: Token,
+    },
+    /// The end of the connection that is `instance`'s has written a line: its kernel has it.
+    Wrote { instance: InstanceName, attempt: u64, side: Side, line: Line },
     /// The client end has written a `USER_SYNC` line: its kernel has it.
     SyncSaid { instance: InstanceName, attempt: u64, instance_id: String, device: Device, is_syncing: bool },
     /// The client end has written a `CLEAR_USER_SYNC` line.

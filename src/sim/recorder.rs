@@ -17,10 +17,27 @@ use super::witness::{CommittedRow, LeftMessage, Said};
 use super::world::REPLICATION_PORT;
 use crate::caches::Cached;
 use crate::env::Observer;
-use crate::judge::{Client, Device, Judge, Moment, Observation};
-use crate::protocol::{Command, Header, InstanceName, LineDecoder, StreamName, Token, UserSync};
+use crate::judge::{self, Client, Device, Judge, Line, Moment, Observation};
+use crate::protocol::{Command, Header, InstanceName, LineDecoder, Position, StreamName, Token, UserSync};
 use crate::replication::Consumer;
 use crate::streams::{Row, TypingRow, typing};
+
+/// The commands whose lines have only a name for the judge.
+const COMMANDS: [&str; 13] = [
+    "SERVER",
+    "NAME",
+    "PING",
+    "ERROR",
+    "REPLICATE",
+    "USER_SYNC",
+    "CLEAR_USER_SYNC",
+    "FEDERATION_ACK",
+    "USER_IP",
+    "REMOTE_SERVER_UP",
+    "LOCK_RELEASED",
+    "NEW_ACTIVE_TASK",
+    "CANCEL_TASK",
+];
 
 /// Numbers every verdict reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,8 +59,8 @@ pub struct Recorder {
     reads: Cell<u64>,
     /// What each client end has read so far of its connection.
     lines: RefCell<BTreeMap<u64, LineDecoder>>,
-    /// What each client end has written so far.
-    said: RefCell<BTreeMap<u64, LineDecoder>>,
+    /// What each end has written so far.
+    said: RefCell<BTreeMap<(u64, Side), LineDecoder>>,
     /// Where every observation is written to, for a person to read.
     trace: Option<RefCell<Box<dyn Write>>>,
 }
@@ -177,29 +194,30 @@ impl Tap for Recorder {
                 attempt: end.connection,
                 stream: position.stream,
                 writer: position.writer,
+                prev: position.prev,
                 position: position.new,
             });
         }
     }
 
     fn written(&self, end: &End, bytes: &[u8]) {
-        if end.port != REPLICATION_PORT || end.side != Side::Client {
+        if end.port != REPLICATION_PORT {
             return;
         }
         let mut said = Vec::new();
         let mut all_lines = self.said.borrow_mut();
-        let lines = all_lines.entry(end.connection).or_default();
+        let lines = all_lines.entry((end.connection, end.side)).or_default();
         lines.extend(bytes);
         while let Some(line) = lines.next_line() {
-            let Ok(line) = line else { continue };
-            if let Ok(Header::Other { name: "USER_SYNC" | "CLEAR_USER_SYNC" | "ERROR" }) = Header::peek(&line) {
-                said.extend(Command::parse(&line));
-            }
+            said.push(line.map_or((Line::Nonsense, None), |line| understood(&line, end.side)));
         }
         drop(all_lines);
         let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
-        for command in said {
+        let side = if end.side == Side::Client { judge::Side::Client } else { judge::Side::Server };
+        for (line, command) in said {
+            self.observe(&Observation::Wrote { instance: instance.clone(), attempt, side, line });
             let instance = instance.clone();
+            let Some(command) = command else { continue };
             self.observe(&match command {
                 Command::UserSync(UserSync { instance_id, user_id: user, device_id: device, is_syncing, .. }) => {
                     let device = Device { user, device };
@@ -218,12 +236,30 @@ impl Tap for Recorder {
     }
 
     fn closed(&self, end: &End) {
+        self.said.borrow_mut().remove(&(end.connection, end.side));
         if end.port == REPLICATION_PORT && end.side == Side::Client {
             self.lines.borrow_mut().remove(&end.connection);
-            self.said.borrow_mut().remove(&end.connection);
             self.observe(&Observation::Closed { instance: Arc::clone(&end.host).into(), attempt: end.connection });
         }
     }
+}
+
+/// What a line says; and the whole command, if it is one that the judge wants to know more of.
+fn understood(line: &str, side: Side) -> (Line, Option<Command>) {
+    let name = match Header::peek(line) {
+        Ok(Header::Rdata(rdata)) => {
+            let (stream, writer) = (rdata.stream.into(), rdata.writer.into());
+            return (Line::Rdata { stream, writer, token: rdata.token }, None);
+        }
+        Ok(Header::Position(Position { stream, writer, prev, new })) => {
+            return (Line::Position { stream, writer, prev, new }, None);
+        }
+        Ok(Header::Other { name }) => COMMANDS.iter().find(|known| **known == name),
+        Err(_) => None,
+    };
+    let Some(name) = name else { return (Line::Nonsense, None) };
+    let is_wanted = side == Side::Client && ["USER_SYNC", "CLEAR_USER_SYNC", "ERROR"].contains(name);
+    (Line::Other(name), is_wanted.then(|| Command::parse(line).ok()).flatten())
 }
 
 /// The consumer that the storm registers on one boot of one instance. Once the boot is over it says nothing: what the
