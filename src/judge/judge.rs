@@ -193,7 +193,7 @@ mod tests {
         judge.observe(Moment(10), &positioned("typing", 5));
         judge.observe(Moment(11), &positioned("typing", 4));
         let (at, last) = judge.violations().last().unwrap();
-        assert_eq!((*at, last.fingerprint().as_str()), (Moment(11), "no_missed_rows/typing/went_back"));
+        assert_eq!((*at, last.fingerprint().as_str()), (Moment(11), "positions_never_go_back/typing/went_back"));
     }
 
     #[test]

@@ -12,11 +12,13 @@ mod judge;
 mod marks;
 pub mod observation;
 mod pending;
+mod present;
 mod reads;
 mod set_up;
 pub mod topology;
 mod trace;
 pub mod violation;
+pub mod wire_violation;
 
 pub use client_violation::ClientViolation;
 pub use judge::{Judge, VIOLATIONS_MAX};
@@ -24,3 +26,4 @@ pub use observation::{Answer, Client, Device, Line, Moment, Observation, Side};
 pub use pending::{Lack, Pending};
 pub use topology::{Feed, Topology};
 pub use violation::{Differs, Violation};
+pub use wire_violation::WireViolation;

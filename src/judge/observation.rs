@@ -131,6 +131,10 @@ pub enum Observation {
     /// The truth of an in-memory stream changed, as `row` says. Witness: the consumer registered on its writer.
     Changed { stream: StreamName, writer: InstanceName, boot: u64, token: Token, row: Row },
 
+    /// An instance was given `rows` rows of a stream that it had asked the database for, to send them or to catch up.
+    /// Witness: the database wrapper, by SQLite's own count.
+    Fetched { instance: InstanceName, stream: StreamName, rows: u64 },
+
     /// An instance follows a writer from `position` on; once per boot, stream and writer. Witness of this and the
     /// next three: the consumer registered on the instance that follows.
     Following { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
@@ -148,6 +152,13 @@ pub enum Observation {
     Told { instance: InstanceName, read: u64, version: Option<Token> },
     /// A client was told that its write, which changed `what`, is done: `writer` wrote it under `token`.
     Answered { instance: InstanceName, what: Cached, writer: InstanceName, token: Token },
+
+    /// A client was told that its write is done, but that the instance had waited in vain for `writer`'s position to reach
+    /// `position`. Witness: the client.
+    WaitTimedOut { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
+
+    /// Somebody begins to say something that everybody is told. Witness: the client that makes an instance say it.
+    Began { command: &'static str },
 
     /// A replication connection to `target` is attempted. Witness of this and the next nine: the network, which also
     /// knows other connections (HTTP) and does not report those here.

@@ -86,6 +86,11 @@ impl Topology {
         self.streams.iter().filter(|(_, written)| written.writers.contains(writer)).map(|(stream, _)| stream)
     }
 
+    /// Whether `writer` is configured to write `stream`.
+    pub fn is_written_by(&self, stream: &StreamName, writer: &InstanceName) -> bool {
+        self.streams.get(stream).is_some_and(|written| written.writers.contains(writer))
+    }
+
     /// Every stream with its promise and each of its writers.
     pub fn writers(&self) -> impl Iterator<Item = (&StreamName, Promise, &InstanceName)> {
         self.streams
@@ -125,5 +130,7 @@ mod tests {
             ]
         );
         assert_eq!(topology.written_by(&name("writer2")).count(), 1);
+        assert!(topology.is_written_by(&"typing".into(), &name("writer1")));
+        assert!(!topology.is_written_by(&"typing".into(), &name("writer2")));
     }
 }

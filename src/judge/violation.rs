@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::client_violation::ClientViolation;
 use super::topology::Feed;
+use super::wire_violation::WireViolation;
 use crate::caches::Cached;
 use crate::protocol::{InstanceName, StreamName, Token};
 
@@ -48,7 +49,14 @@ pub enum Violation {
         feed: Feed,
         token: Token,
     },
-    /// A row was committed at or below a position that a follower had already reached.
+    /// A row was applied that nobody had committed to the stream.
+    MadeUp {
+        #[serde(flatten)]
+        feed: Feed,
+        token: Token,
+        row: Box<Value>,
+    },
+    /// A row was committed at or below a position that a follower had already reached, or its writer announced.
     CommittedBehind {
         #[serde(flatten)]
         feed: Feed,
@@ -107,6 +115,9 @@ pub enum Violation {
     /// A promise to clients was not kept.
     #[serde(untagged)]
     Client(ClientViolation),
+    /// A promise about what instances say to each other was not kept.
+    #[serde(untagged)]
+    Wire(WireViolation),
 }
 
 /// How the rows applied under a token differ from the committed ones.
@@ -134,7 +145,12 @@ impl Violation {
             | Violation::StillOffline { .. } => "user_syncs_cleared",
             Violation::Stale { .. } | Violation::WriteUnseen { .. } => "caches_fresh_after_wait",
             Violation::Client(violation) => violation.invariant(),
-            _ => "no_missed_rows",
+            Violation::Wire(violation) => violation.invariant(),
+            Violation::Repeated { .. } | Violation::WentBack { .. } => "positions_never_go_back",
+            Violation::NotCommitted { .. } | Violation::MadeUp { .. } => "only_committed_applied",
+            Violation::WrongRows { .. } => "tokens_whole",
+            Violation::CommittedBehind { .. } => "no_position_over_uncommitted",
+            Violation::Missed { .. } | Violation::WrongView { .. } => "no_missed_rows",
         }
     }
 
@@ -145,6 +161,7 @@ impl Violation {
             Violation::Repeated { .. } => "repeated",
             Violation::WrongRows { .. } => "wrong_rows",
             Violation::NotCommitted { .. } => "not_committed",
+            Violation::MadeUp { .. } => "made_up",
             Violation::CommittedBehind { .. } => "committed_behind",
             Violation::WentBack { .. } => "went_back",
             Violation::WrongView { .. } => "wrong_view",
@@ -159,6 +176,7 @@ impl Violation {
             Violation::StillOnline { .. } => "still_online",
             Violation::StillOffline { .. } => "still_offline",
             Violation::Client(violation) => violation.kind(),
+            Violation::Wire(violation) => violation.kind(),
         }
     }
 
@@ -169,6 +187,7 @@ impl Violation {
             | Violation::Repeated { feed, .. }
             | Violation::WrongRows { feed, .. }
             | Violation::NotCommitted { feed, .. }
+            | Violation::MadeUp { feed, .. }
             | Violation::CommittedBehind { feed, .. }
             | Violation::WentBack { feed, .. }
             | Violation::WrongView { feed, .. }
@@ -182,7 +201,8 @@ impl Violation {
             | Violation::OfflineWhileSyncing { .. }
             | Violation::StillOnline { .. }
             | Violation::StillOffline { .. }
-            | Violation::Client(_) => None,
+            | Violation::Client(_)
+            | Violation::Wire(_) => None,
         }
     }
 
@@ -190,6 +210,7 @@ impl Violation {
     pub fn stream(&self) -> Option<&StreamName> {
         match self {
             Violation::Client(violation) => Some(violation.stream()),
+            Violation::Wire(violation) => violation.stream(),
             _ => self.feed().map(|feed| &feed.stream),
         }
     }
@@ -222,6 +243,9 @@ impl fmt::Display for Violation {
             }
             Violation::NotCommitted { feed, token } => {
                 write!(f, "{feed}: applied token {token}, under which {} committed nothing", feed.writer)
+            }
+            Violation::MadeUp { feed, token, row } => {
+                write!(f, "{feed}: applied under token {token} what nobody committed: {row}")
             }
             Violation::CommittedBehind { feed, token, position } => {
                 write!(f, "{feed}: already at position {position} when token {token} was committed")
@@ -262,6 +286,7 @@ impl fmt::Display for Violation {
             Violation::StillOnline { user } => write!(f, "{user} does not sync and is not offline"),
             Violation::StillOffline { user } => write!(f, "{user} syncs and is offline"),
             Violation::Client(violation) => violation.fmt(f),
+            Violation::Wire(violation) => violation.fmt(f),
         }
     }
 }

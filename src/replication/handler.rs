@@ -213,17 +213,35 @@ impl CommandHandler {
         self.feeds.get(&(stream.clone(), writer.clone()))
     }
 
-    /// Over TCP the master passes on what concerns everybody, to all but who said it (Synapse #7352).
-    fn on_broadcast(&self, from: &Link, command: &Command) {
-        self.consumers.tell(|consumer| consumer.heard(command));
-        if self.instance.as_str() != MASTER {
+    /// A remote server that was thought to be down has been heard from: everybody is told (Synapse #6706).
+    pub fn remote_server_up(&self, server: &str) {
+        let command = Command::RemoteServerUp(server.to_owned());
+        if self.instance.as_str() == MASTER {
+            self.pass_on(None, &command);
             return;
         }
         let links = self.links.borrow();
-        for link in links.values().filter(|link| link.side() == Side::Server && link.id() != from.id()) {
-            if let Err(error) = link.send(command) {
-                self.env.observer.trouble(Trouble::Connection { peer: &from.peer(), error: &error });
-            }
+        let to_master = links.values().filter(|link| link.side() == Side::Client && link.peer() == MASTER);
+        to_master.for_each(|link| self.say(link, &command));
+    }
+
+    /// Over TCP the master passes on what concerns everybody, to all but who said it (Synapse #7352).
+    fn on_broadcast(&self, from: &Link, command: &Command) {
+        self.consumers.tell(|consumer| consumer.heard(command));
+        if self.instance.as_str() == MASTER {
+            self.pass_on(Some(from), command);
+        }
+    }
+
+    fn pass_on(&self, from: Option<&Link>, command: &Command) {
+        let links = self.links.borrow();
+        let others = links.values().filter(|link| Some(link.id()) != from.map(Link::id));
+        others.filter(|link| link.side() == Side::Server).for_each(|link| self.say(link, command));
+    }
+
+    fn say(&self, link: &Link, command: &Command) {
+        if let Err(error) = link.send(command) {
+            self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &error });
         }
     }
 

@@ -12,8 +12,10 @@ use crate::caches::{Cached, LoadError};
 use crate::instance::{Instance, Write};
 use crate::judge::Device;
 use crate::protocol::{InstanceName, Token};
+use crate::replication::WaitError;
 use crate::store::account_data::Datum;
 use crate::store::{NewEvent, StateDelta};
+use crate::transport::http::HttpError;
 use crate::transport::http::endpoints::send_events::SentEvent;
 
 /// Why a client was not told that something is done.
@@ -39,6 +41,14 @@ impl Client {
     /// It was told that what it wrote is done: each of `what` was changed under `token`, by the instance itself.
     pub fn answered(&self, what: impl IntoIterator<Item = Cached>, token: Token) {
         what.into_iter().for_each(|what| self.witness.answered(what, self.instance.name(), token));
+    }
+
+    /// It was told why something is not done, or not seen to be done.
+    pub fn failed(&self, failure: &Failure) {
+        let failure = failure.downcast_ref::<HttpError>();
+        if let Some(HttpError::NotSeen(WaitError::Timeout { stream, writer, position, .. })) = failure {
+            self.witness.wait_timed_out(stream, writer, *position);
+        }
     }
 
     /// Sends an event to a room that becomes an entry of its state, and reads the state as soon as that is told to be
@@ -91,6 +101,12 @@ impl Client {
         if let Ok(version) = self.version(&what).await {
             self.witness.told(read, version);
         }
+    }
+
+    /// A remote server talks to the instance.
+    pub fn server_up(&self, server: &str) {
+        self.witness.began("REMOTE_SERVER_UP");
+        self.instance.handler().remote_server_up(server);
     }
 
     /// Keeps a sync open. A client that loses its process begins another sync somewhere else, if its plan says so.

@@ -114,6 +114,17 @@ struct Shared {
     rows_in_flight: Cell<u64>,
 }
 
+/// Rows that an instance read in order to send them or to catch up, and was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// Who read them.
+    pub instance: InstanceName,
+    /// The transaction in which it did.
+    pub transaction: &'static str,
+    /// How many there were, in all its queries.
+    pub rows: u64,
+}
+
 /// Is told of what transactions do, synchronously, at the simulated instant it happens.
 pub trait DatabaseTap {
     /// A row of a stream took effect. Rows of one transaction come in the order of their tokens.
@@ -124,6 +135,8 @@ pub trait DatabaseTap {
     fn removed(&self, _row: CommittedRow) {}
     /// Something was written that only one request of one client says.
     fn said(&self, _said: Said) {}
+    /// Rows were read that followers must see. Comes when whoever asked for them is told.
+    fn fetched(&self, _rows: Fetched) {}
     /// A transaction that writes rows ended as few do. Rows that it commits all the same come next.
     fn rare(&self, _end: Rare) {}
 }
@@ -186,6 +199,8 @@ struct Pending {
     fate: Fate,
     reply: oneshot::Sender<Result<(), DatabaseError>>,
     in_flight: InFlight,
+    /// How many rows it was given, if it reads rows that followers must see.
+    rows_read: u64,
 }
 
 impl Pending {
@@ -205,10 +220,18 @@ impl Pending {
         if result.is_ok() && matches!(self.fate.outcome, Outcome::Unacknowledged { .. }) {
             result = Err(lost);
         }
-        let Pending { job, fate, reply, faults, in_flight, .. } = self;
+        let Pending { shared, job, fate, reply, faults, in_flight, rows_read, .. } = self;
         drop(in_flight);
         tokio::time::sleep(fate.after).await;
         faults.stall().await;
+        if result.is_ok()
+            && let Some(session) = &job.session
+            && Purpose::of(job.name) == Purpose::Updates
+            && !reply.is_closed()
+        {
+            let instance = session.instance.clone();
+            shared.tap.fetched(Fetched { instance, transaction: job.name, rows: rows_read });
+        }
         // First the job: whoever learns the result then also sees what settling it changed.
         drop(job);
         let _ = reply.send(result);
@@ -259,7 +282,15 @@ impl Pending {
         if fate.outcome == Outcome::RolledBack {
             return Err(sqlite_error(job.name, ffi::SQLITE_IOERR));
         }
+        let is_fetch = Purpose::of(job.name) == Purpose::Updates;
+        if is_fetch {
+            shared.witness.count_rows_read(&mut connection, true).map_err(witness_failed)?;
+        }
         let result = job.execute(&mut connection);
+        if is_fetch {
+            self.rows_read = shared.witness.rows_read();
+            shared.witness.count_rows_read(&mut connection, false).map_err(witness_failed)?;
+        }
         if let Err(DatabaseError::Fenced { instance, .. }) = &result
             && Purpose::of(job.name) == Purpose::Rows
         {
@@ -269,9 +300,12 @@ impl Pending {
             shared.witness.forget();
             return Err(error);
         }
-        let effect = shared.witness.effect(&connection);
-        effect.map_err(|source| DatabaseError::Sqlite { transaction: "witness", source })
+        shared.witness.effect(&connection).map_err(witness_failed)
     }
+}
+
+fn witness_failed(source: rusqlite::Error) -> DatabaseError {
+    DatabaseError::Sqlite { transaction: "witness", source }
 }
 
 /// What SQLite says if it fails with `code`.
@@ -345,6 +379,7 @@ impl Backend for SimDatabaseHandle {
             job,
             fate,
             reply,
+            rows_read: 0,
         };
         let sent = host.database.tasks.send(Box::pin(pending.run()));
         Box::pin(async move {

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::database::{DatabaseTap, Rare};
+use super::database::{DatabaseTap, Fetched, Rare};
 use super::engine::{Attempt, End, Side, Tap, time};
 use super::witness::{CommittedRow, LeftMessage, Said};
 use super::world::REPLICATION_PORT;
@@ -20,7 +20,7 @@ use crate::env::Observer;
 use crate::judge::{self, Client, Device, Judge, Line, Moment, Observation};
 use crate::protocol::{Command, Header, InstanceName, LineDecoder, Position, StreamName, Token, UserSync};
 use crate::replication::Consumer;
-use crate::streams::{Row, TypingRow, typing};
+use crate::streams::{Row, SOURCES, TypingRow, typing};
 
 /// The commands whose lines have only a name for the judge.
 const COMMANDS: [&str; 13] = [
@@ -137,6 +137,12 @@ impl DatabaseTap for Recorder {
         let CommittedRow { stream, writer, token, row } = row;
         let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
         self.observe(&Observation::Removed { stream, writer, token, row });
+    }
+
+    fn fetched(&self, Fetched { instance, transaction, rows }: Fetched) {
+        let source = SOURCES.iter().find(|source| source.transaction == transaction);
+        let stream = source.expect("rows are read by the transactions of streams").name.into();
+        self.observe(&Observation::Fetched { instance, stream, rows });
     }
 
     fn rare(&self, end: Rare) {
@@ -313,6 +319,17 @@ impl Witness {
     pub fn answered(&self, what: Cached, writer: &InstanceName, token: Token) {
         let writer = writer.clone();
         self.say(|instance| Observation::Answered { instance, what, writer, token });
+    }
+
+    /// The instance is made to say something that everybody is told.
+    pub fn began(&self, command: &'static str) {
+        self.say(|_| Observation::Began { command });
+    }
+
+    /// A client was told that its instance waited in vain for `writer`'s position.
+    pub fn wait_timed_out(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        let (stream, writer) = (stream.clone(), writer.clone());
+        self.say(|instance| Observation::WaitTimedOut { instance, stream, writer, position });
     }
 
     fn say(&self, what: impl FnOnce(InstanceName) -> Observation) {

@@ -6,9 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 
 use rusqlite::hooks::Action;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde_json::{Value, json};
 
@@ -189,11 +191,16 @@ pub(super) struct Effect {
     pub said: Vec<Said>,
 }
 
+/// Counts the rows that the open transaction is given, by SQLite's own account.
+#[derive(Clone, Default)]
+struct RowsRead(Arc<AtomicU64>);
+
 /// Collects what the open transaction does.
 pub(super) struct Witness {
     told: mpsc::Receiver<(Action, Table, i64)>,
     /// The rows of inboxes, which a transaction may remove: they can't be read any more when it is told.
     inboxes: RefCell<BTreeMap<i64, CommittedRow>>,
+    rows_read: RowsRead,
 }
 
 impl Witness {
@@ -206,7 +213,22 @@ impl Witness {
                 let _ = tell.send((action, table, rowid));
             }
         }))?;
-        Ok(Witness { told, inboxes: RefCell::default() })
+        Ok(Witness { told, inboxes: RefCell::default(), rows_read: RowsRead::default() })
+    }
+
+    /// From now on the rows that are read on `connection` are counted; or no longer.
+    pub(super) fn count_rows_read(&self, connection: &mut Connection, is_counting: bool) -> rusqlite::Result<()> {
+        let RowsRead(count) = self.rows_read.clone();
+        count.store(0, Ordering::Relaxed);
+        let counting = move |_: TraceEvent<'_>| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        connection.trace_v2(TraceEventCodes::SQLITE_TRACE_ROW, is_counting.then_some(counting))
+    }
+
+    /// How many rows were read since the counting began.
+    pub(super) fn rows_read(&self) -> u64 {
+        self.rows_read.0.load(Ordering::Relaxed)
     }
 
     /// The transaction was rolled back: its rows never were.

@@ -67,7 +67,10 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
         OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)).clone(),
         OperationKind::ToDevice { .. } => writers.to_device.clone(),
         OperationKind::Typing { .. } => writers.typing.clone(),
-        OperationKind::Read { .. } | OperationKind::Sync { .. } | OperationKind::WriteThenRead { .. } => {
+        OperationKind::Read { .. }
+        | OperationKind::Sync { .. }
+        | OperationKind::ServerUp { .. }
+        | OperationKind::WriteThenRead { .. } => {
             unreachable!("they name a host")
         }
     }
@@ -77,7 +80,9 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
 ///
 /// An operation that fails is one that a client would have to repeat; what it did commit counts all the same.
 pub async fn perform(client: Client, id: usize, operation: OperationKind) {
-    let _ = try_to_perform(&client, id, operation).await;
+    if let Err(failure) = try_to_perform(&client, id, operation).await {
+        client.failed(&failure);
+    }
 }
 
 async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) -> Result<(), Failure> {
@@ -88,6 +93,10 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             send(client, (0..events).map(|n| message(id, n, room)).collect()).await
         }
         OperationKind::StateBurst { room, rows, tokens } => send(client, state_burst(id, room, rows, tokens)).await,
+        OperationKind::ServerUp { server, .. } => {
+            client.server_up(&format!("server{server}.test"));
+            Ok(())
+        }
         OperationKind::Outlier { room, event } => send(client, vec![outlier(event, room)]).await,
         OperationKind::ExOutlier { event, .. } => {
             let event_id = outlier_id(event);
@@ -120,7 +129,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
                 client.answered([Cached::Receipts { room_id: room_id(room) }], token);
             } else {
                 // Whoever gets no answer gives up, as with everything else here.
-                let _ = instance.client().send_receipts(&writer, ORIGIN, vec![receipt]).await;
+                instance.client().send_receipts(&writer, ORIGIN, vec![receipt]).await?;
             }
             Ok(())
         }
@@ -136,7 +145,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
                 };
                 instance.send_to_device(devices.map(message).collect()).await?;
             } else {
-                let _ = instance.client().send_to_device(&writer, ORIGIN, direct_to_device(devices, id)).await;
+                instance.client().send_to_device(&writer, ORIGIN, direct_to_device(devices, id)).await?;
             }
             Ok(())
         }

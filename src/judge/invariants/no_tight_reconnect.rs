@@ -151,7 +151,14 @@ mod tests {
         fn announced(&mut self, stream: &str, position: i64) {
             let (instance, writer): (InstanceName, InstanceName) = ("worker".into(), "master".into());
             let (stream, position) = (stream.into(), Token(position));
-            self.see(Observation::Announced { instance, attempt: self.attempt, stream, writer, prev: position, position });
+            self.see(Observation::Announced {
+                instance,
+                attempt: self.attempt,
+                stream,
+                writer,
+                prev: position,
+                position,
+            });
         }
 
         fn positioned(&mut self, stream: &str, position: i64) {

@@ -129,6 +129,13 @@ pub enum OperationKind {
         /// What is changed.
         what: Writing,
     },
+    /// Lets an instance hear from a remote server that was thought to be down.
+    ServerUp {
+        /// The server.
+        server: u32,
+        /// The host of the instance.
+        host: String,
+    },
     /// Begins or stops typing.
     Typing {
         /// The room.
@@ -196,6 +203,7 @@ impl OperationKind {
         match self {
             OperationKind::Read { host, .. }
             | OperationKind::Sync { host, .. }
+            | OperationKind::ServerUp { host, .. }
             | OperationKind::WriteThenRead { host, .. } => Some(host),
             OperationKind::Receipt { through, .. } | OperationKind::ToDevice { through, .. } => through.as_deref(),
             _ => None,
@@ -214,6 +222,7 @@ impl OperationKind {
             | OperationKind::Receipt { .. }
             | OperationKind::ToDevice { .. }
             | OperationKind::Sync { .. }
+            | OperationKind::ServerUp { .. }
             | OperationKind::Read { .. }
             | OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. }
             | OperationKind::Typing { .. } => 0,

@@ -1,15 +1,13 @@
 //! The promise of a log stream: every committed row, once per follower boot, in order, whole tokens at a time.
 //!
-//! Rows were lost at the limit of one query (Synapse #7337, #7358), applied under the token of others (#7286), mixed
-//! with another writer's, announced away (#19795), and passed by a position while their id was in flight (#11045).
+//! Rows were lost at the limit of one query (Synapse #7337, #7358), announced away (#19795), and never sent to begin with.
+//! That tokens come whole, that positions do not go back, and that nothing is committed behind them are properties of
+//! their own; here every token that a position has passed was applied.
 //!
 //! An update may put one `state-all` row, at the highest of their tokens, in the place of all its state rows of a room
 //! (#16510). State rows left out of an earlier token are *owed*: a `state-all` row of the room pays. It fails to come
 //! if the position is confirmed first or if the room's state rows go on at a later token, because an update is applied
 //! in one go and leaves out all of them or none.
-//!
-//! An event that ceases to be an outlier is told under a token of its own, and whoever fetches the event's first row from
-//! then on finds it changed; see [`Outliers`].
 //!
 //! No false alarm: nothing at or below the position where a follower's boot began is asked for; a writer commits every
 //! row of a token before it tells of any; and what is owed is let be as long as a later committed token could pay.
@@ -18,24 +16,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::Rows;
-use super::outliers::Outliers;
-use super::token_rows::{compare, state_all_room, state_room};
+use crate::judge::invariants::tokens_whole::{state_all_room, state_room};
 use crate::judge::pending::Lack;
 use crate::judge::topology::Feed;
 use crate::judge::violation::Violation;
-use crate::protocol::{InstanceName, StreamName, Token};
+use crate::protocol::{InstanceName, Token};
 use crate::streams::Row;
 
 /// What one writer committed to one log stream, and how far each instance has followed.
+#[derive(Default)]
 pub(super) struct Log {
-    stream: StreamName,
-    writer: InstanceName,
-    /// The rows of each token, in order.
-    rows: BTreeMap<Token, Vec<Row>>,
+    tokens: BTreeMap<Token, UnderToken>,
     /// The highest token with state rows, by room.
     state_upto: BTreeMap<String, Token>,
-    outliers: Outliers,
     followers: BTreeMap<InstanceName, Follower>,
+}
+
+/// What is under a token.
+#[derive(Default)]
+struct UnderToken {
+    /// The rooms that have state rows there.
+    state_rooms: BTreeSet<String>,
+    /// Whether there are other rows, which nothing can stand for.
+    has_others: bool,
 }
 
 struct Follower {
@@ -44,35 +47,22 @@ struct Follower {
     owed: BTreeMap<String, Token>,
 }
 
-impl Log {
-    /// An empty log.
-    pub fn new(stream: &StreamName, writer: &InstanceName) -> Self {
-        let (rows, state_upto, outliers, followers) = Default::default();
-        Log { stream: stream.clone(), writer: writer.clone(), rows, state_upto, outliers, followers }
-    }
-}
-
 impl Rows for Log {
     fn begun(&mut self, _boot: u64) {}
 
-    fn written(&mut self, _boot: u64, token: Token, row: &Row) -> Result<(), Violation> {
-        if let Some(room) = state_room(row) {
-            let upto = self.state_upto.entry(room.to_owned()).or_insert(token);
-            *upto = token.max(*upto);
-        }
-        self.outliers.written(row);
-        let rows = self.rows.entry(token).or_default();
-        rows.insert(rows.partition_point(|other| other <= row), row.clone());
-
-        let passed = self.followers.iter().find(|(_, follower)| follower.position >= token);
-        passed.map_or(Ok(()), |(instance, follower)| {
-            let feed = Feed::new(instance, &self.stream, &self.writer);
-            Err(Violation::CommittedBehind { feed, token, position: follower.position })
-        })
+    fn written(&mut self, _boot: u64, token: Token, row: &Row) {
+        let rows = self.tokens.entry(token).or_default();
+        let Some(room) = state_room(row) else {
+            rows.has_others = true;
+            return;
+        };
+        rows.state_rooms.insert(room.to_owned());
+        let upto = self.state_upto.entry(room.to_owned()).or_insert(token);
+        *upto = token.max(*upto);
     }
 
     fn highest(&self) -> Option<Token> {
-        self.rows.last_key_value().map(|(token, _)| *token)
+        self.tokens.last_key_value().map(|(token, _)| *token)
     }
 
     fn following(&mut self, instance: &InstanceName, position: Token) {
@@ -87,33 +77,30 @@ impl Rows for Log {
         let Some(follower) = self.followers.get_mut(&feed.instance) else { return Ok(()) };
         let from = follower.position;
         if token <= from {
-            return Err(Violation::Repeated { feed: feed.clone(), token, position: from });
+            return Ok(());
         }
         follower.position = token;
 
         let mut missed = BTreeSet::new();
-        for (skipped, rows) in self.rows.range((Excluded(from), Excluded(token))) {
-            if rows.iter().all(|row| state_room(row).is_some()) {
-                rows.iter().filter_map(state_room).for_each(|room| follower.owe(room, *skipped));
-            } else {
+        for (skipped, rows) in self.tokens.range((Excluded(from), Excluded(token))) {
+            if rows.has_others {
                 missed.insert(*skipped);
+            } else {
+                rows.state_rooms.iter().for_each(|room| follower.owe(room, *skipped));
             }
         }
-        let Some(committed) = self.rows.get(&token) else {
-            return Err(Violation::NotCommitted { feed: feed.clone(), token });
-        };
-        let may_come = |room: &str| self.state_upto.get(room).is_some_and(|upto| *upto > token);
-        let rows = &*self.outliers.as_committed(committed, rows);
-        let left_out = compare(committed, rows, may_come).map_err(|differs| {
-            let (committed, applied) = (committed.len(), rows.len());
-            Violation::WrongRows { feed: feed.clone(), token, committed, applied, differs }
-        })?;
-
-        missed.extend(rows.iter().filter_map(state_room).filter_map(|room| follower.owed.remove(room)));
-        left_out.into_iter().for_each(|room| follower.owe(room, token));
+        let came: BTreeSet<&str> = rows.iter().filter_map(state_room).collect();
+        missed.extend(came.iter().filter_map(|room| follower.owed.remove(*room)));
+        let committed = self.tokens.get(&token).map(|rows| &rows.state_rooms);
+        committed
+            .into_iter()
+            .flatten()
+            .filter(|room| !came.contains(&***room))
+            .for_each(|room| follower.owe(room, token));
         for room in rows.iter().filter_map(state_all_room) {
             follower.owed.remove(room);
         }
+        let may_come = |room: &str| self.state_upto.get(room).is_some_and(|upto| *upto > token);
         missed.extend(follower.owed.iter().filter(|(room, _)| !may_come(room)).map(|(_, token)| *token));
         follower.owed.retain(|room, _| may_come(room));
         none_missed(feed, missed, from, token)
@@ -122,12 +109,12 @@ impl Rows for Log {
     fn positioned(&mut self, feed: &Feed, position: Token) -> Result<(), Violation> {
         let Some(follower) = self.followers.get_mut(&feed.instance) else { return Ok(()) };
         let from = follower.position;
-        if position < from {
-            return Err(Violation::WentBack { feed: feed.clone(), from, to: position });
-        }
         follower.position = position;
+        if position < from {
+            return Ok(());
+        }
         let mut missed: BTreeSet<Token> = std::mem::take(&mut follower.owed).into_values().collect();
-        missed.extend(self.rows.range((Excluded(from), Included(position))).map(|(token, _)| *token));
+        missed.extend(self.tokens.range((Excluded(from), Included(position))).map(|(token, _)| *token));
         none_missed(feed, missed, from, position)
     }
 
@@ -138,7 +125,7 @@ impl Rows for Log {
 
     fn lack(&self, instance: &InstanceName, highest: Option<Token>) -> Option<Lack> {
         let Some(Follower { position, owed }) = self.followers.get(instance) else { return Some(Lack::Following) };
-        let beyond = self.rows.range((Excluded(position), Unbounded)).map(|(token, _)| *token);
+        let beyond = self.tokens.range((Excluded(position), Unbounded)).map(|(token, _)| *token);
         let tokens: BTreeSet<Token> = owed.values().copied().chain(beyond).collect();
         if !tokens.is_empty() {
             return Some(Lack::Tokens { tokens: tokens.into_iter().collect(), position: *position });
@@ -163,8 +150,8 @@ fn none_missed(feed: &Feed, missed: BTreeSet<Token>, from: Token, to: Token) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::made_up::{event, state, state_all};
     use super::*;
+    use crate::judge::invariants::made_up::{event, state, state_all};
 
     fn feed() -> Feed {
         Feed::new(&"worker".into(), &"events".into(), &"writer".into())
@@ -172,14 +159,10 @@ mod tests {
 
     /// A log with these rows committed, and a worker that follows it from 0.
     fn followed(committed: &[(i64, Row)]) -> Log {
-        let mut log = Log::new(&"events".into(), &"writer".into());
+        let mut log = Log::default();
         log.following(&"worker".into(), Token(0));
-        committed.iter().for_each(|(token, row)| log.written(0, Token(*token), row).unwrap());
+        committed.iter().for_each(|(token, row)| log.written(0, Token(*token), row));
         log
-    }
-
-    fn kind(result: Result<(), Violation>) -> &'static str {
-        result.map_or_else(|violation| violation.kind(), |()| "none")
     }
 
     fn missed(result: Result<(), Violation>) -> Vec<Token> {
@@ -212,45 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_applied_twice_is_repeated() {
-        let mut log = followed(&[(2, event("a"))]);
-        assert_eq!(log.applied(&feed(), Token(2), &[event("a")]), Ok(()));
-        assert_eq!(kind(log.applied(&feed(), Token(2), &[event("a")])), "repeated");
-    }
-
-    #[test]
-    fn a_token_that_lost_a_row_at_the_limit_has_wrong_rows() {
-        let mut log = followed(&[(2, state("room", "x")), (2, state("room", "y"))]);
-        assert_eq!(kind(log.applied(&feed(), Token(2), &[state("room", "x")])), "wrong_rows");
-    }
-
-    #[test]
-    fn a_token_that_nobody_committed_is_not_committed() {
-        let mut log = followed(&[(2, event("a"))]);
-        assert_eq!(kind(log.applied(&feed(), Token(1), &[event("z")])), "not_committed");
-    }
-
-    #[test]
-    fn a_row_committed_behind_a_position_was_passed_by_it() {
-        let mut log = followed(&[]);
-        assert_eq!(log.positioned(&feed(), Token(4)), Ok(()));
-        assert_eq!(kind(log.written(0, Token(4), &event("a"))), "committed_behind");
-        assert_eq!(log.written(0, Token(5), &event("b")), Ok(()));
-    }
-
-    #[test]
-    fn a_row_committed_behind_a_position_of_a_process_that_is_gone_was_not() {
-        let mut log = followed(&[]);
-        assert_eq!(log.positioned(&feed(), Token(4)), Ok(()));
-        log.gone(&"worker".into());
-        assert_eq!(log.written(0, Token(4), &event("a")), Ok(()));
-    }
-
-    #[test]
-    fn a_position_never_goes_back() {
-        let mut log = followed(&[]);
-        assert_eq!(log.positioned(&feed(), Token(4)), Ok(()));
-        assert_eq!(kind(log.positioned(&feed(), Token(3))), "went_back");
+    fn a_token_that_came_without_its_state_rows_misses_them() {
+        let mut log = followed(&[(2, event("a")), (2, state("room", "x"))]);
+        assert_eq!(missed(log.applied(&feed(), Token(2), &[event("a")])), [Token(2)]);
     }
 
     #[test]

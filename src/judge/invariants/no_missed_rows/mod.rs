@@ -5,11 +5,7 @@
 
 mod keyed;
 mod log;
-#[cfg(test)]
-mod made_up;
 mod memory;
-mod outliers;
-mod token_rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +15,7 @@ use self::memory::Memory;
 use super::Invariant;
 use crate::judge::observation::{Moment, Observation};
 use crate::judge::pending::{Lack, Pending};
+use crate::judge::present::Present;
 use crate::judge::topology::{Feed, Topology};
 use crate::judge::violation::Violation;
 use crate::protocol::{InstanceName, StreamName, Token};
@@ -32,7 +29,7 @@ trait Rows {
     /// The writer began a new process.
     fn begun(&mut self, boot: u64);
     /// The writer wrote `row`.
-    fn written(&mut self, boot: u64, token: Token, row: &Row) -> Result<(), Violation>;
+    fn written(&mut self, boot: u64, token: Token, row: &Row);
     /// A row is no longer there.
     fn removed(&mut self, _token: Token, _row: &Row) {}
     /// The highest token written.
@@ -65,8 +62,8 @@ impl NoMissedRows {
     pub fn new(topology: &Topology) -> Self {
         let rows = topology.writers().map(|(stream, promise, writer)| {
             let rows: Box<dyn Rows> = match promise {
-                Promise::Log => Box::new(Log::new(stream, writer)),
-                Promise::Keyed => Box::new(Keyed::new(stream, writer)),
+                Promise::Log => Box::new(Log::default()),
+                Promise::Keyed => Box::new(Keyed::new(Present::new(stream, topology))),
                 Promise::Memory => Box::new(Memory::default()),
             };
             ((stream.clone(), writer.clone()), rows)
@@ -111,7 +108,7 @@ impl Invariant for NoMissedRows {
             }
             Observation::Stopped { instance, .. } => self.rows.values_mut().for_each(|rows| rows.gone(instance)),
             Observation::Committed { stream, writer, token, row } => {
-                return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(0, *token, row));
+                self.of(stream, writer).into_iter().for_each(|rows| rows.written(0, *token, row));
             }
             Observation::StreamBroken { stream } => {
                 self.broken.insert(stream.clone());
@@ -122,7 +119,7 @@ impl Invariant for NoMissedRows {
                 }
             }
             Observation::Changed { stream, writer, boot, token, row } => {
-                return self.of(stream, writer).map_or(Ok(()), |rows| rows.written(*boot, *token, row));
+                self.of(stream, writer).into_iter().for_each(|rows| rows.written(*boot, *token, row));
             }
             Observation::Following { instance, stream, writer, position } => {
                 if let Some(rows) = self.of(stream, writer) {

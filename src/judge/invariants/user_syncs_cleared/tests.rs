@@ -43,7 +43,14 @@ impl Story {
 
     fn position(&mut self) {
         let (stream, writer, position) = (STREAM.into(), "master".into(), Token(1));
-        self.see(Observation::Announced { instance: "worker".into(), attempt: self.attempt, stream, writer, prev: position, position });
+        self.see(Observation::Announced {
+            instance: "worker".into(),
+            attempt: self.attempt,
+            stream,
+            writer,
+            prev: position,
+            position,
+        });
     }
 
     /// Time passes on a steady connection.

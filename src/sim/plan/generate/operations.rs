@@ -16,6 +16,8 @@ use crate::env::Chance;
 const ROOMS: u32 = 12;
 /// How many users there are.
 pub(super) const USERS: u32 = 8;
+/// How many other servers there are that may be down.
+const SERVERS: u32 = 4;
 /// How many account data each user has for each room, and for the account.
 pub(super) const DATA: u32 = 4;
 /// The lengths of types that are too long for a line, or nearly.
@@ -65,6 +67,10 @@ pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
         user: rng.random_range(0..USERS),
         typing: rng.random_ratio(7, 10),
         timeout_ms: rng.random_range(1_000..=30_000),
+    }));
+    operations.extend(many(&chance.of("servers up"), plan, 0..=12, |rng| OperationKind::ServerUp {
+        server: rng.random_range(0..SERVERS),
+        host: any_host(rng, plan),
     }));
     operations.extend(outliers(&chance.of("outliers"), plan));
     operations.extend(reads::draw_read_backs(&chance.of("read backs"), plan));
@@ -150,9 +156,13 @@ fn burst(rng: &mut ChaCha8Rng, room: u32) -> OperationKind {
 
 /// In two of three cases any instance, which has to ask the writer.
 fn through(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<String> {
+    let host = any_host(rng, plan);
+    rng.random_ratio(2, 3).then_some(host)
+}
+
+fn any_host(rng: &mut ChaCha8Rng, plan: &Plan) -> String {
     let hosts: Vec<&str> = plan.topology.hosts().collect();
-    let host = hosts[rng.random_range(0..hosts.len())];
-    rng.random_ratio(2, 3).then(|| host.to_owned())
+    hosts[rng.random_range(0..hosts.len())].to_owned()
 }
 
 pub(super) fn room(rng: &mut ChaCha8Rng) -> u32 {

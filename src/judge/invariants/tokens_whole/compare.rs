@@ -58,7 +58,7 @@ fn type_rank(row: &Row) -> u8 {
 }
 
 /// The room of a `state` row.
-pub(super) fn state_room(row: &Row) -> Option<&str> {
+pub fn state_room(row: &Row) -> Option<&str> {
     match row {
         Row::Events(EventsRow::State(state)) => Some(&state.room_id),
         _ => None,
@@ -66,7 +66,7 @@ pub(super) fn state_room(row: &Row) -> Option<&str> {
 }
 
 /// The room of a `state-all` row.
-pub(super) fn state_all_room(row: &Row) -> Option<&str> {
+pub fn state_all_room(row: &Row) -> Option<&str> {
     match row {
         Row::Events(EventsRow::StateAll(state)) => Some(&state.room_id),
         _ => None,
@@ -75,8 +75,8 @@ pub(super) fn state_all_room(row: &Row) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::made_up::{event, state, state_all};
     use super::*;
+    use crate::judge::invariants::made_up::{event, state, state_all};
 
     /// How they differ, where no `state-all` can come any more.
     fn difference(committed: &[Row], applied: &[Row]) -> Option<Differs> {

@@ -1,4 +1,4 @@
-//! Made-up rows for the tests of this property.
+//! Made-up rows for the tests of several properties.
 
 use crate::streams::events::{EventRow, StateAllRow, StateRow};
 use crate::streams::{EventsRow, Row, TypingRow};

@@ -44,8 +44,8 @@ impl Outliers {
 
 #[cfg(test)]
 mod tests {
-    use super::super::made_up::event;
     use super::*;
+    use crate::judge::invariants::made_up::event;
 
     fn outlier(event_id: &str) -> Row {
         match event(event_id) {
