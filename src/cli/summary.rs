@@ -181,6 +181,7 @@ pub(super) fn of_operation(operation: &OperationKind) -> String {
         OperationKind::Sync { user, host, for_ms, .. } => {
             format!("user {user} syncs on {host} for {:.1} s", *for_ms as f64 / 1000.0)
         }
+        OperationKind::ServerUp { server, host } => format!("{host} hears from server {server}, which was down"),
         OperationKind::Outlier { room, event } => format!("outlier {event} in room {room}"),
         OperationKind::ExOutlier { event, .. } => format!("outlier {event} becomes an ordinary event"),
         OperationKind::Read { host, what } => format!("{} is read on {host}", of_reading(what)),
