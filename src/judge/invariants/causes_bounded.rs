@@ -10,8 +10,8 @@
 //! - what is passed on to everybody comes no more often than somebody has begun to say it;
 //! - everything else is bounded by the time that has passed and by what users have done.
 //!
-//! No false alarm: each bound is a multiple of what heartbeats, pings and refreshes need; what was said on a connection is
-//! counted when the kernel has it, which is later than it was caused. Streams in memory count anew with their writers, but
+//! No false alarm: each bound is a multiple of what heartbeats, pings and refreshes need, from when the connection was
+//! attempted; and what was said on it is counted when the kernel has it, which is later than it was caused. Streams in memory count anew with their writers, but
 //! so do connections.
 
 use std::collections::BTreeMap;
@@ -29,12 +29,14 @@ const PASSED_ON: [&str; 2] = ["REMOTE_SERVER_UP", "LOCK_RELEASED"];
 const POSITIONS_A_SECOND: u64 = 10;
 /// How many of them there may be at once.
 const POSITIONS_AT_ONCE: u64 = 100;
-/// After how many seconds a user who syncs may be announced again.
-const REFRESH_SECS: u64 = 5;
+/// After how many seconds a user who syncs may be announced again: less than half of the shortest refresh that plans draw.
+const REFRESH_SECS: u64 = 2;
 
 /// Judges how much is said on each connection.
 #[derive(Debug, Default)]
 pub struct CausesBounded {
+    /// When each connection was attempted.
+    attempted: BTreeMap<u64, Moment>,
     connections: BTreeMap<(u64, Side), Said>,
     /// How often each instance's users began or ended to sync.
     syncs: BTreeMap<InstanceName, u64>,
@@ -46,7 +48,6 @@ pub struct CausesBounded {
 /// What one end of a connection has said.
 #[derive(Debug, Default)]
 struct Said {
-    since: Moment,
     commands: BTreeMap<&'static str, u64>,
     positions: BTreeMap<StreamName, u64>,
     /// The last token whose rows were sent.
@@ -82,14 +83,20 @@ impl Invariant for CausesBounded {
                 *self.syncs.entry(instance.clone()).or_default() += 1;
             }
             Observation::Began { command } => *self.begun.entry(command).or_default() += 1,
+            Observation::Connecting { attempt, .. } => {
+                self.attempted.insert(*attempt, at);
+            }
+            Observation::Failed { attempt, .. } => {
+                self.attempted.remove(attempt);
+            }
             Observation::Closed { attempt, .. } => {
                 self.connections.remove(&(*attempt, Side::Client));
             }
             Observation::Wrote { instance, attempt, side, line } => {
                 self.judged += 1;
-                let since = at;
-                let said = self.connections.entry((*attempt, *side)).or_insert(Said { since, ..Said::default() });
-                let passed_secs = at.ms_since(said.since) / 1_000 + 1;
+                let since = self.attempted.get(attempt).copied().unwrap_or_default();
+                let passed_secs = at.ms_since(since) / 1_000 + 1;
+                let said = self.connections.entry((*attempt, *side)).or_default();
                 let count = match line {
                     Line::Rdata { stream, writer, token: Some(token) } => {
                         let before = said.sent.insert((stream.clone(), writer.clone()), *token);
@@ -183,7 +190,7 @@ mod tests {
         let began = (0, sync_began());
         assert_eq!(kind(&[began.clone(), announced[0].clone(), announced[1].clone()]), "none");
         assert_eq!(kind(&[&[began.clone()], &announced[..]].concat()), "too_much_said");
-        assert_eq!(kind(&[began, announced[0].clone(), announced[1].clone(), (5_000, said("USER_SYNC"))]), "none");
+        assert_eq!(kind(&[began, announced[0].clone(), announced[1].clone(), (2_000, said("USER_SYNC"))]), "none");
     }
 
     #[test]
