@@ -6,10 +6,10 @@ use crate::suite;
 
 #[test]
 fn nobody_reads_what_is_stale_in_a_storm() {
-    suite::judge("caches_fresh_after_wait", Scenario::Storm, "2000..2060");
+    suite::judge(Scenario::Storm, "2000..2060");
 }
 
 #[test]
 fn nobody_reads_what_is_stale_in_a_swarm() {
-    suite::judge("caches_fresh_after_wait", Scenario::Swarm, "2000..2030");
+    suite::judge(Scenario::Swarm, "2000..2030");
 }

@@ -6,10 +6,10 @@ use crate::suite;
 
 #[test]
 fn no_row_is_missed_in_a_storm() {
-    suite::judge("no_missed_rows", Scenario::Storm, "0..100");
+    suite::judge(Scenario::Storm, "0..100");
 }
 
 #[test]
 fn no_row_is_missed_by_a_swarm() {
-    suite::judge("no_missed_rows", Scenario::Swarm, "0..40");
+    suite::judge(Scenario::Swarm, "0..40");
 }

@@ -6,5 +6,5 @@ use crate::suite;
 
 #[test]
 fn nobody_reconnects_in_a_tight_loop() {
-    suite::judge("no_tight_reconnect", Scenario::Storm, "1000..1100");
+    suite::judge(Scenario::Storm, "1000..1100");
 }

@@ -3,20 +3,27 @@
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
+use squall::judge::invariants;
 use squall::sim::engine::EngineName;
 use squall::sim::plan::Scenario;
 use squall::sim::soak::{self, Failures, SeedRange, Tally};
 
-/// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that `invariant`
-/// had anything to check.
-pub fn judge(invariant: &'static str, scenario: Scenario, seeds: &str) {
-    assert_exercised(&run(scenario, seeds), invariant);
+/// How often a suite must come to whatever an invariant judges, at least.
+const CHECKS_LEAST: u64 = 20;
+
+/// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that every invariant
+/// had something to check.
+pub fn judge(scenario: Scenario, seeds: &str) {
+    assert_all_exercised(&run(scenario, seeds));
 }
 
-/// Checks that `invariant` had something to check in most seeds.
-pub fn assert_exercised(tally: &Tally, invariant: &'static str) {
-    let checks = tally.exercised.get(invariant).copied().unwrap_or_default();
-    assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+/// Checks that every invariant had something to check in most seeds, and often enough in all of them.
+pub fn assert_all_exercised(tally: &Tally) {
+    let least = CHECKS_LEAST.min(10 * tally.seeds).max(tally.seeds + 1);
+    for invariant in invariants::NAMES {
+        let checks = tally.exercised.get(*invariant).copied().unwrap_or_default();
+        assert!(checks >= least, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+    }
 }
 
 /// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed.

@@ -1,6 +1,5 @@
 //! Everything at once: every invariant, and every rare situation reached.
 
-use squall::judge::invariants;
 use squall::sim::plan::Scenario;
 
 use crate::suite;
@@ -8,9 +7,7 @@ use crate::suite;
 #[test]
 fn a_swarm_keeps_every_promise_and_comes_to_every_rare_situation() {
     let tally = suite::run(Scenario::Swarm, "4000..4060");
-    for invariant in invariants::NAMES {
-        suite::assert_exercised(&tally, invariant);
-    }
+    suite::assert_all_exercised(&tally);
     // At least twenty times in five hundred seeds.
     let rare = |(mark, count): (&String, &u64)| (count * 500 < 20 * tally.seeds).then(|| format!("{mark} {count}"));
     let rare: Vec<_> = tally.marks.iter().filter_map(rare).collect();

@@ -6,5 +6,5 @@ use crate::suite;
 
 #[test]
 fn nobody_goes_offline_while_they_sync_or_stays_online_when_they_do_not() {
-    suite::judge("user_syncs_cleared", Scenario::Storm, "2000..2100");
+    suite::judge(Scenario::Storm, "2000..2100");
 }
