@@ -133,6 +133,9 @@ pub(super) fn of_fault(fault: &Fault) -> String {
             format!("lost acknowledgement: {per_mille} ‰ of {host}'s transactions")
         }
         Fault::BrokenStream { host, stream } => format!("broken stream: {host} cannot read {stream} any more"),
+        Fault::Strangers { host, per_mille, .. } => {
+            format!("strangers: {per_mille} ‰ of what {host} reads is of a newer version")
+        }
         Fault::CancelledRequests { host, per_mille, .. } => {
             format!("cancelled requests: {per_mille} ‰ of {host}'s")
         }

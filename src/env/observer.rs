@@ -56,6 +56,11 @@ pub enum Trouble<'a> {
         /// Why it could not be understood.
         error: &'a dyn std::error::Error,
     },
+    /// A row or a position came of a stream that this version of the program does not have.
+    UnknownStream {
+        /// The stream.
+        stream: &'a StreamName,
+    },
 }
 
 /// Logs through `tracing`: trouble as warnings, the rest for whoever wants to know more.
@@ -79,6 +84,8 @@ impl Observer for Log {
             Trouble::Row { stream, error } => {
                 tracing::warn!(%stream, %error, "a row that cannot be understood; fetching it from the source");
             }
+            // As many as the stream has rows, and nothing that anybody here could do about it.
+            Trouble::UnknownStream { stream } => tracing::debug!(%stream, "a stream that is not here; passed over"),
         }
     }
 

@@ -213,6 +213,12 @@ pub enum Observation {
     /// proves nothing: it only counts how often it came to that.
     Expired { instance: InstanceName },
 
+    /// On its connection to `target`, `instance` has read something of `stream` that it need not understand: the stream is
+    /// one that it does not have, or the row has a shape that it does not know. Witness: whoever makes the storm.
+    Strange { instance: InstanceName, target: InstanceName, stream: StreamName },
+    /// An instance has said that something of `stream` could not be understood. Its own word, which is what is asked for.
+    Reported { instance: InstanceName, stream: StreamName },
+
     /// The storm is over: every fault is healed and nothing more is written. Witness: whoever makes the storm.
     Calm,
     /// The calm has lasted so long that everything must have converged, and something had not. Witness: whoever makes

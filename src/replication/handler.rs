@@ -210,7 +210,11 @@ impl CommandHandler {
     /// The feed of `writer`'s rows. None for streams of a newer version and for writers that are not configured, which
     /// must harm nothing else (a `POSITION` of an unknown stream made all of Synapse reconnect), and for our own.
     fn feed(&self, stream: &StreamName, writer: &InstanceName) -> Option<&Rc<Feed>> {
-        self.feeds.get(&(stream.clone(), writer.clone()))
+        let feed = self.feeds.get(&(stream.clone(), writer.clone()));
+        if feed.is_none() && self.stream(stream.as_str()).is_none() {
+            self.env.observer.trouble(Trouble::UnknownStream { stream });
+        }
+        feed
     }
 
     /// A remote server that was thought to be down has been heard from: everybody is told (Synapse #6706).

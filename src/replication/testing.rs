@@ -198,6 +198,7 @@ impl Observer for Journal {
             Trouble::Streaming { stream, .. } => self.add(&stream.as_str().into(), Step::Trouble("streaming")),
             Trouble::Row { stream, .. } => self.add(&stream.as_str().into(), Step::Trouble("row")),
             Trouble::Connection { peer, .. } => self.add(&peer.into(), Step::Trouble("connection")),
+            Trouble::UnknownStream { stream, .. } => self.add(&stream.as_str().into(), Step::Trouble("unknown stream")),
         }
     }
 }

@@ -129,6 +129,11 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             sleep_until(end).await;
             broken.hits() > 0
         }
+        Fault::Strangers { host, per_mille, .. } => {
+            let strangers = world.strangers(&host.into()).begin(per_mille);
+            sleep_until(until).await;
+            strangers.hits() > 0
+        }
         Fault::CancelledRequests { host, per_mille, .. } => {
             let cancelling = world.cancellations(&host.into()).begin(per_mille);
             sleep_until(until).await;

@@ -16,6 +16,7 @@ pub mod recorder;
 pub mod runner;
 pub mod shrink;
 pub mod soak;
+pub mod strangers;
 #[cfg(test)]
 mod testing;
 pub mod verdict;

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use super::database::{DatabaseTap, Fetched, Rare};
 use super::engine::{Attempt, End, Side, Tap, time};
+use super::strangers::{Brought, Stranger};
 use super::witness::{CommittedRow, LeftMessage, Said};
 use super::world::REPLICATION_PORT;
 use crate::caches::Cached;
 use crate::env::Observer;
+use crate::env::observer::Trouble;
 use crate::judge::{self, Client, Device, Judge, Line, Moment, Observation};
 use crate::protocol::{Command, Header, InstanceName, LineDecoder, Position, StreamName, Token, UserSync};
 use crate::replication::Consumer;
@@ -61,6 +63,8 @@ pub struct Recorder {
     lines: RefCell<BTreeMap<u64, LineDecoder>>,
     /// What each end has written so far.
     said: RefCell<BTreeMap<(u64, Side), LineDecoder>>,
+    /// What strange peers have brought, and the judge has to be told before anything else.
+    brought: Brought,
     /// Where every observation is written to, for a person to read.
     trace: Option<RefCell<Box<dyn Write>>>,
 }
@@ -75,6 +79,7 @@ impl Recorder {
             reads: Cell::new(0),
             lines: RefCell::default(),
             said: RefCell::default(),
+            brought: Brought::default(),
             trace: trace.map(RefCell::new),
         })
     }
@@ -91,6 +96,13 @@ impl Recorder {
 
     /// Tells the judge.
     pub fn observe(&self, observation: &Observation) {
+        for Stranger { instance, target, stream } in self.brought.take() {
+            self.tell(&Observation::Strange { instance, target, stream });
+        }
+        self.tell(observation);
+    }
+
+    fn tell(&self, observation: &Observation) {
         let now = self.now();
         if let Some(trace) = &self.trace {
             // The run matters more than its trace.
@@ -107,6 +119,11 @@ impl Recorder {
     /// The numbers so far.
     pub fn counts(&self) -> Counts {
         self.counts.get()
+    }
+
+    /// Where strange peers put what they bring.
+    pub fn brought(&self) -> Brought {
+        self.brought.clone()
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -361,6 +378,13 @@ impl Observer for StackWitness {
         if running >= (2 * *most).max(1) {
             *most = running;
             self.witness.say(|instance| Observation::Tasks { instance, task, running });
+        }
+    }
+
+    fn trouble(&self, what: Trouble<'_>) {
+        if let Trouble::Row { stream, .. } | Trouble::UnknownStream { stream } = what {
+            let stream = stream.clone();
+            self.witness.say(|instance| Observation::Reported { instance, stream });
         }
     }
 

@@ -15,6 +15,7 @@ use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::Engine;
 use super::plan::{OperationKind, Plan, SchedulingPlan};
 use super::recorder::{Recorder, StackWitness, Witness};
+use super::strangers::Strangers;
 use super::workload;
 use crate::env::{Chance, Deferral, Env, Network, Scope};
 use crate::instance::config::{Endpoint, StreamWriters};
@@ -71,10 +72,17 @@ struct Process {
 }
 
 /// What surrounds a host, whichever process runs on it.
-#[derive(Default)]
 struct Weather {
     database: Rc<DatabaseFaults>,
     clients: Rc<Cancellations>,
+    peers: Strangers,
+}
+
+impl Weather {
+    fn new(recorder: &Recorder) -> Self {
+        let (database, clients) = Default::default();
+        Weather { database, clients, peers: Strangers::new(recorder.brought()) }
+    }
 }
 
 /// Everything that a plan speaks of.
@@ -153,9 +161,9 @@ impl World {
             database,
             timing: timing_of(plan),
             scheduling: plan.scheduling.clone(),
+            weather: plan.topology.hosts().map(|host| (host.into(), Weather::new(&recorder))).collect(),
             recorder,
             processes: RefCell::default(),
-            weather: plan.topology.hosts().map(|host| (host.into(), Weather::default())).collect(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
             down: RefCell::default(),
             broken: RefCell::default(),
@@ -194,6 +202,11 @@ impl World {
     /// Which of the requests to `name` are dropped on the way.
     pub fn cancellations(&self, name: &InstanceName) -> &Rc<Cancellations> {
         &self.weather[name].clients
+    }
+
+    /// How strange the peers of `name` are.
+    pub fn strangers(&self, name: &InstanceName) -> &Strangers {
+        &self.weather[name].peers
     }
 
     /// Who is told what is seen.
@@ -235,6 +248,7 @@ impl World {
             database: Database::new(Rc::new(database.clone())),
             witness,
             cancellations: Rc::clone(self.cancellations(name)),
+            strangers: self.strangers(name).clone(),
             orders: incoming,
         };
         self.engine.start(name.as_str(), Box::new(move |network| Box::pin(process.run(network))));
@@ -315,6 +329,7 @@ struct Boot {
     database: Database,
     witness: Witness,
     cancellations: Rc<Cancellations>,
+    strangers: Strangers,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
@@ -348,6 +363,7 @@ impl Boot {
 
     /// Starts the instance, again and again if need be, as a supervisor would.
     async fn start(&self, network: Rc<dyn Network>) -> Rc<Instance> {
+        let network = self.strangers.on(network, self.name.clone(), self.chance.of("strangers"));
         loop {
             let observer = Rc::new(StackWitness::new(self.witness.clone()));
             let env = Env {

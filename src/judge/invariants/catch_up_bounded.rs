@@ -8,7 +8,7 @@
 //!
 //! No false alarm: what is lacking is taken at the most: from the position when the announcement was read, although some
 //! of the rows may be on their way already, and once for every announcement, because a lost connection leaves its catch-up
-//! unfinished. Queries are judged that succeeded, and of which somebody was told. What instances read of a stream that they
+//! unfinished; and a row that cannot be understood is a reason to fetch it. Queries are judged that succeeded, and of which somebody was told. What instances read of a stream that they
 //! write themselves, in order to send it, is not judged, nor what they read of its other writers.
 
 use std::collections::BTreeMap;
@@ -89,6 +89,16 @@ impl Invariant for CatchUpBounded {
             }
             Observation::Announced { instance, stream, writer, prev, position, .. } => {
                 self.announced(Feed::new(instance, stream, writer), *prev, *position);
+            }
+            // A row that cannot be understood is fetched.
+            Observation::Strange { instance, stream, .. } => {
+                let writers =
+                    self.topology.writers().filter(|(of, ..)| *of == stream).map(|(.., writer)| writer.clone());
+                for writer in writers.collect::<Vec<_>>() {
+                    let of_writer = self.rows.get(&(stream.clone(), writer.clone()));
+                    let Some((highest, _)) = of_writer.and_then(|rows| rows.last_key_value()) else { continue };
+                    self.announced(Feed::new(instance, stream, &writer), *highest, *highest);
+                }
             }
             Observation::Fetched { instance, stream, rows } if !self.topology.is_written_by(stream, instance) => {
                 self.judged += 1;
@@ -185,6 +195,14 @@ mod tests {
         worker.announced(9, 9);
         worker.see(Observation::Started { instance: "worker".into(), boot: 2 });
         assert!(!worker.may_fetch("worker", 0));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_understood_is_a_reason_to_fetch() {
+        let mut worker = Worker::new();
+        let (instance, target, stream) = ("worker".into(), "writer".into(), "events".into());
+        worker.see(Observation::Strange { instance, target, stream });
+        assert!(worker.may_fetch("worker", 1));
     }
 
     #[test]

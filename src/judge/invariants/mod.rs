@@ -16,6 +16,7 @@ mod only_committed_applied;
 mod positions_hide_no_row;
 mod positions_never_go_back;
 mod queues_bounded;
+mod strangers_isolated;
 mod tokens_never_go_back;
 mod tokens_whole;
 mod user_syncs_cleared;
@@ -36,6 +37,7 @@ pub use only_committed_applied::OnlyCommittedApplied;
 pub use positions_hide_no_row::PositionsHideNoRow;
 pub use positions_never_go_back::PositionsNeverGoBack;
 pub use queues_bounded::QueuesBounded;
+pub use strangers_isolated::StrangersIsolated;
 pub use tokens_never_go_back::TokensNeverGoBack;
 pub use tokens_whole::TokensWhole;
 pub use user_syncs_cleared::UserSyncsCleared;
@@ -63,6 +65,7 @@ pub const NAMES: &[&str] = &[
     "positions_hide_no_row",
     "positions_never_go_back",
     "queues_bounded",
+    "strangers_isolated",
     "tokens_never_go_back",
     "tokens_whole",
     "user_syncs_cleared",
@@ -87,6 +90,7 @@ pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
         Box::new(PositionsHideNoRow::new(topology)),
         Box::new(PositionsNeverGoBack::new(topology)),
         Box::new(QueuesBounded::default()),
+        Box::new(StrangersIsolated::default()),
         Box::new(TokensNeverGoBack::new(topology)),
         Box::new(TokensWhole::new(topology)),
         Box::new(UserSyncsCleared::new(topology)),

@@ -313,6 +313,19 @@ fn trouble_with_the_database_counts_where_a_transaction_meets_it() {
 }
 
 #[test]
+fn strangers_count_where_their_lines_are_read_and_harm_no_connection() {
+    in_world(|world| async move {
+        let strangers = |host: &str| Fault::Strangers { host: host.into(), per_mille: 1_000, for_ms: 8_000 };
+        let before = world.engine().connections("worker1", "writer1");
+        assert!(takes_effect(&world, strangers("worker1")).await, "heartbeats bring them");
+        assert_eq!(world.engine().connections("worker1", "writer1"), before);
+        let judge = world.recorder().judge();
+        assert!(judge.exercised()["strangers_isolated"] > 0);
+        assert_eq!(judge.violations(), []);
+    });
+}
+
+#[test]
 fn a_broken_stream_counts_where_it_is_read_and_stays_broken_when_the_storm_is_over() {
     in_world(|world| async move {
         let broken = |stream: &str| Fault::BrokenStream { host: "writer1".into(), stream: stream.into() };

@@ -218,6 +218,16 @@ pub enum Fault {
         /// For how long requests that begin meet this.
         for_ms: u64,
     },
+    /// The peers of an instance are of a newer version: now and then they tell it of a stream that it does not have, or of a
+    /// row in a shape that it does not know.
+    Strangers {
+        /// The host whose connections bring that.
+        host: String,
+        /// How many of a thousand reads bring something of the kind.
+        per_mille: u32,
+        /// For how long.
+        for_ms: u64,
+    },
     /// The rows of one stream cannot be read any more on one host, neither to send them nor to catch up: one of them is
     /// damaged. Nothing heals that, not even the calm. The stream is excused from then on, and no other one.
     BrokenStream {
@@ -271,11 +281,13 @@ pub enum Family {
     CancelledRequests,
     /// [`Fault::BrokenStream`].
     BrokenStream,
+    /// [`Fault::Strangers`].
+    Strangers,
 }
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 20] = [
+    pub const ALL: [Family; 21] = [
         Family::Latency,
         Family::Cut,
         Family::Flap,
@@ -296,6 +308,7 @@ impl Family {
         Family::LostAcknowledgement,
         Family::CancelledRequests,
         Family::BrokenStream,
+        Family::Strangers,
     ];
 
     /// The family's name, as in a plan.
@@ -321,6 +334,7 @@ impl Family {
             Family::LostAcknowledgement => "lost_acknowledgement",
             Family::CancelledRequests => "cancelled_requests",
             Family::BrokenStream => "broken_stream",
+            Family::Strangers => "strangers",
         }
     }
 }
@@ -355,6 +369,7 @@ impl Fault {
             Fault::LostAcknowledgement { .. } => Family::LostAcknowledgement,
             Fault::CancelledRequests { .. } => Family::CancelledRequests,
             Fault::BrokenStream { .. } => Family::BrokenStream,
+            Fault::Strangers { .. } => Family::Strangers,
         }
     }
 
@@ -378,6 +393,7 @@ impl Fault {
             | Fault::FailingHandlers { host, .. }
             | Fault::LostAcknowledgement { host, .. }
             | Fault::CancelledRequests { host, .. }
+            | Fault::Strangers { host, .. }
             | Fault::BrokenStream { host, .. } => vec![host],
             Fault::SlowDatabase { host, .. } | Fault::StalledDatabase { host, .. } => {
                 host.iter().map(String::as_str).collect()
@@ -424,7 +440,8 @@ impl Fault {
             | Fault::FailingDatabase { for_ms, .. }
             | Fault::FailingHandlers { for_ms, .. }
             | Fault::LostAcknowledgement { for_ms, .. }
-            | Fault::CancelledRequests { for_ms, .. } => *for_ms,
+            | Fault::CancelledRequests { for_ms, .. }
+            | Fault::Strangers { for_ms, .. } => *for_ms,
         }
     }
 }

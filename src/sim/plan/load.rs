@@ -314,7 +314,8 @@ fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
         Fault::FailingDatabase { per_mille, .. }
         | Fault::FailingHandlers { per_mille, .. }
         | Fault::LostAcknowledgement { per_mille, .. }
-        | Fault::CancelledRequests { per_mille, .. } => check_most(place, per_mille.into(), 1_000),
+        | Fault::CancelledRequests { per_mille, .. }
+        | Fault::Strangers { per_mille, .. } => check_most(place, per_mille.into(), 1_000),
         Fault::Cut { .. }
         | Fault::Flap { .. }
         | Fault::LostReply { .. }
@@ -505,6 +506,7 @@ mod tests {
             (Fault::FailingHandlers { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
             (Fault::LostAcknowledgement { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
             (Fault::CancelledRequests { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
+            (Fault::Strangers { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
         ];
         for (fault, expected, most) in faults {
             let error = with_fault(fault);

@@ -73,6 +73,7 @@ fn count(family: Family) -> RangeInclusive<u32> {
         | Family::LostAcknowledgement
         | Family::CancelledRequests => 2..=8,
         Family::BrokenStream => 0..=1,
+        Family::Strangers => 2..=10,
     }
 }
 
@@ -202,6 +203,10 @@ fn draw_fault(
             let host = pick(rng, deployment.writers());
             let per_mille = per_mille(rng);
             Fault::CancelledRequests { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
+        }
+        Family::Strangers => {
+            let (host, per_mille) = (pick(rng, deployment.hosts()), [20, 100, 300][rng.random_range(0..3)]);
+            Fault::Strangers { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
         }
         Family::BrokenStream => {
             // It takes a stream out of the run for good: in few plans, and late in most.
