@@ -34,6 +34,8 @@ pub struct Journal {
     pub applied: RefCell<BTreeMap<(StreamName, InstanceName), Vec<Applied>>>,
     pub resets: Cell<u64>,
     pub troubles: RefCell<Vec<String>>,
+    /// How often it was told of a stream that it does not have.
+    pub unknown_streams: RefCell<BTreeMap<StreamName, u64>>,
 }
 
 impl Consumer for Journal {
@@ -49,7 +51,12 @@ impl Consumer for Journal {
 
 impl Observer for Journal {
     fn trouble(&self, what: Trouble<'_>) {
-        self.troubles.borrow_mut().push(format!("{what:?}"));
+        match what {
+            Trouble::UnknownStream { stream } => {
+                *self.unknown_streams.borrow_mut().entry(stream.clone()).or_default() += 1;
+            }
+            what => self.troubles.borrow_mut().push(format!("{what:?}")),
+        }
     }
 }
 

@@ -244,8 +244,11 @@ const NOT_OF_SQUALL: [(&str, u64, u64); 12] = [
 ];
 
 #[test]
-fn what_is_not_heard_is_declared() {
-    let recording = recording();
+fn the_handler_passes_over_twelve_streams_and_reports_each_row_and_position_of_them() {
+    let (recording, _, follower) = play(1);
     let of_others = recording.of_others.iter().map(|(stream, (rows, positions))| (stream.as_str(), *rows, *positions));
     assert_eq!(of_others.collect::<Vec<_>>(), NOT_OF_SQUALL);
+    let reported = follower.journal.unknown_streams.borrow();
+    let reported: Vec<_> = reported.iter().map(|(stream, times)| (stream.as_str(), *times)).collect();
+    assert_eq!(reported, NOT_OF_SQUALL.map(|(stream, rows, positions)| (stream, rows + positions)));
 }
