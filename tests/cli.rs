@@ -51,6 +51,19 @@ fn an_unknown_scenario_or_engine_is_refused() {
 }
 
 #[test]
+fn a_run_on_the_other_engine_says_so_and_is_repeated_there() {
+    let json = |arguments: &[&str]| serde_json::from_slice::<Value>(&squall(arguments).stdout).unwrap();
+    let repeated = "cargo run --release -- run --engine turmoil --scenario storm --seed 3";
+    for command in [&["run", "--seed", "3", "--json"][..], &["soak", "--seeds", "3..4", "--json"]] {
+        let verdict = json(&[command, &["--engine", "turmoil"]].concat());
+        assert_eq!((&verdict["engine"], &verdict["reproduction"]), (&"turmoil".into(), &repeated.into()));
+        assert!(verdict["faults_skipped"].as_u64().unwrap() > 0);
+        let verdict = json(command);
+        assert_eq!((&verdict["engine"], &verdict["faults_skipped"]), (&"turmoil-net".into(), &0.into()));
+    }
+}
+
+#[test]
 fn a_seed_that_is_no_number_is_refused() {
     refused(&["run", "--seed", "x"], "invalid value 'x'");
     refused(&["run", "--seed", "-1"], "-1");
