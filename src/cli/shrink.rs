@@ -30,15 +30,18 @@ pub(super) struct ShrinkArguments {
     scenario: ScenarioArguments,
     #[command(flatten)]
     engine: EngineArguments,
-    /// Hold on to the first failure of this invariant, or of this kind, instead of the first of all.
+    /// Hold on to the first failure with this fingerprint, or of this invariant or kind, instead of the first of all.
     #[arg(long, value_name = "FAILURE")]
     failure: Option<String>,
     /// How many runs it may take.
     #[arg(long, value_name = "N", default_value_t = RUNS_MAX)]
     runs: usize,
-    /// Write the entry for the corpus to this file.
+    /// Write the entry for the corpus to this file, instead of one of its own name in the directory `found`.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write it under its own name to this directory.
+    #[arg(long, value_name = "DIR", default_value = FOUND, conflicts_with = "out")]
+    keep: PathBuf,
     /// Print what came of it as one JSON object, and nothing else.
     #[arg(long)]
     json: bool,
@@ -65,7 +68,8 @@ pub(super) fn shrink(arguments: &ShrinkArguments) -> Result<ExitCode, CliError> 
     let engine = arguments.engine.engine;
     let fingerprints = runner::judge_on(engine, &plan).fingerprints();
     let is_meant = |fingerprint: &&String| {
-        arguments.failure.as_ref().is_none_or(|failure| fingerprint.split('/').next() == Some(failure))
+        let is = |failure: &String| *fingerprint == failure || fingerprint.split('/').next() == Some(failure);
+        arguments.failure.as_ref().is_none_or(is)
     };
     let Some(fingerprint) = fingerprints.iter().find(is_meant) else {
         return Err(CliError::DoesNotFail(arguments.failure.clone()));
@@ -74,7 +78,7 @@ pub(super) fn shrink(arguments: &ShrinkArguments) -> Result<ExitCode, CliError> 
     let found = found.expect("the same plan fails twice in the same way, or draws come from elsewhere than its seed");
     let path = match &arguments.out {
         Some(path) => found.keep_as(path).map(|()| path.clone())?,
-        None => found.keep_in(Path::new(FOUND))?,
+        None => found.keep_in(&arguments.keep)?,
     };
     let mut stdout = io::stdout();
     if arguments.json {

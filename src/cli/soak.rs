@@ -11,10 +11,9 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::shrink::{FOUND, Found};
+use super::shrink::FOUND;
 use super::{CliError, EngineArguments, ScenarioArguments, duration, status, summary};
 use crate::judge::invariants;
-use crate::sim::plan::Plan;
 use crate::sim::shrink::RUNS_MAX;
 use crate::sim::soak::folder::{Folder, Manifest, Recorded};
 use crate::sim::soak::processes::{self, Arrival, Ending, Limits, Options};
@@ -23,6 +22,8 @@ use crate::sim::verdict::Conclusion;
 
 /// How many kinds of failure a soak shrinks at the most: when all is red, a few are enough to begin with.
 const SHRUNK_MAX: usize = 5;
+/// How long shrinking one of them may take, in real time.
+const SHRINKING_MAX: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Debug, Args)]
 pub(super) struct SoakArguments {
@@ -130,8 +131,11 @@ pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
         folder.finish(ending == Ending::Complete, &report.tally)?;
     }
     report.end(ending)?;
-    if ending == Ending::Complete && !arguments.json {
-        shrink(arguments, &report.tally)?;
+    if ending == Ending::Complete
+        && !arguments.json
+        && let Some(signal) = shrink(arguments, &report.tally)?
+    {
+        return Ok(ExitCode::from(128 + signal as u8));
     }
     Ok(match (ending, &arguments.until) {
         (Ending::Stopped(signal), _) => ExitCode::from(128 + signal as u8),
@@ -140,27 +144,35 @@ pub(super) fn soak(arguments: &SoakArguments) -> Result<ExitCode, CliError> {
     })
 }
 
-/// Shrinks the first plan of each kind of failure. Those that took their process with them are left alone: they would
-/// take this one too.
-fn shrink(arguments: &SoakArguments, tally: &Tally) -> Result<(), CliError> {
+/// Shrinks the first plan of each kind of failure, each in a process of its own: it may hang or crash, as the seeds may.
+/// Those that took their process with them are left alone.
+fn shrink(arguments: &SoakArguments, tally: &Tally) -> Result<Option<i32>, CliError> {
     let fatal = [Conclusion::Hung, Conclusion::Crashed, Conclusion::OutOfMemory];
     let directory = arguments.out.as_ref().map_or(PathBuf::from(FOUND), |out| out.join(FOUND));
-    let mut stdout = io::stdout().lock();
-    for (fingerprint, failures) in tally.fingerprints.iter().take(SHRUNK_MAX) {
-        if arguments.shrink_runs == 0 || fatal.iter().any(|conclusion| conclusion.name() == fingerprint) {
-            continue;
+    let can_be_shrunk = |fingerprint: &&String| fatal.iter().all(|conclusion| conclusion.name() != *fingerprint);
+    let kinds = tally.fingerprints.keys().filter(can_be_shrunk);
+    let kinds: Vec<&String> = kinds.take(if arguments.shrink_runs == 0 { 0 } else { SHRUNK_MAX }).collect();
+    for fingerprint in kinds {
+        let failures = &tally.fingerprints[fingerprint];
+        let (scenario, seed) = (arguments.scenario.scenario.to_string(), failures.first.to_string());
+        let engine = arguments.engine.engine.to_string();
+        let (runs, directory) = (arguments.shrink_runs.to_string(), directory.to_string_lossy());
+        println!("{fingerprint}, seed {seed}:");
+        let words = [
+            ["--scenario", &scenario],
+            ["--engine", &engine],
+            ["--seed", &seed],
+            ["--failure", fingerprint],
+            ["--runs", &runs],
+            ["--keep", &directory],
+        ];
+        if let Some(signal) = processes::run_once("shrink", words.as_flattened(), SHRINKING_MAX)? {
+            return Ok(Some(signal));
         }
-        let plan = Plan::generate(arguments.scenario.scenario, failures.first);
-        let Some(found) = Found::shrink(arguments.engine.engine, &plan, fingerprint, arguments.shrink_runs) else {
-            continue;
-        };
-        let path = found.keep_in(&directory)?;
-        writeln!(stdout, "{fingerprint}, seed {}:", failures.first)?;
-        found.tell(&mut stdout, &path)?;
         // The last line repeats it.
-        writeln!(stdout, "{}", failures.reproduction)?;
+        println!("{}", failures.reproduction);
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Tells what comes, as it comes and at the end.

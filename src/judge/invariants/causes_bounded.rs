@@ -189,7 +189,7 @@ mod tests {
         let announced = [announced(0), announced(1), announced(2)];
         let began = (0, sync_began());
         assert_eq!(kind(&[began.clone(), announced[0].clone(), announced[1].clone()]), "none");
-        assert_eq!(kind(&[&[began.clone()], &announced[..]].concat()), "too_much_said");
+        assert_eq!(kind(&[std::slice::from_ref(&began), &announced[..]].concat()), "too_much_said");
         assert_eq!(kind(&[began, announced[0].clone(), announced[1].clone(), (2_000, said("USER_SYNC"))]), "none");
     }
 

@@ -66,13 +66,13 @@ impl Invariant for NoIdInFlight {
                 let highest = self.highest.entry(stream.clone()).or_insert(*token);
                 *highest = (*token).max(*highest);
             }
-            Observation::Wrote { line, .. } => {
-                if let Line::Rdata { stream, writer, token: Some(token) }
-                | Line::Position { stream, writer, new: token, .. } = line
-                {
-                    self.judged += 1;
-                    self.announced.insert((stream.clone(), writer.clone()), *token);
-                }
+            Observation::Wrote {
+                line:
+                    Line::Rdata { stream, writer, token: Some(token) } | Line::Position { stream, writer, new: token, .. },
+                ..
+            } => {
+                self.judged += 1;
+                self.announced.insert((stream.clone(), writer.clone()), *token);
             }
             Observation::CalmOver => {
                 if let Some((stream, writer, announced, highest)) = self.behind().next() {

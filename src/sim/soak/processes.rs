@@ -20,7 +20,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::tally::Outcome;
 use crate::sim::engine::EngineName;
@@ -106,6 +106,27 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     // Dropped with everything in it at the end, which kills whoever still runs.
     LocalSet::new().block_on(&runtime, oversee(options, seeds, take))
+}
+
+/// Runs this program once more, with the subcommand `command`, and lets it print what it prints. After `patience` it is
+/// killed. Returns the number of the signal that asked this process to stop meanwhile, if one did.
+///
+/// # Errors
+/// The process cannot be started.
+pub fn run_once(command: &str, arguments: &[&str], patience: Duration) -> Result<Option<i32>, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
+    runtime.block_on(async {
+        let mut stop = std::pin::pin!(stop_signal().map_err(Error::Start)?);
+        let mut once = Command::new(this_program().map_err(Error::Start)?);
+        let mut child = once.arg(command).args(arguments).kill_on_drop(true).spawn().map_err(Error::Start)?;
+        tokio::select! {
+            signal = &mut stop => Ok(Some(signal)),
+            ended = timeout(patience, child.wait()) => match ended {
+                Ok(ended) => ended.map(|_| None).map_err(Error::Start),
+                Err(_) => Ok(None),
+            }
+        }
+    })
 }
 
 async fn oversee(
