@@ -8,7 +8,7 @@ use squall::sim::engine::EngineName;
 use squall::sim::plan::Scenario;
 use squall::sim::soak::{self, Failures, SeedRange, Tally};
 
-/// How often a suite must come to whatever an invariant judges, at least.
+/// How often a suite must come to whatever an invariant judges, at least; so it has as many seeds.
 const CHECKS_LEAST: u64 = 20;
 
 /// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that every invariant
@@ -17,12 +17,15 @@ pub fn judge(scenario: Scenario, seeds: &str) {
     assert_all_exercised(&run(scenario, seeds));
 }
 
-/// Checks that every invariant had something to check in most seeds, and often enough in all of them.
+/// Checks that every invariant had something to check in all the seeds together, and once in each on an average. Of a few
+/// seeds that the environment names nothing is asked: some families of faults may be off in all of them.
 pub fn assert_all_exercised(tally: &Tally) {
-    let least = CHECKS_LEAST.min(10 * tally.seeds).max(tally.seeds + 1);
+    if tally.seeds < CHECKS_LEAST {
+        return;
+    }
     for invariant in invariants::NAMES {
         let checks = tally.exercised.get(*invariant).copied().unwrap_or_default();
-        assert!(checks >= least, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+        assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
     }
 }
 
