@@ -25,7 +25,11 @@ pub fn assert_all_exercised(tally: &Tally) {
     }
     for invariant in invariants::NAMES {
         let checks = tally.exercised.get(*invariant).copied().unwrap_or_default();
-        assert!(checks > tally.seeds, "{invariant} checked {checks} things in {} seeds: it proves nothing", tally.seeds);
+        assert!(
+            checks > tally.seeds,
+            "{invariant} checked {checks} things in {} seeds: it proves nothing",
+            tally.seeds
+        );
     }
 }
 
