@@ -8,8 +8,8 @@ use squall::sim::engine::EngineName;
 use squall::sim::plan::Scenario;
 use squall::sim::soak::{self, Failures, SeedRange, Tally};
 
-/// How often a suite must come to whatever an invariant judges, at least; so it has as many seeds.
-const CHECKS_LEAST: u64 = 20;
+/// Of fewer seeds than this nothing is asked.
+const SEEDS_LEAST: u64 = 20;
 
 /// Runs `seeds` of `scenario`, or those that the environment names, and checks that none failed and that every invariant
 /// had something to check.
@@ -20,7 +20,7 @@ pub fn judge(scenario: Scenario, seeds: &str) {
 /// Checks that every invariant had something to check in all the seeds together, and once in each on an average. Of a few
 /// seeds that the environment names nothing is asked: some families of faults may be off in all of them.
 pub fn assert_all_exercised(tally: &Tally) {
-    if tally.seeds < CHECKS_LEAST {
+    if tally.seeds < SEEDS_LEAST {
         return;
     }
     for invariant in invariants::NAMES {

@@ -128,12 +128,64 @@ fn what_was_found_once_is_replayed_by_its_file() {
     }
 }
 
-#[test]
-fn a_replay_that_fails_tells_the_story() {
+/// An entry of the corpus whose plan fails: a storm that is over before the hosts have started leaves more to be done
+/// than a calm has time for.
+fn failing_entry() -> Value {
     let text = std::fs::read_to_string("seeds/row_found_at_the_start.json").unwrap();
     let mut entry: Value = serde_json::from_str(&text).unwrap();
-    // A storm that is over before the hosts have started leaves more to be done than a calm has time for.
     entry["plan"]["network"] = serde_json::json!({ "latency_us_min": 40_000_000, "latency_us_max": 50_000_000 });
+    entry
+}
+
+#[test]
+fn a_plan_that_fails_is_shrunk_and_kept_as_an_entry_that_fails_too() {
+    let plan = Scratch::new("failing.json", &failing_entry()["plan"].to_string());
+    let least = Scratch::new("least.json", "");
+    let shrunk =
+        ["shrink", "--plan", plan.path(), "--failure", "stuck", "--runs", "30", "--json", "--out", least.path()];
+    let output = squall(&shrunk);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.status.success(), "{report}");
+    assert!(report["runs"].as_u64().unwrap() <= 30 && report["fingerprint"].as_str().unwrap().starts_with("stuck/"));
+    assert!(report["hosts"].as_u64() < Some(6) && report["faults"] == 0, "there is less of it: {report}");
+    let replayed = squall(&["replay", "--json", least.path()]);
+    assert_eq!(replayed.status.code(), Some(1));
+    let replayed: Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    assert_eq!((&replayed["catches"], &replayed["verdict"]), (&"stuck".into(), &"stuck".into()));
+}
+
+#[test]
+fn a_run_that_fails_is_shrunk_by_itself_and_its_last_line_repeats_it() {
+    let directory = std::env::temp_dir().join(format!("squall-{}-found", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let plan = Scratch::new("fails.json", &failing_entry()["plan"].to_string());
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
+        let output = command.args(["run", "--plan", plan.path()]).args(arguments).current_dir(&directory).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let kept = || std::fs::read_dir(directory.join("found")).map_or(0, |files| files.count());
+    let last = format!("cargo run --release -- run --plan {}", plan.path());
+    let printed = run(&["--shrink-runs", "0"]);
+    assert_eq!((printed.lines().last(), kept()), (Some(&*last), 0), "{printed}");
+    let printed = run(&["--shrink-runs", "3"]);
+    assert!(printed.contains("shrunk in 3 runs, where the budget ended") && printed.contains("#[test]"), "{printed}");
+    assert_eq!((printed.lines().last(), kept()), (Some(&*last), 1), "{printed}");
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_plan_that_does_not_fail_is_not_shrunk() {
+    let text = std::fs::read_to_string("seeds/row_found_at_the_start.json").unwrap();
+    let entry: Value = serde_json::from_str(&text).unwrap();
+    let plan = Scratch::new("passing.json", &entry["plan"].to_string());
+    refused(&["shrink", "--plan", plan.path()], "does not fail");
+    refused(&["defects", "no_such_defect"], "no_such_defect");
+}
+
+#[test]
+fn a_replay_that_fails_tells_the_story() {
+    let entry = failing_entry();
     let entry = Scratch::new("entry.json", &entry.to_string());
     let output = squall(&["replay", entry.path()]);
     let printed = String::from_utf8(output.stdout).unwrap();

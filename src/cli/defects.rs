@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::ProgressBar;
 
-use super::{CliError, status};
+use super::{CliError, status, summary};
 use crate::sim::defects::{self, Measured, Options, Patch, SHRUNK_MAX, Workshop};
 use crate::sim::shrink::RUNS_MAX;
 
@@ -94,10 +94,9 @@ const HEAD: &str =
 fn row(measured: &Measured) -> String {
     let seeds = measured.seeds_to_find.iter().map(|seeds| seeds.map_or("–".to_owned(), |seeds| seeds.to_string()));
     let shrunk = measured.shrunk.map_or(String::new(), |size| {
-        format!(
-            "{} faults, {} operations, {} clients, {} hosts",
-            size.faults, size.operations, size.clients, size.hosts
-        )
+        let things =
+            [(size.faults, "fault"), (size.operations, "operation"), (size.clients, "client"), (size.hosts, "host")];
+        things.map(|(count, thing)| summary::of_count(count, thing)).join(", ")
     });
     let (faults_max, operations_max) = SHRUNK_MAX;
     let mut remarks = Vec::new();

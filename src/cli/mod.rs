@@ -71,6 +71,28 @@ struct ScenarioArguments {
     scenario: Scenario,
 }
 
+/// The plan that a command is about.
+#[derive(Debug, Args)]
+struct PlanOfArguments {
+    /// The seed that decides everything.
+    #[arg(long, default_value_t = 0, conflicts_with = "plan")]
+    seed: u64,
+    /// Take the plan in this file instead of generating one.
+    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
+    plan: Option<PathBuf>,
+    #[command(flatten)]
+    scenario: ScenarioArguments,
+}
+
+impl PlanOfArguments {
+    fn load(&self) -> Result<Plan, CliError> {
+        match &self.plan {
+            Some(path) => load_plan(path),
+            None => Ok(Plan::generate(self.scenario.scenario, self.seed)),
+        }
+    }
+}
+
 /// Why a command could not do its work.
 #[derive(Debug, Error)]
 enum CliError {

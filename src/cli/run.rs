@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::shrink::{FOUND, Found};
-use super::{CliError, EngineArguments, ScenarioArguments, load_plan, status, summary};
+use super::{CliError, EngineArguments, PlanOfArguments, status, summary};
 use crate::sim::plan::Plan;
 use crate::sim::runner::{self, Entropy, Onlookers, Progress};
 use crate::sim::shrink::RUNS_MAX;
@@ -17,14 +17,8 @@ use crate::sim::verdict::Verdict;
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
-    /// The seed that decides everything.
-    #[arg(long, default_value_t = 0, conflicts_with = "plan")]
-    seed: u64,
-    /// Run the plan in this file instead of generating one.
-    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
-    plan: Option<PathBuf>,
     #[command(flatten)]
-    scenario: ScenarioArguments,
+    plan: PlanOfArguments,
     #[command(flatten)]
     engine: EngineArguments,
     /// Print the verdict as one JSON object, and nothing else.
@@ -44,7 +38,7 @@ pub(super) struct RunArguments {
 impl RunArguments {
     /// The command that repeats the run.
     fn reproduction(&self, verdict: &Verdict) -> String {
-        match &self.plan {
+        match &self.plan.plan {
             Some(path) => {
                 let engine = verdict.engine.argument();
                 format!("cargo run --release -- run{engine} --plan {}", path.display())
@@ -55,10 +49,7 @@ impl RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
-    let plan = match &arguments.plan {
-        Some(path) => load_plan(path)?,
-        None => Plan::generate(arguments.scenario.scenario, arguments.seed),
-    };
+    let plan = arguments.plan.load()?;
     let engine = arguments.engine.engine;
     let entropy = if arguments.unseeded { Entropy::System } else { Entropy::Seed };
     let mut onlookers = Onlookers::default();

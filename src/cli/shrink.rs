@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CliError, EngineArguments, ScenarioArguments, load_plan, summary};
+use super::{CliError, EngineArguments, PlanOfArguments, summary};
 use crate::sim::corpus::Entry;
 use crate::sim::engine::EngineName;
 use crate::sim::plan::Plan;
@@ -20,14 +20,8 @@ pub(super) const FOUND: &str = "found";
 
 #[derive(Debug, Args)]
 pub(super) struct ShrinkArguments {
-    /// The seed that decides everything.
-    #[arg(long, default_value_t = 0, conflicts_with = "plan")]
-    seed: u64,
-    /// Shrink the plan in this file instead of generating one.
-    #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
-    plan: Option<PathBuf>,
     #[command(flatten)]
-    scenario: ScenarioArguments,
+    plan: PlanOfArguments,
     #[command(flatten)]
     engine: EngineArguments,
     /// Hold on to the first failure with this fingerprint, or of this invariant or kind, instead of the first of all.
@@ -61,10 +55,7 @@ struct Report<'a> {
 }
 
 pub(super) fn shrink(arguments: &ShrinkArguments) -> Result<ExitCode, CliError> {
-    let plan = match &arguments.plan {
-        Some(path) => load_plan(path)?,
-        None => Plan::generate(arguments.scenario.scenario, arguments.seed),
-    };
+    let plan = arguments.plan.load()?;
     let engine = arguments.engine.engine;
     let fingerprints = runner::judge_on(engine, &plan).fingerprints();
     let is_meant = |fingerprint: &&String| {

@@ -161,14 +161,16 @@ fn of_client(client: &ClientPlan) -> String {
     format!("user {} begins to sync with device {} on {}", client.user, client.device, client.hosts.join(", "))
 }
 
-/// "120 rows of state in room 2, on 1 tokens".
+/// "120 rows of state in room 2, on 1 token".
 pub(super) fn of_operation(operation: &OperationKind) -> String {
     match operation {
         OperationKind::Send { room } => format!("message to room {room}"),
         OperationKind::StateBurst { room, rows, tokens } => {
-            format!("{rows} rows of state in room {room}, on {tokens} tokens")
+            format!("{} of state in room {room}, on {}", of_count(*rows, "row"), of_count(*tokens, "token"))
         }
-        OperationKind::SendBurst { room, events } => format!("{events} messages at once to room {room}"),
+        OperationKind::SendBurst { room, events } => {
+            format!("{} at once to room {room}", of_count(*events, "message"))
+        }
         OperationKind::AccountData { user, room, datum, type_bytes } => {
             format!("user {user} changes datum {datum} of {}, its type {type_bytes} bytes", account_or_room(room))
         }
@@ -179,7 +181,7 @@ pub(super) fn of_operation(operation: &OperationKind) -> String {
             format!("user {user} reads in room {room}{}", through_host(through))
         }
         OperationKind::ToDevice { users, through } => {
-            format!("messages to the devices of {} users{}", users.len(), through_host(through))
+            format!("messages to the devices of {}{}", of_count(users.len(), "user"), through_host(through))
         }
         OperationKind::Sync { user, host, for_ms, .. } => {
             format!("user {user} syncs on {host} for {:.1} s", *for_ms as f64 / 1000.0)
@@ -201,6 +203,12 @@ pub(super) fn of_operation(operation: &OperationKind) -> String {
             format!("user {user} {} in room {room}", if *typing { "types" } else { "stops typing" })
         }
     }
+}
+
+/// "1 row", "120 rows".
+pub(super) fn of_count(count: impl TryInto<u64>, thing: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 fn of_reading(what: &Reading) -> String {

@@ -54,6 +54,25 @@ pub struct LineBreak {
 }
 
 impl Command {
+    /// The names of all commands on the wire.
+    pub const NAMES: [&str; 15] = [
+        "SERVER",
+        "NAME",
+        "PING",
+        "ERROR",
+        "REPLICATE",
+        "POSITION",
+        "RDATA",
+        "USER_SYNC",
+        "CLEAR_USER_SYNC",
+        "FEDERATION_ACK",
+        "USER_IP",
+        "REMOTE_SERVER_UP",
+        "LOCK_RELEASED",
+        "NEW_ACTIVE_TASK",
+        "CANCEL_TASK",
+    ];
+
     /// Reads a line without its delimiter, or a Redis payload.
     ///
     /// # Errors
@@ -156,6 +175,19 @@ mod tests {
         assert_eq!(Command::parse("REPLICATE"), Ok(Command::Replicate));
         assert_eq!(Command::parse("REPLICATE "), Ok(Command::Replicate));
         assert_eq!(Command::Replicate.to_line(), Ok("REPLICATE ".into()));
+    }
+
+    #[test]
+    fn every_name_is_a_commands_and_no_other() {
+        let is_known = |name: &str| {
+            let unknown = ParseErrorKind::UnknownCommand(excerpt(name));
+            !matches!(Command::from_parts(name, ""), Err(error) if error == unknown)
+        };
+        assert!(Command::NAMES.into_iter().all(is_known));
+        assert!(!is_known("REMOVE_PUSHER"));
+        let named = Command::NAMES.into_iter().filter_map(|name| Command::from_parts(name, "").ok());
+        assert!(named.clone().count() >= 8, "those that take no arguments");
+        assert!(named.map(|command| command.name()).all(|name| Command::NAMES.contains(&name)));
     }
 
     #[test]

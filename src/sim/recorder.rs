@@ -24,23 +24,6 @@ use crate::protocol::{Command, Header, InstanceName, LineDecoder, Position, Stre
 use crate::replication::Consumer;
 use crate::streams::{Row, SOURCES, TypingRow, typing};
 
-/// The commands whose lines have only a name for the judge.
-const COMMANDS: [&str; 13] = [
-    "SERVER",
-    "NAME",
-    "PING",
-    "ERROR",
-    "REPLICATE",
-    "USER_SYNC",
-    "CLEAR_USER_SYNC",
-    "FEDERATION_ACK",
-    "USER_IP",
-    "REMOTE_SERVER_UP",
-    "LOCK_RELEASED",
-    "NEW_ACTIVE_TASK",
-    "CANCEL_TASK",
-];
-
 /// Numbers every verdict reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -277,7 +260,7 @@ fn understood(line: &str, side: Side) -> (Line, Option<Command>) {
         Ok(Header::Position(Position { stream, writer, prev, new })) => {
             return (Line::Position { stream, writer, prev, new }, None);
         }
-        Ok(Header::Other { name }) => COMMANDS.iter().find(|known| **known == name),
+        Ok(Header::Other { name }) => Command::NAMES.iter().find(|known| **known == name),
         Err(_) => None,
     };
     let Some(name) = name else { return (Line::Nonsense, None) };

@@ -4,4 +4,6 @@ mod findings;
 mod follower;
 mod recording;
 mod replay;
+#[path = "../support/rows.rs"]
+mod rows;
 mod written;

@@ -5,16 +5,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use rusqlite::{Connection, Transaction};
-use serde_json::Value;
+use rusqlite::Connection;
 use squall::env::LocalBoxFuture;
 use squall::protocol::{InstanceName, StreamName, Token};
-use squall::store::to_device::Message;
-use squall::store::{
-    Backend, Database, DatabaseError, Job, NewEvent, StateDelta, account_data, cache_invalidation, events, presence,
-    receipts, schema, to_device,
-};
-use squall::streams::{EventsRow, RemoteUpdates, Row, UpdateError, Updates};
+use squall::store::{Backend, Database, DatabaseError, Job, schema};
+use squall::streams::{RemoteUpdates, Row, UpdateError, Updates};
+
+use crate::rows::put;
 
 /// Everything that was written so far.
 #[derive(Clone)]
@@ -64,57 +61,9 @@ impl Written {
         let mut connection = self.connection.borrow_mut();
         let tx = connection.transaction().unwrap();
         for row in rows {
-            insert(&tx, writer, token, row).expect("what Synapse could write can be written");
+            put(&tx, writer, token, row).expect("what Synapse could write can be written");
         }
         tx.commit().unwrap();
-    }
-}
-
-fn insert(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row: &Row) -> rusqlite::Result<()> {
-    match row.clone() {
-        Row::Events(EventsRow::Event(row)) => {
-            if events::token_of(tx, &row.event_id)?.is_some() {
-                let changed = events::mark_ex_outlier(tx, writer, token, &row.event_id)?;
-                assert_eq!(changed, Some(row), "an event comes again when it stops being an outlier");
-                return Ok(());
-            }
-            let event = NewEvent {
-                event_id: row.event_id,
-                room_id: row.room_id,
-                kind: row.kind,
-                state_key: row.state_key,
-                redacts: row.redacts,
-                relates_to: row.relates_to,
-                membership: row.membership,
-                rejected: row.rejected,
-                outlier: row.outlier,
-            };
-            events::persist(tx, writer, &[(token, event)], &[])
-        }
-        Row::Events(EventsRow::State(row)) => {
-            let delta =
-                StateDelta { room_id: row.room_id, kind: row.kind, state_key: row.state_key, event_id: row.event_id };
-            events::persist(tx, writer, &[], &[(token, delta)])
-        }
-        Row::Events(EventsRow::StateAll(row)) => panic!("the recording has no such row: {row:?}"),
-        Row::Caches(row) => cache_invalidation::invalidate(tx, writer, [(token, row)]),
-        Row::Receipts(row) => receipts::insert(tx, writer, token, &row).map(drop),
-        Row::Presence(row) => presence::set(tx, writer, token, &row),
-        Row::AccountData(row) => {
-            let content = Value::from(token.0);
-            let datum = account_data::Datum { user_id: row.user_id, room_id: row.room_id, kind: row.kind, content };
-            account_data::set(tx, writer, token, &datum).map(drop)
-        }
-        Row::ToDevice(row) => {
-            let message = Message {
-                user_id: row.entity,
-                device_id: "DEVICE".into(),
-                message_id: token.to_string(),
-                content: Value::Null,
-            };
-            to_device::add(tx, writer, token, &[message])
-        }
-        Row::Typing(row) => panic!("not in the database: {row:?}"),
     }
 }
 

@@ -13,16 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Transaction;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use squall::instance::Instance;
 use squall::instance::config::StreamWriters;
-use squall::protocol::{StreamName, Token};
-use squall::store::account_data::{self, Datum};
-use squall::store::{NewEvent, StateDelta, cache_invalidation, events, presence, receipts};
-use squall::streams::{AccountDataRow, EventsRow, Row, SOURCES};
+use squall::protocol::{InstanceName, StreamName, Token};
+use squall::streams::{Row, SOURCES};
 
 use crate::deployment::{Deployment, SECRET};
 use crate::requests::{ask, get};
+use crate::rows::put;
 use crate::run;
 
 const EXCHANGES: &str = include_str!("../data/http_exchanges_1.163.2.jsonl");
@@ -182,42 +181,21 @@ async fn presuppose(deployment: &Deployment, answers: &[Recorded]) {
     for answer in answers.iter().filter(|answer| answer.target() != "writer1" || answer.stream() != Some("caches")) {
         rows.extend(answer.rows().0);
     }
-    let seed = move |tx: &Transaction<'_>| rows.iter().try_for_each(|(token, row)| put(tx, *token, row));
+    // Typing is in no database.
+    rows.retain(|(_, row)| !matches!(row, Row::Typing(_)));
+    let seed =
+        move |tx: &Transaction<'_>| rows.iter().try_for_each(|(token, row)| put(tx, &writer_of(row), *token, row));
     deployment.database().transaction("presuppose", seed).await.unwrap();
 }
 
-fn put(tx: &Transaction<'_>, token: Token, row: &Row) -> rusqlite::Result<()> {
-    match row.clone() {
-        Row::Events(EventsRow::Event(row)) => {
-            let event = NewEvent {
-                event_id: row.event_id,
-                room_id: row.room_id,
-                kind: row.kind,
-                state_key: row.state_key,
-                redacts: row.redacts,
-                relates_to: row.relates_to,
-                membership: row.membership,
-                rejected: row.rejected,
-                outlier: row.outlier,
-            };
-            events::persist(tx, &"persister1".into(), &[(token, event)], &[])
-        }
-        Row::Events(EventsRow::State(row)) => {
-            let delta =
-                StateDelta { room_id: row.room_id, kind: row.kind, state_key: row.state_key, event_id: row.event_id };
-            events::persist(tx, &"persister1".into(), &[], &[(token, delta)])
-        }
-        Row::Caches(row) => cache_invalidation::invalidate(tx, &"master".into(), [(token, row)]),
-        Row::Presence(row) => presence::set(tx, &"writer1".into(), token, &row),
-        Row::Receipts(row) => receipts::insert(tx, &"writer1".into(), token, &row).map(drop),
-        Row::AccountData(AccountDataRow { user_id, room_id, kind }) => {
-            let datum = Datum { user_id, room_id, kind, content: Map::new().into() };
-            account_data::set(tx, &"writer1".into(), token, &datum).map(drop)
-        }
-        // Typing is in no database, and there is no recorded row that others would be in.
-        Row::Typing(_) => Ok(()),
-        other => panic!("a row that nothing was prepared for: {other:?}"),
+/// Who wrote such a row when it was recorded.
+fn writer_of(row: &Row) -> InstanceName {
+    match row {
+        Row::Events(_) => "persister1",
+        Row::Caches(_) => "master",
+        _ => "writer1",
     }
+    .into()
 }
 
 /// Makes everybody type who does in the answer.

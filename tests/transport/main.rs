@@ -15,6 +15,8 @@ mod peer;
 mod reconnect;
 mod refusals;
 mod requests;
+#[path = "../support/rows.rs"]
+mod rows;
 mod user_syncs;
 
 /// Runs a test where all its instances live: on one thread, with a clock that moves only when everybody waits.

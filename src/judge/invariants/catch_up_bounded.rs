@@ -8,8 +8,9 @@
 //!
 //! No false alarm: what is lacking is taken at the most: from the position when the announcement was read, although some
 //! of the rows may be on their way already, and once for every announcement, because a lost connection leaves its catch-up
-//! unfinished; and a row that cannot be understood is a reason to fetch it. Queries are judged that succeeded, and of which somebody was told. What instances read of a stream that they
-//! write themselves, in order to send it, is not judged, nor what they read of its other writers.
+//! unfinished; and a row that cannot be understood is a reason to fetch it. Queries are judged that succeeded, and of
+//! which somebody was told. What instances read of a stream that they write themselves, in order to send it, is not
+//! judged, nor what they read of its other writers.
 
 use std::collections::BTreeMap;
 

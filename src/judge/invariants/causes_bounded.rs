@@ -11,8 +11,8 @@
 //! - everything else is bounded by the time that has passed and by what users have done.
 //!
 //! No false alarm: each bound is a multiple of what heartbeats, pings and refreshes need, from when the connection was
-//! attempted; and what was said on it is counted when the kernel has it, which is later than it was caused. Streams in memory count anew with their writers, but
-//! so do connections.
+//! attempted; and what was said on it is counted when the kernel has it, which is later than it was caused. Streams in
+//! memory count anew with their writers, but so do connections.
 
 use std::collections::BTreeMap;
 

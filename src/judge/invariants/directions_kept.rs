@@ -4,7 +4,9 @@
 //! connection, as for nonsense: a master that passed `USER_SYNC` on to everybody made all of them reconnect for ever
 //! (Synapse #7257, #7318). So no end ever writes such a line.
 //!
-//! No false alarm: the lists are Synapse's own, and every end is judged by what it wrote, whether or not it arrived.
+//! No false alarm: the lists are Synapse's own, and every end is judged by what it wrote, whether or not it arrived. They
+//! are written down here once more, although [`Direction`](crate::protocol::Direction) has them: what the stack goes by
+//! must not acquit it.
 
 use super::Invariant;
 use crate::judge::observation::{Moment, Observation, Side};

@@ -18,6 +18,14 @@ pub fn event(id: &str) -> Row {
     }))
 }
 
+/// The same outside its room's graph.
+pub fn outlier(id: &str) -> Row {
+    match event(id) {
+        Row::Events(EventsRow::Event(event)) => Row::Events(EventsRow::Event(EventRow { outlier: true, ..event })),
+        other => other,
+    }
+}
+
 /// An entry of a room's state that became the event of the same name.
 pub fn state(room: &str, key: &str) -> Row {
     Row::Events(EventsRow::State(StateRow {

@@ -93,7 +93,7 @@ impl Invariant for OnlyCommittedApplied {
 
 #[cfg(test)]
 mod tests {
-    use super::super::made_up::{event, state_all};
+    use super::super::made_up::{event, outlier, state_all};
     use super::*;
 
     struct Story(OnlyCommittedApplied);
@@ -115,13 +115,6 @@ mod tests {
             let (instance, stream, writer) = ("worker".into(), stream.into(), "writer".into());
             let applied = Observation::Applied { instance, stream, writer, token: Token(token), rows: vec![row] };
             self.0.observe(Moment(1), &applied).map_or_else(|violation| violation.kind(), |()| "none")
-        }
-    }
-
-    fn outlier(event_id: &str) -> Row {
-        match event(event_id) {
-            Row::Events(EventsRow::Event(event)) => Row::Events(EventsRow::Event(EventRow { outlier: true, ..event })),
-            other => panic!("{other:?}"),
         }
     }
 

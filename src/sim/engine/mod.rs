@@ -20,8 +20,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::runtime::{RngSeed, Runtime, UnhandledPanic};
+use tokio::task::LocalSet;
 
 pub use name::EngineName;
 pub use tap::{Attempt, End, Side, Tap};
@@ -189,4 +192,20 @@ pub fn simulate<T, F: Future<Output = T>>(
         EngineName::TurmoilNet => turmoil_net::simulate(options, |engine| main(Rc::new(engine))),
         EngineName::Turmoil => turmoil::simulate(options, |engine| main(Rc::new(engine))),
     }
+}
+
+/// A paused runtime, and the local tasks on it. A panic in any task ends both.
+fn runtime(chance: &Chance) -> (Runtime, LocalSet) {
+    let mut seed = [0; 32];
+    chance.of("tokio").rng().fill(&mut seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&seed)) // `select!` inside libraries draws from it
+        .unhandled_panic(UnhandledPanic::ShutdownRuntime)
+        .build()
+        .expect("a runtime without I/O needs nothing that could fail");
+    let mut root = LocalSet::new();
+    root.unhandled_panic(UnhandledPanic::ShutdownRuntime);
+    (runtime, root)
 }

@@ -4,6 +4,7 @@
 //! received. A process that is killed is gagged first: nothing is told of what its drop handlers do.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::env::Address;
@@ -19,6 +20,44 @@ pub struct Attempt {
     pub boot: u64,
     /// Who is dialled.
     pub to: Address,
+}
+
+/// An attempt under way. Tells the tap how it ended, also when its future is dropped.
+pub(super) struct Dialling<F: Fn() -> Option<Rc<dyn Tap>>> {
+    attempt: Attempt,
+    /// Who is to be told, as long as the process that dials has not ended.
+    tap: F,
+    told: bool,
+}
+
+impl<F: Fn() -> Option<Rc<dyn Tap>>> Dialling<F> {
+    /// The attempt begins.
+    pub fn begin(attempt: Attempt, tap: F) -> Self {
+        if let Some(tap) = tap() {
+            tap.connecting(&attempt);
+        }
+        Dialling { attempt, tap, told: false }
+    }
+
+    /// It ended like this.
+    pub fn ended(mut self, result: Result<(), io::ErrorKind>) {
+        self.tell(result);
+    }
+
+    fn tell(&mut self, result: Result<(), io::ErrorKind>) {
+        self.told = true;
+        if let Some(tap) = (self.tap)() {
+            tap.connect_ended(&self.attempt, result);
+        }
+    }
+}
+
+impl<F: Fn() -> Option<Rc<dyn Tap>>> Drop for Dialling<F> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.tell(Err(io::ErrorKind::Interrupted));
+        }
+    }
 }
 
 /// Which end of a connection.

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
+use super::super::made_up::{event, outlier};
 use super::*;
-use crate::streams::events::EventRow;
-use crate::streams::{AccountDataRow, EventsRow, PresenceRow, TypingRow};
+use crate::streams::{AccountDataRow, PresenceRow, TypingRow};
 use crate::sync::{TypingNews, TypingPosition};
 
 /// A deployment with two writers of events, where one client syncs.
@@ -45,20 +45,6 @@ fn nothing(next: SyncToken) -> Answer {
 
 fn told(ids: &[(i64, &str)]) -> Vec<(Token, String)> {
     ids.iter().map(|(token, id)| (Token(*token), (*id).to_owned())).collect()
-}
-
-fn event(id: &str, outlier: bool) -> Row {
-    Row::Events(EventsRow::Event(EventRow {
-        event_id: id.to_owned(),
-        room_id: "room".to_owned(),
-        kind: "m.room.message".to_owned(),
-        state_key: None,
-        redacts: None,
-        relates_to: None,
-        membership: None,
-        rejected: false,
-        outlier,
-    }))
 }
 
 fn datum(user: &str, kind: &str) -> Row {
@@ -115,7 +101,7 @@ impl Court {
 fn court_with_events() -> Court {
     let mut court = court();
     for (writer, at) in [("a", 2), ("b", 3), ("a", 5)] {
-        court.committed(writer, at, event(&format!("${at}"), false));
+        court.committed(writer, at, event(&format!("${at}")));
     }
     court
 }
@@ -152,8 +138,8 @@ fn whoever_begins_has_no_history() {
 #[test]
 fn an_outlier_is_no_news_and_its_second_row_neither() {
     let mut court = court();
-    court.committed("a", 2, event("$2", true));
-    court.committed("a", 4, event("$2", false));
+    court.committed("a", 2, outlier("$2"));
+    court.committed("a", 4, event("$2"));
     assert_eq!(court.answer(Some(token(1, 1, 1)), nothing(token(1, 4, 1))), "nothing");
     let late = Answer { events: told(&[(2, "$2")]), ..nothing(token(1, 4, 1)) };
     assert_eq!(court.answer(Some(token(1, 1, 1)), late), "nothing");

@@ -33,12 +33,7 @@ use std::marker::PhantomData;
 use std::pin::pin;
 use std::time::Duration;
 
-use rand::RngExt;
-use tokio::runtime::{RngSeed, Runtime, UnhandledPanic};
-use tokio::task::LocalSet;
-
 use super::{Attempt, Connection, End, LatencyRange, Main, Options, Side, Tap, time};
-use crate::env::Chance;
 use host::HostIndex;
 use hosts::Hosts;
 use state::{Installed, State, state};
@@ -56,7 +51,7 @@ pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(En
     // Streams look into the state when they are dropped, so it outlives everything.
     let _installed = Installed::new(State::new(hosts, latency, tap));
     let mut hosts = Hosts::new(&chance);
-    let (runtime, root) = runtime(&chance);
+    let (runtime, root) = super::runtime(&chance);
     let main = {
         let (_runtime, _root) = (runtime.enter(), root.enter()); // what `main` itself spawns belongs to the world
         main(Engine { thread: PhantomData })
@@ -76,22 +71,6 @@ pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(En
         }
         hosts.step();
     }
-}
-
-/// What the world runs on.
-fn runtime(chance: &Chance) -> (Runtime, LocalSet) {
-    let mut seed = [0; 32];
-    chance.of("tokio").rng().fill(&mut seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .rng_seed(RngSeed::from_bytes(&seed)) // `select!` inside libraries draws from it
-        .unhandled_panic(UnhandledPanic::ShutdownRuntime)
-        .build()
-        .expect("a runtime without I/O needs nothing that could fail");
-    let mut root = LocalSet::new();
-    root.unhandled_panic(UnhandledPanic::ShutdownRuntime);
-    (runtime, root)
 }
 
 /// The simulation, in the hands of the world.

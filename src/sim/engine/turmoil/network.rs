@@ -3,16 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use ::turmoil::net::TcpStream;
 
 use super::host::{HostIndex, Process};
 use super::listener::Listener;
-use super::state::{state, tap, try_state};
+use super::state::{state, try_state};
 use super::stream::Stream;
-use super::{Attempt, Side};
+use super::{Attempt, Side, Tap};
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::env::{self, Address, BoxStream, LocalBoxFuture, Network};
+use crate::sim::engine::tap::Dialling;
 
 /// The ports that dialling takes, one after the other, each once in a run: turmoil never gives back one whose attempt failed.
 pub(super) const EPHEMERAL_PORTS: RangeInclusive<u16> = 10_000..=u16::MAX;
@@ -34,8 +36,9 @@ impl Network for HostNetwork {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
         let (process, to) = (self.process, to.clone());
         Box::pin(async move {
-            let mut dialling = Dialling::new(process, to);
-            let result = dialling.connect().await;
+            let attempt = attempt(process, to);
+            let dialling = Dialling::begin(attempt.clone(), move || tap_of(process));
+            let result = connect(process, &attempt).await;
             dialling.ended(result.as_ref().map(drop).map_err(io::Error::kind));
             Ok(Box::new(result?) as BoxStream)
         })
@@ -47,50 +50,30 @@ impl Network for HostNetwork {
     }
 }
 
-/// Tells the tap how an attempt ended, also when its future is dropped.
-struct Dialling {
-    process: Process,
-    attempt: Attempt,
-    told: bool,
+/// A new attempt of `process`.
+fn attempt(process: Process, to: Address) -> Attempt {
+    state(|state| {
+        state.attempts += 1;
+        let host = state.hosts[process.host.0].name.clone();
+        Attempt { id: state.attempts, host, boot: process.boot, to }
+    })
 }
 
-impl Dialling {
-    fn new(process: Process, to: Address) -> Self {
-        let attempt = state(|state| {
-            state.attempts += 1;
-            let host = state.hosts[process.host.0].name.clone();
-            Attempt { id: state.attempts, host, boot: process.boot, to }
-        });
-        tap().connecting(&attempt);
-        Dialling { process, attempt, told: false }
-    }
-
-    async fn connect(&self) -> io::Result<Stream> {
-        let Address { host, port } = &self.attempt.to;
-        let server = state(|state| state.names.get(host).copied()).ok_or(io::ErrorKind::NotFound)?;
-        let dialled = Dialled::new(self.process, server, self.attempt.id);
-        let to = SocketAddr::new(state(|state| state.hosts[server.0].address), *port);
-        // turmoil waits for ever for a host that is down or held.
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await;
-        let inner = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        assert_eq!(inner.local_addr()?, dialled.from, "turmoil gives one port after the other");
-        Ok(Stream::new(self.process, inner, server, self.attempt.id, Side::Client, *port))
-    }
-
-    fn ended(&mut self, result: Result<(), io::ErrorKind>) {
-        self.told = true;
-        if try_state(|state| state.is_alive(self.process)) == Some(true) {
-            tap().connect_ended(&self.attempt, result);
-        }
-    }
+/// Who is to be told of what `process` does; nobody once it has ended.
+fn tap_of(process: Process) -> Option<Rc<dyn Tap>> {
+    try_state(|state| state.is_alive(process).then(|| Rc::clone(&state.tap))).flatten()
 }
 
-impl Drop for Dialling {
-    fn drop(&mut self) {
-        if !self.told {
-            self.ended(Err(io::ErrorKind::Interrupted));
-        }
-    }
+async fn connect(process: Process, attempt: &Attempt) -> io::Result<Stream> {
+    let Address { host, port } = &attempt.to;
+    let server = state(|state| state.names.get(host).copied()).ok_or(io::ErrorKind::NotFound)?;
+    let dialled = Dialled::new(process, server, attempt.id);
+    let to = SocketAddr::new(state(|state| state.hosts[server.0].address), *port);
+    // turmoil waits for ever for a host that is down or held.
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(to)).await;
+    let inner = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    assert_eq!(inner.local_addr()?, dialled.from, "turmoil gives one port after the other");
+    Ok(Stream::new(process, inner, server, attempt.id, Side::Client, *port))
 }
 
 /// The address that an attempt is about to be made from, by which the server that accepts it knows its number. turmoil

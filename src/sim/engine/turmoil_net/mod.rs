@@ -27,9 +27,6 @@ mod wire;
 use std::future::Future;
 use std::marker::PhantomData;
 
-use rand::RngExt;
-use tokio::runtime::{RngSeed, UnhandledPanic};
-use tokio::task::LocalSet;
 use tokio::time::Instant;
 use turmoil_net::{KernelConfig, Net};
 
@@ -53,18 +50,8 @@ use wire::{RECEIVE_BUFFER, Wire, wire};
 /// # Panics
 /// If a task of any process panics, if two hosts have one name, and if called from within a simulation.
 pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(Engine) -> F) -> T {
-    let mut seed = [0; 32];
-    options.chance.of("tokio").rng().fill(&mut seed);
+    let (runtime, root) = super::runtime(&options.chance);
     let installed = Installed::new(options);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .rng_seed(RngSeed::from_bytes(&seed)) // `select!` inside libraries draws from it
-        .unhandled_panic(UnhandledPanic::ShutdownRuntime)
-        .build()
-        .expect("a runtime without I/O needs nothing that could fail");
-    let mut root = LocalSet::new();
-    root.unhandled_panic(UnhandledPanic::ShutdownRuntime);
     let result = runtime.block_on(root.run_until(async {
         time::begin();
         let hosts = wire(|wire| {

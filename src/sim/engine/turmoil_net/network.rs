@@ -4,20 +4,22 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 use turmoil_net::shim::tokio::net as shim;
 use turmoil_net::{NetstatState, netstat};
 
-use super::Attempt;
 use super::host::Process;
 use super::listener::Listener;
 use super::segment::{Endpoint, Flow};
-use super::stream::{Stream, tap};
+use super::stream::Stream;
 use super::wire::{try_wire, wire};
+use super::{Attempt, Tap};
 use crate::env::network::CONNECT_TIMEOUT;
 use crate::env::{self, Address, BoxStream, LocalBoxFuture, Network};
+use crate::sim::engine::tap::Dialling;
 
 /// The [`Network`] of one boot of one host. Names are those in [`Options::hosts`](crate::sim::engine::Options::hosts), any other
 /// fails with `NotFound`. Once the boot is over, every operation fails with `ConnectionAborted`.
@@ -37,8 +39,9 @@ impl Network for HostNetwork {
         let (process, to) = (self.process, to.clone());
         Box::pin(async move {
             std::future::poll_fn(|cx| process.enter(cx)).await?;
-            let mut dialling = Dialling::new(process, to);
-            let result = dialling.connect().await;
+            let attempt = attempt(process, to);
+            let dialling = Dialling::begin(attempt.clone(), move || tap_of(process));
+            let result = connect(process, &attempt).await;
             dialling.ended(result.as_ref().map(drop).map_err(io::Error::kind));
             Ok(Box::new(result?) as BoxStream)
         })
@@ -50,55 +53,35 @@ impl Network for HostNetwork {
     }
 }
 
-/// Tells the tap how an attempt ended, also when its future is dropped.
-struct Dialling {
-    process: Process,
-    attempt: Attempt,
-    told: bool,
+/// A new attempt of `process`.
+fn attempt(process: Process, to: Address) -> Attempt {
+    wire(|wire| {
+        wire.attempts += 1;
+        Attempt { id: wire.attempts, host: process.name(wire), boot: process.boot, to }
+    })
 }
 
-impl Dialling {
-    fn new(process: Process, to: Address) -> Self {
-        let attempt = wire(|wire| {
-            wire.attempts += 1;
-            Attempt { id: wire.attempts, host: process.name(wire), boot: process.boot, to }
-        });
-        tap().connecting(&attempt);
-        Dialling { process, attempt, told: false }
-    }
-
-    async fn connect(&self) -> io::Result<Stream> {
-        let to = &self.attempt.to;
-        let host = wire(|wire| wire.names.get(&to.host).copied()).ok_or(io::ErrorKind::NotFound)?;
-        let to = SocketAddr::new(host.ip(), to.port);
-        let connect = Connect {
-            process: self.process,
-            id: self.attempt.id,
-            to,
-            local: None,
-            connected: false,
-            inner: Box::pin(shim::TcpStream::connect(to)),
-        };
-        // The kernel never gives up on a SYN, and an RST to stop it would read as a refusal.
-        match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    fn ended(&mut self, result: Result<(), io::ErrorKind>) {
-        self.told = true;
-        if try_wire(|wire| self.process.is_alive(wire)) == Some(true) {
-            tap().connect_ended(&self.attempt, result);
-        }
-    }
+/// Who is to be told of what `process` does; nobody once it has ended.
+fn tap_of(process: Process) -> Option<Rc<dyn Tap>> {
+    try_wire(|wire| process.is_alive(wire).then(|| Rc::clone(&wire.tap))).flatten()
 }
 
-impl Drop for Dialling {
-    fn drop(&mut self) {
-        if !self.told {
-            self.ended(Err(io::ErrorKind::Interrupted));
-        }
+async fn connect(process: Process, attempt: &Attempt) -> io::Result<Stream> {
+    let to = &attempt.to;
+    let host = wire(|wire| wire.names.get(&to.host).copied()).ok_or(io::ErrorKind::NotFound)?;
+    let to = SocketAddr::new(host.ip(), to.port);
+    let connect = Connect {
+        process: process,
+        id: attempt.id,
+        to,
+        local: None,
+        connected: false,
+        inner: Box::pin(shim::TcpStream::connect(to)),
+    };
+    // The kernel never gives up on a SYN, and an RST to stop it would read as a refusal.
+    match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
