@@ -205,7 +205,7 @@ fn draw_fault(
             Fault::CancelledRequests { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
         }
         Family::Strangers => {
-            let (host, per_mille) = (pick(rng, deployment.hosts()), [20, 100, 300][rng.random_range(0..3)]);
+            let (host, per_mille) = (pick(rng, deployment.hosts()), [100, 300, 1_000][rng.random_range(0..3)]);
             Fault::Strangers { host, per_mille, for_ms: rng.random_range(1_000..=10_000) }
         }
         Family::BrokenStream => {
