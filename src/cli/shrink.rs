@@ -100,8 +100,9 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Shrinks `plan`. None if it does not fail on `engine` with `fingerprint`.
+    /// Shrinks `plan`, which may take minutes, and says so. None if it does not fail on `engine` with `fingerprint`.
     pub fn shrink(engine: EngineName, original: &'a Plan, fingerprint: &'a str, runs_max: usize) -> Option<Self> {
+        eprintln!("shrinking, in {runs_max} runs at the most");
         shrink::shrink(engine, original, fingerprint, runs_max).map(|shrunk| Found { original, fingerprint, shrunk })
     }
 

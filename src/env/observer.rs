@@ -17,7 +17,7 @@ pub trait Observer {
     fn trouble(&self, _what: Trouble<'_>) {}
     /// A connection to `_target` is set up: every stream it writes has announced its position and is caught up.
     fn set_up(&self, _target: &str) {}
-    /// A process that served `_users` users has been silent for too long, and is taken for dead.
+    /// Processes that served `_users` users have been silent for too long, and are taken for dead.
     fn process_expired(&self, _users: usize) {}
     /// A cache was to be invalidated that this instance does not have: another version of the program has it.
     fn unknown_cache(&self, _name: &str) {}
@@ -94,7 +94,7 @@ impl Observer for Log {
     }
 
     fn process_expired(&self, users: usize) {
-        tracing::warn!(users, "a process that served users has been silent for too long");
+        tracing::warn!(users, "processes that served users have been silent for too long");
     }
 
     fn unknown_cache(&self, name: &str) {

@@ -71,7 +71,7 @@ async fn connect(process: Process, attempt: &Attempt) -> io::Result<Stream> {
     let host = wire(|wire| wire.names.get(&to.host).copied()).ok_or(io::ErrorKind::NotFound)?;
     let to = SocketAddr::new(host.ip(), to.port);
     let connect = Connect {
-        process: process,
+        process,
         id: attempt.id,
         to,
         local: None,
