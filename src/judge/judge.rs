@@ -52,6 +52,11 @@ impl Judge {
         &self.violations
     }
 
+    /// Whether something was violated in the way that `fingerprint` says.
+    pub fn has_seen(&self, fingerprint: &str) -> bool {
+        self.fingerprints.contains(fingerprint)
+    }
+
     /// What has to happen yet; nothing may be left of it at the end of the calm.
     pub fn pending(&self) -> Vec<Pending> {
         self.invariants.iter().flat_map(|invariant| invariant.pending()).collect()

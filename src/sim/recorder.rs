@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::database::{DatabaseTap, Fetched, Rare};
 use super::engine::{Attempt, End, Side, Tap, time};
 use super::strangers::{Brought, Stranger};
@@ -39,6 +41,8 @@ pub struct Counts {
 pub struct Recorder {
     started: Cell<Option<Duration>>,
     judge: RefCell<Judge>,
+    /// Something new was violated.
+    violated: Notify,
     counts: Cell<Counts>,
     /// Reads that clients began.
     reads: Cell<u64>,
@@ -58,6 +62,7 @@ impl Recorder {
         Rc::new(Recorder {
             started: Cell::new(None),
             judge: RefCell::new(judge),
+            violated: Notify::new(),
             counts: Cell::default(),
             reads: Cell::new(0),
             lines: RefCell::default(),
@@ -91,7 +96,19 @@ impl Recorder {
             // The run matters more than its trace.
             let _ = writeln!(trace.borrow_mut(), "{now} {observation:?}");
         }
-        self.judge.borrow_mut().observe(now, observation);
+        let mut judge = self.judge.borrow_mut();
+        let before = judge.violations().len();
+        judge.observe(now, observation);
+        if judge.violations().len() > before {
+            self.violated.notify_one();
+        }
+    }
+
+    /// Waits until something is violated in the way that `fingerprint` says.
+    pub async fn sees(&self, fingerprint: &str) {
+        while !self.judge().has_seen(fingerprint) {
+            self.violated.notified().await;
+        }
     }
 
     /// The judge, who has seen everything so far.

@@ -80,6 +80,11 @@ pub fn run(plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
 
 /// Runs `plan` on `engine` and judges it.
 pub fn run_on(engine: EngineName, plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
+    run_until(None, engine, plan, entropy, onlookers)
+}
+
+/// The same, but only until something is violated in the way that a fingerprint says, if that is given.
+fn run_until(seen: Option<&str>, engine: EngineName, plan: &Plan, entropy: Entropy, onlookers: Onlookers) -> Verdict {
     let stopwatch = Stopwatch::start();
     let chance = match entropy {
         Entropy::Seed => Chance::from_seed(plan.seed).of("run"),
@@ -94,7 +99,15 @@ pub fn run_on(engine: EngineName, plan: &Plan, entropy: Entropy, onlookers: Onlo
         tap: recorder.clone(),
     };
     let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: watcher.into() };
-    let ending = engine::simulate(engine, options, |engine| run.storm_and_calm(engine, chance));
+    let ending = engine::simulate(engine, options, async |engine| {
+        let whole = run.storm_and_calm(engine, chance);
+        let Some(fingerprint) = seen else { return whole.await };
+        tokio::select! {
+            biased;
+            ending = whole => ending,
+            () = recorder.sees(fingerprint) => Ending::before_the_end(recorder.now()),
+        }
+    });
     Verdict { engine, ..verdict(plan, &recorder, ending, stopwatch.elapsed_ms()) }
 }
 
@@ -105,7 +118,18 @@ pub fn judge(plan: &Plan) -> Verdict {
 
 /// The same on `engine`.
 pub fn judge_on(engine: EngineName, plan: &Plan) -> Verdict {
-    let ran = catch_unwind(AssertUnwindSafe(|| run_on(engine, plan, Entropy::Seed, Onlookers::default())));
+    judged(None, engine, plan)
+}
+
+/// The same, but whoever knows what they are looking for need not see the rest: the run ends when something is violated
+/// in the way that `fingerprint` says. What the verdict counts is what there was until then.
+pub fn judge_until(fingerprint: &str, engine: EngineName, plan: &Plan) -> Verdict {
+    judged(Some(fingerprint), engine, plan)
+}
+
+fn judged(seen: Option<&str>, engine: EngineName, plan: &Plan) -> Verdict {
+    let run = || run_until(seen, engine, plan, Entropy::Seed, Onlookers::default());
+    let ran = catch_unwind(AssertUnwindSafe(run));
     ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
@@ -125,6 +149,13 @@ struct Ending {
     simulated: Moment,
     faults: FaultTally,
     converged: bool,
+}
+
+impl Ending {
+    /// Of a run that nobody wanted to see any more of at `simulated`.
+    fn before_the_end(simulated: Moment) -> Self {
+        Ending { simulated, faults: FaultTally::default(), converged: false }
+    }
 }
 
 /// Which faults took effect.

@@ -43,24 +43,21 @@ pub struct Shrunk {
 /// The least plan found in `runs_max` runs that fails on `engine` with `fingerprint`, as `plan` does. None if `plan` does
 /// not.
 pub fn shrink(engine: EngineName, plan: &Plan, fingerprint: &str, runs_max: usize) -> Option<Shrunk> {
-    let (mut verdict, mut runs) = (runner::judge_on(engine, plan), 1);
+    let (verdict, mut runs) = (runner::judge_on(engine, plan), 1);
     if !shows(&verdict, fingerprint) {
         return None;
     }
     let failed_at_ms = verdict.violation.as_ref().map(|finding| finding.at_ms);
+    // What a run comes to after that need not be seen. It may be minutes, when what is missing never comes.
     let fails = |candidate: &Plan| {
-        let judged = runner::judge_on(engine, candidate);
         runs += 1;
-        let fails = shows(&judged, fingerprint);
-        if fails {
-            verdict = judged;
-        }
-        fails
+        shows(&runner::judge_until(fingerprint, engine, candidate), fingerprint)
     };
-    let mut shrinker = Shrinker::new(plan, runs_max.saturating_sub(1), fails);
+    let mut shrinker = Shrinker::new(plan, runs_max.saturating_sub(2), fails);
     shrinker.run(failed_at_ms);
     let Shrinker { plan, runs_left, .. } = shrinker;
-    Some(Shrunk { plan, verdict, runs, is_cut_short: runs_left == 0 })
+    let verdict = runner::judge_on(engine, &plan);
+    Some(Shrunk { plan, verdict, runs: runs + 1, is_cut_short: runs_left == 0 })
 }
 
 fn shows(verdict: &Verdict, fingerprint: &str) -> bool {
