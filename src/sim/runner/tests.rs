@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::protocol::Token;
 use crate::sim::plan::{OperationKind, SchedulingPlan, Writing};
 use crate::sim::testing::small_plan;
 
@@ -132,4 +133,30 @@ fn a_client_sees_what_it_wrote_through_an_instance_that_does_not_write_it() {
     // What was there before owes nothing the first time; every look back at what was written does.
     assert_eq!(verdict.exercised["caches_fresh_after_wait"], 4);
     assert!(verdict.marks["wait_that_waited"] >= 1, "{:?}", verdict.marks);
+}
+
+#[test]
+fn a_run_in_which_the_violation_does_not_come_is_the_whole_run() {
+    let plan = plan_with(&[(3_000, cut("worker1", "writer1"))]);
+    let (whole, until) = (judge(&plan), judge_until("no_missed_rows/events", EngineName::default(), &plan));
+    assert!(until.passed());
+    assert_eq!((until.trace_hash, until.faults), (whole.trace_hash, 1));
+}
+
+#[test]
+fn whoever_waits_for_a_violation_is_told_of_that_one() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let recorder = Recorder::new(Judge::new(topology(&small_plan())), None);
+        let sees = async |fingerprint: &str| {
+            tokio::time::timeout(Duration::from_millis(1), recorder.sees(fingerprint)).await.is_ok()
+        };
+        assert!(!sees("only_committed_applied/events").await);
+        let (instance, writer) = ("worker1".into(), "writer1".into());
+        let (stream, token) = ("events".into(), Token(5));
+        recorder.observe(&Observation::Applied { instance, stream, writer, token, rows: Vec::new() });
+        let fingerprint = recorder.judge().violations()[0].1.fingerprint();
+        assert!(sees(&fingerprint).await, "{fingerprint}");
+        assert!(!sees("another").await);
+    });
 }
