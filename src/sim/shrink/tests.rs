@@ -69,6 +69,17 @@ fn gaps_are_closed_and_times_made_round_as_far_as_the_failure_allows() {
 }
 
 #[test]
+fn a_client_that_is_needed_goes_on_pausing() {
+    let plan = swarm();
+    let pauses = |plan: &Plan| plan.clients.iter().map(|client| client.pause_ms).collect::<Vec<_>>();
+    assert!(pauses(&plan).iter().any(|pause_ms| *pause_ms > 0));
+    let all = plan.clients.len();
+    let (least, _) = shrunk(&plan, RUNS_MAX, |plan| plan.clients.len() == all);
+    assert_eq!(pauses(&least), pauses(&plan));
+    assert!(least.clients.iter().all(|client| client.lost_per_mille == 0), "whatever makes less of it is lowered");
+}
+
+#[test]
 fn the_budget_is_kept() {
     for runs_max in [0, 1, 17] {
         let (_, runs) = shrunk(&swarm(), runs_max, |plan| bursts(plan) > 0);
