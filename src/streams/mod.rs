@@ -97,3 +97,24 @@ pub trait RemoteUpdates {
 
 /// Why rows could not be had. It may work the next time.
 pub type UpdateError = Box<dyn Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn updates(tokens: &[i64], upto: i64) -> (i64, bool) {
+        let row = || Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: "m.tag".into() });
+        let rows = tokens.iter().map(|token| (Token(*token), row())).collect();
+        let updates = Updates::of_single_rows(rows, Token(upto), 3);
+        assert_eq!(updates.rows.len(), tokens.len());
+        (updates.upto.0, updates.limited)
+    }
+
+    #[test]
+    fn an_answer_at_the_limit_is_complete_up_to_its_last_row() {
+        assert_eq!(updates(&[], 9), (9, false));
+        assert_eq!(updates(&[4, 6], 9), (9, false));
+        assert_eq!(updates(&[4, 6, 7], 9), (7, true));
+        assert_eq!(updates(&[4, 6, 9], 9), (9, false), "nothing can be beyond it: asking again would bring nothing");
+    }
+}
