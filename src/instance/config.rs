@@ -26,6 +26,35 @@ pub struct Config {
     /// How long what is said about syncing users is relied on.
     #[serde(default)]
     pub presence: PresenceConfig,
+    /// The broker on which instances meet. Without one they connect to each other.
+    #[serde(default)]
+    pub redis: Option<RedisConfig>,
+}
+
+/// Where the Redis broker is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisConfig {
+    /// Host name.
+    pub host: Arc<str>,
+    /// Port.
+    #[serde(default = "redis_port")]
+    pub port: u16,
+    /// The password, if the broker asks for one.
+    #[serde(default)]
+    pub password: Option<String>,
+}
+
+/// Where Redis listens unless it is told otherwise.
+fn redis_port() -> u16 {
+    6379
+}
+
+impl RedisConfig {
+    /// Where to connect to.
+    pub fn address(&self) -> Address {
+        Address::new(Arc::clone(&self.host), self.port)
+    }
 }
 
 /// How long what is said about syncing users is relied on.
@@ -136,6 +165,9 @@ pub enum ConfigError {
         /// After how long a process counts as dead.
         expiry_ms: u64,
     },
+    /// A broker, and a program that cannot speak to it.
+    #[error("redis is configured, but this program was built without it: build it with the feature `redis`")]
+    NoRedis,
     /// A name or secret that no line or header can carry.
     #[error("{0} contains a space or a control character: {1:?}")]
     BadName(&'static str, String),
@@ -161,6 +193,9 @@ impl Config {
         let PresenceConfig { refresh_ms, process_expiry_ms: expiry_ms } = self.presence;
         if refresh_ms == 0 || refresh_ms > expiry_ms / 2 {
             return Err(ConfigError::RefreshTooSlow { refresh_ms, expiry_ms });
+        }
+        if cfg!(not(feature = "redis")) && self.redis.is_some() {
+            return Err(ConfigError::NoRedis);
         }
         match self.listeners().into_iter().find(|name| !self.instance_map.contains_key(name)) {
             Some(unreachable) => Err(ConfigError::NoAddress(unreachable)),
@@ -247,6 +282,7 @@ mod tests {
                 ..StreamWriters::default()
             },
             presence: PresenceConfig::default(),
+            redis: None,
         }
     }
 

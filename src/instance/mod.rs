@@ -28,6 +28,8 @@ use crate::streams::typing::{TypingHandler, TypingStream};
 use crate::streams::{self, DatabaseStream, Keepers, SOURCES, Stream};
 use crate::sync::{Notifier, SyncError, SyncHandler, SyncResponse};
 use crate::transport::http::{self, HttpClient, Router, StreamPositions};
+#[cfg(feature = "redis")]
+use crate::transport::redis;
 use crate::transport::tcp;
 
 /// How long a stopping instance waits for its writes to end and its connections to be told goodbye.
@@ -177,8 +179,17 @@ impl Instance {
         self.env.tasks.spawn("serve_requests", http::serve_requests(ports.requests, router, self.env.clone()));
     }
 
-    /// Connects to the master and to every other instance that writes a stream.
+    /// Connects to the broker or, without one, to the master and to every other instance that writes a stream.
     fn connect(&self) {
+        #[cfg(feature = "redis")]
+        if let Some(broker) = &self.config.redis {
+            let (handler, env) = (&self.handler, &self.env);
+            let publishing = redis::keep_publishing(broker.clone(), Rc::clone(handler), env.clone());
+            env.tasks.spawn("keep_publishing", publishing);
+            let subscribing = redis::stay_subscribed(broker.clone(), Rc::clone(handler), env.clone());
+            env.tasks.spawn("stay_subscribed", subscribing);
+            return;
+        }
         for (target, address) in self.config.replication_addresses() {
             if target != self.name {
                 let (handler, env) = (Rc::clone(&self.handler), self.env.clone());

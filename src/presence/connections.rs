@@ -27,6 +27,16 @@ impl UserSyncing for PresenceConnections {
         }
     }
 
+    fn publishing(&self, link: &Rc<Link>) {
+        if !self.handler.is_writer() {
+            self.syncs.connected(link);
+        }
+    }
+
+    fn asked(&self) {
+        self.syncs.say_again();
+    }
+
     // A peer that mistakes this instance for the presence writer speaks to nobody: the handler knows what it is.
     fn user_sync(&self, sync: &UserSync) {
         self.handler.user_sync(sync);

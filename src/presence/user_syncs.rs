@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::PresenceHandler;
@@ -22,6 +23,9 @@ use crate::replication::Link;
 pub const STOP_DELAY: Duration = Duration::from_secs(10);
 /// How often those are looked for of whom it is to be told.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long those are waited for who may also want to be told again.
+pub const SAY_AGAIN_DELAY: Duration = Duration::from_secs(1);
 
 /// How many are announced again before what waits in the outbox is given time to go out: far fewer than make a
 /// connection give up its peer as too slow.
@@ -44,6 +48,8 @@ enum State {
 pub struct UserSyncs {
     devices: RefCell<BTreeMap<Device, State>>,
     announcements: Announcements,
+    /// Somebody may have missed what was said.
+    missed: Notify,
     refresh: Duration,
     env: Env,
 }
@@ -68,6 +74,7 @@ impl UserSyncs {
         let syncs = Rc::new(UserSyncs {
             devices: RefCell::default(),
             announcements: Announcements::new(here, config.process_expiry(), env.chance.of("instance_id")),
+            missed: Notify::new(),
             refresh: config.refresh(),
             env: env.clone(),
         });
@@ -130,9 +137,26 @@ impl UserSyncs {
             while link.is_open() {
                 syncs.announce_all(Some(&link)).await;
                 // A connection that is lost takes its task with it.
-                let _ = tokio::time::timeout(syncs.refresh, link.over()).await;
+                tokio::select! {
+                    biased;
+                    () = link.over() => {}
+                    () = syncs.missed.notified() => {
+                        // Whoever asks now, all of them are told at once.
+                        tokio::time::sleep(SAY_AGAIN_DELAY).await;
+                        if link.is_open() {
+                            syncs.announcements.connected(&link);
+                        }
+                    }
+                    () = tokio::time::sleep(syncs.refresh) => {}
+                }
             }
         });
+    }
+
+    /// Somebody may have missed what was said on the connection: it is said again, once for all who ask within
+    /// [`SAY_AGAIN_DELAY`], and under a new id, as if there was a new connection.
+    pub fn say_again(&self) {
+        self.missed.notify_one();
     }
 
     /// The same where the presence writer is this instance itself.

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod dialect;
 pub mod direction;
 mod error;
+pub mod framing;
 pub mod header;
 pub mod json;
 pub mod line;
@@ -20,6 +21,7 @@ pub use commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSyn
 pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};
+pub use framing::Framing;
 pub use header::Header;
 pub use json::JsonError;
 pub use line::{EncodeError, LINE_BYTES_MAX, LineDecoder, LineError, encode_line};

@@ -38,8 +38,24 @@ pub struct Feed {
 
 /// What comes in, each on its connection.
 enum Item {
-    Position { link: Rc<Link>, prev: Token, new: Token },
+    Position { link: Rc<Link>, prev: Token, new: Token, pending: Pending },
     Rows { link: Rc<Link>, token: Token, rows: Vec<Row> },
+}
+
+/// A position that its connection knows to be waiting, until this is dropped.
+struct Pending(Rc<Link>);
+
+impl Pending {
+    fn on(link: &Rc<Link>) -> Self {
+        link.position_came();
+        Pending(Rc::clone(link))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.position_done();
+    }
 }
 
 /// The connection on which a position came is closed: the next one brings another.
@@ -78,7 +94,7 @@ impl Feed {
 
     /// The writer says that it has no rows in `(prev, new]`, and is at `new`.
     pub fn position(&self, link: &Rc<Link>, prev: Token, new: Token) {
-        self.push(Item::Position { link: Rc::clone(link), prev, new }, new);
+        self.push(Item::Position { link: Rc::clone(link), prev, new, pending: Pending::on(link) }, new);
     }
 
     /// All rows of one token.
@@ -92,7 +108,8 @@ impl Feed {
             // All of it can be had from the source, where it takes no memory while it waits.
             let (Item::Position { link, .. } | Item::Rows { link, .. }) = item;
             queue.clear();
-            queue.push_back(Item::Position { link, prev: upto, new: upto });
+            let pending = Pending::on(&link);
+            queue.push_back(Item::Position { link, prev: upto, new: upto, pending });
         } else {
             queue.push_back(item);
         }
@@ -104,10 +121,11 @@ impl Feed {
         loop {
             let item = self.queue.borrow_mut().pop_front();
             match item {
-                Some(Item::Position { link, prev, new }) => {
+                Some(Item::Position { link, prev, new, pending }) => {
                     let handled = self.on_position(&link, prev, new);
                     // An abandoned position needs nothing done: rows of a closed connection no longer count.
                     let _ = self.env.tasks.timed("on_position", handled).await;
+                    drop(pending);
                 }
                 Some(Item::Rows { link, token, rows }) => {
                     self.env.tasks.timed("on_rdata", async { self.on_rows(&link, token, &rows) }).await;
@@ -182,6 +200,7 @@ impl Feed {
             match self.stream.updates(&self.writer, from, upto).await.and_then(|updates| usable(updates, from, upto)) {
                 Ok(updates) => return Ok(updates),
                 Err(error) => {
+                    link.troubled();
                     let (stream, writer) = (self.stream.name(), &self.writer);
                     self.env.observer.trouble(Trouble::CatchUp { stream, writer, error: &*error });
                 }

@@ -27,11 +27,17 @@ pub struct CommandHandler {
     /// arrive interleaved.
     batches: RefCell<BTreeMap<BatchKey, Batch>>,
     links: RefCell<BTreeMap<u64, Rc<Link>>>,
+    /// With a broker: what we publish on and what we have subscribed on, as long as there is such a connection.
+    publisher: RefCell<Option<Rc<Link>>>,
+    subscription: RefCell<Option<Rc<Link>>>,
     /// The names that were told on connections to this run.
     met: RefCell<BTreeSet<String>>,
     links_made: Cell<u64>,
     user_syncing: OnceCell<Rc<dyn UserSyncing>>,
 }
+
+/// How the broker is called in messages.
+const BROKER: &str = "the broker";
 
 type FeedKey = (StreamName, InstanceName);
 type BatchKey = (u64, StreamName, InstanceName);
@@ -79,6 +85,8 @@ impl CommandHandler {
             streamers,
             batches: RefCell::default(),
             links: RefCell::default(),
+            publisher: RefCell::default(),
+            subscription: RefCell::default(),
             met: RefCell::default(),
             links_made: Cell::new(0),
             user_syncing: OnceCell::new(),
@@ -91,6 +99,16 @@ impl CommandHandler {
         debug_assert!(!was_set, "there is one part of an instance that knows who is syncing");
     }
 
+    /// Whose handler it is.
+    pub fn instance(&self) -> &InstanceName {
+        &self.instance
+    }
+
+    /// The homeserver's name.
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
     /// `stream`, which this instance writes, may have moved: sends what is new.
     pub fn poke(&self, stream: &str) {
         self.streamers.iter().filter(|streamer| streamer.stream().as_str() == stream).for_each(|one| one.poke());
@@ -98,14 +116,10 @@ impl CommandHandler {
 
     /// A connection was made to `target`, or accepted (`None`). Greets the other end.
     pub fn opened(&self, target: Option<&InstanceName>) -> Rc<Link> {
-        let id = self.links_made.get();
-        self.links_made.set(id + 1);
         let link = match target {
-            Some(target) => Link::new(id, Side::Client, target.as_str(), self.streams_written_by(target)),
-            None => Link::new(id, Side::Server, "a client that has not told its name", BTreeSet::new()),
+            Some(target) => self.link(Side::Client, target.as_str(), self.streams_written_by(target)),
+            None => self.link(Side::Server, "a client that has not told its name", BTreeSet::new()),
         };
-        let link = Rc::new(link);
-        self.links.borrow_mut().insert(id, Rc::clone(&link));
         let ping = Command::Ping(self.env.clock.now_ms().to_string());
         let greet = |greeting| link.send(&greeting).expect("configured names are short and have no line breaks");
         match target {
@@ -125,6 +139,41 @@ impl CommandHandler {
         link
     }
 
+    /// A connection to the broker was made to publish on. Whatever was published before may be lost, whole or in part: the
+    /// last ones that the broker took are not known, and nothing was published since. So everybody is told our positions
+    /// before the next row, and who is syncing here.
+    pub fn publishing(&self) -> Rc<Link> {
+        let link = self.link(Side::Publisher, BROKER, BTreeSet::new());
+        *self.publisher.borrow_mut() = Some(Rc::clone(&link));
+        if let Some(user_syncing) = self.user_syncing.get() {
+            user_syncing.publishing(&link);
+        }
+        self.streamers.iter().for_each(|streamer| streamer.announce_to(&link));
+        if self.subscription.borrow().as_ref().is_some_and(|subscription| !subscription.is_working()) {
+            self.say(&link, &Command::Replicate);
+        }
+        link
+    }
+
+    /// The broker has acknowledged our subscription, and not before that: everybody is asked for their positions, and the
+    /// answers will come on it (Synapse #7427).
+    pub fn subscribed(&self) -> Rc<Link> {
+        let link = self.link(Side::Subscriber, BROKER, BTreeSet::new());
+        *self.subscription.borrow_mut() = Some(Rc::clone(&link));
+        if let Some(publisher) = &*self.publisher.borrow() {
+            self.say(publisher, &Command::Replicate);
+        }
+        link
+    }
+
+    fn link(&self, side: Side, peer: &str, awaited: BTreeSet<StreamName>) -> Rc<Link> {
+        let id = self.links_made.get();
+        self.links_made.set(id + 1);
+        let link = Rc::new(Link::new(id, side, peer, awaited));
+        self.links.borrow_mut().insert(id, Rc::clone(&link));
+        link
+    }
+
     fn streams_written_by(&self, writer: &InstanceName) -> BTreeSet<StreamName> {
         self.streams.iter().filter(|stream| stream.writers().contains(writer)).map(|s| s.name().clone()).collect()
     }
@@ -132,6 +181,9 @@ impl CommandHandler {
     /// A connection ended. Half a batch that came on it will not be completed.
     pub fn lost(&self, link: &Link) {
         self.links.borrow_mut().remove(&link.id());
+        for held in [&self.publisher, &self.subscription] {
+            held.borrow_mut().take_if(|held| held.id() == link.id());
+        }
         self.batches.borrow_mut().retain(|(id, ..), _| *id != link.id());
     }
 
@@ -145,7 +197,7 @@ impl CommandHandler {
         match command {
             Command::Rdata(rdata) => self.on_rdata(link, rdata),
             Command::Position(position) => self.on_position(link, position),
-            Command::Replicate => self.streamers.iter().for_each(|streamer| streamer.announce_to(link)),
+            Command::Replicate => self.on_replicate(link),
             Command::Name(name) => {
                 link.rename(&name);
                 self.met.borrow_mut().insert(name);
@@ -174,6 +226,21 @@ impl CommandHandler {
             | Command::NewActiveTask(_)
             | Command::CancelTask(_) => {}
         }
+    }
+
+    /// Somebody wants to know our positions. With a broker everybody hears it and is told the same, and it may have been
+    /// ourselves: then it shows that our subscription works.
+    fn on_replicate(&self, link: &Rc<Link>) {
+        if link.side() != Side::Subscriber {
+            self.streamers.iter().for_each(|streamer| streamer.announce_to(link));
+            return;
+        }
+        link.works();
+        if let Some(publisher) = &*self.publisher.borrow() {
+            self.streamers.iter().for_each(|streamer| streamer.announce_to(publisher));
+        }
+        // Whoever asks may be the presence writer, who has then missed who is syncing here.
+        self.user_syncing.get().iter().for_each(|user_syncing| user_syncing.asked());
     }
 
     fn on_rdata(&self, link: &Rc<Link>, rdata: Rdata) {
@@ -220,6 +287,10 @@ impl CommandHandler {
     /// A remote server that was thought to be down has been heard from: everybody is told (Synapse #6706).
     pub fn remote_server_up(&self, server: &str) {
         let command = Command::RemoteServerUp(server.to_owned());
+        if let Some(publisher) = &*self.publisher.borrow() {
+            self.say(publisher, &command);
+            return;
+        }
         if self.instance.as_str() == MASTER {
             self.pass_on(None, &command);
             return;
@@ -229,9 +300,16 @@ impl CommandHandler {
         to_master.for_each(|link| self.say(link, &command));
     }
 
-    /// Over TCP the master passes on what concerns everybody, to all but who said it (Synapse #7352).
+    /// Over TCP the master passes on what concerns everybody, to all but who said it (Synapse #7352). With a broker
+    /// everybody has heard it already, whoever said it included: said again, it would never end (Synapse #7334).
     fn on_broadcast(&self, from: &Link, command: &Command) {
         self.consumers.tell(|consumer| consumer.heard(command));
+        if from.side() == Side::Server || from.side() == Side::Client {
+            self.relay(from, command);
+        }
+    }
+
+    fn relay(&self, from: &Link, command: &Command) {
         if self.instance.as_str() == MASTER {
             self.pass_on(Some(from), command);
         }
@@ -249,9 +327,10 @@ impl CommandHandler {
         }
     }
 
-    /// Whether an instance of this name has connected to this run.
+    /// Whether an instance of this name has connected to this run or, with a broker, whether this run has published.
     pub fn has_met(&self, name: &str) -> bool {
-        self.met.borrow().contains(name)
+        let is_heard = self.publisher.borrow().as_ref().is_some_and(|publisher| publisher.is_working());
+        is_heard || self.met.borrow().contains(name)
     }
 
     /// The answer to a request for rows that only this instance has.

@@ -3,15 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::protocol::{self, Command, StreamName};
+use crate::protocol::{Command, EncodeError, Framing, StreamName};
 
 /// A peer with more commands than this waiting for it is dropped: it comes back and catches up from the source.
 pub const COMMANDS_QUEUED_MAX: usize = 10_000;
+
+/// How long a connection to a broker has to be without trouble before it counts as set up.
+pub const QUIET_UNTIL_SET_UP: Duration = Duration::from_secs(5);
 
 /// Which end of a connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,20 @@ pub enum Side {
     Client,
     /// We accepted: rows go out.
     Server,
+    /// We subscribed with a broker: everybody's rows come in, ours among them. Nothing is sent.
+    Subscriber,
+    /// We publish with a broker: our rows go out to everybody. Nothing comes in.
+    Publisher,
+}
+
+impl Side {
+    /// How commands are sent and come on such a connection.
+    pub fn framing(self) -> Framing {
+        match self {
+            Side::Client | Side::Server => Framing::Lines,
+            Side::Subscriber | Side::Publisher => Framing::Payloads,
+        }
+    }
 }
 
 /// One connection.
@@ -35,7 +53,20 @@ pub struct Link {
     last_sent: Cell<Instant>,
     /// The streams whose position has yet to be announced and caught up. Only for [`Side::Client`].
     awaited: RefCell<BTreeSet<StreamName>>,
+    /// With a broker: what there is of the state of setting up.
+    settling: Settling,
     was_set_up: Cell<bool>,
+}
+
+/// How far a connection to a broker has come. Nobody there says which positions will come, so what counts is that some
+/// were asked for, that all that came are caught up with, and that there was no trouble for a while.
+struct Settling {
+    /// Whether what it was made for has been seen to work: our own `REPLICATE` came back, or the broker took something.
+    works: Cell<bool>,
+    /// Positions that came and are not yet caught up with.
+    positions: Cell<usize>,
+    /// When it began, or when something last went wrong.
+    quiet_since: Cell<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +90,11 @@ impl Link {
             taken: Notify::new(),
             last_sent: Cell::new(Instant::now()),
             awaited: RefCell::new(awaited),
+            settling: Settling {
+                works: Cell::new(false),
+                positions: Cell::new(0),
+                quiet_since: Cell::new(Instant::now()),
+            },
             was_set_up: Cell::new(false),
         }
     }
@@ -85,12 +121,17 @@ impl Link {
 
     /// Puts a command into the outbox. Commands no line can carry are refused; on a connection that is closing, every
     /// command is dropped.
-    pub fn send(&self, command: &Command) -> Result<(), protocol::EncodeError> {
-        self.send_line(protocol::encode_line(command)?);
+    pub fn send(&self, command: &Command) -> Result<(), EncodeError> {
+        self.send_line(self.framing().encode(command)?);
         Ok(())
     }
 
-    /// Puts an encoded line into the outbox.
+    /// How commands are encoded that are sent here.
+    pub fn framing(&self) -> Framing {
+        self.side.framing()
+    }
+
+    /// Puts a line into the outbox that is encoded as [`framing`](Self::framing) says.
     pub fn send_line(&self, line: Bytes) {
         if self.state.get() != State::Open {
             return;
@@ -104,8 +145,11 @@ impl Link {
         self.changed.notify_one();
     }
 
-    /// Says why, and closes once everything in the outbox has been sent.
+    /// Says why, and closes once everything in the outbox has been sent. A broker is not told: everybody would be.
     pub fn close_with_error(&self, why: &str) {
+        if self.framing() == Framing::Payloads {
+            return self.close();
+        }
         // What a peer sent may be part of the reason: it must not be able to break the line or make it too long.
         let text: String = why.chars().filter(|c| !c.is_control()).take(500).collect();
         if self.send(&Command::Error(text)).is_err() {
@@ -183,7 +227,42 @@ impl Link {
         self.set_up_if_complete()
     }
 
+    /// What a connection to a broker was made for has been seen to work.
+    pub fn works(&self) {
+        self.settling.works.set(true);
+    }
+
+    /// Whether that was seen.
+    pub fn is_working(&self) -> bool {
+        self.settling.works.get()
+    }
+
+    /// A position came, which has yet to be caught up with.
+    pub fn position_came(&self) {
+        self.settling.positions.set(self.settling.positions.get() + 1);
+    }
+
+    /// It was caught up with, or no longer needs to be.
+    pub fn position_done(&self) {
+        self.settling.positions.set(self.settling.positions.get() - 1);
+    }
+
+    /// Something that came could not be dealt with, and is tried again.
+    pub fn troubled(&self) {
+        self.settling.quiet_since.set(Instant::now());
+    }
+
+    /// On a connection to a broker: tells whether it counts as set up from now on.
+    pub fn settle(&self) -> bool {
+        let Settling { works, positions, quiet_since } = &self.settling;
+        let is_quiet = quiet_since.get().elapsed() >= QUIET_UNTIL_SET_UP;
+        works.get() && positions.get() == 0 && is_quiet && !self.was_set_up.replace(true)
+    }
+
     fn set_up_if_complete(&self) -> bool {
+        if self.framing() == Framing::Payloads {
+            return false; // see `settle`
+        }
         let is_complete = self.awaited.borrow().is_empty();
         is_complete && !self.was_set_up.replace(true)
     }

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Backoff, Link};
+use super::{Backoff, Link, Side};
 use crate::env::Env;
 use crate::env::observer::Trouble;
-use crate::protocol::{self, Command, InstanceName, Position, Rdata, Token};
-use crate::streams::{Row, Stream, UpdateError, Updates};
+use crate::protocol::{self, Command, Framing, InstanceName, Position, Rdata, Token};
+use crate::streams::{Promise, Row, Stream, UpdateError, Updates};
 
 /// How often each stream's position is announced even if nothing happens.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -69,10 +69,14 @@ impl Streamer {
         self.poked.notify_one();
     }
 
-    /// Tells `link` the position, and everything that comes after it.
+    /// Tells `link` the position, and everything that comes after it. Who asks again before the answer gets one: with a
+    /// broker everybody hears everybody ask (Synapse #16640).
     pub fn announce_to(&self, link: &Rc<Link>) {
-        self.asking.borrow_mut().push(Rc::clone(link));
-        self.poked.notify_one();
+        let mut asking = self.asking.borrow_mut();
+        if !asking.iter().any(|known| known.id() == link.id()) {
+            asking.push(Rc::clone(link));
+            self.poked.notify_one();
+        }
     }
 
     /// Sends rows and positions, for ever.
@@ -138,16 +142,24 @@ impl Streamer {
             if !link.is_open() {
                 continue;
             }
-            self.send_position(std::slice::from_ref(&link), now, now);
             let mut following = self.following.borrow_mut();
-            if !following.iter().any(|known| known.id() == link.id()) {
+            let is_new = !following.iter().any(|known| known.id() == link.id());
+            if is_new && link.side() == Side::Publisher && self.stream.promise() == Promise::Memory {
+                // Nobody sees at their own connection to the broker that another process has begun to write. What the one
+                // before said is void, though this one's tokens may have passed it already.
+                self.send_position(std::slice::from_ref(&link), Token(0), Token(0));
+            }
+            self.send_position(std::slice::from_ref(&link), now, now);
+            if is_new {
                 following.push(link);
             }
         }
     }
 
     fn broadcast(&self, from: Token, updates: &Updates) {
-        let batch = encode(self.stream.name(), &self.writer, &updates.rows);
+        // All connections of an instance are of one kind.
+        let Some(framing) = self.following.borrow().first().map(|link| link.framing()) else { return };
+        let batch = encode(framing, self.stream.name(), &self.writer, &updates.rows);
         for line in batch.lines {
             for link in self.following.borrow().iter() {
                 link.send_line(line.clone());
@@ -169,10 +181,9 @@ impl Streamer {
 
     fn send_position(&self, links: &[Rc<Link>], prev: Token, new: Token) {
         let (stream, writer) = (self.stream.name().clone(), self.writer.clone());
-        let line = protocol::encode_line(&Command::Position(Position { stream, writer, prev, new }))
-            .expect("configured names are short and have no line breaks");
+        let position = Command::Position(Position { stream, writer, prev, new });
         for link in links {
-            link.send_line(line.clone());
+            link.send(&position).expect("configured names are short and have no line breaks");
         }
     }
 }
@@ -187,7 +198,7 @@ struct Batch {
 /// Renders rows as `RDATA` lines: of the rows that share a token only the last carries it, so that they arrive as one.
 ///
 /// A row that is too long for a line ends the batch before its token, of which no row is sent (Synapse #4748).
-fn encode(stream: &protocol::StreamName, writer: &InstanceName, rows: &[(Token, Row)]) -> Batch {
+fn encode(framing: Framing, stream: &protocol::StreamName, writer: &InstanceName, rows: &[(Token, Row)]) -> Batch {
     let mut lines = Vec::with_capacity(rows.len());
     let mut whole_tokens = 0;
     for (index, (token, row)) in rows.iter().enumerate() {
@@ -198,7 +209,7 @@ fn encode(stream: &protocol::StreamName, writer: &InstanceName, rows: &[(Token, 
             token: is_last_of_token.then_some(*token),
             row: row.to_json(),
         });
-        match protocol::encode_line(&command) {
+        match framing.encode(&command) {
             Ok(line) => lines.push(line),
             Err(_too_long) => {
                 lines.truncate(whole_tokens);

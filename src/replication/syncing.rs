@@ -11,6 +11,10 @@ use crate::protocol::{InstanceName, UserSync};
 pub trait UserSyncing {
     /// A connection to `target` was made. What is sent now comes before anything that is asked of `target`.
     fn connected(&self, target: &InstanceName, link: &Rc<Link>);
+    /// A connection to the broker was made on which everybody can be told.
+    fn publishing(&self, link: &Rc<Link>);
+    /// Somebody who may have missed who is syncing here wants to be told, by way of the broker.
+    fn asked(&self);
     /// A process says that a user began to sync, still does, or stopped.
     fn user_sync(&self, sync: &UserSync);
     /// A process says that it serves nobody any more.

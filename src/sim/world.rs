@@ -123,6 +123,7 @@ pub(super) fn config_of(plan: &Plan) -> Config {
             to_device: deployment.to_device_writer.as_str().into(),
         },
         presence: plan.presence.clone(),
+        redis: None,
     }
 }
 

@@ -86,6 +86,7 @@ async fn receive(
     let incoming = match link.side() {
         Side::Client => Direction::ServerToClient,
         Side::Server => Direction::ClientToServer,
+        Side::Subscriber | Side::Publisher => unreachable!("connections to a broker are made elsewhere"),
     };
     let mut lines = LineDecoder::default();
     let mut bytes = BytesMut::with_capacity(READ_BYTES);

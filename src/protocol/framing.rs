@@ -1,0 +1,46 @@
+//! How a command becomes bytes on each transport.
+
+use bytes::Bytes;
+
+use super::command::Command;
+use super::line::{EncodeError, encode_line};
+
+/// What a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// TCP: lines that end with `\n` and have a longest length.
+    Lines,
+    /// Redis: each command is a payload of its own, without delimiter and as long as it is.
+    Payloads,
+}
+
+impl Framing {
+    /// The bytes of a command.
+    ///
+    /// # Errors
+    /// It has a line break in it or, as a line, is too long.
+    pub fn encode(self, command: &Command) -> Result<Bytes, EncodeError> {
+        match self {
+            Framing::Lines => encode_line(command),
+            Framing::Payloads => Ok(command.to_line()?.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::LINE_BYTES_MAX;
+
+    #[test]
+    fn a_payload_is_the_line_without_its_delimiter_and_without_a_limit() {
+        let short = Command::RemoteServerUp("matrix.org".into());
+        assert_eq!(Framing::Lines.encode(&short).unwrap(), "REMOTE_SERVER_UP matrix.org\n");
+        assert_eq!(Framing::Payloads.encode(&short).unwrap(), "REMOTE_SERVER_UP matrix.org");
+        let long = Command::RemoteServerUp("x".repeat(LINE_BYTES_MAX));
+        assert!(Framing::Lines.encode(&long).is_err());
+        assert_eq!(Framing::Payloads.encode(&long).unwrap().len(), LINE_BYTES_MAX + 17);
+        let broken = Command::RemoteServerUp("two\nlines".into());
+        assert!(Framing::Payloads.encode(&broken).is_err(), "no peer would read it as one command");
+    }
+}

@@ -1,0 +1,120 @@
+//! What both connections to the broker have in common.
+
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use redis::{RedisConnectionInfo, RedisError};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use crate::env::observer::Trouble;
+use crate::env::{BoxStream, Env};
+use crate::instance::config::RedisConfig;
+use crate::protocol::ParseError;
+use crate::replication::{Backoff, Link};
+
+/// How often the broker is pinged on each connection.
+pub const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// A broker that does not answer for this long is gone.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// Why a connection to the broker ended, or something that came on it was passed over.
+#[derive(Debug, Error)]
+pub enum BrokerError {
+    /// It could not be made.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The broker refused something, or closed the connection.
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    /// The broker did not answer for [`REPLY_TIMEOUT`].
+    #[error("no answer from the broker to {0}")]
+    Silent(&'static str),
+    /// The broker closed the subscription.
+    #[error("closed by the broker")]
+    Closed,
+    /// We closed it.
+    #[error("closed by this end")]
+    ClosedHere,
+    /// What was published is not text.
+    #[error("a payload that is not UTF-8")]
+    NotUtf8,
+    /// What was published is not a command.
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+}
+
+/// Where the broker is, and how to be let in.
+pub(super) struct Broker {
+    config: RedisConfig,
+    env: Env,
+}
+
+impl Broker {
+    pub fn new(config: &RedisConfig, env: &Env) -> Self {
+        Broker { config: config.clone(), env: env.clone() }
+    }
+
+    /// Opens a connection. What is sent on it first is up to the `redis` crate.
+    pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo), BrokerError> {
+        let stream = self.env.network.connect(&self.config.address()).await?;
+        // Nobody asks what library this is, and every command less is one less to go wrong.
+        let info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        let info = match &self.config.password {
+            Some(password) => info.set_password(password),
+            None => info,
+        };
+        Ok((stream, info))
+    }
+
+    /// Tells of trouble.
+    pub fn report(&self, error: &BrokerError) {
+        self.env.observer.trouble(Trouble::Connection { peer: "the broker", error });
+    }
+}
+
+/// What the broker answers to `what`, if it answers at all.
+pub(super) async fn answer<T>(
+    what: &'static str,
+    asked: impl Future<Output = Result<T, RedisError>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(REPLY_TIMEOUT, asked).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(BrokerError::Silent(what)),
+    }
+}
+
+/// Makes a connection again and again until the instance stops: `live` makes one and returns when it is over. However it
+/// failed, there is another attempt, later and later (Synapse #9391); `link` says of each whether the delay is forgotten.
+pub(super) async fn again_and_again<F>(purpose: &str, broker: &Broker, mut live: impl FnMut() -> F)
+where
+    F: Future<Output = (Option<Rc<Link>>, BrokerError)>,
+{
+    let env = &broker.env;
+    let mut backoff = Backoff::new(&env.chance.of(purpose));
+    while !env.tasks.is_stopped() {
+        let (link, error) = live().await;
+        broker.report(&error);
+        if link.is_some_and(|link| link.was_set_up()) {
+            backoff.reset();
+        }
+        if env.tasks.is_stopped() {
+            return;
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
+/// When to ping next.
+pub(super) fn next_ping() -> Instant {
+    Instant::now() + PING_INTERVAL
+}
+
+/// Tells whoever looks on when a connection counts as set up.
+pub(super) fn settle(link: &Link, env: &Env) {
+    if link.settle() {
+        env.observer.set_up(&link.peer());
+    }
+}

@@ -1,0 +1,32 @@
+//! Commands as payloads on a Redis broker: what Synapse runs on.
+//!
+//! Each instance has two connections, and each of them is lost and made again by itself. On one it has [subscribed]
+//! (subscriber::stay_subscribed) to the channel that is called as the homeserver: whatever anybody says there everybody
+//! hears, whoever said it included. On the other one it [publishes](publisher::keep_publishing).
+//!
+//! Redis keeps nothing. What is published while somebody's subscription is down they never get, and of what was published
+//! on a connection that broke nobody knows how much the broker took. Rows do not say what came before them, so neither
+//! would be noticed. Therefore
+//!
+//! - whoever has subscribed anew asks for everybody's positions, by `REPLICATE`, once the broker has acknowledged that;
+//!   and takes rows only of writers that have answered (Synapse #7427);
+//! - whoever publishes anew tells their positions before the next row, so that everybody fetches what was lost;
+//! - both are noticed: either connection is pinged, and given up when the broker does not answer (Synapse #9218).
+
+mod connection;
+mod publisher;
+mod subscriber;
+
+pub use connection::{BrokerError, PING_INTERVAL, REPLY_TIMEOUT};
+pub use publisher::keep_publishing;
+pub use subscriber::stay_subscribed;
+
+/// The channel of everything but what only few want to hear.
+pub fn channel(server_name: &str) -> String {
+    server_name.to_owned()
+}
+
+/// The channel of `USER_IP`, which only the master listens to (Synapse #12672).
+pub fn user_ip_channel(server_name: &str) -> String {
+    format!("{server_name}/USER_IP")
+}

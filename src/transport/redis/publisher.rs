@@ -1,0 +1,88 @@
+//! The connection on which this instance speaks.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Pipeline, Value};
+
+use super::channel;
+use super::connection::{Broker, BrokerError, again_and_again, answer, next_ping, settle};
+use crate::env::Env;
+use crate::instance::config::RedisConfig;
+use crate::replication::{CommandHandler, Link};
+
+/// How many commands are published before the broker's answers are waited for.
+const UNANSWERED_MAX: usize = 1_000;
+
+/// Publishes what the instance has to say until it stops.
+///
+/// Every connection begins with the positions of all streams that this instance writes. That makes good whatever the one
+/// before has lost, and nothing else would: an instance that is not told of a row does not miss it.
+pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
+    let broker = Broker::new(&config, &env);
+    again_and_again("publish", &broker, async || match connect(&broker, &env).await {
+        Ok(connection) => {
+            let link = handler.publishing();
+            let Err(error) = publish(&link, connection, &handler, &env).await;
+            link.closed();
+            handler.lost(&link);
+            (Some(link), error)
+        }
+        Err(error) => (None, error),
+    })
+    .await;
+}
+
+async fn connect(broker: &Broker, env: &Env) -> Result<MultiplexedConnection, BrokerError> {
+    let (stream, info) = broker.open().await?;
+    // Time-outs are ours: the crate's are too short for a broker that is busy.
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+    let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
+    let (mut connection, driver) = answer("the greeting", connecting).await?;
+    env.tasks.spawn("redis_connection", driver);
+    answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
+    Ok(connection)
+}
+
+/// Publishes what is in the outbox, until the connection is over.
+async fn publish(
+    link: &Link,
+    mut connection: MultiplexedConnection,
+    handler: &CommandHandler,
+    env: &Env,
+) -> Result<std::convert::Infallible, BrokerError> {
+    let channel = channel(handler.server_name());
+    let mut ping_at = next_ping();
+    loop {
+        match tokio::time::timeout_at(ping_at, link.outgoing()).await {
+            Ok(Some(payloads)) => {
+                for pipeline in pipelines(&channel, payloads) {
+                    answer("PUBLISH", pipeline.exec_async(&mut connection)).await?;
+                }
+                link.works();
+            }
+            // Everything that was said is taken.
+            Ok(None) => return Err(BrokerError::ClosedHere),
+            Err(_) => {
+                answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
+                ping_at = next_ping();
+                settle(link, env);
+            }
+        }
+    }
+}
+
+/// The payloads as commands to the broker, few enough at once that their answers do not pile up.
+fn pipelines(channel: &str, payloads: VecDeque<Bytes>) -> Vec<Pipeline> {
+    let payloads = Vec::from(payloads);
+    let pipeline = |payloads: &[Bytes]| {
+        let mut pipeline = Pipeline::with_capacity(payloads.len());
+        for payload in payloads {
+            pipeline.cmd("PUBLISH").arg(channel).arg(&payload[..]).ignore();
+        }
+        pipeline
+    };
+    payloads.chunks(UNANSWERED_MAX).map(pipeline).collect()
+}
