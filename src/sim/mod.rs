@@ -1,6 +1,7 @@
 //! The storm: a deterministic simulator that runs the stack, unmodified, on a seeded network with seeded faults, and
 //! asks the judge.
 
+pub mod broker;
 pub mod calm;
 mod cancellations;
 mod client;
