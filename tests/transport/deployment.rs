@@ -62,6 +62,7 @@ impl Deployment {
             instance_map: listeners.iter().map(|name| ((*name).into(), endpoint(name))).collect(),
             stream_writers,
             presence: Default::default(),
+            redis: None,
         };
         Deployment { hosts: Hosts::default(), config: Rc::new(config), database: database::empty() }
     }
