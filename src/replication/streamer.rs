@@ -69,11 +69,12 @@ impl Streamer {
         self.poked.notify_one();
     }
 
-    /// Tells `link` the position, and everything that comes after it. Who asks again before the answer gets one: with a
-    /// broker everybody hears everybody ask (Synapse #16640).
+    /// Tells `link` the position, and everything that comes after it. With a broker everybody hears everybody ask, and
+    /// those who ask before the answer get one (Synapse #16640).
     pub fn announce_to(&self, link: &Rc<Link>) {
         let mut asking = self.asking.borrow_mut();
-        if !asking.iter().any(|known| known.id() == link.id()) {
+        let is_for_all = link.side() == Side::Publisher;
+        if !(is_for_all && asking.iter().any(|known| known.id() == link.id())) {
             asking.push(Rc::clone(link));
             self.poked.notify_one();
         }
