@@ -1,5 +1,7 @@
 //! The storm's broker answers as a real one does, byte for byte where clients can see it.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -59,9 +61,11 @@ async fn what_was_set_is_there_until_it_expires(kind: Kind) {
     client.asks(&["GET", "key"], "$-1\r\n").await;
     client.asks(&["SET", "key", "value"], "+OK\r\n").await;
     client.asks(&["get", "key"], "$5\r\nvalue\r\n").await;
-    client.asks(&["SET", "key", "other", "PX", "40"], "+OK\r\n").await;
+    client.asks(&["SET", "key", "other", "px", "600000"], "+OK\r\n").await;
     client.asks(&["GET", "key"], "$5\r\nother\r\n").await;
-    tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+    client.asks(&["SET", "key", "other", "PX", "1"], "+OK\r\n").await;
+    // Whenever that is, it is gone some time later.
+    tokio::time::sleep(Duration::from_millis(50)).await;
     client.asks(&["GET", "key"], "$-1\r\n").await;
     client.asks(&["SET", "key", "other", "PX", "0"], "-ERR invalid expire time in 'set' command\r\n").await;
     client.asks(&["SET", "key", "other", "PX", "x"], "-ERR value is not an integer or out of range\r\n").await;
