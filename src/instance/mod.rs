@@ -172,8 +172,10 @@ impl Instance {
 
     /// Serves whoever connects.
     fn listen(self: &Rc<Self>, ports: Ports) {
-        let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
-        self.env.tasks.spawn("accept_connections", tcp::accept_connections(ports.replication, handler, env));
+        if let Some(replication) = ports.replication {
+            let (handler, env) = (Rc::clone(&self.handler), self.env.clone());
+            self.env.tasks.spawn("accept_connections", tcp::accept_connections(replication, handler, env));
+        }
         let (endpoints, secret) = (http::endpoints::all(self), self.config.secret.clone());
         let router = Router::new(endpoints, secret, Rc::clone(&self.positions), self.env.clone());
         self.env.tasks.spawn("serve_requests", http::serve_requests(ports.requests, router, self.env.clone()));
@@ -307,7 +309,8 @@ impl Instance {
 
 /// The open ports of an instance that others connect to.
 struct Ports {
-    replication: Box<dyn Listener>,
+    /// None where instances meet at a broker: whoever came here would be a follower of another kind.
+    replication: Option<Box<dyn Listener>>,
     requests: Box<dyn Listener>,
 }
 
@@ -319,7 +322,10 @@ impl Ports {
         }
         let endpoint = &config.instance_map[name];
         let open = async |port| env.network.listen(port).await.map_err(|error| StartError::Listen { port, error });
-        let replication = open(endpoint.replication_port).await?;
+        let replication = match config.redis {
+            Some(_) => None,
+            None => Some(open(endpoint.replication_port).await?),
+        };
         let requests = open(endpoint.http_port).await?;
         Ok(Some(Ports { replication, requests }))
     }

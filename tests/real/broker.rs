@@ -13,6 +13,7 @@ on_both! {
     a_message_comes_to_everybody_who_has_subscribed;
     whoever_has_subscribed_may_only_listen;
     nobody_is_let_in_without_the_password;
+    hello_lets_in_too;
     what_is_no_request_ends_the_connection;
     a_subscriber_who_does_not_read_is_dropped;
     an_unknown_command_is_an_error_and_nothing_else;
@@ -118,6 +119,26 @@ async fn nobody_is_let_in_without_the_password(kind: Kind) {
     client.asks(&["AUTH", "wrong"], "-WRONGPASS invalid username-password pair or user is disabled.\r\n").await;
     client.asks(&["AUTH", "secret"], "+OK\r\n").await;
     client.asks(&["PING"], "+PONG\r\n").await;
+}
+
+async fn hello_lets_in_too(kind: Kind) {
+    let server = Server::start(kind, Some("secret")).await;
+    let mut early = Client::connect(&server).await;
+    // How it goes on differs between versions.
+    early.asks(&["HELLO", "2"], "-NOAUTH HELLO must be called with the client already authenticated").await;
+    let mut client = Client::connect(&server).await;
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    client.asks(&["HELLO", "2", "AUTH", "default", "wrong"], wrong).await;
+    client.asks(&["HELLO", "9", "AUTH", "default", "secret"], "-NOPROTO unsupported protocol version\r\n").await;
+    client.send(&["HELLO", "2", "AUTH", "default", "secret"]).await;
+    // What it says of itself is its own; it ends with what comes next.
+    client.send(&["PING"]).await;
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"+PONG\r\n") {
+        let read = tokio::time::timeout(PATIENCE, client.0.read_buf(&mut heard)).await;
+        assert!(matches!(read, Ok(Ok(1..))), "{}", String::from_utf8_lossy(&heard));
+    }
+    assert!(heard.starts_with(b"*"), "{}", String::from_utf8_lossy(&heard));
 }
 
 async fn what_is_no_request_ends_the_connection(kind: Kind) {

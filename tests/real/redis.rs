@@ -14,6 +14,7 @@ on_both! {
     a_password_is_said_where_one_is_asked_for;
     nothing_is_missing_when_the_broker_is_killed_under_load;
     who_typed_before_the_writer_was_restarted_no_longer_does;
+    nobody_listens_for_lines;
 }
 
 /// The name of a test's files, which differ by broker.
@@ -93,4 +94,14 @@ async fn who_typed_before_the_writer_was_restarted_no_longer_does(kind: Kind) {
     let typed = master.typing_begins("@later");
     worker.follower.reaches(typing::NAME, "master", typed).await;
     assert_eq!(worker.instance.typing().typing_in(ROOM), ["@after", "@later"]);
+}
+
+async fn nobody_listens_for_lines(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let deployment = Deployment::new(&name("lines", kind), Some(server.config()));
+    let master = deployment.start("master").await;
+    let endpoint = &master.instance.config().instance_map["master"];
+    let connect = |port| tokio::net::TcpStream::connect(("127.0.0.1", port));
+    assert!(connect(endpoint.replication_port).await.is_err(), "a follower by lines would be told payloads");
+    assert!(connect(endpoint.http_port).await.is_ok());
 }
