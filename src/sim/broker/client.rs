@@ -80,7 +80,6 @@ impl Session {
             ("set", [key, value, options @ ..]) => self.set(key, value, options),
             ("auth", [password]) | ("auth", [_, password]) => self.auth(password),
             ("hello", words) => self.hello(words),
-            ("client", _) => Reply::Simple("OK"),
             ("subscribe" | "ping" | "publish" | "get" | "set" | "auth", _) => {
                 Reply::Error(format!("ERR wrong number of arguments for '{name}' command"))
             }
@@ -135,14 +134,11 @@ impl Session {
             return error;
         }
         if !self.is_let_in.get() {
-            let how = "HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> \
-                       <pass> option can be used to authenticate the client and select the RESP protocol version at the \
-                       same time";
+            let how = "HELLO must be called with the client already authenticated, or with AUTH";
             return Reply::Error(format!("NOAUTH {how}"));
         }
-        let of_text = |name: &'static str, value: &'static str| [Reply::bulk(name), Reply::bulk(value)];
-        let server = of_text("server", "redis");
-        Reply::Array(server.into_iter().chain([Reply::bulk("proto"), Reply::Integer(2)]).collect())
+        let fields = [Reply::bulk("server"), Reply::bulk("redis"), Reply::bulk("proto"), Reply::Integer(2)];
+        Reply::Array(fields.into())
     }
 }
 
