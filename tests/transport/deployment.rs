@@ -4,6 +4,8 @@
 use std::rc::Rc;
 
 use squall::env::{Address, Chance, Clock, Env, Listener, Network, Scope, Silent};
+#[cfg(feature = "sim")]
+use squall::instance::config::RedisConfig;
 use squall::instance::config::{Endpoint, StreamWriters};
 use squall::instance::{Config, Instance};
 use squall::replication::Consumers;
@@ -31,6 +33,8 @@ pub const MASTER_POSITIONS: [&str; 7] = [
 
 const REPLICATION_PORT: u16 = 9092;
 const HTTP_PORT: u16 = 9093;
+#[cfg(feature = "sim")]
+const REDIS_PORT: u16 = 6379;
 
 struct StoppedClock;
 
@@ -65,6 +69,19 @@ impl Deployment {
             redis: None,
         };
         Deployment { hosts: Hosts::default(), config: Rc::new(config), database: database::empty() }
+    }
+
+    #[cfg(feature = "sim")]
+    /// The same, whose instances meet at a broker on `host`.
+    pub fn with_broker(self, host: &str) -> Self {
+        let redis = RedisConfig { host: host.into(), port: REDIS_PORT, password: None };
+        Deployment { config: Rc::new(Config { redis: Some(redis), ..(*self.config).clone() }), ..self }
+    }
+
+    #[cfg(feature = "sim")]
+    /// Opens the port of the broker on `host`, which the test plays.
+    pub async fn play_broker(&self, host: &str) -> Box<dyn Listener> {
+        self.hosts.seen_by(host).listen(REDIS_PORT).await.unwrap()
     }
 
     /// The database that everybody shares.

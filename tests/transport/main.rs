@@ -1,6 +1,9 @@
 //! The transports as a peer sees them: every byte in and out of real instances, on a network in memory and a paused
 //! clock. Needs no simulator: nothing here is left to chance, so nothing has to be drawn.
+//! Only the Redis broker is the simulator's.
 
+#[cfg(feature = "sim")]
+mod broker;
 mod changes;
 mod closing;
 mod commands;

@@ -211,3 +211,20 @@ fn the_presence_writer_itself_hears_of_its_own_syncs() {
         assert!(handler.presence_of("@a").last_user_sync_ms <= EPOCH_MS + 50_010);
     });
 }
+
+#[test]
+fn all_who_have_missed_something_are_told_at_once_and_under_a_new_id() {
+    on_paused_clock(|env| async move {
+        let worker = Worker::new(&env).await;
+        let _steady = worker.begin("@a");
+        assert_eq!(worker.said().await, ["@a start 0"]);
+        let before = worker.syncs.announcements.instance_id();
+        for _ in 0..3 {
+            worker.syncs.say_again();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(worker.said().await, NOTHING, "others may ask too");
+        seconds(1).await;
+        assert_eq!(worker.said().await, [format!("clear {before}"), "@a start 0".to_owned()]);
+    });
+}

@@ -200,7 +200,7 @@ fn replicate_is_answered_and_then_own_rows_follow() {
     on_paused_clock(async {
         let me = instance("me");
         let link = me.accept().await;
-        me.receive(&link, &["REPLICATE "]);
+        me.receive(&link, &["REPLICATE"]);
         assert_eq!(sent(&link).await, ["POSITION events me 10 10"]);
         me.stream.commit("me", 11, &["x"]);
         me.stream.move_to("me", 11);
@@ -267,5 +267,95 @@ fn the_master_passes_on_what_concerns_everybody_to_all_but_who_said_it() {
             assert_eq!(sent(&other).await, passed_on, "by {name}");
             assert!(sent(&sayer).await.is_empty() && sent(&server).await.is_empty());
         }
+    });
+}
+
+#[test]
+fn whoever_has_subscribed_asks_for_everybodys_positions() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let publisher = me.handler.publishing();
+        assert_eq!(sent(&publisher).await, ["POSITION events me 10 10"], "before any row");
+        let subscription = me.handler.subscribed();
+        assert_eq!(sent(&publisher).await, ["REPLICATE"]);
+        me.receive(&subscription, &["REPLICATE"]);
+        assert_eq!(sent(&publisher).await, ["POSITION events me 10 10"]);
+        assert!(subscription.is_working());
+        assert_eq!(sent(&subscription).await, [""; 0], "nothing is said there");
+    });
+}
+
+#[test]
+fn what_is_asked_is_asked_again_where_it_may_have_been_lost() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let subscription = me.handler.subscribed();
+        for _ in 0..2 {
+            let publisher = me.handler.publishing();
+            assert_eq!(sent(&publisher).await, ["REPLICATE", "POSITION events me 10 10"]);
+            publisher.closed();
+            me.handler.lost(&publisher);
+        }
+        me.receive(&subscription, &["REPLICATE"]);
+        let publisher = me.handler.publishing();
+        assert_eq!(sent(&publisher).await, ["POSITION events me 10 10"], "it came back");
+    });
+}
+
+#[test]
+fn what_is_published_on_a_new_connection_begins_with_the_position_and_what_came_between_is_left_to_be_fetched() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let first = me.handler.publishing();
+        sent(&first).await;
+        let write = |token: i64, name: &str| {
+            me.stream.commit("me", token, &[name]);
+            me.stream.move_to("me", token);
+            me.handler.poke("events");
+        };
+        write(11, "lost");
+        settle().await;
+        first.closed();
+        me.handler.lost(&first);
+        write(12, "unheard");
+        settle().await;
+        let second = me.handler.publishing();
+        write(13, "heard");
+        let sent = sent(&second).await;
+        assert_eq!(sent, ["POSITION events me 12 12".to_owned(), rdata("me", "13", "heard")]);
+    });
+}
+
+#[test]
+fn rows_of_a_writer_that_has_not_answered_are_fetched_and_not_believed() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let subscription = me.handler.subscribed();
+        me.receive(
+            &subscription,
+            &["POSITION events a 10 10", &rdata("a", "11", "x"), &rdata("b", "12", "after a gap")],
+        );
+        settle().await;
+        assert_eq!(me.journal.applied("a"), ["11: x"]);
+        assert!(me.journal.applied("b").is_empty(), "a's position says nothing of b's rows");
+        me.stream.commit("b", 11, &["the gap"]);
+        me.stream.commit("b", 12, &["after a gap"]);
+        me.receive(&subscription, &["POSITION events b 12 12", &rdata("me", "13", "an echo")]);
+        settle().await;
+        assert_eq!(me.journal.applied("b"), ["11: the gap", "12: after a gap"]);
+        assert!(me.journal.applied("me").is_empty());
+    });
+}
+
+#[test]
+fn what_everybody_hears_by_way_of_a_broker_is_said_once() {
+    on_paused_clock(async {
+        let master = instance("master");
+        let (publisher, subscription) = (master.handler.publishing(), master.handler.subscribed());
+        sent(&publisher).await;
+        master.handler.remote_server_up("matrix.org");
+        assert_eq!(sent(&publisher).await, ["REMOTE_SERVER_UP matrix.org"]);
+        master.receive(&subscription, &["REMOTE_SERVER_UP matrix.org", "REMOTE_SERVER_UP example.org"]);
+        assert_eq!(sent(&publisher).await, [""; 0]);
     });
 }

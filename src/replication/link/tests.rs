@@ -148,3 +148,41 @@ fn only_what_is_taken_counts_as_sent() {
         assert_eq!(link.last_sent(), sent);
     });
 }
+
+/// A connection to a broker, as old as it has to be to count as set up.
+async fn broker(side: Side) -> Link {
+    let link = Link::new(1, side, "the broker", BTreeSet::new());
+    tokio::time::sleep(QUIET_UNTIL_SET_UP).await;
+    link
+}
+
+#[test]
+fn a_connection_to_a_broker_is_set_up_once_it_has_worked_for_a_while_without_trouble() {
+    on_paused_clock(async {
+        let link = broker(Side::Subscriber).await;
+        assert!(!link.greeted() && !link.caught_up(&"events".into()), "nobody there says what is to come");
+        assert!(!link.settle(), "it has not been seen to work");
+        link.works();
+        link.position_came();
+        assert!(!link.settle(), "a position is not caught up with");
+        link.troubled();
+        link.position_done();
+        tokio::time::sleep(QUIET_UNTIL_SET_UP - Duration::from_millis(1)).await;
+        assert!(!link.settle() && !link.was_set_up(), "the trouble was not long ago");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(link.settle() && link.was_set_up());
+        assert!(!link.settle(), "it is told once");
+    });
+}
+
+#[test]
+fn a_broker_is_told_payloads_and_no_errors() {
+    on_paused_clock(async {
+        let link = broker(Side::Publisher).await;
+        let long = "x".repeat(LINE_BYTES_MAX);
+        link.send(&ping(&long)).unwrap();
+        link.close_with_error("everybody would hear it");
+        assert_eq!(outgoing(&link).await.unwrap(), [format!("PING {long}")]);
+        assert_eq!(outgoing(&link).await, None);
+    });
+}

@@ -16,9 +16,13 @@ struct Writer {
 }
 
 fn writer_of(stream: &str) -> Writer {
+    writer_with(stream, Promise::Log)
+}
+
+fn writer_with(stream: &str, promise: Promise) -> Writer {
     let journal = Journal::default();
     let env = journal.env();
-    let stream = FakeStream::new(stream, Promise::Log, &["me"], &journal);
+    let stream = FakeStream::new(stream, promise, &["me"], &journal);
     let streamer = Rc::new(Streamer::new(stream.clone(), "me".into(), env.clone()));
     env.tasks.spawn("streamer", Rc::clone(&streamer).run());
     Writer { stream, streamer, journal }
@@ -59,7 +63,7 @@ async fn sent(link: &Link) -> Vec<String> {
 
 /// `11 x`, `batch x` or `POSITION 10 11`.
 fn in_words(line: &[u8]) -> String {
-    let line = std::str::from_utf8(line).unwrap().strip_suffix('\n').expect("a whole line");
+    let line = std::str::from_utf8(line).unwrap().trim_end();
     match Command::parse(line).unwrap() {
         Command::Rdata(Rdata { stream, token, row, .. }) => {
             let token = token.map_or("batch".to_owned(), |token| token.to_string());
@@ -302,5 +306,53 @@ fn a_connection_that_closed_before_it_was_answered_is_told_nothing() {
         me.write(11, &["x"]);
         settle().await;
         assert!(me.journal.asked("me").is_empty() && me.streamer.following.borrow().is_empty());
+    });
+}
+
+/// A connection to publish on.
+fn publisher(id: u64) -> Rc<Link> {
+    Rc::new(Link::new(id, Side::Publisher, "the broker", BTreeSet::new()))
+}
+
+#[test]
+fn all_who_ask_by_way_of_a_broker_get_one_answer() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = publisher(1);
+        for _ in 0..3 {
+            me.streamer.announce_to(&link);
+        }
+        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
+        me.streamer.announce_to(&link);
+        me.write(11, &["x"]);
+        assert_eq!(sent(&link).await, ["POSITION 10 10", "11 x"], "whoever asks later is answered too");
+    });
+}
+
+#[test]
+fn a_row_of_any_length_is_published() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let link = publisher(1);
+        me.streamer.announce_to(&link);
+        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
+        let long = "x".repeat(LINE_BYTES_MAX);
+        me.write(11, &[&long]);
+        assert_eq!(sent(&link).await, [format!("11 {long}")]);
+    });
+}
+
+#[test]
+fn every_connection_to_publish_a_stream_in_memory_on_begins_with_nothing() {
+    on_paused_clock(async {
+        let me = writer_with("typing", Promise::Memory);
+        let (first, second) = (publisher(1), publisher(2));
+        me.streamer.announce_to(&first);
+        assert_eq!(sent(&first).await, ["POSITION 0 0", "POSITION 10 10"], "another run may have come further");
+        me.streamer.announce_to(&first);
+        assert_eq!(sent(&first).await, ["POSITION 10 10"]);
+        first.closed();
+        me.streamer.announce_to(&second);
+        assert_eq!(sent(&second).await, ["POSITION 0 0", "POSITION 10 10"]);
     });
 }

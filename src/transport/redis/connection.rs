@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use redis::{RedisConnectionInfo, RedisError};
 use thiserror::Error;
-use tokio::time::Instant;
 
 use crate::env::observer::Trouble;
 use crate::env::{BoxStream, Env};
@@ -32,7 +31,7 @@ pub enum BrokerError {
     /// The broker did not answer for [`REPLY_TIMEOUT`].
     #[error("no answer from the broker to {0}")]
     Silent(&'static str),
-    /// The broker closed the subscription.
+    /// The broker closed it.
     #[error("closed by the broker")]
     Closed,
     /// We closed it.
@@ -105,11 +104,6 @@ where
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }
-}
-
-/// When to ping next.
-pub(super) fn next_ping() -> Instant {
-    Instant::now() + PING_INTERVAL
 }
 
 /// Tells whoever looks on when a connection counts as set up.

@@ -1,8 +1,8 @@
 //! Commands as payloads on a Redis broker: what Synapse runs on.
 //!
-//! Each instance has two connections, and each of them is lost and made again by itself. On one it has [subscribed]
-//! (subscriber::stay_subscribed) to the channel that is called as the homeserver: whatever anybody says there everybody
-//! hears, whoever said it included. On the other one it [publishes](publisher::keep_publishing).
+//! Each instance has two connections, and each of them is lost and made again by itself. On one it has subscribed
+//! ([`stay_subscribed`]) to the channel that is called as the homeserver: whatever anybody says there everybody hears,
+//! whoever said it included. On the other one it publishes ([`keep_publishing`]).
 //!
 //! Redis keeps nothing. What is published while somebody's subscription is down they never get, and of what was published
 //! on a connection that broke nobody knows how much the broker took. Rows do not say what came before them, so neither
@@ -20,11 +20,6 @@ mod subscriber;
 pub use connection::{BrokerError, PING_INTERVAL, REPLY_TIMEOUT};
 pub use publisher::keep_publishing;
 pub use subscriber::stay_subscribed;
-
-/// The channel of everything but what only few want to hear.
-pub fn channel(server_name: &str) -> String {
-    server_name.to_owned()
-}
 
 /// The channel of `USER_IP`, which only the master listens to (Synapse #12672).
 pub fn user_ip_channel(server_name: &str) -> String {

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, Value};
+use tokio::task::JoinHandle;
 
-use super::channel;
-use super::connection::{Broker, BrokerError, again_and_again, answer, next_ping, settle};
+use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, settle};
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
 use crate::replication::{CommandHandler, Link};
@@ -23,9 +23,14 @@ const UNANSWERED_MAX: usize = 1_000;
 pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
     again_and_again("publish", &broker, async || match connect(&broker, &env).await {
-        Ok(connection) => {
+        Ok((connection, reading)) => {
             let link = handler.publishing();
-            let Err(error) = publish(&link, connection, &handler, &env).await;
+            let error = tokio::select! {
+                biased;
+                Err(error) = publish(&link, connection, &handler, &env) => error,
+                // Whoever has nothing to say would notice it at the next ping only.
+                _ = reading => BrokerError::Closed,
+            };
             link.closed();
             handler.lost(&link);
             (Some(link), error)
@@ -35,15 +40,16 @@ pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, e
     .await;
 }
 
-async fn connect(broker: &Broker, env: &Env) -> Result<MultiplexedConnection, BrokerError> {
+/// A connection, and the task that reads its answers, which ends with it.
+async fn connect(broker: &Broker, env: &Env) -> Result<(MultiplexedConnection, JoinHandle<()>), BrokerError> {
     let (stream, info) = broker.open().await?;
     // Time-outs are ours: the crate's are too short for a broker that is busy.
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
     let (mut connection, driver) = answer("the greeting", connecting).await?;
-    env.tasks.spawn("redis_connection", driver);
+    let reading = env.tasks.spawn("redis_connection", driver);
     answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
-    Ok(connection)
+    Ok((connection, reading))
 }
 
 /// Publishes what is in the outbox, until the connection is over.
@@ -53,12 +59,10 @@ async fn publish(
     handler: &CommandHandler,
     env: &Env,
 ) -> Result<std::convert::Infallible, BrokerError> {
-    let channel = channel(handler.server_name());
-    let mut ping_at = next_ping();
     loop {
-        match tokio::time::timeout_at(ping_at, link.outgoing()).await {
+        match tokio::time::timeout(PING_INTERVAL, link.outgoing()).await {
             Ok(Some(payloads)) => {
-                for pipeline in pipelines(&channel, payloads) {
+                for pipeline in pipelines(handler.server_name(), payloads) {
                     answer("PUBLISH", pipeline.exec_async(&mut connection)).await?;
                 }
                 link.works();
@@ -67,20 +71,21 @@ async fn publish(
             Ok(None) => return Err(BrokerError::ClosedHere),
             Err(_) => {
                 answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
-                ping_at = next_ping();
-                settle(link, env);
             }
         }
+        // Whoever always has something to say never pings, and what they say is answered too.
+        settle(link, env);
     }
 }
 
-/// The payloads as commands to the broker, few enough at once that their answers do not pile up.
-fn pipelines(channel: &str, payloads: VecDeque<Bytes>) -> Vec<Pipeline> {
+/// The payloads as commands to the broker, few enough at once that their answers do not pile up. The channel is called as
+/// the homeserver.
+fn pipelines(server_name: &str, payloads: VecDeque<Bytes>) -> Vec<Pipeline> {
     let payloads = Vec::from(payloads);
     let pipeline = |payloads: &[Bytes]| {
         let mut pipeline = Pipeline::with_capacity(payloads.len());
         for payload in payloads {
-            pipeline.cmd("PUBLISH").arg(channel).arg(&payload[..]).ignore();
+            pipeline.cmd("PUBLISH").arg(server_name).arg(&payload[..]).ignore();
         }
         pipeline
     };

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use futures_util::StreamExt;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 
-use super::connection::{Broker, BrokerError, again_and_again, answer, next_ping, settle};
-use super::{channel, user_ip_channel};
+use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, settle};
+use super::user_ip_channel;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
 use crate::protocol::{Command, MASTER};
@@ -34,7 +34,7 @@ pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, e
 async fn subscribe(broker: &Broker, handler: &CommandHandler) -> Result<(PubSubSink, PubSubStream), BrokerError> {
     let (stream, info) = broker.open().await?;
     let (mut sink, messages) = answer("the greeting", PubSub::new(&info, stream)).await?.split();
-    let mut channels = vec![channel(handler.server_name())];
+    let mut channels = vec![handler.server_name().to_owned()];
     if handler.instance().as_str() == MASTER {
         channels.push(user_ip_channel(handler.server_name()));
     }
@@ -76,7 +76,7 @@ fn understood(payload: &[u8]) -> Result<Command, BrokerError> {
 /// Pings the broker until it does not answer.
 async fn keep_pinging(link: &Link, mut sink: PubSubSink, env: &Env) -> BrokerError {
     loop {
-        tokio::time::sleep_until(next_ping()).await;
+        tokio::time::sleep(PING_INTERVAL).await;
         if let Err(error) = answer("PING", sink.ping::<redis::Value>()).await {
             return error;
         }

@@ -1,0 +1,193 @@
+//! How an instance keeps its two connections to a Redis broker.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use squall::env::{BoxStream, Listener, LocalBoxFuture};
+use squall::instance::Instance;
+use squall::replication::backoff::JITTER;
+use squall::sim::broker;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::deployment::Deployment;
+use crate::run;
+
+/// A broker behind a wire that the test can cut.
+struct Broker {
+    port: Box<dyn Listener>,
+    served: mpsc::UnboundedSender<BoxStream>,
+}
+
+/// Streams that the test hands on.
+struct HandedOn(mpsc::UnboundedReceiver<BoxStream>);
+
+impl Listener for HandedOn {
+    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async { self.0.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into()) })
+    }
+}
+
+/// A connection to the broker. It is cut when this is dropped.
+struct Wire {
+    carrying: JoinHandle<()>,
+    hush: Option<oneshot::Sender<()>>,
+}
+
+impl Wire {
+    /// Carries nothing any more, and tells nobody.
+    fn fall_silent(&mut self) {
+        let _ = self.hush.take().expect("it was not silent").send(());
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.carrying.abort();
+    }
+}
+
+impl Broker {
+    /// The broker, and an instance that writes nothing, with the wires on which it publishes and has subscribed, in this
+    /// order, which is that of its attempts.
+    async fn with_worker() -> (Self, Rc<Instance>, Wire, Wire) {
+        let deployment = Deployment::new().with_broker("redis");
+        let (served, streams) = mpsc::unbounded_channel();
+        tokio::task::spawn_local(broker::serve(Box::new(HandedOn(streams)), broker::Options::default()));
+        let mut broker = Broker { port: deployment.play_broker("redis").await, served };
+        let worker = deployment.start("worker1").await;
+        let (publisher, subscriber) = (broker.serve_next().await, broker.serve_next().await);
+        (broker, worker, publisher, subscriber)
+    }
+
+    /// Waits for a connection and carries it to the broker.
+    async fn serve_next(&mut self) -> Wire {
+        let (client_reads, client_writes) = tokio::io::split(self.port.accept().await.unwrap());
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let (broker_reads, broker_writes) = tokio::io::split(far);
+        self.served.send(Box::new(near)).unwrap();
+        let (hush, hushed) = oneshot::channel();
+        let carrying = tokio::task::spawn_local(async move {
+            tokio::select! {
+                biased;
+                Ok(()) = hushed => std::future::pending().await,
+                () = carry(client_reads, broker_writes) => {}
+                () = carry(broker_reads, client_writes) => {}
+            }
+        });
+        Wire { carrying, hush: Some(hush) }
+    }
+
+    /// Checks that the next connection comes after `nominal`, give or take the jitter, and serves it.
+    async fn serve_after(&mut self, nominal: Duration) -> Wire {
+        let since = Instant::now();
+        let wire = self.serve_next().await;
+        let (waited, nominal) = (since.elapsed(), nominal.as_secs_f64());
+        let range = nominal * (1.0 - JITTER)..=nominal * (1.0 + JITTER) + 0.003;
+        assert!(range.contains(&waited.as_secs_f64()), "came again after {waited:?} instead of {nominal} s");
+        wire
+    }
+}
+
+/// Carries what is said, a little later, to the end.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        tokio::time::sleep(LATENCY).await;
+        if to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// How long what is said takes to the other end. An answer takes as long to come back.
+const LATENCY: Duration = Duration::from_millis(5);
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(11);
+
+#[test]
+fn both_connections_are_tried_again_for_ever_and_ever_more_seldom() {
+    run(async {
+        let deployment = Deployment::new().with_broker("redis");
+        let mut port = deployment.play_broker("redis").await;
+        let _worker = deployment.start("worker1").await;
+        let mut attempts = 0;
+        let hanging_up = async {
+            loop {
+                drop(port.accept().await.unwrap());
+                attempts += 1;
+            }
+        };
+        // Each at 0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3 s and every 5 s from there (Synapse #9391).
+        assert!(tokio::time::timeout(Duration::from_secs(60), hanging_up).await.is_err());
+        assert!((32..=38).contains(&attempts), "{attempts} attempts");
+    });
+}
+
+#[test]
+fn the_delay_is_forgotten_after_a_healthy_spell_and_not_before() {
+    run(async {
+        let (mut broker, _worker, mut publisher, _subscriber) = Broker::with_worker().await;
+        for nominal_ms in [100, 200, 400] {
+            tokio::time::sleep(SHORT).await;
+            drop(publisher);
+            publisher = broker.serve_after(Duration::from_millis(nominal_ms)).await;
+        }
+        tokio::time::sleep(LONG).await;
+        for nominal_ms in [100, 200] {
+            drop(publisher);
+            publisher = broker.serve_after(Duration::from_millis(nominal_ms)).await;
+            tokio::time::sleep(SHORT).await;
+        }
+    });
+}
+
+#[test]
+fn a_publisher_that_never_pauses_has_healthy_spells_too() {
+    run(async {
+        let (mut broker, worker, mut publisher, _subscriber) = Broker::with_worker().await;
+        let talking = Rc::clone(&worker);
+        // Before an answer comes there is more to say.
+        tokio::task::spawn_local(async move {
+            loop {
+                talking.handler().remote_server_up("matrix.org");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        for _ in 0..2 {
+            tokio::time::sleep(LONG).await;
+            drop(publisher);
+            publisher = broker.serve_after(Duration::from_millis(100)).await;
+        }
+    });
+}
+
+#[test]
+fn a_subscription_is_set_up_when_its_replicate_came_back() {
+    run(async {
+        let (mut broker, worker, _publisher, subscriber) = Broker::with_worker().await;
+        tokio::time::sleep(LONG).await;
+        assert!(worker.handler().links().iter().all(|link| link.was_set_up()));
+        drop(subscriber);
+        let _subscriber = broker.serve_after(Duration::from_millis(100)).await;
+        tokio::time::sleep(SHORT).await;
+        let set_up = worker.handler().links().iter().filter(|link| link.was_set_up()).count();
+        assert_eq!(set_up, 1, "not after a second");
+    });
+}
+
+#[test]
+fn a_broker_that_falls_silent_is_noticed_on_either_connection() {
+    run(async {
+        let (mut broker, _worker, mut publisher, mut subscriber) = Broker::with_worker().await;
+        tokio::time::sleep(LONG).await;
+        publisher.fall_silent();
+        subscriber.fall_silent();
+        let noticed = async { (broker.serve_next().await, broker.serve_next().await) };
+        // A ping after 5 s, 25 s for its answer, and the delay (Synapse #9218).
+        assert!(tokio::time::timeout(Duration::from_secs(31), noticed).await.is_ok());
+    });
+}
