@@ -55,9 +55,14 @@ pub fn shrink(engine: EngineName, plan: &Plan, fingerprint: &str, runs_max: usiz
     };
     let mut shrinker = Shrinker::new(plan, runs_max.saturating_sub(2), fails);
     shrinker.run(failed_at_ms);
-    let Shrinker { plan, runs_left, .. } = shrinker;
-    let verdict = runner::judge_on(engine, &plan);
-    Some(Shrunk { plan, verdict, runs: runs + 1, is_cut_short: runs_left == 0 })
+    let Shrinker { plan: least, runs_left, .. } = shrinker;
+    let is_cut_short = runs_left == 0;
+    // What is kept is judged whole, if it is not what was judged already.
+    if runs == 1 {
+        return Some(Shrunk { plan: least, verdict, runs, is_cut_short });
+    }
+    let verdict = runner::judge_on(engine, &least);
+    Some(Shrunk { plan: least, verdict, runs: runs + 1, is_cut_short })
 }
 
 fn shows(verdict: &Verdict, fingerprint: &str) -> bool {
