@@ -1,5 +1,7 @@
 //! Instances that meet at a Redis broker.
 
+use std::time::Duration;
+
 use squall::protocol::Token;
 use squall::streams::{events, typing};
 
@@ -84,7 +86,9 @@ async fn who_typed_before_the_writer_was_restarted_no_longer_does(kind: Kind) {
     let deployment = Deployment::new(&name("typing", kind), Some(server.config()));
     let master = deployment.start("master").await;
     let worker = deployment.start("worker").await;
-    let typed = master.typing_begins("@before");
+    let elsewhere = "!elsewhere:squall.test";
+    let tasks = &master.instance.env().tasks;
+    let typed = master.instance.typing().started(tasks, elsewhere, "@before", Duration::from_secs(600));
     worker.follower.reaches(typing::NAME, "master", typed).await;
     master.stop().await;
 
@@ -94,6 +98,7 @@ async fn who_typed_before_the_writer_was_restarted_no_longer_does(kind: Kind) {
     let typed = master.typing_begins("@later");
     worker.follower.reaches(typing::NAME, "master", typed).await;
     assert_eq!(worker.instance.typing().typing_in(ROOM), ["@after", "@later"]);
+    assert!(worker.instance.typing().typing_in(elsewhere).is_empty());
 }
 
 async fn nobody_listens_for_lines(kind: Kind) {

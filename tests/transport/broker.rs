@@ -1,6 +1,7 @@
 //! How an instance keeps its two connections to a Redis broker.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -71,11 +72,18 @@ impl Broker {
         self.served.send(Box::new(near)).unwrap();
         let (hush, hushed) = oneshot::channel();
         let carrying = tokio::task::spawn_local(async move {
+            let both_ways = async {
+                tokio::select! {
+                    () = carry(client_reads, broker_writes) => {}
+                    () = carry(broker_reads, client_writes) => {}
+                }
+            };
+            // Both ends stay open when it falls silent.
+            let mut both_ways = pin!(both_ways);
             tokio::select! {
                 biased;
                 Ok(()) = hushed => std::future::pending().await,
-                () = carry(client_reads, broker_writes) => {}
-                () = carry(broker_reads, client_writes) => {}
+                () = &mut both_ways => {}
             }
         });
         Wire { carrying, hush: Some(hush) }

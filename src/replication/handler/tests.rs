@@ -359,3 +359,19 @@ fn what_everybody_hears_by_way_of_a_broker_is_said_once() {
         assert_eq!(sent(&publisher).await, [""; 0]);
     });
 }
+
+#[test]
+fn a_subscription_is_not_set_up_while_a_position_cannot_be_caught_up_with() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let subscription = me.handler.subscribed();
+        me.stream.commit("a", 12, &["x"]);
+        me.stream.answer("a", (0..20).map(|_| Answer::Failure));
+        me.receive(&subscription, &["REPLICATE", "POSITION events b 10 10", "POSITION events a 12 12"]);
+        tokio::time::sleep(6 * SECOND).await;
+        assert!(!subscription.settle(), "there is no end of failing");
+        me.stream.answer_well("a");
+        tokio::time::sleep(12 * SECOND).await;
+        assert!(subscription.settle());
+    });
+}
