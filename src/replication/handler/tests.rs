@@ -361,17 +361,33 @@ fn what_everybody_hears_by_way_of_a_broker_is_said_once() {
 }
 
 #[test]
-fn a_subscription_is_not_set_up_while_a_position_cannot_be_caught_up_with() {
+fn a_subscription_is_not_set_up_before_every_position_is_caught_up_with() {
     on_paused_clock(async {
         let me = instance("me");
         let subscription = me.handler.subscribed();
         me.stream.commit("a", 12, &["x"]);
-        me.stream.answer("a", (0..20).map(|_| Answer::Failure));
+        me.stream.answer("a", [Answer::Late(20 * SECOND)]);
         me.receive(&subscription, &["REPLICATE", "POSITION events b 10 10", "POSITION events a 12 12"]);
+        tokio::time::sleep(19 * SECOND).await;
+        assert!(!subscription.settle(), "a's has still to be");
+        tokio::time::sleep(2 * SECOND).await;
+        assert!(subscription.settle());
+    });
+}
+
+#[test]
+fn a_subscription_is_not_set_up_soon_after_a_position_could_not_be_caught_up_with() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let subscription = me.handler.subscribed();
+        me.receive(&subscription, &["REPLICATE"]);
         tokio::time::sleep(6 * SECOND).await;
-        assert!(!subscription.settle(), "there is no end of failing");
-        me.stream.answer_well("a");
-        tokio::time::sleep(12 * SECOND).await;
+        me.stream.commit("a", 12, &["x"]);
+        me.stream.answer("a", [Answer::Failure]);
+        me.receive(&subscription, &["POSITION events a 12 12"]);
+        tokio::time::sleep(4 * SECOND).await;
+        assert!(!subscription.settle());
+        tokio::time::sleep(2 * SECOND).await;
         assert!(subscription.settle());
     });
 }
