@@ -16,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::deferral::Deferral;
 use super::observer::Observer;
 
+tokio::task_local! {
+    static CURRENT: &'static str;
+}
+
 /// Spawns an instance's tasks and can ask all of them to stop. Cheap to clone.
 #[derive(Clone)]
 pub struct Scope {
@@ -60,10 +64,10 @@ impl Scope {
     {
         let timing = Timing::start(self, name);
         let ordinal = self.started(name);
-        let task = async move {
+        let task = CURRENT.scope(name, async move {
             let _timing = timing;
             future.await
-        };
+        });
         match &self.shared.deferral {
             Some(deferral) => tokio::task::spawn_local(deferral.defer(name, ordinal, task)),
             None => tokio::task::spawn_local(task),
@@ -74,6 +78,11 @@ impl Scope {
     pub async fn timed<F: Future>(&self, name: &'static str, future: F) -> F::Output {
         let _timing = Timing::start(self, name);
         future.await
+    }
+
+    /// The name of the task that is being polled, for whoever watches from below what it does; none outside of scopes.
+    pub fn current_task() -> Option<&'static str> {
+        CURRENT.try_with(|name| *name).ok()
     }
 
     /// How many tasks of that name were started.

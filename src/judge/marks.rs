@@ -177,7 +177,7 @@ impl Marks {
         {
             self.reach(STATE_ALL_APPLIED);
         }
-        if self.set_ups.observe(observation).is_some() {
+        if self.set_ups.observe(at, observation).is_some() {
             self.reach(SET_UP);
         }
     }

@@ -24,6 +24,6 @@ pub use client_violation::ClientViolation;
 pub use judge::{Judge, VIOLATIONS_MAX};
 pub use observation::{Answer, Client, Device, Line, Moment, Observation, Side};
 pub use pending::{Lack, Pending};
-pub use topology::{Feed, Topology};
+pub use topology::{Feed, PUBLICATIONS, SUBSCRIPTION, Topology};
 pub use violation::{Differs, Violation};
 pub use wire_violation::WireViolation;

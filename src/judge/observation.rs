@@ -63,6 +63,8 @@ pub enum Side {
     Client,
     /// The one that accepted: it writes, or is the master.
     Server,
+    /// The one that publishes at a broker: whatever it says everybody hears.
+    Publisher,
 }
 
 /// A line, as much of it as the judge wants to know.
@@ -167,9 +169,10 @@ pub enum Observation {
     Connected { instance: InstanceName, attempt: u64 },
     /// The attempt came to nothing.
     Failed { instance: InstanceName, attempt: u64 },
-    /// The client end has read a `SERVER` line.
+    /// The client end has read a `SERVER` line. Over Redis: a `REPLICATE` on its subscription, which comes back to whoever
+    /// said it, or an answer to what it has published.
     Greeted { instance: InstanceName, attempt: u64 },
-    /// The client end has read a `POSITION` line with the tokens `prev` and `position`.
+    /// The client end has read a `POSITION` line with the tokens `prev` and `position`, of another instance.
     Announced {
         instance: InstanceName,
         attempt: u64,
@@ -207,6 +210,8 @@ pub enum Observation {
     /// One end of a connection is gone, and `survivor`, at the other one, was not told. Witness of this and the next one:
     /// whoever makes the storm.
     HalfOpened { survivor: InstanceName },
+    /// A process stands still; it goes on later. Witness: whoever makes the storm.
+    Frozen { instance: InstanceName },
     /// A stream cannot be read any more, and will not be: what is missing of it is nobody's fault.
     StreamBroken { stream: StreamName },
     /// The presence writer took a process for dead that was silent for too long. This is the stack's own word, which

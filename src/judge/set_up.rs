@@ -1,20 +1,25 @@
 //! When a connection is set up, inferred from what witnesses saw.
 //!
 //! A connection is set up once its target has greeted and every stream that it writes has announced its position on it
-//! and is caught up. The
+//! and is caught up. A
+//! connection to a broker counts as set up when it has lived for five seconds since it was first answered: whatever
+//! becomes of one that has is no tight loop. The
 //! stack has its own idea of that, and a wrong one is the very defect to be found (Synapse #4749), so it is not asked.
 //! The inference may come early, for an instance that still has work to do on a position its consumer has reached; it
 //! never comes later than an honest stack's own, so no honest stack is held to a delay it may forget.
 
 use std::collections::BTreeMap;
 
-use super::observation::Observation;
-use super::topology::{Feed, Topology};
+use super::observation::{Moment, Observation};
+use super::topology::{Feed, PUBLICATIONS, SUBSCRIPTION, Topology};
 use crate::protocol::{InstanceName, StreamName, Token};
 use crate::streams::Promise;
 
 /// An instance and whom it connects to.
 pub(super) type Pair = (InstanceName, InstanceName);
+
+/// How long a connection to a broker has to live, without what was late by the rounding of times.
+const SETTLED_AFTER_MS: u64 = 5_000 - 1;
 
 /// Follows every connection until it is set up.
 pub(super) struct SetUps {
@@ -23,13 +28,15 @@ pub(super) struct SetUps {
     /// What each open connection lacks yet: its streams, with the position announced if one was.
     lacking: BTreeMap<Pair, BTreeMap<StreamName, Option<Token>>>,
     pairs: BTreeMap<u64, Pair>,
+    /// When each connection to a broker was answered that has not been set up.
+    answered: BTreeMap<u64, Moment>,
 }
 
 impl SetUps {
     /// Knows what has to be announced from `topology`.
     pub fn new(topology: &Topology) -> Self {
-        let (positions, lacking, pairs) = Default::default();
-        SetUps { topology: topology.clone(), positions, lacking, pairs }
+        let (positions, lacking, pairs, answered) = Default::default();
+        SetUps { topology: topology.clone(), positions, lacking, pairs, answered }
     }
 
     /// Where a consumer stands, if it follows.
@@ -43,12 +50,13 @@ impl SetUps {
     }
 
     /// The pair whose connection this observation has set up.
-    pub fn observe(&mut self, observation: &Observation) -> Option<Pair> {
+    pub fn observe(&mut self, at: Moment, observation: &Observation) -> Option<Pair> {
         match observation {
             Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
                 self.positions.retain(|feed, _| feed.instance != *instance);
                 self.lacking.retain(|(from, _), _| from != instance);
                 self.pairs.retain(|_, (from, _)| from != instance);
+                self.answered.retain(|attempt, _| self.pairs.contains_key(attempt));
                 None
             }
             Observation::Connecting { instance, target, attempt } => {
@@ -63,12 +71,17 @@ impl SetUps {
             }
             Observation::Greeted { attempt, .. } => {
                 let pair = self.pairs.get(attempt)?;
+                if [SUBSCRIPTION, PUBLICATIONS].contains(&pair.1.as_str()) {
+                    self.answered.entry(*attempt).or_insert(at);
+                    return None;
+                }
                 self.lacking.get(pair)?.is_empty().then(|| pair.clone())
             }
             Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
                 let pair = self.pairs.remove(attempt)?;
                 self.lacking.remove(&pair);
-                None
+                let answered = self.answered.remove(attempt)?;
+                (at.ms_since(answered) >= SETTLED_AFTER_MS).then_some(pair)
             }
             Observation::Announced { attempt, stream, writer, position, .. } => {
                 let pair = self.pairs.get(attempt).filter(|(_, target)| target == writer)?.clone();

@@ -8,6 +8,11 @@ use serde::Serialize;
 use crate::protocol::{InstanceName, StreamName};
 use crate::streams::Promise;
 
+/// What an instance's subscription at a broker counts as connected to.
+pub const SUBSCRIPTION: &str = "broker/subscription";
+/// What the connection on which it publishes counts as connected to.
+pub const PUBLICATIONS: &str = "broker/publications";
+
 /// One instance's view of one writer's rows of one stream: the unit in which replication succeeds or fails.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Feed {

@@ -53,6 +53,8 @@ pub enum WireViolation {
     NotIsolated { instance: InstanceName, stream: StreamName },
     /// Something that could not be understood was passed over without a word.
     NotReported { instance: InstanceName, stream: StreamName },
+    /// A connection was attempted later than the back-off allows, or has not been yet.
+    TooLate { instance: InstanceName, target: InstanceName, waited_ms: u64, most_ms: u64 },
 }
 
 impl WireViolation {
@@ -67,6 +69,7 @@ impl WireViolation {
             WireViolation::WaitedInVain { .. } | WireViolation::ToldTooEarly { .. } => "waits_resolve",
             WireViolation::StillInFlight { .. } => "no_id_in_flight",
             WireViolation::NotIsolated { .. } | WireViolation::NotReported { .. } => "strangers_isolated",
+            WireViolation::TooLate { .. } => "reconnects_in_time",
         }
     }
 
@@ -84,6 +87,7 @@ impl WireViolation {
             WireViolation::StillInFlight { .. } => "still_in_flight",
             WireViolation::NotIsolated { .. } => "not_isolated",
             WireViolation::NotReported { .. } => "not_reported",
+            WireViolation::TooLate { .. } => "too_late",
         }
     }
 
@@ -100,7 +104,8 @@ impl WireViolation {
             WireViolation::NotIsolated { .. }
             | WireViolation::NotReported { .. }
             | WireViolation::WrongDirection { .. }
-            | WireViolation::TooMuchSaid { .. } => None,
+            | WireViolation::TooMuchSaid { .. }
+            | WireViolation::TooLate { .. } => None,
         }
     }
 }
@@ -148,6 +153,9 @@ impl fmt::Display for WireViolation {
             WireViolation::NotReported { instance, stream } => {
                 write!(f, "{instance} passed over a line of {stream} that it does not understand, without a word")
             }
+            WireViolation::TooLate { instance, target, waited_ms, most_ms } => {
+                write!(f, "{instance} has not tried {target} again for {waited_ms} ms, not within {most_ms} ms")
+            }
         }
     }
 }
@@ -156,6 +164,7 @@ fn name(side: Side) -> &'static str {
     match side {
         Side::Client => "client",
         Side::Server => "server",
+        Side::Publisher => "publisher",
     }
 }
 

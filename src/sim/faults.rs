@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::database::faults::{Scope, Trouble};
 use super::engine::{Cannot, LatencyRange, SlowReader};
-use super::plan::Fault;
-use super::world::{HTTP_PORT, REPLICATION_PORT, World};
+use super::plan::{BROKER, Fault};
+use super::world::{BROKER_PORT, HTTP_PORT, REPLICATION_PORT, World};
 use crate::judge::Observation;
 use crate::protocol::InstanceName;
 use crate::streams::SOURCES;
@@ -54,7 +54,7 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             held() > before
         }
         Fault::HalfOpen { gone, survivor, .. } => {
-            let Some(connection) = engine.half_open(&gone, &survivor, REPLICATION_PORT)? else { return Ok(false) };
+            let Some(connection) = engine.half_open(&gone, &survivor, replication_port(&gone, &survivor))? else { return Ok(false) };
             world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
             sleep_until(until).await;
             if until < end {
@@ -88,6 +88,9 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             let boot = engine.boot(&host);
             if !engine.freeze(&host)? {
                 return Ok(false);
+            }
+            if host != BROKER {
+                world.recorder().observe(&Observation::Frozen { instance: host.as_str().into() });
             }
             sleep_until(until).await;
             // Another fault may have ended it, and yet another frozen the next one.
@@ -177,6 +180,11 @@ async fn trouble_database(world: &World, host: Option<String>, trouble: Trouble,
     begun.iter().any(|fault| fault.hits() > 0)
 }
 
+/// The port on which rows come between two hosts.
+fn replication_port(one: &str, other: &str) -> u16 {
+    if [one, other].contains(&BROKER) { BROKER_PORT } else { REPLICATION_PORT }
+}
+
 /// Resets every replication connection from `client` to `server` a while after it was opened.
 async fn flap(world: &World, client: &str, server: &str, after: Duration, until: Instant) -> bool {
     let engine = world.engine();
@@ -184,7 +192,7 @@ async fn flap(world: &World, client: &str, server: &str, after: Duration, until:
     while Instant::now() < until {
         let connections = engine.connections(client, server);
         let mut flapping = connections.iter().filter(|open| &*open.client == client);
-        match flapping.find(|open| open.port == REPLICATION_PORT) {
+        match flapping.find(|open| open.port == replication_port(client, server)) {
             Some(connection) => {
                 tokio::time::sleep(after).await;
                 cuts += usize::from(engine.cut(connection));

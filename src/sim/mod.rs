@@ -21,6 +21,7 @@ pub mod strangers;
 #[cfg(test)]
 mod testing;
 pub mod verdict;
+mod wire;
 pub mod witness;
 pub mod workload;
 pub mod world;

@@ -16,13 +16,14 @@ use tokio::sync::Notify;
 use super::database::{DatabaseTap, Fetched, Rare};
 use super::engine::{Attempt, End, Side, Tap, time};
 use super::strangers::{Brought, Stranger};
+use super::wire::{self, Wire};
 use super::witness::{CommittedRow, LeftMessage, Said};
-use super::world::REPLICATION_PORT;
+use super::world::BROKER_PORT;
 use crate::caches::Cached;
 use crate::env::Observer;
 use crate::env::observer::Trouble;
 use crate::judge::{self, Client, Device, Judge, Line, Moment, Observation};
-use crate::protocol::{Command, Header, InstanceName, LineDecoder, Position, StreamName, Token, UserSync};
+use crate::protocol::{Command, Header, InstanceName, Position, StreamName, Token, UserSync};
 use crate::replication::Consumer;
 use crate::streams::{Row, SOURCES, TypingRow, typing};
 
@@ -46,10 +47,8 @@ pub struct Recorder {
     counts: Cell<Counts>,
     /// Reads that clients began.
     reads: Cell<u64>,
-    /// What each client end has read so far of its connection.
-    lines: RefCell<BTreeMap<u64, LineDecoder>>,
-    /// What each end has written so far.
-    said: RefCell<BTreeMap<(u64, Side), LineDecoder>>,
+    /// What goes over the connections.
+    wire: RefCell<Wire>,
     /// What strange peers have brought, and the judge has to be told before anything else.
     brought: Brought,
     /// Where every observation is written to, for a person to read.
@@ -65,8 +64,7 @@ impl Recorder {
             violated: Notify::new(),
             counts: Cell::default(),
             reads: Cell::new(0),
-            lines: RefCell::default(),
-            said: RefCell::default(),
+            wire: RefCell::default(),
             brought: Brought::default(),
             trace: trace.map(RefCell::new),
         })
@@ -173,14 +171,15 @@ impl DatabaseTap for Recorder {
 
 impl Tap for Recorder {
     fn connecting(&self, attempt: &Attempt) {
-        if attempt.to.port == REPLICATION_PORT {
-            let (instance, target) = (InstanceName::from(Arc::clone(&attempt.host)), attempt.to.host.clone().into());
+        if wire::is_of_replication(attempt.to.port) {
+            let (instance, target) = (InstanceName::from(Arc::clone(&attempt.host)), wire::target(&attempt.to));
+            self.wire.borrow_mut().connecting(attempt.id, &target);
             self.observe(&Observation::Connecting { instance, target, attempt: attempt.id });
         }
     }
 
     fn connect_ended(&self, attempt: &Attempt, result: Result<(), io::ErrorKind>) {
-        if attempt.to.port == REPLICATION_PORT {
+        if wire::is_of_replication(attempt.to.port) {
             let (instance, id) = (InstanceName::from(Arc::clone(&attempt.host)), attempt.id);
             self.observe(&match result {
                 Ok(()) => Observation::Connected { instance, attempt: id },
@@ -190,54 +189,40 @@ impl Tap for Recorder {
     }
 
     fn read(&self, end: &End, bytes: &[u8]) {
-        if end.port != REPLICATION_PORT || end.side != Side::Client {
+        if !wire::is_of_replication(end.port) || end.side != Side::Client {
             return;
         }
+        let wire::Read { lines, count, is_first_answer } = self.wire.borrow_mut().read(end, bytes);
+        self.count(|counts| counts.commands += count);
         let (mut has_greeted, mut announced) = (false, Vec::new());
-        let mut all_lines = self.lines.borrow_mut();
-        let lines = all_lines.entry(end.connection).or_default();
-        lines.extend(bytes);
-        while let Some(line) = lines.next_line() {
-            self.count(|counts| counts.commands += 1);
-            let Ok(line) = line else { continue };
-            match Header::peek(&line) {
-                Ok(Header::Position(position)) => announced.push(position),
-                Ok(Header::Other { name: "SERVER" }) => has_greeted = true,
+        let greeting = if end.port == BROKER_PORT { "REPLICATE" } else { "SERVER" };
+        for line in &lines {
+            match Header::peek(line) {
+                // At a broker everybody hears what they have said themselves.
+                Ok(Header::Position(position)) if position.writer.as_str() != &*end.host => announced.push(position),
+                Ok(Header::Other { name }) if name == greeting => has_greeted = true,
                 _ => {}
             }
         }
-        drop(all_lines);
-        if has_greeted {
-            let (instance, attempt) = (Arc::clone(&end.host).into(), end.connection);
-            self.observe(&Observation::Greeted { instance, attempt });
+        let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
+        if has_greeted || is_first_answer {
+            self.observe(&Observation::Greeted { instance: instance.clone(), attempt });
         }
-        for position in announced {
-            self.observe(&Observation::Announced {
-                instance: Arc::clone(&end.host).into(),
-                attempt: end.connection,
-                stream: position.stream,
-                writer: position.writer,
-                prev: position.prev,
-                position: position.new,
-            });
+        for Position { stream, writer, prev, new: position } in announced {
+            let instance = instance.clone();
+            self.observe(&Observation::Announced { instance, attempt, stream, writer, prev, position });
         }
     }
 
     fn written(&self, end: &End, bytes: &[u8]) {
-        if end.port != REPLICATION_PORT {
+        if !wire::is_of_replication(end.port) {
             return;
         }
-        let mut said = Vec::new();
-        let mut all_lines = self.said.borrow_mut();
-        let lines = all_lines.entry((end.connection, end.side)).or_default();
-        lines.extend(bytes);
-        while let Some(line) = lines.next_line() {
-            said.push(line.map_or((Line::Nonsense, None), |line| understood(&line, end.side)));
-        }
-        drop(all_lines);
+        let said = self.wire.borrow_mut().written(end, bytes);
         let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
-        let side = if end.side == Side::Client { judge::Side::Client } else { judge::Side::Server };
-        for (line, command) in said {
+        let side = wire::side(end);
+        for line in said {
+            let (line, command) = line.map_or((Line::Nonsense, None), |line| understood(&line, side));
             self.observe(&Observation::Wrote { instance: instance.clone(), attempt, side, line });
             let instance = instance.clone();
             let Some(command) = command else { continue };
@@ -253,22 +238,24 @@ impl Tap for Recorder {
     }
 
     fn ended(&self, end: &End) {
-        if end.port == REPLICATION_PORT && end.side == Side::Client {
+        if wire::is_of_replication(end.port) && end.side == Side::Client {
             self.observe(&Observation::GivenUp { instance: Arc::clone(&end.host).into(), attempt: end.connection });
         }
     }
 
     fn closed(&self, end: &End) {
-        self.said.borrow_mut().remove(&(end.connection, end.side));
-        if end.port == REPLICATION_PORT && end.side == Side::Client {
-            self.lines.borrow_mut().remove(&end.connection);
+        if !wire::is_of_replication(end.port) {
+            return;
+        }
+        self.wire.borrow_mut().closed(end);
+        if end.side == Side::Client {
             self.observe(&Observation::Closed { instance: Arc::clone(&end.host).into(), attempt: end.connection });
         }
     }
 }
 
 /// What a line says; and the whole command, if it is one that the judge wants to know more of.
-fn understood(line: &str, side: Side) -> (Line, Option<Command>) {
+fn understood(line: &str, side: judge::Side) -> (Line, Option<Command>) {
     let name = match Header::peek(line) {
         Ok(Header::Rdata(rdata)) => {
             let (stream, writer) = (rdata.stream.into(), rdata.writer.into());
@@ -281,7 +268,7 @@ fn understood(line: &str, side: Side) -> (Line, Option<Command>) {
         Err(_) => None,
     };
     let Some(name) = name else { return (Line::Nonsense, None) };
-    let is_wanted = side == Side::Client && ["USER_SYNC", "CLEAR_USER_SYNC", "ERROR"].contains(name);
+    let is_wanted = side != judge::Side::Server && ["USER_SYNC", "CLEAR_USER_SYNC", "ERROR"].contains(name);
     (Line::Other(name), is_wanted.then(|| Command::parse(line).ok()).flatten())
 }
 

@@ -94,7 +94,7 @@ fn run_until(seen: Option<&str>, engine: EngineName, plan: &Plan, entropy: Entro
     let watcher = onlookers.watcher.unwrap_or_else(|| Box::new(|_| {}));
     let options = engine::Options {
         chance: chance.of("network"),
-        hosts: plan.topology.hosts().map(Arc::from).collect(),
+        hosts: plan.topology.machines().map(Arc::from).collect(),
         latency: LatencyRange { min_us: plan.network.latency_us_min, max_us: plan.network.latency_us_max },
         tap: recorder.clone(),
     };

@@ -17,8 +17,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::world::REPLICATION_PORT;
+use super::wire;
+use super::world::{BROKER_PORT, SERVER_NAME};
 use crate::env::{Address, BoxStream, Chance, Listener, LocalBoxFuture, Network};
+use crate::judge::{PUBLICATIONS, SUBSCRIPTION};
 use crate::protocol::{InstanceName, StreamName};
 
 /// The stream that nobody here knows.
@@ -135,17 +137,18 @@ struct Border {
 impl Network for Border {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
         let connecting = self.network.connect(to);
-        if to.port != REPLICATION_PORT {
+        let target = wire::target(to);
+        if !wire::is_of_replication(to.port) || target.as_str() == PUBLICATIONS {
             return connecting;
         }
         let ordinal = self.connections.get();
         self.connections.set(ordinal + 1);
         let (strangers, rng) = (self.strangers.clone(), self.chance.of(ordinal).rng());
-        let (instance, target) = (self.instance.clone(), InstanceName::from(Arc::clone(&to.host)));
+        let instance = self.instance.clone();
+        let place = if to.port == BROKER_PORT { Place::Replies(Replies::default()) } else { Place::Lines(true) };
         Box::pin(async move {
             let stream = connecting.await?;
-            let (next, at_line_start) = (None, true);
-            Ok(Box::new(Strained { stream, strangers, instance, target, rng, next, at_line_start }) as BoxStream)
+            Ok(Box::new(Strained { stream, strangers, instance, target, rng, next: None, place }) as BoxStream)
         })
     }
 
@@ -163,8 +166,79 @@ struct Strained {
     rng: ChaCha8Rng,
     /// What is to come as soon as there is a place for it.
     next: Option<(Strange, Arc<Active>)>,
-    /// Whether the last byte that was read ended a line.
-    at_line_start: bool,
+    /// Where the bytes that were read have come to.
+    place: Place,
+}
+
+/// Where in what the other end says a reader is.
+enum Place {
+    /// Among lines: whether the last byte ended one.
+    Lines(bool),
+    /// Among a broker's replies.
+    Replies(Replies),
+}
+
+impl Place {
+    /// Whether something of another kind may come next.
+    fn is_between(&self) -> bool {
+        match self {
+            Place::Lines(is_at_start) => *is_at_start,
+            Place::Replies(replies) => replies.is_between(),
+        }
+    }
+
+    /// Whether the next byte begins a line.
+    fn is_at_line_start(&self) -> bool {
+        match self {
+            Place::Lines(is_at_start) => *is_at_start,
+            Place::Replies(replies) => replies.head.is_empty(),
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        match self {
+            Place::Lines(is_at_start) => *is_at_start = bytes.last().map_or(*is_at_start, |last| *last == b'\n'),
+            Place::Replies(replies) => bytes.iter().for_each(|byte| replies.read(*byte)),
+        }
+    }
+}
+
+/// Follows where one reply of a broker ends and the next begins. Payloads are of one line.
+#[derive(Debug, Default)]
+struct Replies {
+    /// The line that is not over yet.
+    head: Vec<u8>,
+    /// Whether the line after this one is the word whose length was told.
+    is_word: bool,
+    /// How many replies are due until the whole one is over.
+    due: u64,
+}
+
+impl Replies {
+    fn is_between(&self) -> bool {
+        self.due == 0 && self.head.is_empty()
+    }
+
+    fn read(&mut self, byte: u8) {
+        self.head.push(byte);
+        if byte != b'\n' {
+            return;
+        }
+        let line = std::mem::take(&mut self.head);
+        let number = || std::str::from_utf8(&line[1..]).ok().and_then(|text| text.trim_end().parse::<u64>().ok());
+        match line[0] {
+            _ if self.is_word => {
+                self.is_word = false;
+                self.due -= 1;
+            }
+            b'$' if number().is_some() => {
+                self.is_word = true;
+                self.due = self.due.max(1);
+            }
+            b'*' => self.due = self.due.saturating_sub(1) + number().unwrap_or(0),
+            _ => self.due = self.due.saturating_sub(1),
+        }
+    }
 }
 
 impl Strained {
@@ -177,12 +251,20 @@ impl Strained {
     /// Puts a whole line of its own before the peer's next one, if that is due and there is room.
     fn insert(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let Some((strange, active)) = &self.next else { return false };
+        let writer = if self.target.as_str() == SUBSCRIPTION { "newer" } else { self.target.as_str() };
         let line = match strange {
-            Strange::Rows => format!("RDATA {UNKNOWN_STREAM} {} 7 [\"a row\"]\n", self.target),
-            Strange::Position => format!("POSITION {UNKNOWN_STREAM} {} 3 7\n", self.target),
+            Strange::Rows => format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"),
+            Strange::Position => format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"),
             Strange::Shape => return false,
         };
-        if !self.at_line_start || buf.remaining() < line.len() {
+        let line = match self.place {
+            Place::Lines(_) => line + "\n",
+            Place::Replies(_) => {
+                let word = |word: &str| format!("${}\r\n{word}\r\n", word.len());
+                format!("*3\r\n{}{}{}", word("message"), word(SERVER_NAME), word(&line))
+            }
+        };
+        if !self.place.is_between() || buf.remaining() < line.len() {
             return false;
         }
         buf.put_slice(line.as_bytes());
@@ -194,14 +276,16 @@ impl Strained {
     /// Makes something else of the first whole row among `bytes`, if that is due.
     fn distort(&mut self, bytes: &mut [u8]) {
         let Some((Strange::Shape, active)) = &self.next else { return };
-        let mut from = if self.at_line_start { 0 } else { line_end(bytes) };
+        let mut from = if self.place.is_at_line_start() { 0 } else { line_end(bytes) };
         while from < bytes.len() {
             let end = from + line_end(&bytes[from..]);
             if bytes[end - 1] == b'\n'
-                && let Some((stream, row)) = row_in(&bytes[from..end - 1])
+                && let line = bytes[from..end - 1].strip_suffix(b"\r").unwrap_or(&bytes[from..end - 1])
+                && let Some((stream, row)) = row_in(line, &self.instance)
             {
-                bytes[from + row..end - 1].fill(b'x');
-                (bytes[from + row], bytes[end - 2]) = (b'"', b'"');
+                let row = from + row..from + line.len();
+                bytes[row.clone()].fill(b'x');
+                (bytes[row.start], bytes[row.end - 1]) = (b'"', b'"');
                 self.bring(active, &stream);
                 self.next = None;
                 return;
@@ -216,12 +300,12 @@ fn line_end(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)
 }
 
-/// The stream of an `RDATA` line, and where its row begins.
-fn row_in(line: &[u8]) -> Option<(String, usize)> {
+/// The stream of an `RDATA` line, and where its row begins. None if `reader` wrote it: over Redis it comes back.
+fn row_in(line: &[u8], reader: &InstanceName) -> Option<(String, usize)> {
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.strip_prefix("RDATA ")?.splitn(4, ' ');
-    let (stream, _writer, _token, row) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    (row.len() >= 2).then(|| (stream.to_owned(), line.len() - row.len()))
+    let (stream, writer, _token, row) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    (row.len() >= 2 && writer != reader.as_str()).then(|| (stream.to_owned(), line.len() - row.len()))
 }
 
 impl AsyncRead for Strained {
@@ -233,12 +317,10 @@ impl AsyncRead for Strained {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = &mut buf.filled_mut()[before..];
         self.distort(read);
-        if let Some(last) = read.last() {
-            self.at_line_start = *last == b'\n';
-            if self.next.is_none() {
-                let Strained { strangers, rng, .. } = &mut *self;
-                self.next = strangers.draw(rng);
-            }
+        self.place.read(read);
+        if !read.is_empty() && self.next.is_none() {
+            let Strained { strangers, rng, .. } = &mut *self;
+            self.next = strangers.draw(rng);
         }
         Poll::Ready(Ok(()))
     }
@@ -266,16 +348,20 @@ mod tests {
 
     /// What is read of `sent`, in pieces of that many bytes, and what was brought meanwhile.
     fn read(strange: Strange, sent: &str, piece: usize) -> (String, Vec<Stranger>) {
+        read_at(Place::Lines(false), "writer", strange, sent, piece)
+    }
+
+    fn read_at(place: Place, target: &str, strange: Strange, sent: &str, piece: usize) -> (String, Vec<Stranger>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let brought = Brought::default();
             let strangers = Strangers::new(brought.clone());
             let active = Arc::new(Active { per_mille: 1_000, hits: AtomicU64::new(0) });
             let (mut peer, stream) = tokio::io::duplex(64);
-            let (instance, target) = ("worker".into(), "writer".into());
+            let (instance, target) = ("worker".into(), target.into());
             let (rng, next) = (Chance::from_seed(1).rng(), Some((strange, active)));
             let stream = Box::new(stream);
-            let mut strained = Strained { stream, strangers, instance, target, rng, next, at_line_start: false };
+            let mut strained = Strained { stream, strangers, instance, target, rng, next, place };
             let mut read = String::new();
             for piece in sent.as_bytes().chunks(piece) {
                 peer.write_all(piece).await.unwrap();
@@ -284,7 +370,7 @@ mod tests {
                 while !piece.is_empty() {
                     let n = strained.read(&mut bytes).await.unwrap();
                     read.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
-                    if bytes[..n].ends_with(&piece[piece.len() - 1..]) && !read.ends_with("3 7\n") {
+                    if bytes[..n].ends_with(&piece[piece.len() - 1..]) && !read.trim_end().ends_with("3 7") {
                         break;
                     }
                 }
@@ -315,10 +401,37 @@ mod tests {
     }
 
     #[test]
+    fn at_a_broker_a_line_of_an_unknown_stream_comes_between_two_messages() {
+        let message = |payload: &str| {
+            let length = payload.len();
+            format!("*3\r\n$7\r\nmessage\r\n$11\r\nsquall.test\r\n${length}\r\n{payload}\r\n")
+        };
+        let subscribed = "*3\r\n$9\r\nsubscribe\r\n$11\r\nsquall.test\r\n:1\r\n";
+        let sent = format!("{subscribed}{}{}", message("PING 1"), message("*2"));
+        let whole = |piece| {
+            let place = || Place::Replies(Replies::default());
+            let (text, brought) = read_at(place(), SUBSCRIPTION, Strange::Position, &sent, piece);
+            assert_eq!(brought[0].target.as_str(), SUBSCRIPTION);
+            text
+        };
+        let strange = message("POSITION org.squall.newer newer 3 7");
+        assert_eq!(whole(subscribed.len()), format!("{strange}{sent}"));
+        let mut replies = Replies::default();
+        let places = sent.bytes().map(|byte| {
+            replies.read(byte);
+            replies.is_between()
+        });
+        let between: Vec<usize> = places.zip(1..).filter_map(|(is_between, at)| is_between.then_some(at)).collect();
+        assert_eq!(between, [subscribed.len(), subscribed.len() + message("PING 1").len(), sent.len()]);
+    }
+
+    #[test]
     fn only_rows_are_made_something_else() {
         for line in ["POSITION events writer 5 7", "RDATA events writer 5", "RDATA events writer 5 7", "PING [1,2]"] {
-            assert_eq!(row_in(line.as_bytes()), None, "{line}");
+            assert_eq!(row_in(line.as_bytes(), &"worker".into()), None, "{line}");
         }
-        assert_eq!(row_in(b"RDATA events writer batch [\"a b\"]"), Some(("events".to_owned(), 26)));
+        let row = |reader: &str| row_in(b"RDATA events writer batch [\"a b\"]", &reader.into());
+        assert_eq!(row("worker"), Some(("events".to_owned(), 26)));
+        assert_eq!(row("writer"), None, "over Redis it comes back to whoever wrote it");
     }
 }

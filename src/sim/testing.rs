@@ -18,6 +18,7 @@ pub(super) fn small_plan() -> Plan {
             receipts_writers: vec![MASTER.into()],
             to_device_writer: MASTER.into(),
             workers: vec!["worker1".into(), "worker2".into()],
+            broker: None,
         },
         network: NetworkPlan { latency_us_min: 1_000, latency_us_max: 5_000 },
         scheduling: SchedulingPlan::default(),

@@ -13,12 +13,13 @@ use super::clock::SimClock;
 use super::database::faults::{DatabaseFault, DatabaseFaults, Trouble};
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::Engine;
-use super::plan::{OperationKind, Plan, SchedulingPlan};
+use super::broker;
+use super::plan::{BROKER, BrokerPlan, OperationKind, Plan, SchedulingPlan};
 use super::recorder::{Recorder, StackWitness, Witness};
 use super::strangers::Strangers;
 use super::workload;
 use crate::env::{Chance, Deferral, Env, Network, Scope};
-use crate::instance::config::{Endpoint, StreamWriters};
+use crate::instance::config::{Endpoint, RedisConfig, StreamWriters};
 use crate::instance::{Config, Instance};
 use crate::judge::Observation;
 use crate::protocol::{InstanceName, MASTER};
@@ -27,10 +28,17 @@ use crate::store::{Database, InstanceMap};
 use crate::streams::Source;
 use crate::sync::{SyncError, SyncResponse};
 
+/// The homeserver's name.
+pub const SERVER_NAME: &str = "squall.test";
+
 /// The port of the line protocol on every host.
 pub const REPLICATION_PORT: u16 = 9092;
 /// The port of HTTP requests on every host.
 pub const HTTP_PORT: u16 = 9093;
+/// The port of the broker.
+pub const BROKER_PORT: u16 = 6379;
+/// What the broker is told first, where it asks for a password.
+const BROKER_PASSWORD: &str = "a-password-of-the-storm";
 
 /// How long a supervisor waits before it starts a process again that did not come up.
 pub const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -96,6 +104,8 @@ pub struct World {
     recorder: Rc<Recorder>,
     processes: RefCell<BTreeMap<InstanceName, Process>>,
     instances: Vec<InstanceName>,
+    /// What the broker is told at each start, if there is one.
+    broker: Option<broker::Options>,
     /// What is wrong with each host's database, and with its clients.
     weather: BTreeMap<InstanceName, Weather>,
     /// Hosts that a fault keeps down.
@@ -111,7 +121,7 @@ pub(super) fn config_of(plan: &Plan) -> Config {
         |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
     let listeners = deployment.writers().chain([MASTER]);
     Config {
-        server_name: "squall.test".into(),
+        server_name: SERVER_NAME.into(),
         secret: "a-secret-of-the-storm".into(),
         instance_map: listeners.map(|host| (host.into(), endpoint(host))).collect(),
         stream_writers: StreamWriters {
@@ -123,8 +133,19 @@ pub(super) fn config_of(plan: &Plan) -> Config {
             to_device: deployment.to_device_writer.as_str().into(),
         },
         presence: plan.presence.clone(),
-        redis: None,
+        redis: deployment.broker.as_ref().map(redis_of),
     }
+}
+
+fn redis_of(plan: &BrokerPlan) -> RedisConfig {
+    let password = plan.has_password.then(|| BROKER_PASSWORD.to_owned());
+    RedisConfig { host: BROKER.into(), port: BROKER_PORT, password }
+}
+
+fn options_of(plan: &BrokerPlan) -> broker::Options {
+    let soft_for = Duration::from_millis(plan.soft_for_ms);
+    let limits = broker::Limits { hard_bytes: plan.hard_bytes, soft_bytes: plan.soft_bytes, soft_for };
+    broker::Options { password: plan.has_password.then(|| BROKER_PASSWORD.to_owned()), limits }
 }
 
 fn timing_of(plan: &Plan) -> DatabaseTiming {
@@ -166,6 +187,7 @@ impl World {
             recorder,
             processes: RefCell::default(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
+            broker: plan.topology.broker.as_ref().map(options_of),
             down: RefCell::default(),
             broken: RefCell::default(),
         })
@@ -223,8 +245,9 @@ impl World {
     /// Starts every process that is not running.
     pub fn start_all(&self) {
         self.down.borrow_mut().clear();
-        for name in &self.instances {
-            self.start(name);
+        let broker = self.broker.iter().map(|_| InstanceName::from(BROKER));
+        for name in broker.chain(self.instances.iter().cloned()) {
+            self.start(&name);
         }
     }
 
@@ -233,6 +256,21 @@ impl World {
         if self.engine.is_up(name.as_str()) {
             return;
         }
+        match &self.broker {
+            Some(options) if name.as_str() == BROKER => self.start_broker(options.clone()),
+            _ => self.start_instance(name),
+        }
+    }
+
+    fn start_broker(&self, options: broker::Options) {
+        let serve = async move |network: Rc<dyn Network>| {
+            let listener = network.listen(BROKER_PORT).await.expect("nobody else listens on the broker's host");
+            broker::serve(listener, options).await;
+        };
+        self.engine.start(BROKER, Box::new(move |network| Box::pin(serve(network))));
+    }
+
+    fn start_instance(&self, name: &InstanceName) {
         let boot = self.engine.boot(name.as_str()) + 1;
         let is_gagged = Rc::new(Cell::new(false));
         let witness = Witness::new(name.clone(), boot, Rc::clone(&is_gagged), Rc::clone(&self.recorder));
@@ -264,6 +302,9 @@ impl World {
 
     /// Asks the process on a host to stop, and ends it when it has or when it takes too long. False if there is none.
     pub async fn stop(&self, name: &InstanceName) -> bool {
+        if self.broker.is_some() && name.as_str() == BROKER {
+            return self.engine.stop(BROKER); // it has nothing to say before it ends
+        }
         let (done, stopped) = oneshot::channel();
         let asked = {
             let processes = self.processes.borrow();

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 
 use super::Invariant;
 use crate::judge::observation::{Line, Moment, Observation, Side};
+use crate::judge::topology::SUBSCRIPTION;
 use crate::judge::violation::Violation;
 use crate::judge::wire_violation::WireViolation;
 use crate::protocol::{InstanceName, StreamName, Token};
@@ -40,6 +41,8 @@ pub struct CausesBounded {
     connections: BTreeMap<(u64, Side), Said>,
     /// How often each instance's users began or ended to sync.
     syncs: BTreeMap<InstanceName, u64>,
+    /// How often each instance began to subscribe at a broker: each time it asks for positions once.
+    subscriptions: BTreeMap<InstanceName, u64>,
     /// How often somebody began to say what is passed on.
     begun: BTreeMap<&'static str, u64>,
     judged: u64,
@@ -56,8 +59,11 @@ struct Said {
 
 impl CausesBounded {
     /// How many lines like that can have been caused, at the most.
-    fn caused(&self, instance: &InstanceName, line: &Line, passed_secs: u64) -> u64 {
+    fn caused(&self, instance: &InstanceName, side: Side, line: &Line, passed_secs: u64) -> u64 {
         match line {
+            Line::Other("REPLICATE") if side == Side::Publisher => {
+                self.subscriptions.get(instance).copied().unwrap_or(0)
+            }
             Line::Position { .. } => POSITIONS_AT_ONCE + POSITIONS_A_SECOND * passed_secs,
             Line::Rdata { .. } | Line::Nonsense => u64::MAX,
             Line::Other("SERVER" | "NAME" | "REPLICATE" | "ERROR") => 1,
@@ -83,14 +89,19 @@ impl Invariant for CausesBounded {
                 *self.syncs.entry(instance.clone()).or_default() += 1;
             }
             Observation::Began { command } => *self.begun.entry(command).or_default() += 1,
-            Observation::Connecting { attempt, .. } => {
+            Observation::Connecting { instance, target, attempt } => {
                 self.attempted.insert(*attempt, at);
+                if target.as_str() == SUBSCRIPTION {
+                    *self.subscriptions.entry(instance.clone()).or_default() += 1;
+                }
             }
             Observation::Failed { attempt, .. } => {
                 self.attempted.remove(attempt);
             }
             Observation::Closed { attempt, .. } => {
-                self.connections.remove(&(*attempt, Side::Client));
+                for side in [Side::Client, Side::Publisher] {
+                    self.connections.remove(&(*attempt, side));
+                }
             }
             Observation::Wrote { instance, attempt, side, line } => {
                 self.judged += 1;
@@ -113,7 +124,7 @@ impl Invariant for CausesBounded {
                 };
                 *count += 1;
                 let said = *count;
-                let caused = self.caused(instance, line, passed_secs);
+                let caused = self.caused(instance, *side, line, passed_secs);
                 if said > caused {
                     let (instance, side, command) = (instance.clone(), *side, line.command());
                     let too_much = WireViolation::TooMuchSaid { instance, side, command, said, caused };

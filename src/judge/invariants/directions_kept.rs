@@ -19,6 +19,19 @@ const OF_BOTH: [&str; 4] = ["PING", "ERROR", "REMOTE_SERVER_UP", "LOCK_RELEASED"
 const OF_SERVERS: [&str; 3] = ["SERVER", "RDATA", "POSITION"];
 /// What only the end that connected may say.
 const OF_CLIENTS: [&str; 6] = ["NAME", "REPLICATE", "USER_SYNC", "CLEAR_USER_SYNC", "FEDERATION_ACK", "USER_IP"];
+/// What whoever publishes at a broker may say to everybody: nobody greets there, and nobody is to be pinged or refused.
+const OF_PUBLISHERS: [&str; 10] = [
+    "RDATA",
+    "POSITION",
+    "REPLICATE",
+    "USER_SYNC",
+    "CLEAR_USER_SYNC",
+    "FEDERATION_ACK",
+    "REMOTE_SERVER_UP",
+    "LOCK_RELEASED",
+    "NEW_ACTIVE_TASK",
+    "CANCEL_TASK",
+];
 
 /// Judges every line that is written to a connection.
 #[derive(Debug, Default)]
@@ -37,9 +50,11 @@ impl Invariant for DirectionsKept {
         let of_side: &[&str] = match side {
             Side::Server => &OF_SERVERS,
             Side::Client => &OF_CLIENTS,
+            Side::Publisher => &OF_PUBLISHERS,
         };
         let command = line.command();
-        if OF_BOTH.contains(&command) || of_side.contains(&command) {
+        let is_of_both = *side != Side::Publisher && OF_BOTH.contains(&command);
+        if is_of_both || of_side.contains(&command) {
             return Ok(());
         }
         let (instance, side) = (instance.clone(), *side);
@@ -84,7 +99,8 @@ mod tests {
     #[test]
     fn nobody_says_what_is_for_redis_alone_or_no_command() {
         for line in [Line::Other("NEW_ACTIVE_TASK"), Line::Other("CANCEL_TASK"), Line::Nonsense] {
-            assert!(!is_kept(Side::Server, line.clone()) && !is_kept(Side::Client, line));
+            let sides = [Side::Server, Side::Client, Side::Publisher];
+            assert!(sides.into_iter().all(|side| !is_kept(side, line.clone())));
         }
     }
 }

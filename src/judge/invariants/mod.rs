@@ -16,6 +16,7 @@ mod only_committed_applied;
 mod positions_hide_no_row;
 mod positions_never_go_back;
 mod queues_bounded;
+mod reconnects_in_time;
 mod strangers_isolated;
 mod tokens_never_go_back;
 mod tokens_whole;
@@ -37,6 +38,7 @@ pub use only_committed_applied::OnlyCommittedApplied;
 pub use positions_hide_no_row::PositionsHideNoRow;
 pub use positions_never_go_back::PositionsNeverGoBack;
 pub use queues_bounded::QueuesBounded;
+pub use reconnects_in_time::ReconnectsInTime;
 pub use strangers_isolated::StrangersIsolated;
 pub use tokens_never_go_back::TokensNeverGoBack;
 pub use tokens_whole::TokensWhole;
@@ -65,6 +67,7 @@ pub const NAMES: &[&str] = &[
     "positions_hide_no_row",
     "positions_never_go_back",
     "queues_bounded",
+    "reconnects_in_time",
     "strangers_isolated",
     "tokens_never_go_back",
     "tokens_whole",
@@ -90,6 +93,7 @@ pub fn all(topology: &Topology) -> Vec<Box<dyn Invariant>> {
         Box::new(PositionsHideNoRow::new(topology)),
         Box::new(PositionsNeverGoBack::new(topology)),
         Box::new(QueuesBounded::default()),
+        Box::new(ReconnectsInTime::default()),
         Box::new(StrangersIsolated::default()),
         Box::new(TokensNeverGoBack::new(topology)),
         Box::new(TokensWhole::new(topology)),

@@ -16,6 +16,8 @@ use crate::judge::set_up::{Pair, SetUps};
 use crate::judge::topology::Topology;
 use crate::judge::violation::Violation;
 
+// An instance has two connections to a broker, each with a back-off of its own; they count as two targets.
+
 /// The first delay of the back-off, before jitter.
 const DELAY_MIN_MS: u64 = 100;
 /// The longest delay of the back-off, before jitter.
@@ -85,12 +87,17 @@ impl Invariant for NoTightReconnect {
     }
 
     fn observe(&mut self, at: Moment, observation: &Observation) -> Result<(), Violation> {
-        if let Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } = observation {
-            let envelope = self.set_ups.pair(*attempt).and_then(|pair| self.envelopes.get_mut(pair));
-            envelope.into_iter().for_each(|envelope| envelope.end(at, *attempt));
-        }
-        if let Some(pair) = self.set_ups.observe(observation) {
+        let ended = match observation {
+            Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
+                self.set_ups.pair(*attempt).cloned().map(|pair| (pair, *attempt))
+            }
+            _ => None,
+        };
+        if let Some(pair) = self.set_ups.observe(at, observation) {
             self.envelopes.entry(pair).or_default().ended = 0;
+        }
+        if let Some((pair, attempt)) = ended {
+            self.envelopes.entry(pair).or_default().end(at, attempt);
         }
         match observation {
             Observation::Connecting { instance, target, attempt } => {

@@ -93,7 +93,7 @@ impl Session {
         if self.client.is_subscribed() {
             return Reply::Array(vec![Reply::bulk("pong"), Reply::Bulk(Some(said.unwrap_or_default()))]);
         }
-        said.map_or(Reply::Simple("PONG"), |said| Reply::Bulk(Some(said)))
+        said.map_or(Reply::Simple("PONG".into()), |said| Reply::Bulk(Some(said)))
     }
 
     fn set(&self, key: &Bytes, value: &Bytes, options: &[Bytes]) -> Reply {
@@ -109,7 +109,7 @@ impl Session {
             _ => return Reply::Error("ERR syntax error".into()),
         };
         self.state.set(key.clone(), value.clone(), for_ms);
-        Reply::Simple("OK")
+        Reply::Simple("OK".into())
     }
 
     fn auth(&self, password: &Bytes) -> Reply {
@@ -118,7 +118,7 @@ impl Session {
             return Reply::Error(why.into());
         }
         self.is_let_in.set(true);
-        Reply::Simple("OK")
+        Reply::Simple("OK".into())
     }
 
     /// Only the older of the two versions of the protocol, which is what a client speaks that says nothing.

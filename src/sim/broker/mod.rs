@@ -4,7 +4,7 @@
 //! `redis-server` answers to the same bytes (`tests/redis`).
 
 mod client;
-mod resp;
+pub(super) mod resp;
 mod state;
 
 use std::rc::Rc;

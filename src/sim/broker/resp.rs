@@ -2,6 +2,8 @@
 //!
 //! A request is an array of bulk strings. Whatever else comes, a server answers with an error and hangs up.
 
+use std::borrow::Cow;
+
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -111,7 +113,7 @@ fn number(text: &[u8]) -> Option<i64> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// A word of the protocol's own.
-    Simple(&'static str),
+    Simple(Cow<'static, str>),
     /// What went wrong.
     Error(String),
     /// A number.
@@ -147,6 +149,54 @@ impl Reply {
                 replies.iter().for_each(|reply| reply.encode(to));
             }
         }
+    }
+}
+
+/// Cuts a stream of bytes into replies, for whoever looks on. What is none, nothing comes after.
+#[derive(Debug, Default)]
+pub struct Replies {
+    buffer: BytesMut,
+}
+
+impl Replies {
+    /// What came.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next reply; `None` until more comes.
+    pub fn next_reply(&mut self) -> Option<Reply> {
+        let (reply, length) = reply_in(&self.buffer)?;
+        self.buffer.advance(length);
+        Some(reply)
+    }
+}
+
+/// The reply that `bytes` begin with, and how long it is.
+fn reply_in(bytes: &[u8]) -> Option<(Reply, usize)> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')? + 1;
+    let (kind, text) = bytes[..end].strip_suffix(b"\r\n")?.split_first()?;
+    let text = std::str::from_utf8(text).ok()?;
+    match kind {
+        b'+' => Some((Reply::Simple(text.to_owned().into()), end)),
+        b'-' => Some((Reply::Error(text.to_owned()), end)),
+        b':' => Some((Reply::Integer(text.parse().ok()?), end)),
+        b'$' if text == "-1" => Some((Reply::Bulk(None), end)),
+        b'$' => {
+            let length: usize = text.parse().ok()?;
+            let word = bytes.get(end..)?.get(..length.checked_add(2)?)?;
+            Some((Reply::bulk(Bytes::copy_from_slice(&word[..length])), end + word.len()))
+        }
+        b'*' => {
+            let (mut replies, mut at) = (Vec::new(), end);
+            for _ in 0..text.parse::<usize>().ok()? {
+                let (reply, length) = reply_in(&bytes[at..])?;
+                replies.push(reply);
+                at += length;
+            }
+            Some((Reply::Array(replies), at))
+        }
+        _ => None,
     }
 }
 
@@ -195,11 +245,17 @@ mod tests {
             Reply::bulk("message"),
             Reply::Integer(-3),
             Reply::Bulk(None),
-            Reply::Simple("OK"),
+            Reply::Simple("OK".into()),
             Reply::Error("ERR no".into()),
         ]);
         let mut bytes = BytesMut::new();
         reply.encode(&mut bytes);
+        let (mut replies, mut came) = (Replies::default(), Vec::new());
+        for byte in [&bytes[..], &bytes[..]].concat() {
+            replies.extend(&[byte]);
+            came.extend(replies.next_reply());
+        }
+        assert_eq!(came, [reply.clone(), reply], "what was written can be read");
         assert_eq!(bytes, "*5\r\n$7\r\nmessage\r\n:-3\r\n$-1\r\n+OK\r\n-ERR no\r\n");
     }
 }

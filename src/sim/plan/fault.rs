@@ -339,6 +339,25 @@ impl Family {
     }
 }
 
+impl Family {
+    /// Whether it can befall any host, whatever runs there: not only an instance.
+    pub fn is_of_machines(self) -> bool {
+        matches!(
+            self,
+            Family::Latency
+                | Family::Cut
+                | Family::Flap
+                | Family::Partition
+                | Family::HalfOpen
+                | Family::SlowDrip
+                | Family::PowerCut
+                | Family::Restart
+                | Family::Freeze
+                | Family::SlowConsumer
+        )
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

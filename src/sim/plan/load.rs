@@ -10,7 +10,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
-use super::{DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX, FORMAT, Fault, OperationKind, Plan};
+use super::{BROKER, DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 use crate::instance::config::PresenceConfig;
 use crate::streams::SOURCES;
 
@@ -219,7 +219,7 @@ impl Plan {
 
     fn check_hosts(&self) -> Result<(), PlanError> {
         let mut known = BTreeSet::new();
-        if let Some(host) = self.topology.hosts().find(|host| !known.insert(*host)) {
+        if let Some(host) = self.topology.machines().find(|host| !known.insert(*host)) {
             return Err(PlanError::DuplicateHost { host: host.to_owned() });
         }
         for (stream, writers) in
@@ -238,7 +238,7 @@ impl Plan {
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);
             let hosts = entry.fault.hosts();
-            hosts.iter().try_for_each(|host| self.check_host(place, host))?;
+            hosts.iter().try_for_each(|host| self.check_machine(place, &entry.fault, host))?;
             if let [host, other] = hosts[..]
                 && host == other
             {
@@ -269,6 +269,12 @@ impl Plan {
             check_range(place, client.pause_ms, CLIENT_PAUSE_MS_MAX)?;
         }
         Ok(())
+    }
+
+    /// The network and the power can fail the broker too; everything else is about instances.
+    fn check_machine(&self, place: Place, fault: &Fault, host: &str) -> Result<(), PlanError> {
+        let is_broker = host == BROKER && self.topology.broker.is_some();
+        if is_broker && fault.family().is_of_machines() { Ok(()) } else { self.check_host(place, host) }
     }
 
     fn check_host(&self, place: Place, host: &str) -> Result<(), PlanError> {

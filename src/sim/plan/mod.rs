@@ -29,6 +29,9 @@ pub const DEFERRAL_MS_MAX: u64 = 100;
 /// The name of the main instance, which every deployment has.
 pub const MASTER: &str = "master";
 
+/// The host of the broker, where there is one.
+pub const BROKER: &str = "broker";
+
 /// What will happen in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +87,23 @@ pub struct Deployment {
     pub to_device_writer: String,
     /// Instances that only follow.
     pub workers: Vec<String>,
+    /// The broker at which instances meet. Without one they connect to each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<BrokerPlan>,
+}
+
+/// A Redis server, on the host [`BROKER`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrokerPlan {
+    /// A subscriber for whom more bytes than this wait is dropped at once (`client-output-buffer-limit pubsub`).
+    pub hard_bytes: usize,
+    /// One for whom more than this wait ...
+    pub soft_bytes: usize,
+    /// ... for this long, in milliseconds, is dropped too.
+    pub soft_for_ms: u64,
+    /// Whether instances have to prove themselves to it.
+    pub has_password: bool,
 }
 
 fn master() -> String {
@@ -133,6 +153,11 @@ impl Deployment {
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
         let others = self.events_writers.iter().chain(&self.workers);
         std::iter::once(MASTER).chain(others.map(String::as_str))
+    }
+
+    /// Every host: those of instances, and the broker's.
+    pub fn machines(&self) -> impl Iterator<Item = &str> {
+        self.hosts().chain(self.broker.as_ref().map(|_| BROKER))
     }
 
     /// The master and the hosts that write a stream, to which all others connect.

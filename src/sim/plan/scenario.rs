@@ -19,11 +19,16 @@ pub enum Scenario {
     Swarm,
     /// Nine hosts and ten minutes in which nothing happens but pings and heartbeats: measures what idleness costs.
     Quiet,
+    /// [`Storm`](Scenario::Storm) over Redis.
+    Redis,
+    /// [`Swarm`](Scenario::Swarm) over Redis.
+    RedisSwarm,
 }
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 3] = [Scenario::Storm, Scenario::Swarm, Scenario::Quiet];
+    pub const ALL: [Scenario; 5] =
+        [Scenario::Storm, Scenario::Swarm, Scenario::Quiet, Scenario::Redis, Scenario::RedisSwarm];
 
     /// The scenario's name on the command line and in a plan.
     pub fn name(self) -> &'static str {
@@ -31,22 +36,29 @@ impl Scenario {
             Scenario::Storm => "storm",
             Scenario::Swarm => "swarm",
             Scenario::Quiet => "quiet",
+            Scenario::Redis => "redis",
+            Scenario::RedisSwarm => "redis_swarm",
         }
     }
 
     /// How long the storm lasts, in simulated milliseconds.
     pub(super) fn storm_ms(self) -> u64 {
         match self {
-            Scenario::Storm | Scenario::Swarm => 60_000,
+            Scenario::Storm | Scenario::Swarm | Scenario::Redis | Scenario::RedisSwarm => 60_000,
             Scenario::Quiet => 600_000,
         }
+    }
+
+    /// Whether instances meet at a broker.
+    pub fn is_over_redis(self) -> bool {
+        matches!(self, Scenario::Redis | Scenario::RedisSwarm)
     }
 
     /// The scenario's hosts, with the master writing what only one can.
     pub(super) fn deployment(self) -> Deployment {
         let workers = match self {
-            Scenario::Storm => 3,
-            Scenario::Swarm | Scenario::Quiet => 6,
+            Scenario::Storm | Scenario::Redis => 3,
+            Scenario::Swarm | Scenario::Quiet | Scenario::RedisSwarm => 6,
         };
         Deployment {
             events_writers: (1..=2).map(|n| format!("writer{n}")).collect(),
@@ -56,6 +68,7 @@ impl Scenario {
             receipts_writers: (1..=2).map(|n| format!("writer{n}")).collect(),
             to_device_writer: MASTER.to_owned(),
             workers: (1..=workers).map(|n| format!("worker{n}")).collect(),
+            broker: None,
         }
     }
 }
@@ -95,6 +108,6 @@ mod tests {
     #[test]
     fn an_unknown_scenario_is_answered_with_the_known_ones() {
         let error = "strom".parse::<Scenario>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown scenario `strom`: use one of storm, swarm, quiet");
+        assert_eq!(error.to_string(), "unknown scenario `strom`: use one of storm, swarm, quiet, redis, redis_swarm");
     }
 }

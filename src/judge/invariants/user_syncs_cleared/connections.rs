@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::judge::observation::{Device, Moment, Observation};
+use crate::judge::topology::PUBLICATIONS;
 use crate::protocol::InstanceName;
 
 /// How far apart positions may come on a connection that counts as steady: a writer sends one every five seconds.
@@ -64,9 +65,17 @@ impl Connections {
         self.open.values().filter(move |connection| connection.instance == *instance)
     }
 
+    /// Over Redis everybody hears what is published, and so does the writer.
+    fn reaches_writer(&self, instance: &InstanceName, target: &InstanceName) -> bool {
+        self.writer.as_ref().is_some_and(|writer| {
+            target == writer || (target.as_str() == PUBLICATIONS && instance != writer)
+        })
+    }
+
     pub fn observe(&mut self, at: Moment, observation: &Observation) {
         match observation {
-            Observation::Connecting { instance, target, attempt } if Some(target) == self.writer.as_ref() => {
+            Observation::Connecting { instance, target, attempt } if self.reaches_writer(instance, target) =>
+            {
                 let instance = instance.clone();
                 self.open.insert(*attempt, Connection { instance, announced: BTreeMap::new(), heard: None });
             }

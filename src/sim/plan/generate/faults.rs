@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{DELAY_MS_MAX, Deployment, Family, Fault, FaultEntry};
+use super::super::{BROKER, DELAY_MS_MAX, Deployment, Family, Fault, FaultEntry};
 use crate::env::Chance;
 
 /// When the first fault may come: by then every instance has started.
@@ -149,7 +149,7 @@ fn draw_fault(
             fault
         }
         Family::Freeze => {
-            let host = pick(rng, deployment.hosts());
+            let host = host_or_broker(rng, deployment);
             // Long ones outlast the pings' patience, then requests' and stops'.
             let for_ms = match rng.random_range(0..10) {
                 0..5 => rng.random_range(50..=2_000),
@@ -159,7 +159,7 @@ fn draw_fault(
             Fault::Freeze { host, for_ms: for_ms.min(storm_ms - at_ms) }
         }
         Family::SlowConsumer => Fault::SlowConsumer {
-            host: pick(rng, deployment.hosts()),
+            host: host_or_broker(rng, deployment),
             bytes: 1 << rng.random_range(5..=12),
             pause_ms: rng.random_range(5..=200),
             for_ms: rng.random_range(1_000..=8_000),
@@ -232,12 +232,21 @@ fn draw_fault(
 /// taken down.
 fn outage_host(rng: &mut ChaCha8Rng, family: Family, deployment: &Deployment, at_ms: u64) -> String {
     let parity = at_ms / OUTAGE_STRETCH_MS + u64::from(family == Family::Restart);
-    let every_second = deployment.hosts().zip(parity..).filter(|(_, place)| place % 2 == 0);
-    pick(rng, every_second.map(|(host, _)| host))
+    let every_second = deployment.machines().zip(parity..).filter(|(_, place)| place % 2 == 0);
+    let hosts: Vec<&str> = every_second.map(|(host, _)| host).collect();
+    // Everybody is hit when it is the broker, so it is its turn more often than that of each instance.
+    if hosts.contains(&BROKER) && rng.random_ratio(1, 3) {
+        return BROKER.to_owned();
+    }
+    pick(rng, hosts.into_iter())
 }
 
 /// Two hosts that have a connection, the one that opened it first.
 fn client_and_server(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, String) {
+    // Where there is a broker, instances are connected to each other only while one asks the other something.
+    if deployment.broker.is_some() && rng.random_ratio(3, 4) {
+        return (pick(rng, deployment.hosts()), BROKER.to_owned());
+    }
     let server = pick(rng, deployment.writers());
     let client = pick(rng, deployment.hosts().filter(|host| *host != server));
     (client, server)
@@ -247,6 +256,14 @@ fn client_and_server(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, 
 fn either_way(rng: &mut ChaCha8Rng, deployment: &Deployment) -> (String, String) {
     let (client, server) = client_and_server(rng, deployment);
     if rng.random_ratio(1, 2) { (client, server) } else { (server, client) }
+}
+
+/// Any instance or, where there is one, the broker.
+fn host_or_broker(rng: &mut ChaCha8Rng, deployment: &Deployment) -> String {
+    if deployment.broker.is_some() && rng.random_ratio(1, 4) {
+        return BROKER.to_owned();
+    }
+    pick(rng, deployment.hosts())
 }
 
 /// Sometimes everybody, who is then called none.

@@ -11,7 +11,7 @@ mod syncs;
 
 use rand::RngExt;
 
-use super::{DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario, SchedulingPlan};
+use super::{BrokerPlan, DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario, SchedulingPlan};
 use crate::env::Chance;
 
 impl Plan {
@@ -37,6 +37,7 @@ impl Plan {
         }
         plan.presence = syncs::presence(&chance.of("presence"));
         move_writers(&chance, &mut plan.topology);
+        plan.topology.broker = scenario.is_over_redis().then(|| broker(&chance.of("broker")));
         plan.scheduling = scheduling(&chance.of("defer"));
         let families = families(&chance.of("family"));
         plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
@@ -76,6 +77,14 @@ fn move_writers(chance: &Chance, topology: &mut Deployment) {
 }
 
 /// A data centre, a region or a continent.
+/// Limits that a slow subscriber soon comes to, more often than Redis's own.
+fn broker(chance: &Chance) -> BrokerPlan {
+    let mut rng = chance.rng();
+    let hard_bytes = [32 << 10, 128 << 10, 512 << 10, 32 << 20][rng.random_range(0..4)];
+    let soft_for_ms = rng.random_range(1_000..=10_000);
+    BrokerPlan { hard_bytes, soft_bytes: hard_bytes / 4, soft_for_ms, has_password: rng.random_ratio(1, 2) }
+}
+
 fn network(chance: &Chance) -> NetworkPlan {
     let mut rng = chance.rng();
     let (latency_us_min, latency_us_max) = match rng.random_range(0..10) {
