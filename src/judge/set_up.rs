@@ -2,8 +2,8 @@
 //!
 //! A connection is set up once its target has greeted and every stream that it writes has announced its position on it
 //! and is caught up. A
-//! connection to a broker counts as set up when it has lived for five seconds since it was first answered: whatever
-//! becomes of one that has is no tight loop. The
+//! connection to a broker counts as set up when it has lived for five seconds and was answered: whatever becomes of one
+//! that has is no tight loop. The
 //! stack has its own idea of that, and a wrong one is the very defect to be found (Synapse #4749), so it is not asked.
 //! The inference may come early, for an instance that still has work to do on a position its consumer has reached; it
 //! never comes later than an honest stack's own, so no honest stack is held to a delay it may forget.
@@ -28,15 +28,15 @@ pub(super) struct SetUps {
     /// What each open connection lacks yet: its streams, with the position announced if one was.
     lacking: BTreeMap<Pair, BTreeMap<StreamName, Option<Token>>>,
     pairs: BTreeMap<u64, Pair>,
-    /// When each connection to a broker was answered that has not been set up.
-    answered: BTreeMap<u64, Moment>,
+    /// When each connection to a broker was made, and whether anything was answered on it.
+    at_broker: BTreeMap<u64, (Moment, bool)>,
 }
 
 impl SetUps {
     /// Knows what has to be announced from `topology`.
     pub fn new(topology: &Topology) -> Self {
-        let (positions, lacking, pairs, answered) = Default::default();
-        SetUps { topology: topology.clone(), positions, lacking, pairs, answered }
+        let (positions, lacking, pairs, at_broker) = Default::default();
+        SetUps { topology: topology.clone(), positions, lacking, pairs, at_broker }
     }
 
     /// Where a consumer stands, if it follows.
@@ -56,7 +56,7 @@ impl SetUps {
                 self.positions.retain(|feed, _| feed.instance != *instance);
                 self.lacking.retain(|(from, _), _| from != instance);
                 self.pairs.retain(|_, (from, _)| from != instance);
-                self.answered.retain(|attempt, _| self.pairs.contains_key(attempt));
+                self.at_broker.retain(|attempt, _| self.pairs.contains_key(attempt));
                 None
             }
             Observation::Connecting { instance, target, attempt } => {
@@ -65,23 +65,26 @@ impl SetUps {
             }
             Observation::Connected { attempt, .. } => {
                 let pair = self.pairs.get(attempt)?;
+                if [SUBSCRIPTION, PUBLICATIONS].contains(&pair.1.as_str()) {
+                    self.at_broker.insert(*attempt, (at, false));
+                }
                 let streams = self.topology.written_by(&pair.1).map(|stream| (stream.clone(), None));
                 self.lacking.insert(pair.clone(), streams.collect());
                 None
             }
             Observation::Greeted { attempt, .. } => {
-                let pair = self.pairs.get(attempt)?;
-                if [SUBSCRIPTION, PUBLICATIONS].contains(&pair.1.as_str()) {
-                    self.answered.entry(*attempt).or_insert(at);
+                if let Some((_, is_answered)) = self.at_broker.get_mut(attempt) {
+                    *is_answered = true;
                     return None;
                 }
+                let pair = self.pairs.get(attempt)?;
                 self.lacking.get(pair)?.is_empty().then(|| pair.clone())
             }
             Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
                 let pair = self.pairs.remove(attempt)?;
                 self.lacking.remove(&pair);
-                let answered = self.answered.remove(attempt)?;
-                (at.ms_since(answered) >= SETTLED_AFTER_MS).then_some(pair)
+                let (connected, is_answered) = self.at_broker.remove(attempt)?;
+                (is_answered && at.ms_since(connected) >= SETTLED_AFTER_MS).then_some(pair)
             }
             Observation::Announced { attempt, stream, writer, position, .. } => {
                 let pair = self.pairs.get(attempt).filter(|(_, target)| target == writer)?.clone();

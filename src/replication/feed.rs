@@ -34,6 +34,8 @@ pub struct Feed {
     arrived: Notify,
     /// The connection on which the writer's position came and was caught up with.
     connected_on: Cell<Option<u64>>,
+    /// How often a writer that keeps its rows in memory has said that it begins anew.
+    restarts: Cell<u64>,
 }
 
 /// What comes in, each on its connection.
@@ -89,6 +91,7 @@ impl Feed {
             queue: RefCell::default(),
             arrived: Notify::new(),
             connected_on: Cell::new(None),
+            restarts: Cell::new(0),
         }
     }
 
@@ -104,6 +107,12 @@ impl Feed {
 
     fn push(&self, item: Item, upto: Token) {
         let mut queue = self.queue.borrow_mut();
+        if self.stream.promise() == Promise::Memory && matches!(item, Item::Position { new: Token(0), .. }) {
+            // At a broker a connection outlives the process whose rows came on it. They no longer count, and what is being
+            // fetched in its terms would be answered by another one.
+            queue.clear();
+            self.restarts.set(self.restarts.get() + 1);
+        }
         if queue.len() >= ITEMS_QUEUED_MAX {
             // All of it can be had from the source, where it takes no memory while it waits.
             let (Item::Position { link, .. } | Item::Rows { link, .. }) = item;
@@ -193,11 +202,16 @@ impl Feed {
     async fn fetch(&self, link: &Link, from: Token, upto: Token) -> Result<Updates, Abandoned> {
         let purpose = format!("catch_up/{}/{}/{}", self.stream.name(), self.writer, link.id());
         let mut backoff = Backoff::new(&self.env.chance.of(purpose));
+        let restarts = self.restarts.get();
         loop {
             if !link.is_open() {
                 return Err(Abandoned);
             }
-            match self.stream.updates(&self.writer, from, upto).await.and_then(|updates| usable(updates, from, upto)) {
+            let updates = self.stream.updates(&self.writer, from, upto).await;
+            if self.restarts.get() != restarts {
+                return Err(Abandoned);
+            }
+            match updates.and_then(|updates| usable(updates, from, upto)) {
                 Ok(updates) => return Ok(updates),
                 Err(error) => {
                     link.troubled();

@@ -54,7 +54,9 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             held() > before
         }
         Fault::HalfOpen { gone, survivor, .. } => {
-            let Some(connection) = engine.half_open(&gone, &survivor, replication_port(&gone, &survivor))? else { return Ok(false) };
+            let Some(connection) = engine.half_open(&gone, &survivor, replication_port(&gone, &survivor))? else {
+                return Ok(false);
+            };
             world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
             sleep_until(until).await;
             if until < end {

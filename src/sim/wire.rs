@@ -35,8 +35,8 @@ pub struct Wire {
     read: BTreeMap<u64, Reading>,
     /// What each end has written so far. What the broker writes is what others have.
     written: BTreeMap<(u64, Side), Writing>,
-    /// The connections on which instances publish and nothing was answered yet.
-    unanswered: BTreeSet<u64>,
+    /// The connections on which instances publish.
+    publications: BTreeSet<u64>,
 }
 
 enum Reading {
@@ -56,15 +56,15 @@ pub struct Read {
     pub lines: Vec<String>,
     /// How many there were, with those that are not.
     pub count: u64,
-    /// Whether the broker has answered on a connection that is there to publish, for the first time.
-    pub is_first_answer: bool,
+    /// Whether the broker has answered, on a connection that is there to publish.
+    pub is_answered: bool,
 }
 
 impl Wire {
     /// A connection to the broker is made.
     pub fn connecting(&mut self, attempt: u64, target: &InstanceName) {
         if target.as_str() == PUBLICATIONS {
-            self.unanswered.insert(attempt);
+            self.publications.insert(attempt);
         }
     }
 
@@ -93,7 +93,7 @@ impl Wire {
                         }
                         // An answer to what was said to be let in is no answer yet.
                         None if reply != Reply::Simple("OK".into()) => {
-                            came.is_first_answer |= self.unanswered.remove(&end.connection);
+                            came.is_answered = self.publications.contains(&end.connection);
                         }
                         None => {}
                     }
@@ -139,7 +139,7 @@ impl Wire {
         self.written.remove(&(end.connection, end.side));
         if end.side == Side::Client {
             self.read.remove(&end.connection);
-            self.unanswered.remove(&end.connection);
+            self.publications.remove(&end.connection);
         }
     }
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::broker;
 use super::cancellations::Cancellations;
 use super::client::Client;
 use super::clock::SimClock;
 use super::database::faults::{DatabaseFault, DatabaseFaults, Trouble};
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::engine::Engine;
-use super::broker;
 use super::plan::{BROKER, BrokerPlan, OperationKind, Plan, SchedulingPlan};
 use super::recorder::{Recorder, StackWitness, Witness};
 use super::strangers::Strangers;

@@ -12,7 +12,9 @@
 //!
 //! No false alarm: each bound is a multiple of what heartbeats, pings and refreshes need, from when the connection was
 //! attempted; and what was said on it is counted when the kernel has it, which is later than it was caused. Streams in
-//! memory count anew with their writers, but so do connections.
+//! memory count anew with their writers, but so do connections. At a broker everybody hears each `REPLICATE`, and nobody
+//! knows whether it was the presence writer who asks because it has missed who is syncing, so each of them makes everybody
+//! tell that again.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +72,8 @@ impl CausesBounded {
             Line::Other(passed_on) if PASSED_ON.contains(passed_on) => self.begun.get(passed_on).copied().unwrap_or(0),
             Line::Other("USER_SYNC") => {
                 let syncs = self.syncs.get(instance).copied().unwrap_or(0);
-                syncs * (2 + passed_secs / REFRESH_SECS)
+                let asked = if side == Side::Publisher { self.subscriptions.values().sum() } else { 0 };
+                syncs * (2 + passed_secs / REFRESH_SECS + asked)
             }
             // Pings, the ids that are cleared on a new connection, and what the storm does not say.
             Line::Other(_) => 100 + passed_secs,

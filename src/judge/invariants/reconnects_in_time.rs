@@ -7,13 +7,14 @@
 //! silent for minutes. So
 //!
 //! - after any attempt that has ended the next one comes within the longest delay;
-//! - after a connection on which an instance has published for [`WELL_AFTER_MS`] it comes within the first delay.
+//! - after a connection on which an instance has published, and was answered for [`WELL_AFTER_MS`], it comes within the
+//!   first delay.
 //!
 //! No false alarm: nothing is due from a process that was asked to stop, that has ended or that stands still, and what was
 //! due from one that stood still is due anew; jitter is taken at its highest, and [`SLACK_MS`] is more than polls that are
 //! put off can add up to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Invariant;
 use crate::judge::observation::{Moment, Observation};
@@ -29,15 +30,17 @@ const FIRST_MS: u64 = 112;
 const LONGEST_MS: u64 = 5_600;
 /// How much later a process may do what it has decided to do.
 const SLACK_MS: u64 = 1_500;
-/// How long after its first answer a connection on which an instance publishes is well for certain: it is pinged every five
-/// seconds, and counts as set up at the second ping at the latest.
-const WELL_AFTER_MS: u64 = 12_000;
+/// For how long a connection on which an instance publishes was answered when it is well for certain: it counts as set up
+/// with the first answer that comes five seconds after it was made.
+const WELL_AFTER_MS: u64 = 6_000;
 
 /// Judges when instances try again.
 #[derive(Debug, Default)]
 pub struct ReconnectsInTime {
     attempts: BTreeMap<u64, Attempt>,
     due: BTreeMap<Pair, Due>,
+    /// Whoever was asked to stop.
+    stopping: BTreeSet<InstanceName>,
     /// When the first of those is due, or earlier.
     earliest: Option<Moment>,
     judged: u64,
@@ -46,7 +49,8 @@ pub struct ReconnectsInTime {
 #[derive(Debug)]
 struct Attempt {
     pair: Pair,
-    answered: Option<Moment>,
+    /// When the broker answered first, and last.
+    answered: Option<(Moment, Moment)>,
 }
 
 /// The next attempt.
@@ -86,11 +90,14 @@ impl Invariant for ReconnectsInTime {
 
     fn observe(&mut self, at: Moment, observation: &Observation) -> Result<(), Violation> {
         match observation {
-            Observation::AskedToStop { instance, .. }
-            | Observation::Started { instance, .. }
-            | Observation::Frozen { instance } => self.forget(instance),
+            Observation::AskedToStop { instance, .. } => {
+                self.forget(instance);
+                self.stopping.insert(instance.clone());
+            }
+            Observation::Frozen { instance } => self.forget(instance),
             Observation::Stopped { instance, .. } => {
                 self.forget(instance);
+                self.stopping.remove(instance);
                 self.attempts.retain(|_, attempt| attempt.pair.0 != *instance);
             }
             _ => {}
@@ -104,13 +111,15 @@ impl Invariant for ReconnectsInTime {
             }
             Observation::Greeted { attempt, .. } => {
                 if let Some(attempt) = self.attempts.get_mut(attempt) {
-                    attempt.answered.get_or_insert(at);
+                    attempt.answered.get_or_insert((at, at)).1 = at;
                 }
             }
             Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
-                if let Some(Attempt { pair, answered }) = self.attempts.remove(attempt) {
+                if let Some(Attempt { pair, answered }) = self.attempts.remove(attempt)
+                    && !self.stopping.contains(&pair.0)
+                {
                     let is_well = pair.1.as_str() == PUBLICATIONS
-                        && answered.is_some_and(|answered| at.ms_since(answered) >= WELL_AFTER_MS);
+                        && answered.is_some_and(|(first, last)| last.ms_since(first) >= WELL_AFTER_MS);
                     let due = Due { since: at, most_ms: if is_well { FIRST_MS } else { LONGEST_MS } };
                     self.earliest = Some(self.earliest.map_or(due.until(), |earliest| earliest.min(due.until())));
                     self.due.insert(pair, due);
@@ -164,8 +173,9 @@ mod tests {
     #[test]
     fn after_a_connection_that_was_well_it_comes_at_once() {
         let lived = |ms: u64, then_ms: u64| {
-            let lost = 5 + ms;
-            late(&[(0, connecting(1)), (5, greeted(1)), (lost, closed(1)), (lost + then_ms, connecting(2))]).0
+            let (last, lost) = (5 + ms, 10_000 + ms);
+            let answers = [(0, connecting(1)), (5, greeted(1)), (last, greeted(1))];
+            late(&[&answers[..], &[(lost, closed(1)), (lost + then_ms, connecting(2))]].concat()).0
         };
         assert_eq!(lived(WELL_AFTER_MS, FIRST_MS + SLACK_MS), 0);
         assert_eq!(lived(WELL_AFTER_MS, FIRST_MS + SLACK_MS + 1), 1);
@@ -182,5 +192,8 @@ mod tests {
             let story = [(0, connecting(1)), (10, closed(1)), (20, excuse.clone()), (60_000, Observation::Calm)];
             assert_eq!(late(&story).0, 0, "{excuse:?}");
         }
+        let asked = Observation::AskedToStop { instance: "worker".into(), boot: 1 };
+        let story = [(0, connecting(1)), (10, asked), (20, closed(1)), (60_000, Observation::Calm)];
+        assert_eq!(late(&story).0, 0, "it closes what it had");
     }
 }

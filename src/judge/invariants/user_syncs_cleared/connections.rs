@@ -67,15 +67,14 @@ impl Connections {
 
     /// Over Redis everybody hears what is published, and so does the writer.
     fn reaches_writer(&self, instance: &InstanceName, target: &InstanceName) -> bool {
-        self.writer.as_ref().is_some_and(|writer| {
-            target == writer || (target.as_str() == PUBLICATIONS && instance != writer)
-        })
+        self.writer
+            .as_ref()
+            .is_some_and(|writer| target == writer || (target.as_str() == PUBLICATIONS && instance != writer))
     }
 
     pub fn observe(&mut self, at: Moment, observation: &Observation) {
         match observation {
-            Observation::Connecting { instance, target, attempt } if self.reaches_writer(instance, target) =>
-            {
+            Observation::Connecting { instance, target, attempt } if self.reaches_writer(instance, target) => {
                 let instance = instance.clone();
                 self.open.insert(*attempt, Connection { instance, announced: BTreeMap::new(), heard: None });
             }
