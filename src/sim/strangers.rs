@@ -212,11 +212,13 @@ struct Replies {
     is_word: bool,
     /// How many replies are due until the whole one is over.
     due: u64,
+    /// Whether the subscription was acknowledged: before that nothing is published to it.
+    is_subscribed: bool,
 }
 
 impl Replies {
     fn is_between(&self) -> bool {
-        self.due == 0 && self.head.is_empty()
+        self.is_subscribed && self.due == 0 && self.head.is_empty()
     }
 
     fn read(&mut self, byte: u8) {
@@ -235,7 +237,10 @@ impl Replies {
                 self.is_word = true;
                 self.due = self.due.max(1);
             }
-            b'*' => self.due = self.due.saturating_sub(1) + number().unwrap_or(0),
+            b'*' => {
+                self.is_subscribed = true;
+                self.due = self.due.saturating_sub(1) + number().unwrap_or(0);
+            }
             _ => self.due = self.due.saturating_sub(1),
         }
     }
@@ -407,7 +412,7 @@ mod tests {
             format!("*3\r\n$7\r\nmessage\r\n$11\r\nsquall.test\r\n${length}\r\n{payload}\r\n")
         };
         let subscribed = "*3\r\n$9\r\nsubscribe\r\n$11\r\nsquall.test\r\n:1\r\n";
-        let sent = format!("{subscribed}{}{}", message("PING 1"), message("*2"));
+        let sent = format!("+OK\r\n{subscribed}{}{}", message("PING 1"), message("*2"));
         let whole = |piece| {
             let place = || Place::Replies(Replies::default());
             let (text, brought) = read_at(place(), SUBSCRIPTION, Strange::Position, &sent, piece);
@@ -415,14 +420,15 @@ mod tests {
             text
         };
         let strange = message("POSITION org.squall.newer newer 3 7");
-        assert_eq!(whole(subscribed.len()), format!("{strange}{sent}"));
+        let at = 5 + subscribed.len();
+        assert_eq!(whole(at), format!("{}{strange}{}", &sent[..at], &sent[at..]));
         let mut replies = Replies::default();
         let places = sent.bytes().map(|byte| {
             replies.read(byte);
             replies.is_between()
         });
         let between: Vec<usize> = places.zip(1..).filter_map(|(is_between, at)| is_between.then_some(at)).collect();
-        assert_eq!(between, [subscribed.len(), subscribed.len() + message("PING 1").len(), sent.len()]);
+        assert_eq!(between, [at, at + message("PING 1").len(), sent.len()]);
     }
 
     #[test]

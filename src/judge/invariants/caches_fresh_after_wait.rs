@@ -15,7 +15,9 @@
 //! No false alarm: what counts is what was known when the read began, and a read that fails owes nothing. In a keyed
 //! stream a row that was overwritten is told by nobody any more; whoever has passed its token may not know of it, and
 //! owes the row that took its place once that is passed. Only the writer itself, which tells its own caches of each of
-//! its rows, owes one that it told to be done whatever came after.
+//! its rows, owes one that it told to be done whatever came after. An event is one thing, whose last commit is what there
+//! is: where two requests persist one event, and the one with the lower token commits last, nobody owes the higher one.
+//! (This once went by tokens alone, and accused a worker that read just what the database held.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +28,7 @@ use crate::judge::reads::changed_by;
 use crate::judge::topology::Feed;
 use crate::judge::violation::Violation;
 use crate::protocol::{InstanceName, Token};
-use crate::streams::{Row, account_data, events, receipts};
+use crate::streams::{EventsRow, Row, account_data, events, receipts};
 
 /// The streams whose rows change what clients read.
 const STREAMS: [&str; 3] = [events::NAME, receipts::NAME, account_data::NAME];
@@ -54,6 +56,8 @@ struct Changes {
     overwritten: BTreeSet<Token>,
     /// The newest by key, in a keyed stream.
     newest: BTreeMap<String, Token>,
+    /// Those of one event that one with a lower token was committed over.
+    undone: BTreeSet<Token>,
 }
 
 /// What a read must reflect, and why.
@@ -69,6 +73,10 @@ struct Owed {
 impl Changes {
     fn add(&mut self, token: Token, row: &Row) {
         let Some(key) = row.key() else {
+            if let Row::Events(EventsRow::Event(_)) = row {
+                let lower = self.standing.range(..token).copied().collect();
+                self.undone.extend(std::mem::replace(&mut self.standing, lower));
+            }
             self.standing.insert(token);
             return;
         };
@@ -113,7 +121,9 @@ impl CachesFreshAfterWait {
         let answered = self.answered.get(&(instance.clone(), what.clone()));
         let stands = |(token, writer): &(&Token, &InstanceName)| {
             let changes = self.changes.get(what).and_then(|changes| changes.get(*writer));
-            *writer == instance || !changes.is_some_and(|changes| changes.overwritten.contains(token))
+            let is_undone = changes.is_some_and(|changes| changes.undone.contains(token));
+            let is_overwritten = changes.is_some_and(|changes| changes.overwritten.contains(token));
+            !is_undone && (*writer == instance || !is_overwritten)
         };
         let answered = answered.into_iter().flat_map(|tokens| tokens.iter().rev().find(stands));
         passed.chain(answered.map(|(token, writer)| owed(writer, *token, None))).max_by_key(|owed| owed.token)

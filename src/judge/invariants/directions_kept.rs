@@ -97,10 +97,20 @@ mod tests {
     }
 
     #[test]
-    fn nobody_says_what_is_for_redis_alone_or_no_command() {
-        for line in [Line::Other("NEW_ACTIVE_TASK"), Line::Other("CANCEL_TASK"), Line::Nonsense] {
-            let sides = [Side::Server, Side::Client, Side::Publisher];
-            assert!(sides.into_iter().all(|side| !is_kept(side, line.clone())));
+    fn what_is_for_redis_alone_is_said_there_alone_and_what_is_for_connections_nowhere_there() {
+        for command in ["NEW_ACTIVE_TASK", "CANCEL_TASK"] {
+            assert!(!is_kept(Side::Server, Line::Other(command)) && !is_kept(Side::Client, Line::Other(command)));
+            assert!(is_kept(Side::Publisher, Line::Other(command)));
         }
+        for command in ["SERVER", "NAME", "PING", "ERROR"] {
+            assert!(!is_kept(Side::Publisher, Line::Other(command)), "{command}");
+        }
+        assert!(is_kept(Side::Publisher, rdata()) && is_kept(Side::Publisher, position()));
+    }
+
+    #[test]
+    fn nobody_says_what_is_no_command() {
+        let sides = [Side::Server, Side::Client, Side::Publisher];
+        assert!(sides.into_iter().all(|side| !is_kept(side, Line::Nonsense)));
     }
 }

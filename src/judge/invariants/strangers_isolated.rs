@@ -8,19 +8,25 @@
 //!
 //! No false alarm: an end that gives up a connection says so by `ERROR`; said within [`AT_ONCE_MS`] of the strange line, it
 //! is not about a silence, which lasts longer. Lines are taken in order, so that by the time at which the same connection
-//! has brought another position, later, the line was taken; a process or a connection that has ended owes nothing. That it
+//! has brought another position, later, the line was taken. From a broker one task reads and another one handles what was
+//! read, so there [`HANDLED_AFTER_MS`] have to pass. A process or a connection that has ended owes nothing. That it
 //! was reported is the instance's own word, which is what is asked for.
 
 use std::collections::BTreeMap;
 
 use super::Invariant;
 use crate::judge::observation::{Line, Moment, Observation, Side};
+use crate::judge::topology::SUBSCRIPTION;
 use crate::judge::violation::Violation;
 use crate::judge::wire_violation::WireViolation;
 use crate::protocol::{InstanceName, StreamName};
 
 /// How soon after a line an end that gives up the connection does it because of that line.
 const AT_ONCE_MS: u64 = 100;
+
+/// How long after a message was read from a broker it is handled at the latest: one task reads and another one handles, and
+/// the polls of either may be put off.
+const HANDLED_AFTER_MS: u64 = 1_000;
 
 type Pair = (InstanceName, InstanceName);
 
@@ -40,7 +46,8 @@ impl StrangersIsolated {
     fn overdue(&mut self, at: Moment, pair: &Pair) -> Option<StreamName> {
         let unreported = self.unreported.get_mut(pair)?;
         let (came, _) = unreported.first()?;
-        (*came < at).then(|| unreported.remove(0).1)
+        let handled_after_ms = if pair.1.as_str() == SUBSCRIPTION { HANDLED_AFTER_MS } else { 0 };
+        (at.ms_since(*came) > handled_after_ms).then(|| unreported.remove(0).1)
     }
 
     fn forget(&mut self, is_over: impl Fn(&Pair) -> bool) {
@@ -64,7 +71,9 @@ impl Invariant for StrangersIsolated {
                     self.forget(|pair| *pair == over);
                 }
             }
-            Observation::Stopped { instance, .. } => self.forget(|(from, _)| from == instance),
+            Observation::Stopped { instance, .. } | Observation::Frozen { instance } => {
+                self.forget(|(from, _)| from == instance);
+            }
             Observation::Strange { instance, target, stream } => {
                 self.judged += 1;
                 let pair = (instance.clone(), target.clone());
@@ -156,7 +165,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_from_a_broker_is_handled_a_little_later() {
+        let (instance, target) = (InstanceName::from("worker"), InstanceName::from(SUBSCRIPTION));
+        let unreported = |ms: u64| {
+            let mut judge = StrangersIsolated::default();
+            let (instance, target, stream) = (instance.clone(), target.clone(), "newer".into());
+            let connecting = Observation::Connecting { instance: instance.clone(), target: target.clone(), attempt: 1 };
+            let strange = Observation::Strange { instance, target, stream };
+            judge.observe(Moment(0), &connecting).and_then(|()| judge.observe(Moment(5), &strange)).unwrap();
+            judge.observe(Moment(5 + ms), &announced(0).1).is_err()
+        };
+        assert_eq!((unreported(HANDLED_AFTER_MS), unreported(HANDLED_AFTER_MS + 1)), (false, true));
+    }
+
+    #[test]
     fn whoever_has_ended_owes_no_report() {
+        let frozen = (6, Observation::Frozen { instance: "worker".into() });
+        assert_eq!(kind(&[strange(5), frozen, announced(90)]), "none", "it handles that when it goes on");
         let stopped = (6, Observation::Stopped { instance: "worker".into(), boot: 1 });
         assert_eq!(kind(&[strange(5), stopped, announced(9)]), "none");
         let closed = (6, Observation::Closed { instance: "worker".into(), attempt: 1 });

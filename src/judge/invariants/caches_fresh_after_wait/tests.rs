@@ -184,6 +184,21 @@ fn a_writer_owes_its_own_answered_rows_even_if_they_were_overwritten_and_no_othe
 }
 
 #[test]
+fn of_an_event_the_last_commit_is_owed_whichever_token_it_has() {
+    let event = || Cached::Event { event_id: "$event".into() };
+    for (tokens, owed) in [([5, 8], 8), ([8, 5], 5)] {
+        let mut story = Story::default();
+        for token in tokens {
+            let row = json!(["ev", ["$event", "!room", "m.room.message", null, null, null, null, false, true]]);
+            story.committed("events", "writer", token, row).answered("writer", event(), "writer", token);
+        }
+        story.passed("events", "writer", 8);
+        assert_eq!(story.least("worker", event()), Some(owed), "{tokens:?}");
+        assert_eq!(story.least("writer", event()), Some(owed), "{tokens:?}, on the writer itself");
+    }
+}
+
+#[test]
 fn only_reads_that_owe_something_count_as_checks() {
     let mut story = Story::default();
     let read = story.asked("worker", state());

@@ -16,10 +16,16 @@ use crate::protocol::InstanceName;
 /// How long a stopping process waits for its goodbyes to be taken.
 const STOP_GRACE_MS: u64 = 5_000;
 
+/// After how long a silence of the broker a connection to it is given up. Nothing is said of that: there is nobody who
+/// would hear it.
+const SILENCE_MS: u64 = 25_000 - 1;
+
 /// What stopping processes have yet to say.
 #[derive(Default)]
 pub(super) struct Stops {
     due: BTreeMap<u64, Due>,
+    /// When the broker last answered on each connection.
+    answered: BTreeMap<u64, Moment>,
 }
 
 /// What has to be said on one connection.
@@ -68,8 +74,12 @@ impl Stops {
                 }
             }
             Observation::GivenUp { attempt, .. } => drop(self.due.remove(attempt)),
+            Observation::Greeted { attempt, .. } => drop(self.answered.insert(*attempt, at)),
             Observation::Closed { attempt, .. } => {
-                return self.due.remove(attempt).map_or(Ok(()), |due| due.violation(at));
+                let due = self.due.remove(attempt);
+                let answered = self.answered.remove(attempt);
+                let is_given_up = answered.is_some_and(|answered| at.ms_since(answered) >= SILENCE_MS);
+                return due.filter(|_| !is_given_up).map_or(Ok(()), |due| due.violation(at));
             }
             Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
                 let left = self.due.extract_if(.., |_, due| due.instance == *instance);

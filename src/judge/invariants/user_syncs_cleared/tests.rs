@@ -154,6 +154,20 @@ fn a_stop_that_clears_nothing_or_something_else_or_too_late_is_found() {
 }
 
 #[test]
+fn a_connection_to_a_silent_broker_is_given_up_without_a_word() {
+    for (silent_ms, violations) in [(24_000, vec!["not_cleared"]), (25_000, vec![])] {
+        let mut story = Story::new();
+        story.begin("@a");
+        story.see(Observation::Greeted { instance: "worker".into(), attempt: story.attempt });
+        story.at_ms += silent_ms - 100;
+        story.ask_to_stop();
+        story.at_ms += 100;
+        story.closed();
+        assert_eq!(story.violations, violations, "{silent_ms}");
+    }
+}
+
+#[test]
 fn a_stop_owes_nothing_if_nobody_was_announced_or_the_connection_was_over() {
     let stories: [fn(&mut Story); 7] = [
         |story| story.ask_to_stop(),
