@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{CliError, status, summary};
-use crate::judge::audit::{Capture, Report};
-use crate::protocol::Dialect;
+use crate::judge::audit::{Audit, Away, Capture, Report, Writers};
+use crate::protocol::{Dialect, InstanceName, StreamName};
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
@@ -20,12 +20,41 @@ pub(super) struct AuditArguments {
     /// Whose grammar the payloads have: 1.163 or 1.19. Otherwise the first line that tells decides.
     #[arg(long)]
     dialect: Option<Dialect>,
+    #[command(flatten)]
+    writers: WriterArguments,
     /// Print one JSON object for each recording, and nothing else.
     #[arg(long)]
     json: bool,
 }
 
+/// What is known of the deployment.
+#[derive(Debug, Args)]
+pub(super) struct WriterArguments {
+    /// An instance that writes a stream; for a stream that several write, once for each. Whoever else writes it is a
+    /// finding.
+    #[arg(long = "writer", value_name = "STREAM=INSTANCE", value_parser = writer)]
+    writers: Vec<(StreamName, InstanceName)>,
+}
+
+impl WriterArguments {
+    pub(super) fn by_stream(&self) -> Writers {
+        let mut by_stream = Writers::new();
+        for (stream, writer) in self.writers.iter().cloned() {
+            by_stream.entry(stream).or_default().insert(writer);
+        }
+        by_stream
+    }
+}
+
+fn writer(text: &str) -> Result<(StreamName, InstanceName), String> {
+    match text.split_once('=') {
+        Some((stream, writer)) if !stream.is_empty() && !writer.is_empty() => Ok((stream.into(), writer.into())),
+        _ => Err("write a stream's name, =, and an instance's name, such as typing=master".to_owned()),
+    }
+}
+
 pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
+    let writers = arguments.writers.by_stream();
     let mut stdout = std::io::stdout();
     let (mut is_readable, mut is_clean) = (true, true);
     for path in &arguments.captures {
@@ -39,7 +68,8 @@ pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
                 continue;
             }
         };
-        let report = Report::of(capture, arguments.dialect);
+        let audit = Audit::new(capture.transport(), arguments.dialect).with_writers(&writers);
+        let report = Report::by(audit, capture);
         for error in &report.errors {
             eprintln!("error: {}: {error}", path.display());
         }
@@ -77,6 +107,9 @@ fn in_words(path: &Path, report: &Report) -> String {
     let unknown: Vec<String> = tally.unknown_streams().into_iter().map(ToString::to_string).collect();
     if !unknown.is_empty() {
         let _ = writeln!(text, "not streams of Squall, their rows are not looked into: {}", unknown.join(", "));
+    }
+    for Away { since, until, why } in &report.away {
+        let _ = writeln!(text, "nothing could be heard from {since} to {until}: {why}");
     }
     let _ = writeln!(text, "checks: {}", summary::tally(&report.checks));
 

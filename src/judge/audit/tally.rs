@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Origin;
-use crate::protocol::{Command, InstanceName, ParseError, StreamName, Token};
+use super::{Origin, Unreadable};
+use crate::protocol::{Command, InstanceName, StreamName, Token};
 use crate::streams;
 
 /// Counts of everything that was said.
@@ -33,7 +33,7 @@ pub struct OriginTally {
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, said: &Result<Command, ParseError>) {
+    pub(super) fn count(&mut self, said: Result<&Command, &Unreadable>) {
         self.payloads += 1;
         let Ok(command) = said else { return };
         self.parsed += 1;

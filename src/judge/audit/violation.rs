@@ -18,6 +18,8 @@ use crate::protocol::{InstanceName, StreamName, Token};
 pub enum Violation {
     /// A payload is no command.
     NotACommand { error: String },
+    /// A payload names more than is followed.
+    Unfollowed { error: String },
     /// A row is not of the shape its stream prescribes.
     NotARow { stream: StreamName, error: String },
     /// A command travelled against its direction.
@@ -106,6 +108,12 @@ pub enum Violation {
         origin: Origin,
         first: InstanceName,
     },
+    /// An instance writes a stream that others are known to write.
+    NotItsWriter {
+        #[serde(flatten)]
+        origin: Origin,
+        writers: Vec<InstanceName>,
+    },
     /// A writer said the same position again, where one REPLICATE had been answered and nothing had happened since.
     Twice {
         #[serde(flatten)]
@@ -131,7 +139,9 @@ impl Violation {
     /// The name of the rule that was not kept.
     pub fn rule(&self) -> &'static str {
         match self {
-            Violation::NotACommand { .. } | Violation::NotARow { .. } => "payloads_readable",
+            Violation::NotACommand { .. } | Violation::Unfollowed { .. } | Violation::NotARow { .. } => {
+                "payloads_readable"
+            }
             Violation::WrongWay { .. } | Violation::WrongChannel { .. } => "commands_in_direction",
             Violation::Repeated { .. }
             | Violation::Contradicted { .. }
@@ -141,7 +151,7 @@ impl Violation {
             Violation::Skipped { .. } => "positions_meet",
             Violation::Interleaved { .. } | Violation::CutShort { .. } => "batches_whole",
             Violation::OfOthers { .. } => "announcements_are_own",
-            Violation::SecondWriter { .. } => "one_writer",
+            Violation::SecondWriter { .. } | Violation::NotItsWriter { .. } => "one_writer",
             Violation::Twice { .. } | Violation::Unanswered { .. } => "replicate_answered_once",
             Violation::Storm { .. } => "replicates_bounded",
             Violation::NotCleared { .. } => "syncs_cleared",
@@ -153,6 +163,7 @@ impl Violation {
     pub fn kind(&self) -> &'static str {
         match self {
             Violation::NotACommand { .. } => "not_a_command",
+            Violation::Unfollowed { .. } => "unfollowed",
             Violation::NotARow { .. } => "not_a_row",
             Violation::WrongWay { .. } => "wrong_way",
             Violation::WrongChannel { .. } => "wrong_channel",
@@ -167,6 +178,7 @@ impl Violation {
             Violation::CutShort { .. } => "cut_short",
             Violation::OfOthers { .. } => "of_others",
             Violation::SecondWriter { .. } => "second_writer",
+            Violation::NotItsWriter { .. } => "not_its_writer",
             Violation::Twice { .. } => "twice",
             Violation::Unanswered { .. } => "unanswered",
             Violation::Storm { .. } => "storm",
@@ -190,9 +202,11 @@ impl Violation {
             | Violation::CutShort { origin, .. }
             | Violation::OfOthers { origin, .. }
             | Violation::SecondWriter { origin, .. }
+            | Violation::NotItsWriter { origin, .. }
             | Violation::Twice { origin, .. }
             | Violation::Unanswered { origin, .. } => Some(&origin.stream),
             Violation::NotACommand { .. }
+            | Violation::Unfollowed { .. }
             | Violation::WrongWay { .. }
             | Violation::WrongChannel { .. }
             | Violation::Storm { .. }
@@ -213,7 +227,9 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Violation::NotACommand { error } | Violation::NotARow { error, .. } => f.write_str(error),
+            Violation::NotACommand { error } | Violation::Unfollowed { error } | Violation::NotARow { error, .. } => {
+                f.write_str(error)
+            }
             Violation::WrongWay { command } => write!(f, "{command} does not travel this way"),
             Violation::WrongChannel { command, channel } => {
                 write!(f, "{command} was published on {channel}, where it is not looked for")
@@ -260,6 +276,9 @@ impl fmt::Display for Violation {
             }
             Violation::SecondWriter { origin, first } => {
                 write!(f, "{origin}: the stream has one writer, which so far was {first}")
+            }
+            Violation::NotItsWriter { origin, writers } => {
+                write!(f, "{origin}: the stream is written by {} alone", list(writers))
             }
             Violation::Twice { origin, position, first_on } => {
                 write!(

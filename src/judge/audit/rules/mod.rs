@@ -26,7 +26,7 @@ pub use replicates_bounded::ReplicatesBounded;
 pub use syncs_cleared::SyncsCleared;
 pub use tokens_ascend::TokensAscend;
 
-use super::{Findings, Heard};
+use super::{Findings, Heard, Writers};
 use crate::judge::observation::Moment;
 
 /// The name of every rule.
@@ -45,14 +45,14 @@ pub const NAMES: &[&str] = &[
     "tokens_ascend",
 ];
 
-/// Every rule, having heard nothing yet.
-pub fn all() -> Vec<Box<dyn Rule>> {
+/// Every rule, having heard nothing yet, and knowing who writes these streams.
+pub fn all(writers: &Writers) -> Vec<Box<dyn Rule>> {
     vec![
         Box::new(AcknowledgementsFollow::default()),
         Box::new(AnnouncementsAreOwn::default()),
         Box::new(BatchesWhole::default()),
         Box::new(CommandsInDirection::default()),
-        Box::new(OneWriter::default()),
+        Box::new(OneWriter::new(writers.clone())),
         Box::new(PayloadsReadable::default()),
         Box::new(PositionsHideNoRows::default()),
         Box::new(PositionsMeet::default()),
@@ -74,6 +74,13 @@ pub trait Rule {
     /// Takes one payload into account.
     fn hear(&mut self, heard: &Heard<'_>, findings: &mut Findings);
 
+    /// It is `now`, and nothing else was said until now.
+    fn tick(&mut self, _now: Option<Moment>, _findings: &mut Findings) {}
+
+    /// What was said until `now` may not have been heard. Forgets what depends on having heard everything, so that nobody
+    /// is accused of what was not heard.
+    fn missed(&mut self, now: Option<Moment>);
+
     /// Nothing more comes; the last payload came at `at`.
     fn end(&mut self, _at: Option<Moment>, _findings: &mut Findings) {}
 
@@ -87,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_rule_goes_by_its_name() {
-        let names: Vec<_> = all().iter().map(|rule| rule.name()).collect();
+        let names: Vec<_> = all(&Writers::new()).iter().map(|rule| rule.name()).collect();
         assert_eq!(names, NAMES);
     }
 }
