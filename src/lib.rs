@@ -12,6 +12,8 @@ pub mod cli;
 pub mod env;
 pub mod instance;
 pub mod judge;
+#[cfg(feature = "serve")]
+pub mod metrics;
 pub mod presence;
 pub mod protocol;
 pub mod replication;
