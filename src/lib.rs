@@ -17,6 +17,8 @@ pub mod metrics;
 pub mod presence;
 pub mod protocol;
 pub mod replication;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
