@@ -12,9 +12,13 @@ pub mod cli;
 pub mod env;
 pub mod instance;
 pub mod judge;
+#[cfg(feature = "serve")]
+pub mod metrics;
 pub mod presence;
 pub mod protocol;
 pub mod replication;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;

@@ -8,6 +8,8 @@
 
 mod broker;
 mod deployment;
+mod processes;
+mod program;
 mod redis;
 mod rows;
 mod server;

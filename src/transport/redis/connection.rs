@@ -12,6 +12,7 @@ use crate::env::observer::Trouble;
 use crate::env::{BoxStream, Env};
 use crate::instance::config::RedisConfig;
 use crate::protocol::ParseError;
+use crate::replication::handler::BROKER;
 use crate::replication::{Backoff, Link};
 
 /// How often the broker is pinged on each connection.
@@ -70,7 +71,7 @@ impl Broker {
 
     /// Tells of trouble.
     pub fn report(&self, error: &BrokerError) {
-        self.env.observer.trouble(Trouble::Connection { peer: "the broker", error });
+        self.env.observer.trouble(Trouble::Connection { peer: BROKER, error });
     }
 }
 
@@ -94,6 +95,7 @@ where
     let env = &broker.env;
     let mut backoff = Backoff::new(&env.chance.of(purpose));
     while !env.tasks.is_stopped() {
+        env.observer.connecting(BROKER);
         let (link, error) = live().await;
         broker.report(&error);
         if link.is_some_and(|link| link.was_set_up()) {

@@ -62,6 +62,7 @@ async fn publish(
     loop {
         match tokio::time::timeout(PING_INTERVAL, link.outgoing()).await {
             Ok(Some(payloads)) => {
+                payloads.iter().for_each(|payload| env.observer.sent(payload));
                 for pipeline in pipelines(handler.server_name(), payloads) {
                     answer("PUBLISH", pipeline.exec_async(&mut connection)).await?;
                 }
