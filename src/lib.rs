@@ -10,6 +10,8 @@ pub mod caches;
 #[cfg(feature = "sim")]
 pub mod cli;
 pub mod env;
+#[cfg(feature = "serve")]
+pub mod follow;
 pub mod instance;
 pub mod judge;
 #[cfg(feature = "serve")]

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{CliError, status, summary};
-use crate::judge::audit::{Audit, Away, Capture, Report, Writers};
+use crate::judge::audit::{Audit, Capture, Finding, Report, Writers};
 use crate::protocol::{Dialect, InstanceName, StreamName};
 
 #[derive(Debug, Args)]
@@ -108,8 +108,8 @@ fn in_words(path: &Path, report: &Report) -> String {
     if !unknown.is_empty() {
         let _ = writeln!(text, "not streams of Squall, their rows are not looked into: {}", unknown.join(", "));
     }
-    for Away { since, until, why } in &report.away {
-        let _ = writeln!(text, "nothing could be heard from {since} to {until}: {why}");
+    for away in &report.away {
+        let _ = writeln!(text, "{away}");
     }
     let _ = writeln!(text, "checks: {}", summary::tally(&report.checks));
 
@@ -118,18 +118,27 @@ fn in_words(path: &Path, report: &Report) -> String {
         let _ = writeln!(text, "no findings\n");
         return text;
     }
+    let kinds = groups.iter().map(|(fingerprint, group)| (&**fingerprint, group.count as u64, group.first));
+    text.push_str(&findings(kinds));
+    text.push('\n');
+    text
+}
+
+/// Findings by their kinds, each with its number and the first of them, and how many there are.
+pub(super) fn findings<'a>(kinds: impl Iterator<Item = (&'a str, u64, &'a Finding)>) -> String {
     let mut rows = vec![["finding", "times", "first on line", "which is"].map(str::to_owned)];
-    for (fingerprint, group) in &groups {
-        let (line, words) = (group.first.line.to_string(), group.first.violation.to_string());
-        rows.push([fingerprint.clone(), group.count.to_string(), line, words]);
+    let mut sum = 0;
+    for (fingerprint, count, first) in kinds {
+        sum += count;
+        rows.push([fingerprint.to_owned(), count.to_string(), first.line.to_string(), first.violation.to_string()]);
     }
-    text.push_str(&table(&rows, [false, true, true, false]));
-    let _ = writeln!(text, "{} findings of {} kinds\n", report.findings.len(), groups.len());
+    let mut text = table(&rows, [false, true, true, false]);
+    let _ = writeln!(text, "{sum} findings of {} kinds", rows.len() - 1);
     text
 }
 
 /// Columns, two spaces apart, each as wide as what is in it; those that hold numbers end at their right.
-fn table<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

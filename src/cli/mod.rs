@@ -6,6 +6,7 @@
 mod audit;
 mod defects;
 mod duration;
+mod follow;
 mod plan;
 mod replay;
 mod run;
@@ -15,12 +16,14 @@ mod signals;
 mod soak;
 mod summary;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::follow::Refused;
 use crate::serve::ServeError;
 use crate::sim::corpus::EntryError;
 use crate::sim::defects::{PatchError, WorkshopError};
@@ -54,6 +57,8 @@ enum Command {
     Defects(defects::DefectsArguments),
     /// Judge recordings of real replication traffic.
     Audit(audit::AuditArguments),
+    /// Follow a live deployment on its Redis broker, and judge what is said there.
+    Follow(follow::FollowArguments),
     /// Run an instance: over real sockets, on a database file.
     Serve(serve::ServeArguments),
     /// Print a plan, to be edited and run by `run --plan`.
@@ -134,6 +139,12 @@ enum CliError {
     /// An instance that is not served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A broker that cannot be followed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The address for metrics cannot be had.
+    #[error("cannot serve metrics at {0}: {1}. Name an address of this machine and a free port")]
+    Metrics(SocketAddr, std::io::Error),
     /// No level of what is logged.
     #[error(
         "{0:?} is no level: take error, warn, info, debug or trace, or one of a part, as in squall::transport=debug,info"
@@ -157,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Shrink(arguments) => shrink::shrink(&arguments),
         Command::Defects(arguments) => defects::defects(&arguments),
         Command::Audit(arguments) => audit::audit(&arguments),
+        Command::Follow(arguments) => follow::follow(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };

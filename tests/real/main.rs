@@ -8,6 +8,7 @@
 
 mod broker;
 mod deployment;
+mod follow;
 mod processes;
 mod program;
 mod redis;

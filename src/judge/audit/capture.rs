@@ -11,6 +11,7 @@
 //! Either may be packed by gzip, which its first bytes tell. A line that cannot be read is told and passed over, so that
 //! nothing else is lost by it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -72,6 +73,13 @@ pub struct Away {
     pub until: Moment,
     /// Why, in words.
     pub why: String,
+}
+
+impl fmt::Display for Away {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Away { since, until, why } = self;
+        write!(f, "nothing could be heard from {since} to {until}: {why}")
+    }
 }
 
 /// What is wrong with a recording.

@@ -94,7 +94,7 @@ impl Audit {
     pub fn hear(&mut self, payload: &Payload<'_>) -> Vec<Finding> {
         let at = self.it_is(payload.at);
         let said = self.read(payload.data);
-        self.tally.count(said.as_ref());
+        self.tally.count(at, said.as_ref());
         let heard = Heard {
             line: payload.line,
             at,

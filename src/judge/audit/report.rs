@@ -86,13 +86,7 @@ impl Report {
 
     /// The report as one line of JSON, about the recording called `file`.
     pub fn to_json(&self, file: &str) -> String {
-        let violations = self.findings.iter().map(|Finding { line, violation }| Found {
-            invariant: violation.rule(),
-            fingerprint: violation.fingerprint(),
-            line: *line,
-            detail: violation,
-            message: violation.to_string(),
-        });
+        let violations = self.findings.iter().map(Found::from);
         let report = Json {
             file,
             transport: self.transport,
@@ -122,13 +116,26 @@ struct Json<'a> {
     violations: Vec<Found<'a>>,
 }
 
-#[derive(Serialize)]
-struct Found<'a> {
+/// A finding as JSON.
+#[derive(Debug, Serialize)]
+pub struct Found<'a> {
     invariant: &'static str,
     fingerprint: String,
     line: u64,
     detail: &'a Violation,
     message: String,
+}
+
+impl<'a> From<&'a Finding> for Found<'a> {
+    fn from(Finding { line, violation }: &'a Finding) -> Self {
+        Found {
+            invariant: violation.rule(),
+            fingerprint: violation.fingerprint(),
+            line: *line,
+            detail: violation,
+            message: violation.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -187,10 +187,9 @@ impl Violation {
         }
     }
 
-    /// The stream it is about, if it is about one.
-    pub fn stream(&self) -> Option<&StreamName> {
+    /// The writer and stream it is about, if it is about one.
+    pub fn origin(&self) -> Option<&Origin> {
         match self {
-            Violation::NotARow { stream, .. } => Some(stream),
             Violation::Repeated { origin, .. }
             | Violation::Contradicted { origin, .. }
             | Violation::Behind { origin, .. }
@@ -204,14 +203,23 @@ impl Violation {
             | Violation::SecondWriter { origin, .. }
             | Violation::NotItsWriter { origin, .. }
             | Violation::Twice { origin, .. }
-            | Violation::Unanswered { origin, .. } => Some(&origin.stream),
+            | Violation::Unanswered { origin, .. } => Some(origin),
             Violation::NotACommand { .. }
             | Violation::Unfollowed { .. }
+            | Violation::NotARow { .. }
             | Violation::WrongWay { .. }
             | Violation::WrongChannel { .. }
             | Violation::Storm { .. }
             | Violation::NotCleared { .. }
             | Violation::AcknowledgedAhead { .. } => None,
+        }
+    }
+
+    /// The stream it is about, if it is about one.
+    pub fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Violation::NotARow { stream, .. } => Some(stream),
+            _ => self.origin().map(|origin| &origin.stream),
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use redis::{RedisConnectionInfo, RedisError};
+use redis::{ErrorKind, RedisConnectionInfo, RedisError};
 use thiserror::Error;
 
 use crate::env::observer::Trouble;
@@ -46,15 +46,30 @@ pub enum BrokerError {
     Parse(#[from] ParseError),
 }
 
+impl BrokerError {
+    /// Whether the broker does not let us do what we want: trying again would not help.
+    pub fn is_refusal(&self) -> bool {
+        let BrokerError::Redis(error) = self else { return false };
+        let codes = ["NOAUTH", "WRONGPASS", "NOPERM"];
+        error.kind() == ErrorKind::AuthenticationFailed || error.code().is_some_and(|code| codes.contains(&code))
+    }
+}
+
 /// Where the broker is, and how to be let in.
-pub(super) struct Broker {
+pub(crate) struct Broker {
     config: RedisConfig,
+    user: Option<String>,
     env: Env,
 }
 
 impl Broker {
     pub fn new(config: &RedisConfig, env: &Env) -> Self {
-        Broker { config: config.clone(), env: env.clone() }
+        Broker { config: config.clone(), user: None, env: env.clone() }
+    }
+
+    /// The same, where not everybody is let in by the password alone.
+    pub fn with_user(self, user: Option<String>) -> Self {
+        Broker { user, ..self }
     }
 
     /// Opens a connection. What is sent on it first is up to the `redis` crate.
@@ -64,6 +79,10 @@ impl Broker {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = match &self.config.password {
             Some(password) => info.set_password(password),
+            None => info,
+        };
+        let info = match &self.user {
+            Some(user) => info.set_username(user),
             None => info,
         };
         Ok((stream, info))
@@ -76,7 +95,7 @@ impl Broker {
 }
 
 /// What the broker answers to `what`, if it answers at all.
-pub(super) async fn answer<T>(
+pub(crate) async fn answer<T>(
     what: &'static str,
     asked: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, BrokerError> {

@@ -23,7 +23,7 @@ pub use positions_hide_no_rows::PositionsHideNoRows;
 pub use positions_meet::PositionsMeet;
 pub use replicate_answered_once::ReplicateAnsweredOnce;
 pub use replicates_bounded::ReplicatesBounded;
-pub use syncs_cleared::SyncsCleared;
+pub use syncs_cleared::{SILENT_FOR_MS, SyncsCleared};
 pub use tokens_ascend::TokensAscend;
 
 use super::{Findings, Heard, Writers};
