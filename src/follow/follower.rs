@@ -45,6 +45,8 @@ enum State {
     Listening,
     /// No, for this reason; and for this one it was not yet possible again.
     Deaf(String, String),
+    /// No, for it is over.
+    Ended,
 }
 
 /// Findings of one kind.
@@ -137,7 +139,7 @@ impl Follower {
     pub fn deaf(&self) -> Option<&str> {
         match &self.state {
             State::New => Some("not yet subscribed"),
-            State::Listening => None,
+            State::Listening | State::Ended => None,
             State::Deaf(_, why) => Some(why),
         }
     }
@@ -162,7 +164,7 @@ impl Follower {
         let is_news = self.deaf() != Some(&*why);
         self.state = match std::mem::replace(&mut self.state, State::New) {
             State::Deaf(first, _) => State::Deaf(first, why.clone()),
-            State::New | State::Listening => State::Deaf(why.clone(), why.clone()),
+            _ => State::Deaf(why.clone(), why.clone()),
         };
         if is_news {
             watcher.tell(self.now(), News::Deaf(&why), self);
@@ -199,10 +201,11 @@ impl Follower {
     /// Nothing more will be heard.
     pub fn end(&mut self, watcher: &mut dyn Watcher) {
         let now = self.now();
-        match std::mem::replace(&mut self.state, State::New) {
+        match std::mem::replace(&mut self.state, State::Ended) {
             State::Listening => self.enter(self.proven, Entry::Mark, true, watcher),
             State::Deaf(why, _) => self.was_away(now, why, watcher),
             State::New => self.was_away(now, "not yet subscribed".to_owned(), watcher),
+            State::Ended => {}
         }
         for finding in self.audit.end() {
             self.take(now, finding, watcher);
@@ -284,5 +287,184 @@ impl Follower {
     fn not_recorded(&mut self, error: &io::Error, watcher: &mut dyn Watcher) {
         let why = self.recording_error.insert(error.to_string()).clone();
         watcher.tell(self.now(), News::NotRecorded(&why), self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::{Cursor, Write};
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::env::SystemClock;
+    use crate::judge::audit::{Capture, Report, Transport};
+
+    /// What was told, in words.
+    #[derive(Default)]
+    struct Told(Vec<String>);
+
+    impl Watcher for Told {
+        fn tell(&mut self, now: Moment, news: News<'_>, _follower: &Follower) {
+            let words = match news {
+                News::Finding(finding) => finding.violation.kind().to_owned(),
+                News::Away(away) => format!("away since {}, {}", away.since.0, away.why),
+                News::Omitted(fingerprint, count) => format!("{count} more {fingerprint}"),
+                News::Deaf(why) => format!("deaf, {why}"),
+                News::NotRecorded(why) => format!("not recorded, {why}"),
+                News::Listening | News::NotAsked(_) | News::Tick => return,
+            };
+            self.0.push(format!("{} {words}", now.0));
+        }
+    }
+
+    /// A file in memory, which takes so many bytes.
+    #[derive(Clone)]
+    struct Tape(Rc<RefCell<Vec<u8>>>, usize);
+
+    impl Write for Tape {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.0.borrow().len() + bytes.len() > self.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.borrow_mut().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Test {
+        follower: Follower,
+        told: Told,
+        tape: Tape,
+    }
+
+    impl Test {
+        fn new(tape_bytes: usize) -> Self {
+            let (mut told, tape) = (Told::default(), Tape(Rc::default(), tape_bytes));
+            let journal = Journal::new(&SystemClock, Some(Box::new(tape.clone())));
+            let follower = Follower::new(Audit::new(Transport::Redis, None), journal, &mut told);
+            Test { follower, told, tape }
+        }
+
+        fn listening() -> Self {
+            let mut test = Test::new(usize::MAX);
+            test.follower.listening(&mut test.told);
+            test
+        }
+
+        fn hears(&mut self, payloads: &[&str]) {
+            payloads.iter().for_each(|text| self.follower.heard("h", text.as_bytes(), &mut self.told));
+        }
+
+        /// So long nothing is said, and the broker answers once a second.
+        async fn is_quiet(&mut self, seconds: u64) {
+            for _ in 0..seconds {
+                sleep(Duration::from_secs(1)).await;
+                self.follower.proven(Instant::now(), &mut self.told);
+                self.follower.tick(&mut self.told);
+            }
+        }
+
+        /// Ends it: what was told; the recording shows the same.
+        fn ends(mut self) -> Vec<String> {
+            self.follower.end(&mut self.told);
+            let report = Report::of(Capture::new(Cursor::new(self.tape.0.take())).unwrap(), None);
+            let recorded: Vec<_> =
+                report.groups().into_iter().map(|(kind, group)| (kind, group.count as u64)).collect();
+            let found = self.follower.found().iter().map(|(kind, found)| (kind.clone(), found.count));
+            assert_eq!(recorded, found.collect::<Vec<_>>());
+            assert_eq!(report.away, Vec::from(self.follower.away().last.clone()));
+            assert_eq!(report.checks, self.follower.judged().collect());
+            self.told.0
+        }
+    }
+
+    const BROKEN: [&str; 2] = ["POSITION receipts a 4 4", "POSITION receipts a 6 6"];
+
+    #[tokio::test(start_paused = true)]
+    async fn what_time_shows_is_found_while_nothing_is_said_and_in_the_recording_too() {
+        let mut test = Test::listening();
+        test.hears(&BROKEN);
+        test.hears(&["REPLICATE", "USER_SYNC old @u:h D start 0", "USER_SYNC new @u:h D start 0"]);
+        test.is_quiet(40).await;
+        assert_eq!(test.ends(), ["5000 skipped", "31000 unanswered", "31000 not_cleared"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_accused_of_what_was_said_while_nothing_was_heard() {
+        let mut test = Test::listening();
+        test.hears(&BROKEN);
+        test.is_quiet(2).await;
+        sleep(Duration::from_millis(500)).await;
+        test.follower.is_deaf("closed".to_owned(), &mut test.told);
+        sleep(Duration::from_secs(60)).await;
+        test.follower.is_deaf("refused".to_owned(), &mut test.told);
+        test.follower.is_deaf("refused".to_owned(), &mut test.told);
+        test.follower.listening(&mut test.told);
+        test.is_quiet(40).await;
+        assert_eq!(test.follower.away().ms, 60_500);
+        assert_eq!(test.ends(), ["2500 deaf, closed", "62500 deaf, refused", "62500 away since 2000, closed"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_late_may_be_heard_later_than_it_was_said() {
+        let still = "the broker or this process stood still";
+        for is_answer in [false, true] {
+            let mut test = Test::listening();
+            test.hears(&BROKEN);
+            test.is_quiet(2).await;
+            sleep(Duration::from_millis(LATE_MS + 1)).await;
+            match is_answer {
+                true => test.follower.proven(Instant::now(), &mut test.told),
+                false => test.hears(&["PING 1"]),
+            }
+            test.is_quiet(40).await;
+            assert_eq!(test.ends(), [format!("7001 away since 2000, {still}")]);
+        }
+        let mut test = Test::listening();
+        sleep(Duration::from_millis(LATE_MS)).await;
+        test.hears(&["PING 1"]);
+        assert!(test.ends().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_never_let_in_was_away_all_the_time() {
+        let mut test = Test::new(usize::MAX);
+        test.follower.is_deaf("refused".to_owned(), &mut test.told);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(test.ends(), ["0 deaf, refused", "3000 away since 0, refused"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_findings_of_a_kind_are_counted_and_not_told_one_by_one() {
+        let mut test = Test::listening();
+        test.hears(&["NOSUCH"; 50]);
+        test.is_quiet(12).await;
+        test.hears(&["NOSUCH"; 21]);
+        let told = test.ends();
+        assert_eq!(told.iter().filter(|words| words.ends_with("not_a_command")).count(), 42);
+        let omitted: Vec<_> = told.iter().filter(|words| words.contains("more")).collect();
+        assert_eq!(
+            omitted,
+            ["10000 30 more payloads_readable/not_a_command", "12000 1 more payloads_readable/not_a_command"]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_recording_that_cannot_go_on_keeps_nothing_from_being_judged() {
+        let mut test = Test::new(100);
+        test.follower.listening(&mut test.told);
+        test.hears(&["PING 1", "PING 2", "NOSUCH", "NOSUCH"]);
+        test.follower.end(&mut test.told);
+        let kinds: Vec<_> = test.told.0.iter().map(|words| words.split([' ', ',']).nth(1).unwrap()).collect();
+        assert_eq!(kinds, ["not", "not_a_command", "not_a_command"]);
+        assert!(test.follower.recording_error().is_some());
     }
 }

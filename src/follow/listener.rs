@@ -47,7 +47,9 @@ pub struct Target {
 /// The broker does not let us in.
 #[derive(Debug, Error)]
 #[error(
-    "the broker at {address} does not let this in: {error}. Name who may subscribe to the channels of {server_name}, with      the password that the broker asks for, in its address: redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT"
+    "the broker at {address} does not let this in ({error}). Name who may subscribe to the channels of {server_name}, \
+     with the password that the broker asks for, in its address: redis://:PASSWORD@HOST:PORT or \
+     redis://USER:PASSWORD@HOST:PORT"
 )]
 pub struct Refused {
     address: Address,

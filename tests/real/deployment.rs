@@ -102,10 +102,15 @@ pub struct Process {
 }
 
 impl Process {
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.stop_here().await;
+    }
+
+    /// The same, for one that another one takes the place of.
+    pub async fn stop_here(&mut self) {
         self.instance.stop().await;
         self.running.abort();
-        let _ = self.running.await;
+        let _ = (&mut self.running).await;
     }
 
     /// Persists one event for each id and gives the last token.

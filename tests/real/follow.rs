@@ -25,12 +25,13 @@ use crate::server::{Kind, Server, on_both};
 
 on_both! {
     a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted;
+    a_rolling_restart_shows_nothing;
     who_misbehaves_is_found_live_and_in_the_recording;
     what_is_no_command_harms_nobody;
     nobody_is_followed_without_the_password;
 }
 
-const SERVER_NAME: &str = "squall.test";
+pub const SERVER_NAME: &str = "squall.test";
 
 /// What a follower told, and when.
 #[derive(Default)]
@@ -156,10 +157,10 @@ fn audit() -> Audit {
 }
 
 /// Whoever may publish.
-struct Publisher(TcpStream);
+pub struct Publisher(TcpStream);
 
 impl Publisher {
-    async fn connect(server: &Server) -> Self {
+    pub async fn connect(server: &Server) -> Self {
         Publisher(TcpStream::connect(("127.0.0.1", server.port)).await.unwrap())
     }
 
@@ -171,7 +172,16 @@ impl Publisher {
         assert_eq!((answer[0], &answer[2..]), (b':', &b"\r\n"[..]), "{}", String::from_utf8_lossy(&answer));
     }
 
-    async fn say(&mut self, payload: &str) {
+    /// Says the password.
+    pub async fn enter(&mut self, password: &str) {
+        let request = format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n", password.len());
+        self.0.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 5];
+        self.0.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
+    }
+
+    pub async fn say(&mut self, payload: &str) {
         self.say_on(SERVER_NAME, payload.as_bytes()).await;
     }
 }
@@ -204,7 +214,9 @@ impl Healthy {
             if round % 40 < 20 {
                 writer2.persist(ids(&format!("two{round}-"), 5)).await;
             }
-            self.master.typing_begins(&format!("@user{round}:squall.test"));
+            let typing = self.master.instance.typing();
+            let user_id = format!("@user{}:squall.test", round % 200);
+            typing.started(&self.master.instance.env().tasks, ROOM, &user_id, Duration::from_secs(5));
             let receipt = ReceiptsRow {
                 room_id: ROOM.into(),
                 kind: "m.read".into(),
@@ -219,6 +231,12 @@ impl Healthy {
     }
 }
 
+/// For how long a healthy deployment is followed, half of it before the broker is restarted and half of it after.
+fn healthy_for() -> Duration {
+    let seconds = std::env::var("SQUALL_FOLLOW_SECONDS").map(|seconds| seconds.parse().expect("a number of seconds"));
+    Duration::from_secs(seconds.unwrap_or(20))
+}
+
 async fn a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted(kind: Kind) {
     let mut server = Server::start(kind, None).await;
     let deployment = Deployment::new(&format!("follow-healthy-{kind:?}"), Some(server.config()));
@@ -226,11 +244,11 @@ async fn a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted(k
     healthy.work(Duration::from_secs(1)).await;
     let following = Following::begin(&server, true);
     following.listens(1).await;
-    healthy.work(Duration::from_secs(10)).await;
+    healthy.work(healthy_for() / 2).await;
     server.kill().await;
     healthy.work(Duration::from_secs(1)).await;
     server.start_again().await;
-    healthy.work(Duration::from_secs(11)).await;
+    healthy.work(healthy_for() / 2).await;
     following.listens(2).await;
 
     let (follower, found) = following.end().await;
@@ -252,6 +270,31 @@ async fn a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted(k
         let judged = follower.judged().find(|(name, _)| *name == rule).unwrap().1;
         assert!(judged > 10, "{rule} has judged {judged} times");
     }
+}
+
+async fn a_rolling_restart_shows_nothing(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let deployment = Deployment::new(&format!("follow-rolling-{kind:?}"), Some(server.config()));
+    let mut healthy = Healthy::start(&deployment).await;
+    let following = Following::begin(&server, true);
+    following.listens(1).await;
+    healthy.work(Duration::from_secs(2)).await;
+    let restarted = async |process: &mut Process, name: &str| {
+        // Two of a name must not run at the same time.
+        process.stop_here().await;
+        *process = deployment.start(name).await;
+    };
+    restarted(&mut healthy.worker, "worker").await;
+    healthy.work(Duration::from_secs(2)).await;
+    restarted(&mut healthy.writers[1], "writer2").await;
+    healthy.work(Duration::from_secs(2)).await;
+    restarted(&mut healthy.master, "master").await;
+    healthy.work(Duration::from_secs(8)).await;
+    let (follower, found) = following.end().await;
+    assert_eq!(found, BTreeMap::new(), "{:?}", follower.found());
+    assert_eq!(follower.away().count, 0, "{:?}", follower.away());
+    assert!(follower.tally().commands["CLEAR_USER_SYNC"] >= 1);
+    assert!(follower.tally().commands["REPLICATE"] >= 3);
 }
 
 async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {

@@ -9,6 +9,7 @@
 mod broker;
 mod deployment;
 mod follow;
+mod follow_program;
 mod processes;
 mod program;
 mod redis;

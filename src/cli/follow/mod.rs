@@ -69,10 +69,12 @@ struct Broker {
 impl Broker {
     fn parse(url: &str) -> Result<Broker, String> {
         let form = "write redis://HOST:PORT, with :PASSWORD@ or USER:PASSWORD@ before the host if it asks for one";
+        let plain = || format!("only Redis over plain TCP can be followed: {form}; reach others through a tunnel");
+        if url.starts_with("rediss:") {
+            return Err(plain());
+        }
         let info = url.into_connection_info().map_err(|_| format!("no address of a broker: {form}"))?;
-        let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(format!("only Redis over plain TCP can be followed: {form}; reach others through a tunnel"));
-        };
+        let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(plain()) };
         if host.is_empty() {
             return Err(format!("no host: {form}"));
         }
