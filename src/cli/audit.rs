@@ -139,10 +139,11 @@ pub(super) fn findings<'a>(kinds: impl Iterator<Item = (&'a str, u64, &'a Findin
 
 /// Columns, two spaces apart, each as wide as what is in it; those that hold numbers end at their right.
 pub(super) fn table<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) -> String {
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let width = widths[column];
@@ -153,9 +154,20 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]], is_number: [bool; N]) 
     text
 }
 
+/// What was heard may be anything, and must not move the cursor of whoever reads it, or begin another line.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_moves_no_cursor_and_begins_no_line() {
+        let rows = [["a\u{1b}[2J", "b\nc\u{9b}2J"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows, [false, false]), "a\u{fffd}[2J  b\u{fffd}c\u{fffd}2J\n");
+    }
 
     #[test]
     fn numbers_end_at_the_right_of_their_column() {

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::cli::audit::{findings, table};
+use crate::cli::audit::{findings, printable, table};
 use crate::cli::summary;
 use crate::env::Address;
 use crate::follow::{Follower, News};
@@ -18,6 +18,9 @@ use crate::judge::observation::Moment;
 
 /// How many lines the table has at the most, so that it fits on a terminal.
 const TABLE_LINES_MAX: usize = 40;
+
+/// How many letters of a name it shows, for the same reason.
+const NAME_LETTERS_MAX: usize = 30;
 
 /// Where it is told.
 pub(super) struct Output {
@@ -115,7 +118,7 @@ impl Output {
 
     fn in_words(&self, news: News<'_>) -> Option<String> {
         let Output { server_name, broker, .. } = self;
-        Some(match news {
+        let words = match news {
             News::Listening => format!("listening to {server_name} on the broker at {broker}"),
             News::Deaf(why) => format!("nothing can be heard from the broker at {broker}, trying again: {why}"),
             News::Away(away) => format!("{away}; nobody is accused of what was said then"),
@@ -126,7 +129,8 @@ impl Output {
             News::NotRecorded(why) => format!("the recording ends here, as it cannot be written: {why}"),
             News::NotAsked(why) => format!("the positions could not be asked for: {why}"),
             News::Tick => return None,
-        })
+        };
+        Some(printable(&words))
     }
 
     fn in_json(&self, news: News<'_>) -> Value {
@@ -172,8 +176,8 @@ impl Output {
                 let numbers = [said.rows, said.positions].map(|number| number.to_string());
                 let [rows_said, positions] = numbers;
                 rows.push([
-                    stream.to_string(),
-                    writer.to_string(),
+                    stream.as_str().chars().take(NAME_LETTERS_MAX).collect(),
+                    writer.as_str().chars().take(NAME_LETTERS_MAX).collect(),
                     rows_said,
                     positions,
                     token,
