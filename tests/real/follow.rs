@@ -27,6 +27,7 @@ on_both! {
     a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted;
     a_rolling_restart_shows_nothing;
     who_misbehaves_is_found_live_and_in_the_recording;
+    a_row_that_was_lost_before_another_one_is_found;
     what_is_no_command_harms_nobody;
     nobody_is_followed_without_the_password;
 }
@@ -344,6 +345,31 @@ async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {
         "syncs_cleared/not_cleared",
     ];
     assert_eq!(found, kinds.map(|kind| (kind.to_owned(), 1)).into());
+}
+
+async fn a_row_that_was_lost_before_another_one_is_found(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let following = Following::begin(&server, false);
+    following.listens(1).await;
+    let mut publisher = Publisher::connect(&server).await;
+    let row = |writer: &str, token: u64| {
+        format!(r#"RDATA events {writer} {token} ["ev",["$e{token}","!r","m.x",null,null,null,null,false,false]]"#)
+    };
+    for writer in ["writer1", "writer2"] {
+        publisher.say(&format!("POSITION events {writer} 40 40")).await;
+    }
+    publisher.say(&row("writer1", 41)).await;
+    publisher.say(&row("writer2", 42)).await;
+    // Here the first one's connection breaks and takes its row with it, which it does not know.
+    publisher.say(&row("writer1", 44)).await;
+    let lost = Instant::now();
+    publisher.say(&row("writer2", 45)).await;
+    let at = following.finds("rows_complete/events/passed_over", Duration::from_secs(10)).await;
+    assert!(at - lost < Duration::from_secs(10));
+    let (follower, found) = following.end().await;
+    assert_eq!(found, [("rows_complete/events/passed_over".to_owned(), 1)].into());
+    let words = follower.found()["rows_complete/events/passed_over"].first.violation.to_string();
+    assert_eq!(words, "events: nobody ever sent 43, and rows of writer1, writer2 went on behind");
 }
 
 async fn what_is_no_command_harms_nobody(kind: Kind) {

@@ -80,6 +80,14 @@ pub enum Violation {
         tokens: Vec<Token>,
         count: u64,
     },
+    /// Rows came, and before them tokens that nobody ever sent.
+    PassedOver {
+        stream: StreamName,
+        writers: Vec<InstanceName>,
+        /// The first of the tokens.
+        tokens: Vec<Token>,
+        count: u64,
+    },
     /// A writer's batch was open when another writer of the stream sent something of it.
     Interleaved {
         #[serde(flatten)]
@@ -149,6 +157,7 @@ impl Violation {
             | Violation::WentBack { .. } => "tokens_ascend",
             Violation::Passed { .. } | Violation::Hidden { .. } => "positions_hide_no_rows",
             Violation::Skipped { .. } => "positions_meet",
+            Violation::PassedOver { .. } => "rows_complete",
             Violation::Interleaved { .. } | Violation::CutShort { .. } => "batches_whole",
             Violation::OfOthers { .. } => "announcements_are_own",
             Violation::SecondWriter { .. } | Violation::NotItsWriter { .. } => "one_writer",
@@ -174,6 +183,7 @@ impl Violation {
             Violation::Passed { .. } => "passed",
             Violation::Hidden { .. } => "hidden",
             Violation::Skipped { .. } => "skipped",
+            Violation::PassedOver { .. } => "passed_over",
             Violation::Interleaved { .. } => "interleaved",
             Violation::CutShort { .. } => "cut_short",
             Violation::OfOthers { .. } => "of_others",
@@ -207,6 +217,7 @@ impl Violation {
             Violation::NotACommand { .. }
             | Violation::Unfollowed { .. }
             | Violation::NotARow { .. }
+            | Violation::PassedOver { .. }
             | Violation::WrongWay { .. }
             | Violation::WrongChannel { .. }
             | Violation::Storm { .. }
@@ -218,7 +229,7 @@ impl Violation {
     /// The stream it is about, if it is about one.
     pub fn stream(&self) -> Option<&StreamName> {
         match self {
-            Violation::NotARow { stream, .. } => Some(stream),
+            Violation::NotARow { stream, .. } | Violation::PassedOver { stream, .. } => Some(stream),
             _ => self.origin().map(|origin| &origin.stream),
         }
     }
@@ -269,6 +280,14 @@ impl fmt::Display for Violation {
                 write!(f, "{origin}: was at {from} and goes on from {prev}; nobody ever sent {}", list(tokens))?;
                 let more = count - tokens.len() as u64;
                 if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+            }
+            Violation::PassedOver { stream, writers, tokens, count } => {
+                write!(f, "{stream}: nobody ever sent {}", list(tokens))?;
+                let more = count - tokens.len() as u64;
+                if more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+                write!(f, ", and rows of {} went on behind", list(writers))
             }
             Violation::Interleaved { origin, open, open_since } => {
                 write!(f, "{origin}: came into the batch that {open} had begun on line {open_since}")

@@ -10,6 +10,7 @@ mod positions_hide_no_rows;
 mod positions_meet;
 mod replicate_answered_once;
 mod replicates_bounded;
+mod rows_complete;
 mod syncs_cleared;
 mod tokens_ascend;
 
@@ -23,6 +24,7 @@ pub use positions_hide_no_rows::PositionsHideNoRows;
 pub use positions_meet::PositionsMeet;
 pub use replicate_answered_once::ReplicateAnsweredOnce;
 pub use replicates_bounded::ReplicatesBounded;
+pub use rows_complete::RowsComplete;
 pub use syncs_cleared::{SILENT_FOR_MS, SyncsCleared};
 pub use tokens_ascend::TokensAscend;
 
@@ -41,6 +43,7 @@ pub const NAMES: &[&str] = &[
     "positions_meet",
     "replicate_answered_once",
     "replicates_bounded",
+    "rows_complete",
     "syncs_cleared",
     "tokens_ascend",
 ];
@@ -58,6 +61,7 @@ pub fn all(writers: &Writers) -> Vec<Box<dyn Rule>> {
         Box::new(PositionsMeet::default()),
         Box::new(ReplicateAnsweredOnce::default()),
         Box::new(ReplicatesBounded::default()),
+        Box::new(RowsComplete::default()),
         Box::new(SyncsCleared::default()),
         Box::new(TokensAscend::default()),
     ]
