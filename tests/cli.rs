@@ -388,11 +388,31 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
     let known = ["--redis", "redis://127.0.0.1:1"];
     let refused_with = |arguments: &[&'static str], what| refused(&follow(&[&known, arguments].concat()), what);
     refused_with(&["--writer", "typing"], "such as typing=master");
+    refused_with(&["--config", "no-such-file.toml"], "cannot read no-such-file.toml");
     refused_with(&["--for", "soon"], "is no duration");
     refused_with(&["--dialect", "1.20"], "write 1.163 or 1.19");
     refused_with(&["--metrics", "nowhere"], "nowhere");
     refused_with(&["--record", "no-such-directory/recording.jsonl"], "no-such-directory/recording.jsonl");
     refused_with(&["--metrics", "192.0.2.1:80"], "cannot serve metrics at 192.0.2.1:80");
+}
+
+#[test]
+fn a_configuration_says_who_writes_what() {
+    let lines = ["POSITION events writer1 1 1", "POSITION typing typist 1 1", "POSITION pushers anybody 1 1"];
+    let line = |text: &str| serde_json::json!({ "t": 1, "ch": "h", "data": text }).to_string() + "\n";
+    let recording = Scratch::new("announced.jsonl", &lines.map(line).concat());
+    let file = Scratch::new("writers.toml", &configuration(1, 2));
+    let kinds = |arguments: &[&str]| -> Vec<String> {
+        let (_, reports, errors) = audited(&[arguments, &[recording.path()]].concat());
+        assert_eq!(errors, "");
+        let violations = reports[0]["violations"].as_array().unwrap();
+        violations.iter().map(|violation| violation["fingerprint"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(kinds(&[]).is_empty());
+    let (events, typing) = ("one_writer/events/not_its_writer", "one_writer/typing/not_its_writer");
+    assert_eq!(kinds(&["--config", file.path()]), [events, typing]);
+    assert_eq!(kinds(&["--config", file.path(), "--writer", "typing=typist"]), [events]);
+    assert_eq!(kinds(&["--writer", "typing=master", "--writer", "events=writer1"]), [typing]);
 }
 
 #[test]

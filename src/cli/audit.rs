@@ -10,6 +10,8 @@ use clap::Args;
 use super::{CliError, status, summary};
 use crate::judge::audit::{Audit, Capture, Finding, Report, Writers};
 use crate::protocol::{Dialect, InstanceName, StreamName};
+use crate::serve::{File, ServeError};
+use crate::streams;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
@@ -34,15 +36,23 @@ pub(super) struct WriterArguments {
     /// finding.
     #[arg(long = "writer", value_name = "STREAM=INSTANCE", value_parser = writer)]
     writers: Vec<(StreamName, InstanceName)>,
+    /// The same for all of Squall's streams, from the file that its instances are configured by.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl WriterArguments {
-    pub(super) fn by_stream(&self) -> Writers {
+    pub(super) fn by_stream(&self) -> Result<Writers, CliError> {
         let mut by_stream = Writers::new();
+        if let Some(path) = &self.config {
+            let config = File::load(path).map_err(ServeError::from)?.config;
+            let writers = |stream: &&str| ((*stream).into(), config.writers_of(stream).into_iter().collect());
+            by_stream.extend(streams::NAMES.iter().map(writers));
+        }
         for (stream, writer) in self.writers.iter().cloned() {
             by_stream.entry(stream).or_default().insert(writer);
         }
-        by_stream
+        Ok(by_stream)
     }
 }
 
@@ -54,7 +64,7 @@ fn writer(text: &str) -> Result<(StreamName, InstanceName), String> {
 }
 
 pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
-    let writers = arguments.writers.by_stream();
+    let writers = arguments.writers.by_stream()?;
     let mut stdout = std::io::stdout();
     let (mut is_readable, mut is_clean) = (true, true);
     for path in &arguments.captures {

@@ -23,7 +23,7 @@ use super::{CliError, duration, status};
 use crate::env::{Env, Silent};
 use crate::follow::{FollowMetrics, Follower, Journal, News, Target, Watcher, listen};
 use crate::instance::config::RedisConfig;
-use crate::judge::audit::{Audit, Transport};
+use crate::judge::audit::{Audit, Transport, Writers};
 use crate::judge::observation::Moment;
 use crate::metrics;
 use crate::protocol::Dialect;
@@ -103,6 +103,7 @@ impl Watcher for Everybody {
 }
 
 pub(super) fn follow(arguments: &FollowArguments) -> Result<ExitCode, CliError> {
+    let writers = arguments.writers.by_stream()?;
     let recording = match &arguments.record {
         Some(path) => {
             let file = OpenOptions::new().write(true).create_new(true).open(path);
@@ -112,7 +113,7 @@ pub(super) fn follow(arguments: &FollowArguments) -> Result<ExitCode, CliError> 
         None => None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Begin)?;
-    LocalSet::new().block_on(&runtime, until_over(arguments, recording))
+    LocalSet::new().block_on(&runtime, until_over(arguments, &writers, recording))
 }
 
 /// Serves metrics and the health from now on.
@@ -126,7 +127,11 @@ async fn serve_metrics(address: SocketAddr, env: &Env, is_deaf: &Rc<Cell<bool>>)
     Ok(metrics)
 }
 
-async fn until_over(arguments: &FollowArguments, recording: Option<Box<dyn Write>>) -> Result<ExitCode, CliError> {
+async fn until_over(
+    arguments: &FollowArguments,
+    writers: &Writers,
+    recording: Option<Box<dyn Write>>,
+) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen().map_err(CliError::Begin)?;
     let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
     let is_deaf = Rc::new(Cell::new(true));
@@ -139,7 +144,7 @@ async fn until_over(arguments: &FollowArguments, recording: Option<Box<dyn Write
     let gone = output.gone();
     let mut watcher = Everybody { output, metrics, is_deaf };
     let target = Target { broker, user, server_name: arguments.server_name.clone(), announce: arguments.announce };
-    let audit = Audit::new(Transport::Redis, arguments.dialect).with_writers(&arguments.writers.by_stream());
+    let audit = Audit::new(Transport::Redis, arguments.dialect).with_writers(writers);
     let mut follower = Follower::new(audit, Journal::new(&*env.clock, recording), &mut watcher);
     let over = async {
         match arguments.duration {
