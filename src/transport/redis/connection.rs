@@ -56,13 +56,14 @@ impl BrokerError {
 }
 
 /// Where the broker is, and how to be let in.
-pub(crate) struct Broker {
+pub struct Broker {
     config: RedisConfig,
     user: Option<String>,
     env: Env,
 }
 
 impl Broker {
+    /// The one that `config` names.
     pub fn new(config: &RedisConfig, env: &Env) -> Self {
         Broker { config: config.clone(), user: None, env: env.clone() }
     }
@@ -95,7 +96,7 @@ impl Broker {
 }
 
 /// What the broker answers to `what`, if it answers at all.
-pub(crate) async fn answer<T>(
+pub async fn answer<T>(
     what: &'static str,
     asked: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, BrokerError> {

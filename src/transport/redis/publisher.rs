@@ -41,7 +41,7 @@ pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, e
 }
 
 /// Publishes one payload, on a connection of its own.
-pub(crate) async fn publish_once(broker: &Broker, channel: &str, payload: &[u8], env: &Env) -> Result<(), BrokerError> {
+pub async fn publish_once(broker: &Broker, channel: &str, payload: &[u8], env: &Env) -> Result<(), BrokerError> {
     let (mut connection, reading) = connect(broker, env).await?;
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(channel).arg(payload);

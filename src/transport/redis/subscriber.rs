@@ -31,7 +31,7 @@ pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, e
 
 /// Connects and subscribes. Ends when the broker has acknowledged that, and not before: what is asked for earlier may be
 /// answered before the subscription is there.
-pub(crate) async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSink, PubSubStream), BrokerError> {
+pub async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSink, PubSubStream), BrokerError> {
     let (stream, info) = broker.open().await?;
     let (mut sink, messages) = answer("the greeting", PubSub::new(&info, stream)).await?.split();
     answer("SUBSCRIBE", sink.subscribe(channels)).await?;
