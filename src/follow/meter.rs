@@ -53,6 +53,11 @@ impl Meter {
         state.wake();
     }
 
+    /// Why nothing more is read, if a payload has become too long.
+    pub fn is_overlong(&self) -> Option<io::Error> {
+        self.state().is_overlong()
+    }
+
     /// There is a new connection.
     pub fn begin(&self) {
         *self.state() = State::default();
@@ -60,6 +65,11 @@ impl Meter {
 }
 
 impl State {
+    fn is_overlong(&self) -> Option<io::Error> {
+        let why = || format!("a payload of more than {PAYLOAD_BYTES_READ_MAX} bytes");
+        (self.unfinished > PAYLOAD_BYTES_READ_MAX).then(|| io::Error::new(io::ErrorKind::InvalidData, why()))
+    }
+
     fn wake(&mut self) {
         if self.waiting < WAITING_BYTES_MAX
             && let Some(reader) = self.reader.take()
@@ -97,9 +107,8 @@ impl AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         {
             let mut state = self.meter.state();
-            if state.unfinished > PAYLOAD_BYTES_READ_MAX {
-                let why = format!("a payload of more than {PAYLOAD_BYTES_READ_MAX} bytes");
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            if let Some(error) = state.is_overlong() {
+                return Poll::Ready(Err(error));
             }
             if state.waiting >= WAITING_BYTES_MAX {
                 state.reader = Some(cx.waker().clone());
