@@ -10,11 +10,17 @@ pub mod caches;
 #[cfg(feature = "sim")]
 pub mod cli;
 pub mod env;
+#[cfg(feature = "serve")]
+pub mod follow;
 pub mod instance;
 pub mod judge;
+#[cfg(feature = "serve")]
+pub mod metrics;
 pub mod presence;
 pub mod protocol;
 pub mod replication;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;

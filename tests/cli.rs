@@ -274,3 +274,165 @@ fn an_audit_of_nothing_or_by_an_unknown_dialect_is_refused() {
     refused(&["audit", "--dialect", "1.20", RECORDINGS[0]], "write 1.163 or 1.19");
     refused(&["audit", "no-such-file.gz"], "no-such-file.gz");
 }
+
+/// A configuration file of a master on these ports, which the test may go on with.
+fn configuration(replication_port: u16, http_port: u16) -> String {
+    format!(
+        "server_name = 'squall.test'\nsecret = 'replsecret'\ndatabase = 'squall-{}-cli.db'\n[instance_map.master]\n\
+         host = '127.0.0.1'\nreplication_port = {replication_port}\nhttp_port = {http_port}\n",
+        std::process::id()
+    )
+}
+
+/// Checks that the master is not served as this file says, that the error says all of `what`, and that it names the file
+/// unless it names another one.
+fn not_served(file: &Scratch, more: &[&str], what: &[&str]) {
+    let arguments = [&["serve", "--config", file.path(), "--instance", "master"], more].concat();
+    what.iter().for_each(|what| refused(&arguments, what));
+}
+
+/// Two ports that nobody has.
+fn free_ports() -> (u16, u16) {
+    let held = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, other] = held.each_ref().map(|held| held.local_addr().unwrap().port());
+    (one, other)
+}
+
+/// Removes what an instance of [`configuration`] leaves behind.
+struct Leftovers;
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for suffix in ["", "-wal", "-shm", "-master.lock"] {
+            let name = format!("squall-{}-cli.db{suffix}", std::process::id());
+            let _ = std::fs::remove_file(std::env::temp_dir().join(name));
+        }
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_refused_by_name() {
+    refused(&["serve", "--instance", "master"], "--config");
+    refused(&["serve", "--config", "no-such-file.toml", "--instance", "master"], "cannot read no-such-file.toml");
+    let file = Scratch::new("unknown.toml", &format!("wokers = ['worker1']\n{}", configuration(1, 2)));
+    not_served(&file, &[], &[file.path(), "line 1", "wokers", "workers"]);
+    let file = Scratch::new("incomplete.toml", "server_name = 'squall.test'\n");
+    not_served(&file, &[], &[file.path(), "missing field `secret`"]);
+    let file =
+        Scratch::new("addressless.toml", &format!("{}[stream_writers]\ntyping = 'typer'\n", configuration(1, 2)));
+    not_served(&file, &[], &[file.path(), "typer writes a stream", "add it to instance_map"]);
+    let file = Scratch::new("others.toml", &format!("workers = ['worker1']\n{}", configuration(1, 2)));
+    let arguments = ["serve", "--config", file.path(), "--instance", "worker2"];
+    refused(&arguments, "has no instance worker2: add it to workers, or take one of master, worker1");
+    not_served(&file, &["--log-level", "lowd"], &["\"lowd\" is no level"]);
+    not_served(&file, &["--metrics", "9192"], &["invalid value '9192'"]);
+}
+
+#[test]
+fn what_another_process_has_is_named() {
+    let _leftovers = Leftovers;
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().port();
+    let (free, also_free) = free_ports();
+    let replication = Scratch::new("replication-port.toml", &configuration(taken, free));
+    not_served(
+        &replication,
+        &[],
+        &[&format!("cannot listen on port {taken}"), "give master another one", replication.path()],
+    );
+    let http = Scratch::new("http-port.toml", &configuration(free, taken));
+    not_served(&http, &[], &[&format!("cannot listen on port {taken}"), "give master another one", http.path()]);
+    let file = Scratch::new("free-ports.toml", &configuration(free, also_free));
+    let address = format!("127.0.0.1:{taken}");
+    not_served(&file, &["--metrics", &address], &[&format!("cannot serve metrics at {address}"), "another address"]);
+
+    let path = std::env::temp_dir().join(format!("squall-{}-cli.db-master.lock", std::process::id()));
+    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
+    lock.lock().unwrap();
+    not_served(&file, &[], &["master is running already", "Stop that one first"]);
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_named() {
+    let _leftovers = Leftovers;
+    let (replication, http) = free_ports();
+    let with = |name: &str, database: &str| {
+        let name_in_file = format!("squall-{}-cli.db", std::process::id());
+        Scratch::new(name, &configuration(replication, http).replace(&name_in_file, database))
+    };
+    let nowhere = with("nowhere.toml", "no-such-folder/squall.db");
+    not_served(&nowhere, &[], &["no-such-folder/squall.db", "has to be there, and be writable"]);
+    let text = Scratch::new(
+        "cli.db",
+        "this is text, and long enough to be looked at as what it is not: a SQLite file, of \
+                                       which the first hundred bytes are its header",
+    );
+    let no_database = with("text.toml", text.path());
+    not_served(&no_database, &[], &[text.path(), "file is not a database", "has to be a writable SQLite file"]);
+    let folder = with("folder.toml", std::env::temp_dir().to_str().unwrap());
+    not_served(&folder, &[], &["unable to open database file", "has to be a writable SQLite file"]);
+}
+
+#[test]
+fn a_deployment_that_cannot_be_followed_is_refused() {
+    let follow = |arguments: &[&'static str]| [&["follow", "--server-name", "squall.test"], arguments].concat();
+    refused(&["follow", "--redis", "redis://localhost"], "--server-name");
+    refused(&["follow", "--redis", "redis://localhost", "--server-name", ""], "--server-name");
+    refused(&follow(&[]), "--redis");
+    for url in ["localhost", "http://localhost", "redis://", "redis://localhost:99999", ""] {
+        refused(&follow(&["--redis", url]), "write redis://HOST:PORT");
+    }
+    for url in ["unix:///run/redis.sock", "rediss://localhost"] {
+        refused(&follow(&["--redis", url]), "plain TCP");
+    }
+    let known = ["--redis", "redis://127.0.0.1:1"];
+    let refused_with = |arguments: &[&'static str], what| refused(&follow(&[&known, arguments].concat()), what);
+    refused_with(&["--writer", "typing"], "such as typing=master");
+    refused_with(&["--config", "no-such-file.toml"], "cannot read no-such-file.toml");
+    refused_with(&["--for", "soon"], "is no duration");
+    refused_with(&["--dialect", "1.20"], "write 1.163 or 1.19");
+    refused_with(&["--metrics", "nowhere"], "nowhere");
+    refused_with(&["--record", "no-such-directory/recording.jsonl"], "no-such-directory/recording.jsonl");
+    refused_with(&["--metrics", "192.0.2.1:80"], "cannot serve metrics at 192.0.2.1:80");
+}
+
+#[test]
+fn a_configuration_says_who_writes_what() {
+    let lines = ["POSITION events writer1 1 1", "POSITION typing typist 1 1", "POSITION pushers anybody 1 1"];
+    let line = |text: &str| serde_json::json!({ "t": 1, "ch": "h", "data": text }).to_string() + "\n";
+    let recording = Scratch::new("announced.jsonl", &lines.map(line).concat());
+    let file = Scratch::new("writers.toml", &configuration(1, 2));
+    let kinds = |arguments: &[&str]| -> Vec<String> {
+        let (_, reports, errors) = audited(&[arguments, &[recording.path()]].concat());
+        assert_eq!(errors, "");
+        let violations = reports[0]["violations"].as_array().unwrap();
+        violations.iter().map(|violation| violation["fingerprint"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(kinds(&[]).is_empty());
+    let (events, typing) = ("one_writer/events/not_its_writer", "one_writer/typing/not_its_writer");
+    assert_eq!(kinds(&["--config", file.path()]), [events, typing]);
+    assert_eq!(kinds(&["--config", file.path(), "--writer", "typing=typist"]), [events]);
+    assert_eq!(kinds(&["--writer", "typing=master", "--writer", "events=writer1"]), [typing]);
+}
+
+#[test]
+fn a_recording_is_not_written_over() {
+    let kept = Scratch::new("kept.jsonl", "precious\n");
+    let url = "redis://127.0.0.1:1";
+    refused(&["follow", "--redis", url, "--server-name", "squall.test", "--record", kept.path()], kept.path());
+    assert_eq!(std::fs::read_to_string(kept.path()).unwrap(), "precious\n");
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_tried_again() {
+    for url in ["redis://127.0.0.1:1", "redis://no-such-host.invalid:6379"] {
+        let output = squall(&["follow", "--redis", url, "--server-name", "squall.test", "--for", "1s", "--json"]);
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&output.stderr));
+        let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let kinds: Vec<_> = told.iter().map(|told| told["kind"].as_str().unwrap()).collect();
+        assert_eq!((kinds.first(), kinds.last()), (Some(&"deaf"), Some(&"summary")), "{kinds:?}");
+        let away = told.last().unwrap()["away"]["seconds"].as_f64().unwrap();
+        assert!((0.9..5.0).contains(&away), "away for {away} s of 1");
+    }
+}

@@ -6,19 +6,25 @@
 mod audit;
 mod defects;
 mod duration;
+mod follow;
 mod plan;
 mod replay;
 mod run;
+mod serve;
 mod shrink;
+mod signals;
 mod soak;
 mod summary;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::follow::Refused;
+use crate::serve::ServeError;
 use crate::sim::corpus::EntryError;
 use crate::sim::defects::{PatchError, WorkshopError};
 use crate::sim::engine::EngineName;
@@ -51,6 +57,10 @@ enum Command {
     Defects(defects::DefectsArguments),
     /// Judge recordings of real replication traffic.
     Audit(audit::AuditArguments),
+    /// Follow a live deployment on its Redis broker, and judge what is said there.
+    Follow(follow::FollowArguments),
+    /// Run an instance: over real sockets, on a database file.
+    Serve(serve::ServeArguments),
     /// Print a plan, to be edited and run by `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -126,6 +136,23 @@ enum CliError {
     /// A file that cannot be made.
     #[error("cannot create {0}: {1}")]
     Create(PathBuf, std::io::Error),
+    /// An instance that is not served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A broker that cannot be followed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The address for metrics cannot be had.
+    #[error("cannot serve metrics at {0}: {1}. Name an address of this machine and a free port")]
+    Metrics(SocketAddr, std::io::Error),
+    /// No level of what is logged.
+    #[error(
+        "{0:?} is no level: take error, warn, info, debug or trace, or one of a part, as in squall::transport=debug,info"
+    )]
+    LogLevel(String),
+    /// What every process needs is not to be had.
+    #[error("cannot begin: {0}")]
+    Begin(std::io::Error),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Write(#[from] std::io::Error),
@@ -141,6 +168,8 @@ pub fn main() -> ExitCode {
         Command::Shrink(arguments) => shrink::shrink(&arguments),
         Command::Defects(arguments) => defects::defects(&arguments),
         Command::Audit(arguments) => audit::audit(&arguments),
+        Command::Follow(arguments) => follow::follow(&arguments),
+        Command::Serve(arguments) => serve::serve(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {

@@ -11,14 +11,15 @@ pub mod observer;
 pub mod tasks;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
 pub use chance::Chance;
 pub use clock::{Clock, SystemClock};
 pub use deferral::Deferral;
-pub use network::{Address, BoxStream, Listener, Network, Stream};
-pub use observer::{Log, Observer, Silent};
+pub use network::{Address, BoundNetwork, BoxStream, Listener, Network, Stream};
+pub use observer::{Both, Log, Observer, Silent};
 pub use tasks::Scope;
 
 /// A boxed future that lives on the instance's own thread.
@@ -37,4 +38,18 @@ pub struct Env {
     pub observer: Rc<dyn Observer>,
     /// Where every task of the instance runs.
     pub tasks: Scope,
+}
+
+impl Env {
+    /// What a process of its own has: real sockets, whose ports are open on `bind` alone, the machine's clock, and chance
+    /// that nobody can guess.
+    pub fn of_process(bind: IpAddr, observer: Rc<dyn Observer>) -> Env {
+        Env {
+            network: Rc::new(BoundNetwork(bind)),
+            clock: Rc::new(SystemClock),
+            chance: Chance::from_os(),
+            tasks: Scope::new(Rc::clone(&observer)),
+            observer,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,9 +59,13 @@ pub trait Network {
     fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>>;
 }
 
-/// Real sockets, by tokio.
+/// Real sockets, by tokio. Ports are open on loopback alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TokioNetwork;
+
+/// Real sockets, by tokio. Ports are open on this address alone; the unspecified one stands for all.
+#[derive(Debug, Clone, Copy)]
+pub struct BoundNetwork(pub IpAddr);
 
 impl Network for TokioNetwork {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
@@ -76,8 +81,19 @@ impl Network for TokioNetwork {
     }
 
     fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        BoundNetwork(Ipv4Addr::LOCALHOST.into()).listen(port)
+    }
+}
+
+impl Network for BoundNetwork {
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+        TokioNetwork.connect(to)
+    }
+
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let address = (self.0, port);
         Box::pin(async move {
-            let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+            let listener = tokio::net::TcpListener::bind(address).await?;
             Ok(Box::new(listener) as Box<dyn Listener>)
         })
     }

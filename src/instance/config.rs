@@ -87,6 +87,7 @@ impl PresenceConfig {
 
 /// Where an instance listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// Host name.
     pub host: Arc<str>,

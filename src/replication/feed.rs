@@ -212,7 +212,10 @@ impl Feed {
                 return Err(Abandoned);
             }
             match updates.and_then(|updates| usable(updates, from, upto)) {
-                Ok(updates) => return Ok(updates),
+                Ok(updates) => {
+                    self.env.observer.fetched(self.stream.name(), &self.writer, updates.rows.len());
+                    return Ok(updates);
+                }
                 Err(error) => {
                     link.troubled();
                     let (stream, writer) = (self.stream.name(), &self.writer);

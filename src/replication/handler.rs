@@ -37,7 +37,7 @@ pub struct CommandHandler {
 }
 
 /// How the broker is called in messages.
-const BROKER: &str = "the broker";
+pub(crate) const BROKER: &str = "the broker";
 
 type FeedKey = (StreamName, InstanceName);
 type BatchKey = (u64, StreamName, InstanceName);
@@ -171,6 +171,7 @@ impl CommandHandler {
         self.links_made.set(id + 1);
         let link = Rc::new(Link::new(id, side, peer, awaited));
         self.links.borrow_mut().insert(id, Rc::clone(&link));
+        self.env.observer.opened(side);
         link
     }
 
@@ -180,7 +181,9 @@ impl CommandHandler {
 
     /// A connection ended. Half a batch that came on it will not be completed.
     pub fn lost(&self, link: &Link) {
-        self.links.borrow_mut().remove(&link.id());
+        if self.links.borrow_mut().remove(&link.id()).is_some() {
+            self.env.observer.closed(link.side());
+        }
         for held in [&self.publisher, &self.subscription] {
             held.borrow_mut().take_if(|held| held.id() == link.id());
         }
@@ -194,6 +197,7 @@ impl CommandHandler {
 
     /// A command came in whose direction is right for its connection.
     pub fn received(&self, link: &Rc<Link>, command: Command) {
+        self.env.observer.received(command.name());
         match command {
             Command::Rdata(rdata) => self.on_rdata(link, rdata),
             Command::Position(position) => self.on_position(link, position),

@@ -21,7 +21,7 @@ impl Evidence {
     fn of(path: &str, dialect: Dialect, faults: Vec<Fault>) -> Self {
         let (mut at_ms, mut said) = (BTreeMap::new(), BTreeMap::new());
         for recorded in recording::capture(path).map(Result::unwrap) {
-            said.insert(recorded.line, dialect.parse(&recorded.text).unwrap());
+            said.insert(recorded.line, dialect.parse(recorded.text().unwrap()).unwrap());
             if let Some(at) = recorded.at {
                 at_ms.insert(recorded.line, at.0);
             }

@@ -42,7 +42,7 @@ struct Recording {
 fn recording() -> Recording {
     let (mut steps, mut told, mut of_others) = (Vec::new(), BTreeMap::<_, Told>::new(), BTreeMap::new());
     for recorded in recording::redis() {
-        let command = Command::parse(&recorded.text).unwrap();
+        let command = Command::parse(recorded.text().unwrap()).unwrap();
         match &command {
             Command::Rdata(rdata) if NAMES.contains(&rdata.stream.as_str()) => {
                 let told = told.entry((rdata.stream.clone(), rdata.writer.clone())).or_default();

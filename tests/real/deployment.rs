@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::env::network::TokioNetwork;
-use squall::env::{Chance, Env, Scope, Silent, SystemClock};
+use squall::env::{Env, Silent};
 use squall::instance::config::{Endpoint, RedisConfig, StreamWriters};
 use squall::instance::{Config, Instance, Write};
 use squall::protocol::{InstanceName, StreamName, Token};
@@ -23,13 +23,17 @@ pub const ROOM: &str = "!room:squall.test";
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A directory that is gone when the test is over.
-struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(test: &str) -> Self {
+    pub fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("squall-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Scratch(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 
@@ -75,14 +79,8 @@ impl Deployment {
         let follower = Rc::new(Follower::default());
         let consumers = Consumers::default();
         consumers.register(follower.clone());
-        let database = Database::new(Rc::new(SqliteBackend::open(self.scratch.0.join("squall.db")).unwrap()));
-        let env = Env {
-            network: Rc::new(TokioNetwork),
-            clock: Rc::new(SystemClock),
-            chance: Chance::from_os(),
-            observer: Rc::new(Silent),
-            tasks: Scope::new(Rc::new(Silent)),
-        };
+        let database = Database::new(Rc::new(SqliteBackend::open(self.scratch.path().join("squall.db")).unwrap()));
+        let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
         // What a process leaves behind must end with it.
         let tasks = LocalSet::new();
         let starting = Instance::start(name.into(), Rc::clone(&self.config), env, database, consumers);
@@ -104,10 +102,15 @@ pub struct Process {
 }
 
 impl Process {
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
+        self.stop_here().await;
+    }
+
+    /// The same, for one that another one takes the place of.
+    pub async fn stop_here(&mut self) {
         self.instance.stop().await;
         self.running.abort();
-        let _ = self.running.await;
+        let _ = (&mut self.running).await;
     }
 
     /// Persists one event for each id and gives the last token.

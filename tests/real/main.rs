@@ -8,6 +8,10 @@
 
 mod broker;
 mod deployment;
+mod follow;
+mod follow_program;
+mod processes;
+mod program;
 mod redis;
 mod rows;
 mod server;

@@ -13,6 +13,7 @@ on_both! {
     rows_of_all_writers_arrive_complete_and_in_order;
     a_worker_that_was_stopped_catches_up;
     a_writer_that_was_stopped_goes_on_with_higher_tokens;
+    who_synced_at_a_worker_that_stops_no_longer_does;
     a_password_is_said_where_one_is_asked_for;
     nothing_is_missing_when_the_broker_is_killed_under_load;
     who_typed_before_the_writer_was_restarted_no_longer_does;
@@ -40,6 +41,12 @@ async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(kind: Kind) {
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&name("writer", kind), Some(server.config()));
     rows::a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment).await;
+}
+
+async fn who_synced_at_a_worker_that_stops_no_longer_does(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let deployment = Deployment::new(&name("syncs", kind), Some(server.config()));
+    rows::who_synced_at_a_worker_that_stops_no_longer_does(deployment).await;
 }
 
 async fn a_password_is_said_where_one_is_asked_for(kind: Kind) {

@@ -1,9 +1,12 @@
 //! What has to hold whatever instances speak over.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use squall::protocol::Token;
 use squall::streams::{events, typing};
 
-use crate::deployment::{Deployment, ROOM, big_event, ids};
+use crate::deployment::{Deployment, PATIENCE, ROOM, big_event, ids};
 
 pub async fn rows_of_all_writers_arrive_complete_and_in_order(deployment: Deployment) {
     let master = deployment.start("master").await;
@@ -86,4 +89,26 @@ pub async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment: De
     assert_eq!(followed.event_ids(), [ids("before", 5), ids("missed", 150), ids("after", 5)].concat());
     let followed = worker.follower.reaches(events::NAME, "writer2", meanwhile).await;
     assert_eq!(followed.event_ids(), ids("meanwhile", 5));
+}
+
+pub async fn who_synced_at_a_worker_that_stops_no_longer_does(deployment: Deployment) {
+    const USER: &str = "@user:squall.test";
+    // A sync can be begun within the process alone.
+    let master = deployment.start("master").await;
+    let worker = deployment.start("worker").await;
+    let syncing = worker.instance.user_syncs().begin(USER, Some("DEVICE"));
+    let is_syncing = |expected| {
+        let presence = Rc::clone(master.instance.presence());
+        tokio::time::timeout(PATIENCE, async move {
+            while presence.is_syncing(USER) != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    };
+    is_syncing(true).await.expect("the presence writer hears of it");
+    // Its last word alone can tell: nobody is taken for dead so soon.
+    assert!(worker.instance.config().presence.process_expiry() > 2 * PATIENCE);
+    worker.stop().await;
+    is_syncing(false).await.expect("the presence writer hears that it is over");
+    drop(syncing);
 }

@@ -17,3 +17,8 @@ fn a_worker_that_was_stopped_catches_up() {
 fn a_writer_that_was_stopped_goes_on_with_higher_tokens() {
     run(rows::a_writer_that_was_stopped_goes_on_with_higher_tokens(Deployment::new("tcp-writer", None)));
 }
+
+#[test]
+fn who_synced_at_a_worker_that_stops_no_longer_does() {
+    run(rows::who_synced_at_a_worker_that_stops_no_longer_does(Deployment::new("tcp-syncs", None)));
+}

@@ -6,15 +6,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use squall::env::{BoxStream, Listener, LocalBoxFuture};
-use squall::instance::Instance;
+use squall::instance::{Instance, STOP_GRACE};
 use squall::replication::backoff::JITTER;
 use squall::sim::broker;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::deployment::Deployment;
+use crate::deployment::{self, Deployment};
 use crate::run;
 
 /// A broker behind a wire that the test can cut.
@@ -87,6 +87,16 @@ impl Broker {
             }
         });
         Wire { carrying, hush: Some(hush) }
+    }
+
+    /// Somebody else who listens, and is right at the broker.
+    async fn subscribe(&self) -> DuplexStream {
+        let (mut near, far) = tokio::io::duplex(64 * 1024);
+        self.served.send(Box::new(far)).unwrap();
+        let channel = deployment::SERVER_NAME;
+        let request = format!("*2\r\n$9\r\nSUBSCRIBE\r\n${}\r\n{channel}\r\n", channel.len());
+        near.write_all(request.as_bytes()).await.unwrap();
+        near
     }
 
     /// Checks that the next connection comes after `nominal`, give or take the jitter, and serves it.
@@ -197,5 +207,32 @@ fn a_broker_that_falls_silent_is_noticed_on_either_connection() {
         let noticed = async { (broker.serve_next().await, broker.serve_next().await) };
         // A ping after 5 s, 25 s for its answer, and the delay (Synapse #9218).
         assert!(tokio::time::timeout(Duration::from_secs(31), noticed).await.is_ok());
+    });
+}
+
+#[test]
+fn the_last_word_of_an_instance_that_stops_is_published() {
+    run(async {
+        let (broker, worker, _publisher, _subscriber) = Broker::with_worker().await;
+        let mut listener = broker.subscribe().await;
+        tokio::time::sleep(LONG).await;
+        worker.stop().await;
+        let mut heard = Vec::new();
+        while !String::from_utf8_lossy(&heard).contains("\r\nCLEAR_USER_SYNC ") {
+            let read = tokio::time::timeout(SHORT, listener.read_buf(&mut heard)).await;
+            assert!(matches!(read, Ok(Ok(1..))), "{}", String::from_utf8_lossy(&heard));
+        }
+    });
+}
+
+#[test]
+fn a_stop_waits_for_the_brokers_answer_and_not_for_ever() {
+    run(async {
+        let (_broker, worker, mut publisher, _subscriber) = Broker::with_worker().await;
+        tokio::time::sleep(SHORT).await;
+        publisher.fall_silent();
+        let began = Instant::now();
+        worker.stop().await;
+        assert_eq!(began.elapsed(), STOP_GRACE);
     });
 }

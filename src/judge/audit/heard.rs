@@ -3,7 +3,9 @@
 use std::fmt;
 
 use serde::Serialize;
+use thiserror::Error;
 
+use super::bounds::{Excess, PAYLOAD_BYTES_MAX};
 use crate::judge::observation::Moment;
 use crate::protocol::{Command, Dialect, ParseError};
 
@@ -35,8 +37,8 @@ pub struct Payload<'a> {
     pub at: Option<Moment>,
     /// The Redis channel, if it came on one.
     pub channel: Option<&'a str>,
-    /// The line without a delimiter.
-    pub text: &'a str,
+    /// The line without a delimiter, if it is one.
+    pub data: &'a [u8],
 }
 
 /// A payload that was read.
@@ -52,6 +54,23 @@ pub struct Heard<'a> {
     pub transport: Transport,
     /// The grammar it was read by.
     pub dialect: Dialect,
-    /// The command, or why it is none.
-    pub said: Result<&'a Command, &'a ParseError>,
+    /// The command, or why it is none that can be judged.
+    pub said: Result<&'a Command, &'a Unreadable>,
+}
+
+/// Why a payload is not judged any further.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Unreadable {
+    /// It is no text.
+    #[error("not UTF-8 from its byte {} on", .0 + 1)]
+    NotUtf8(usize),
+    /// It is so long that nobody looks into it.
+    #[error("{0} bytes, where {PAYLOAD_BYTES_MAX} are the most that is looked into")]
+    TooLong(usize),
+    /// It is no command.
+    #[error(transparent)]
+    NotACommand(#[from] ParseError),
+    /// It names what nobody here can remember.
+    #[error("not followed: {0}")]
+    Unfollowed(Excess),
 }

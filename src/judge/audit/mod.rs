@@ -3,11 +3,13 @@
 //! The [invariants](super::invariants) have witnesses in the database and on every instance. Whoever listens on Redis or
 //! on a TCP connection has none of that: only what was said, in which order, and mostly when. An [`Audit`] is told one
 //! [`Payload`] after the other, as they are read from a [`Capture`] or as they come in, and holds them against the
-//! [`rules`], each of which is pure over what it was told.
+//! [`rules`], each of which is pure over what it was told. It is also told that time passed without a word, and that
+//! something may have been said that it was not told: of that, nobody is accused.
 //!
 //! It judges one deployment from its own words, so a finding says what the traffic shows and not what became of it: the
 //! rows of a [`Violation::Passed`] may have reached everybody by another way.
 
+pub mod bounds;
 pub mod capture;
 mod heard;
 mod origin;
@@ -16,16 +18,23 @@ pub mod rules;
 mod tally;
 pub mod violation;
 
-pub use capture::{Capture, CaptureError, Malformed};
-pub use heard::{Heard, Payload, Transport};
+pub use capture::{Away, Capture, CaptureError, Entry, Malformed, Recorded};
+pub use heard::{Heard, Payload, Transport, Unreadable};
 pub use origin::Origin;
 pub use report::Report;
 pub use rules::Rule;
 pub use tally::{OriginTally, Tally};
 pub use violation::Violation;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use bounds::{Bounds, PAYLOAD_BYTES_MAX};
+
 use super::observation::Moment;
-use crate::protocol::Dialect;
+use crate::protocol::{Command, Dialect, InstanceName, StreamName};
+
+/// Who writes which stream, as far as that is known. The others may be written by anybody.
+pub type Writers = BTreeMap<StreamName, BTreeSet<InstanceName>>;
 
 /// A rule that was not kept, and the payload that shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +61,7 @@ pub struct Audit {
     transport: Transport,
     dialect: Option<Dialect>,
     rules: Vec<Box<dyn Rule>>,
+    bounds: Bounds,
     tally: Tally,
     last: Option<Moment>,
 }
@@ -59,19 +69,32 @@ pub struct Audit {
 impl Audit {
     /// An audit of what is said over `transport`. Without a dialect, the first line that gives one away decides.
     pub fn new(transport: Transport, dialect: Option<Dialect>) -> Self {
-        Audit { transport, dialect, rules: rules::all(), tally: Tally::default(), last: None }
+        let (bounds, tally) = (Bounds::default(), Tally::default());
+        Audit { transport, dialect, rules: rules::all(&Writers::new()), bounds, tally, last: None }
+    }
+
+    /// The same, where it is known who writes these streams.
+    pub fn with_writers(self, writers: &Writers) -> Self {
+        Audit { rules: rules::all(writers), ..self }
+    }
+
+    /// Takes one line of a recording into account, and tells what it shows.
+    pub fn take(&mut self, recorded: &Recorded) -> Vec<Finding> {
+        match (recorded.payload(), recorded.at) {
+            (Some(payload), _) => self.hear(&payload),
+            (None, Some(now)) if recorded.entry == Entry::Mark => self.tick(now),
+            (None, now) => {
+                self.missed(now);
+                Vec::new()
+            }
+        }
     }
 
     /// Takes one payload into account, and tells what it shows.
     pub fn hear(&mut self, payload: &Payload<'_>) -> Vec<Finding> {
-        if self.dialect.is_none() {
-            self.dialect = Dialect::told_by(payload.text);
-        }
-        // A clock that was set back does not turn time.
-        let at = payload.at.max(self.last);
-        self.last = at;
-        let said = self.dialect().parse(payload.text);
-        self.tally.count(&said);
+        let at = self.it_is(payload.at);
+        let said = self.read(payload.data);
+        self.tally.count(at, said.as_ref());
         let heard = Heard {
             line: payload.line,
             at,
@@ -85,6 +108,44 @@ impl Audit {
             rule.hear(&heard, &mut findings);
         }
         findings.0
+    }
+
+    /// It is `now`, and everything that was said until then was heard: tells what that shows.
+    pub fn tick(&mut self, now: Moment) -> Vec<Finding> {
+        let now = self.it_is(Some(now));
+        let mut findings = Findings::default();
+        for rule in &mut self.rules {
+            rule.tick(now, &mut findings);
+        }
+        findings.0
+    }
+
+    /// What was said until now may not have been heard: whatever depends on having heard everything is forgotten.
+    pub fn missed(&mut self, now: Option<Moment>) {
+        let now = self.it_is(now);
+        for rule in &mut self.rules {
+            rule.missed(now);
+        }
+    }
+
+    /// A clock that was set back does not turn time.
+    fn it_is(&mut self, now: Option<Moment>) -> Option<Moment> {
+        let now = now.max(self.last);
+        self.last = now;
+        now
+    }
+
+    fn read(&mut self, data: &[u8]) -> Result<Command, Unreadable> {
+        if data.len() > PAYLOAD_BYTES_MAX {
+            return Err(Unreadable::TooLong(data.len()));
+        }
+        let text = std::str::from_utf8(data).map_err(|error| Unreadable::NotUtf8(error.valid_up_to()))?;
+        if self.dialect.is_none() {
+            self.dialect = Dialect::told_by(text);
+        }
+        let said = self.dialect().parse(text)?;
+        self.bounds.admit(&said).map_err(Unreadable::Unfollowed)?;
+        Ok(said)
     }
 
     /// Nothing more comes: tells what now will not be put right any more.
@@ -128,7 +189,8 @@ mod tests {
         let mut audit = Audit::new(Transport::Redis, None);
         let mut findings = Vec::new();
         for (line, (text, at)) in (1..).zip(payloads) {
-            findings.extend(audit.hear(&Payload { line, at: Some(Moment(*at)), channel: None, text }));
+            let data = text.as_bytes();
+            findings.extend(audit.hear(&Payload { line, at: Some(Moment(*at)), channel: None, data }));
         }
         (audit, findings)
     }
@@ -143,7 +205,80 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_does_not_turn_time() {
-        let (audit, _) = audit(&[("REPLICATE", 500), ("REPLICATE", 300)]);
+        let (mut audit, _) = audit(&[("REPLICATE", 500), ("REPLICATE", 300)]);
         assert_eq!(audit.last(), Some(Moment(500)));
+        assert_eq!(audit.tick(Moment(400)), []);
+        assert_eq!(audit.last(), Some(Moment(500)));
+    }
+
+    #[test]
+    fn what_takes_time_to_be_told_is_told_as_time_passes() {
+        let (mut audit, findings) =
+            audit(&[("POSITION receipts a 4 4", 0), ("POSITION receipts a 6 6", 10), ("REPLICATE", 20)]);
+        assert_eq!(findings, []);
+        let kinds = |findings: Vec<Finding>| -> Vec<_> {
+            findings.iter().map(|finding| (finding.line, finding.violation.kind())).collect()
+        };
+        assert_eq!(kinds(audit.tick(Moment(4_000))), []);
+        assert_eq!(kinds(audit.tick(Moment(6_000))), [(2, "skipped")]);
+        assert_eq!(kinds(audit.tick(Moment(31_000))), [(3, "unanswered")]);
+        assert_eq!(audit.end(), []);
+    }
+
+    #[test]
+    fn nobody_is_accused_of_what_was_not_heard() {
+        let before = [
+            ("POSITION typing a 9 9", 0),
+            ("POSITION receipts a 4 4", 1),
+            ("POSITION receipts a 6 6", 2),
+            (r#"RDATA pushers a batch ["x"]"#, 3),
+            ("USER_SYNC old @u:h D start 0", 4),
+            ("USER_SYNC new @u:h D start 0", 5),
+            ("POSITION federation a 4 4", 6),
+            ("REPLICATE", 7),
+        ];
+        let after = [
+            (r#"RDATA typing b 3 ["!r",[]]"#, 3_000),
+            ("POSITION receipts a 90 90", 3_001),
+            ("POSITION pushers a 7 7", 3_002),
+            ("FEDERATION_ACK sender 7", 3_003),
+            ("PING 1", 60_000),
+        ];
+        let judge = |is_away: bool| {
+            let (mut audit, mut findings) = audit(&before);
+            if is_away {
+                audit.missed(Some(Moment(2_000)));
+            }
+            for (line, (text, at)) in (9..).zip(after) {
+                let data = text.as_bytes();
+                findings.extend(audit.hear(&Payload { line, at: Some(Moment(at)), channel: None, data }));
+            }
+            findings.extend(audit.end());
+            findings.iter().map(|finding| finding.violation.kind()).collect::<BTreeSet<_>>()
+        };
+        let kinds = ["acknowledged_ahead", "cut_short", "not_cleared", "second_writer", "skipped", "unanswered"];
+        assert_eq!(judge(false), BTreeSet::from(kinds));
+        assert_eq!(judge(true), BTreeSet::new());
+    }
+
+    #[test]
+    fn nothing_that_may_be_published_does_any_harm() {
+        let (min, max) = (i64::MIN, i64::MAX);
+        let mut lines: Vec<Vec<u8>> = vec![b"\xff\xfe".to_vec(), vec![b'x'; PAYLOAD_BYTES_MAX + 1], Vec::new()];
+        for (from, to) in [(min, max), (max, min), (0, max), (max, max), (min, min), (max - 1, max), (min, 0)] {
+            lines.push(format!("POSITION events a {from} {to}").into_bytes());
+            lines.push(format!("POSITION typing a {to} {from}").into_bytes());
+            lines.push(format!(r#"RDATA events a {to} ["x"]"#).into_bytes());
+            lines.push(format!(r#"RDATA events b {from} ["x"]"#).into_bytes());
+            lines.push(format!("FEDERATION_ACK a {to}").into_bytes());
+        }
+        lines.push(format!("RDATA events a 1 {}", "[".repeat(100_000)).into_bytes());
+        let mut audit = Audit::new(Transport::Redis, Some(Dialect::V1_163));
+        for (line, data) in (1..).zip(lines.iter().cycle().take(10 * lines.len())) {
+            audit.hear(&Payload { line, at: Some(Moment(line * 700)), channel: Some("h"), data });
+        }
+        audit.end();
+        let parsed = lines.len() as u64 - 4;
+        assert_eq!((audit.tally().payloads, audit.tally().parsed), (10 * lines.len() as u64, 10 * parsed));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Audit, Capture, CaptureError, Finding, Tally, Transport, Violation};
+use super::{Audit, Away, Capture, CaptureError, Entry, Finding, Tally, Transport, Violation};
 use crate::judge::observation::Moment;
 use crate::protocol::{Dialect, StreamName};
 
@@ -23,6 +23,8 @@ pub struct Report {
     pub checks: BTreeMap<&'static str, u64>,
     /// What was found, in the order of the lines.
     pub findings: Vec<Finding>,
+    /// When nothing could be heard.
+    pub away: Vec<Away>,
     /// What could not be read.
     pub errors: Vec<CaptureError>,
 }
@@ -39,12 +41,22 @@ pub struct Group<'a> {
 impl Report {
     /// Judges a recording to its end. Without a dialect, the first line that gives one away decides.
     pub fn of(capture: Capture, dialect: Option<Dialect>) -> Report {
+        let audit = Audit::new(capture.transport(), dialect);
+        Report::by(audit, capture)
+    }
+
+    /// The same, by an audit that may know more.
+    pub fn by(mut audit: Audit, capture: Capture) -> Report {
         let transport = capture.transport();
-        let mut audit = Audit::new(transport, dialect);
-        let (mut findings, mut errors) = (Vec::new(), Vec::new());
+        let (mut findings, mut away, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for recorded in capture {
             match recorded {
-                Ok(recorded) => findings.extend(audit.hear(&recorded.payload())),
+                Ok(recorded) => {
+                    findings.extend(audit.take(&recorded));
+                    if let Entry::Away(told) = recorded.entry {
+                        away.push(told);
+                    }
+                }
                 Err(error) => errors.push(error),
             }
         }
@@ -58,6 +70,7 @@ impl Report {
             tally: audit.tally().clone(),
             checks: audit.judged().collect(),
             findings,
+            away,
             errors,
         }
     }
@@ -73,13 +86,7 @@ impl Report {
 
     /// The report as one line of JSON, about the recording called `file`.
     pub fn to_json(&self, file: &str) -> String {
-        let violations = self.findings.iter().map(|Finding { line, violation }| Found {
-            invariant: violation.rule(),
-            fingerprint: violation.fingerprint(),
-            line: *line,
-            detail: violation,
-            message: violation.to_string(),
-        });
+        let violations = self.findings.iter().map(Found::from);
         let report = Json {
             file,
             transport: self.transport,
@@ -88,6 +95,7 @@ impl Report {
             malformed: self.errors.len(),
             unknown_streams: self.tally.unknown_streams(),
             checks: &self.checks,
+            away: &self.away,
             violations: violations.collect(),
         };
         serde_json::to_string(&report).expect("a report is plain data")
@@ -104,16 +112,30 @@ struct Json<'a> {
     malformed: usize,
     unknown_streams: Vec<&'a StreamName>,
     checks: &'a BTreeMap<&'static str, u64>,
+    away: &'a [Away],
     violations: Vec<Found<'a>>,
 }
 
-#[derive(Serialize)]
-struct Found<'a> {
+/// A finding as JSON.
+#[derive(Debug, Serialize)]
+pub struct Found<'a> {
     invariant: &'static str,
     fingerprint: String,
     line: u64,
     detail: &'a Violation,
     message: String,
+}
+
+impl<'a> From<&'a Finding> for Found<'a> {
+    fn from(Finding { line, violation }: &'a Finding) -> Self {
+        Found {
+            invariant: violation.rule(),
+            fingerprint: violation.fingerprint(),
+            line: *line,
+            detail: violation,
+            message: violation.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]

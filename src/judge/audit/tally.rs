@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Origin;
-use crate::protocol::{Command, InstanceName, ParseError, StreamName, Token};
+use super::{Origin, Unreadable};
+use crate::judge::observation::Moment;
+use crate::protocol::{Command, InstanceName, StreamName, Token};
 use crate::streams;
 
 /// Counts of everything that was said.
@@ -30,10 +31,13 @@ pub struct OriginTally {
     pub positions: u64,
     /// Where the last row or position left it; none if all it said was the beginning of a batch.
     pub last_token: Option<Token>,
+    /// When it last said something, if that is known.
+    #[serde(skip)]
+    pub last_at: Option<Moment>,
 }
 
 impl Tally {
-    pub(super) fn count(&mut self, said: &Result<Command, ParseError>) {
+    pub(super) fn count(&mut self, at: Option<Moment>, said: Result<&Command, &Unreadable>) {
         self.payloads += 1;
         let Ok(command) = said else { return };
         self.parsed += 1;
@@ -42,11 +46,13 @@ impl Tally {
             Command::Rdata(rdata) => {
                 let of_origin = self.origin(Origin::from(rdata));
                 of_origin.rows += 1;
+                of_origin.last_at = at;
                 of_origin.last_token = rdata.token.or(of_origin.last_token);
             }
             Command::Position(position) => {
                 let of_origin = self.origin(Origin::from(position));
                 of_origin.positions += 1;
+                of_origin.last_at = at;
                 of_origin.last_token = Some(position.new);
             }
             _ => {}

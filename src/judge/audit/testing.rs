@@ -1,6 +1,6 @@
 //! What the tests of the rules share: made-up traffic.
 
-use super::{Finding, Findings, Heard, Rule, Transport};
+use super::{Finding, Findings, Heard, Rule, Transport, Unreadable};
 use crate::judge::observation::Moment;
 use crate::protocol::Dialect;
 
@@ -10,7 +10,7 @@ pub(super) fn found_at(mut rule: impl Rule, payloads: &[(u64, &str)]) -> Vec<Fin
     let mut last = None;
     for (line, (at, text)) in (1..).zip(payloads) {
         last = Some(Moment(*at));
-        let said = Dialect::V1_163.parse(text);
+        let said = Dialect::V1_163.parse(text).map_err(Unreadable::from);
         rule.hear(
             &Heard {
                 line,

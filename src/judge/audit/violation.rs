@@ -18,6 +18,8 @@ use crate::protocol::{InstanceName, StreamName, Token};
 pub enum Violation {
     /// A payload is no command.
     NotACommand { error: String },
+    /// A payload names more than is followed.
+    Unfollowed { error: String },
     /// A row is not of the shape its stream prescribes.
     NotARow { stream: StreamName, error: String },
     /// A command travelled against its direction.
@@ -78,6 +80,14 @@ pub enum Violation {
         tokens: Vec<Token>,
         count: u64,
     },
+    /// Rows came, and before them tokens that nobody ever sent.
+    PassedOver {
+        stream: StreamName,
+        writers: Vec<InstanceName>,
+        /// The first of the tokens.
+        tokens: Vec<Token>,
+        count: u64,
+    },
     /// A writer's batch was open when another writer of the stream sent something of it.
     Interleaved {
         #[serde(flatten)]
@@ -106,6 +116,12 @@ pub enum Violation {
         origin: Origin,
         first: InstanceName,
     },
+    /// An instance writes a stream that others are known to write.
+    NotItsWriter {
+        #[serde(flatten)]
+        origin: Origin,
+        writers: Vec<InstanceName>,
+    },
     /// A writer said the same position again, where one REPLICATE had been answered and nothing had happened since.
     Twice {
         #[serde(flatten)]
@@ -131,7 +147,9 @@ impl Violation {
     /// The name of the rule that was not kept.
     pub fn rule(&self) -> &'static str {
         match self {
-            Violation::NotACommand { .. } | Violation::NotARow { .. } => "payloads_readable",
+            Violation::NotACommand { .. } | Violation::Unfollowed { .. } | Violation::NotARow { .. } => {
+                "payloads_readable"
+            }
             Violation::WrongWay { .. } | Violation::WrongChannel { .. } => "commands_in_direction",
             Violation::Repeated { .. }
             | Violation::Contradicted { .. }
@@ -139,9 +157,10 @@ impl Violation {
             | Violation::WentBack { .. } => "tokens_ascend",
             Violation::Passed { .. } | Violation::Hidden { .. } => "positions_hide_no_rows",
             Violation::Skipped { .. } => "positions_meet",
+            Violation::PassedOver { .. } => "rows_complete",
             Violation::Interleaved { .. } | Violation::CutShort { .. } => "batches_whole",
             Violation::OfOthers { .. } => "announcements_are_own",
-            Violation::SecondWriter { .. } => "one_writer",
+            Violation::SecondWriter { .. } | Violation::NotItsWriter { .. } => "one_writer",
             Violation::Twice { .. } | Violation::Unanswered { .. } => "replicate_answered_once",
             Violation::Storm { .. } => "replicates_bounded",
             Violation::NotCleared { .. } => "syncs_cleared",
@@ -153,6 +172,7 @@ impl Violation {
     pub fn kind(&self) -> &'static str {
         match self {
             Violation::NotACommand { .. } => "not_a_command",
+            Violation::Unfollowed { .. } => "unfollowed",
             Violation::NotARow { .. } => "not_a_row",
             Violation::WrongWay { .. } => "wrong_way",
             Violation::WrongChannel { .. } => "wrong_channel",
@@ -163,10 +183,12 @@ impl Violation {
             Violation::Passed { .. } => "passed",
             Violation::Hidden { .. } => "hidden",
             Violation::Skipped { .. } => "skipped",
+            Violation::PassedOver { .. } => "passed_over",
             Violation::Interleaved { .. } => "interleaved",
             Violation::CutShort { .. } => "cut_short",
             Violation::OfOthers { .. } => "of_others",
             Violation::SecondWriter { .. } => "second_writer",
+            Violation::NotItsWriter { .. } => "not_its_writer",
             Violation::Twice { .. } => "twice",
             Violation::Unanswered { .. } => "unanswered",
             Violation::Storm { .. } => "storm",
@@ -175,10 +197,9 @@ impl Violation {
         }
     }
 
-    /// The stream it is about, if it is about one.
-    pub fn stream(&self) -> Option<&StreamName> {
+    /// The writer and stream it is about, if it is about one.
+    pub fn origin(&self) -> Option<&Origin> {
         match self {
-            Violation::NotARow { stream, .. } => Some(stream),
             Violation::Repeated { origin, .. }
             | Violation::Contradicted { origin, .. }
             | Violation::Behind { origin, .. }
@@ -190,14 +211,26 @@ impl Violation {
             | Violation::CutShort { origin, .. }
             | Violation::OfOthers { origin, .. }
             | Violation::SecondWriter { origin, .. }
+            | Violation::NotItsWriter { origin, .. }
             | Violation::Twice { origin, .. }
-            | Violation::Unanswered { origin, .. } => Some(&origin.stream),
+            | Violation::Unanswered { origin, .. } => Some(origin),
             Violation::NotACommand { .. }
+            | Violation::Unfollowed { .. }
+            | Violation::NotARow { .. }
+            | Violation::PassedOver { .. }
             | Violation::WrongWay { .. }
             | Violation::WrongChannel { .. }
             | Violation::Storm { .. }
             | Violation::NotCleared { .. }
             | Violation::AcknowledgedAhead { .. } => None,
+        }
+    }
+
+    /// The stream it is about, if it is about one.
+    pub fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Violation::NotARow { stream, .. } | Violation::PassedOver { stream, .. } => Some(stream),
+            _ => self.origin().map(|origin| &origin.stream),
         }
     }
 
@@ -213,7 +246,9 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Violation::NotACommand { error } | Violation::NotARow { error, .. } => f.write_str(error),
+            Violation::NotACommand { error } | Violation::Unfollowed { error } | Violation::NotARow { error, .. } => {
+                f.write_str(error)
+            }
             Violation::WrongWay { command } => write!(f, "{command} does not travel this way"),
             Violation::WrongChannel { command, channel } => {
                 write!(f, "{command} was published on {channel}, where it is not looked for")
@@ -246,6 +281,14 @@ impl fmt::Display for Violation {
                 let more = count - tokens.len() as u64;
                 if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
             }
+            Violation::PassedOver { stream, writers, tokens, count } => {
+                write!(f, "{stream}: nobody ever sent {}", list(tokens))?;
+                let more = count - tokens.len() as u64;
+                if more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+                write!(f, ", and rows of {} went on behind", list(writers))
+            }
             Violation::Interleaved { origin, open, open_since } => {
                 write!(f, "{origin}: came into the batch that {open} had begun on line {open_since}")
             }
@@ -260,6 +303,9 @@ impl fmt::Display for Violation {
             }
             Violation::SecondWriter { origin, first } => {
                 write!(f, "{origin}: the stream has one writer, which so far was {first}")
+            }
+            Violation::NotItsWriter { origin, writers } => {
+                write!(f, "{origin}: the stream is written by {} alone", list(writers))
             }
             Violation::Twice { origin, position, first_on } => {
                 write!(

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::request_cache::RequestCache;
 use super::{Endpoint, EndpointRequest, INSTANCE_HEADER, PATH_PREFIX, Refusal, StreamPositions, TRANSACTION_HEADER};
-use crate::env::Env;
+use crate::env::{Env, Observer};
 use crate::protocol::json;
 use crate::store::RequestId;
 
@@ -31,6 +31,7 @@ pub struct Router {
     secret: String,
     positions: Rc<StreamPositions>,
     requests: Rc<RequestCache>,
+    observer: Rc<dyn Observer>,
 }
 
 /// A request whose endpoint is found.
@@ -47,7 +48,8 @@ impl Router {
     /// Routes requests that bring `secret` to `endpoints`.
     pub fn new(endpoints: Vec<Rc<dyn Endpoint>>, secret: String, positions: Rc<StreamPositions>, env: Env) -> Rc<Self> {
         let endpoints = endpoints.into_iter().map(|endpoint| (endpoint.name(), endpoint)).collect();
-        Rc::new(Router { endpoints, secret, positions, requests: RequestCache::new(env) })
+        let observer = Rc::clone(&env.observer);
+        Rc::new(Router { endpoints, secret, positions, requests: RequestCache::new(env), observer })
     }
 
     /// Answers one request.
@@ -56,10 +58,12 @@ impl Router {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let endpoint = self.name_at(request.uri().path());
         let (status, body) = match self.handle(request).await {
             Ok(answer) => answer,
             Err(refusal) => (refusal.status, Some(refusal.to_json())),
         };
+        self.observer.answered(endpoint, status.as_u16());
         let body = body.map_or_else(Bytes::new, |body| json::render(&body).into());
         Response::builder()
             .status(status)
@@ -123,6 +127,12 @@ impl Router {
             return Err(unrecognized());
         }
         Ok(Routed { endpoint: Rc::clone(endpoint), arguments, transaction_id })
+    }
+
+    /// The name of the endpoint at `path`, empty if there is none.
+    fn name_at(&self, path: &str) -> &'static str {
+        let name = path.strip_prefix(PATH_PREFIX).and_then(|rest| rest.split('/').next());
+        name.and_then(|name| self.endpoints.get(name)).map_or("", |endpoint| endpoint.name())
     }
 
     fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {

@@ -5,13 +5,14 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use redis::{RedisConnectionInfo, RedisError};
+use redis::{ErrorKind, RedisConnectionInfo, RedisError};
 use thiserror::Error;
 
 use crate::env::observer::Trouble;
 use crate::env::{BoxStream, Env};
 use crate::instance::config::RedisConfig;
 use crate::protocol::ParseError;
+use crate::replication::handler::BROKER;
 use crate::replication::{Backoff, Link};
 
 /// How often the broker is pinged on each connection.
@@ -45,15 +46,31 @@ pub enum BrokerError {
     Parse(#[from] ParseError),
 }
 
+impl BrokerError {
+    /// Whether the broker does not let us do what we want: trying again would not help.
+    pub fn is_refusal(&self) -> bool {
+        let BrokerError::Redis(error) = self else { return false };
+        let codes = ["NOAUTH", "WRONGPASS", "NOPERM"];
+        error.kind() == ErrorKind::AuthenticationFailed || error.code().is_some_and(|code| codes.contains(&code))
+    }
+}
+
 /// Where the broker is, and how to be let in.
-pub(super) struct Broker {
+pub struct Broker {
     config: RedisConfig,
+    user: Option<String>,
     env: Env,
 }
 
 impl Broker {
+    /// The one that `config` names.
     pub fn new(config: &RedisConfig, env: &Env) -> Self {
-        Broker { config: config.clone(), env: env.clone() }
+        Broker { config: config.clone(), user: None, env: env.clone() }
+    }
+
+    /// The same, where not everybody is let in by the password alone.
+    pub fn with_user(self, user: Option<String>) -> Self {
+        Broker { user, ..self }
     }
 
     /// Opens a connection. What is sent on it first is up to the `redis` crate.
@@ -65,17 +82,21 @@ impl Broker {
             Some(password) => info.set_password(password),
             None => info,
         };
+        let info = match &self.user {
+            Some(user) => info.set_username(user),
+            None => info,
+        };
         Ok((stream, info))
     }
 
     /// Tells of trouble.
     pub fn report(&self, error: &BrokerError) {
-        self.env.observer.trouble(Trouble::Connection { peer: "the broker", error });
+        self.env.observer.trouble(Trouble::Connection { peer: BROKER, error });
     }
 }
 
 /// What the broker answers to `what`, if it answers at all.
-pub(super) async fn answer<T>(
+pub async fn answer<T>(
     what: &'static str,
     asked: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, BrokerError> {
@@ -94,6 +115,7 @@ where
     let env = &broker.env;
     let mut backoff = Backoff::new(&env.chance.of(purpose));
     while !env.tasks.is_stopped() {
+        env.observer.connecting(BROKER);
         let (link, error) = live().await;
         broker.report(&error);
         if link.is_some_and(|link| link.was_set_up()) {

@@ -17,9 +17,9 @@ mod connection;
 mod publisher;
 mod subscriber;
 
-pub use connection::{BrokerError, PING_INTERVAL, REPLY_TIMEOUT};
-pub use publisher::keep_publishing;
-pub use subscriber::stay_subscribed;
+pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_TIMEOUT, answer};
+pub use publisher::{keep_publishing, publish_once};
+pub use subscriber::{stay_subscribed, subscribe};
 
 /// The channel of `USER_IP`, which only the master listens to (Synapse #12672).
 pub fn user_ip_channel(server_name: &str) -> String {

@@ -40,6 +40,16 @@ pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, e
     .await;
 }
 
+/// Publishes one payload, on a connection of its own.
+pub async fn publish_once(broker: &Broker, channel: &str, payload: &[u8], env: &Env) -> Result<(), BrokerError> {
+    let (mut connection, reading) = connect(broker, env).await?;
+    let mut publish = redis::cmd("PUBLISH");
+    publish.arg(channel).arg(payload);
+    let published = answer("PUBLISH", publish.exec_async(&mut connection)).await;
+    reading.abort();
+    published
+}
+
 /// A connection, and the task that reads its answers, which ends with it.
 async fn connect(broker: &Broker, env: &Env) -> Result<(MultiplexedConnection, JoinHandle<()>), BrokerError> {
     let (stream, info) = broker.open().await?;
@@ -62,6 +72,7 @@ async fn publish(
     loop {
         match tokio::time::timeout(PING_INTERVAL, link.outgoing()).await {
             Ok(Some(payloads)) => {
+                payloads.iter().for_each(|payload| env.observer.sent(payload));
                 for pipeline in pipelines(handler.server_name(), payloads) {
                     answer("PUBLISH", pipeline.exec_async(&mut connection)).await?;
                 }

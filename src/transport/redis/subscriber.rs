@@ -16,7 +16,7 @@ use crate::replication::{CommandHandler, Link};
 /// Stays subscribed until the instance stops.
 pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
-    again_and_again("subscribe", &broker, async || match subscribe(&broker, &handler).await {
+    again_and_again("subscribe", &broker, async || match subscribe(&broker, &channels(&handler)).await {
         Ok((sink, messages)) => {
             let link = handler.subscribed();
             let error = listen(&link, sink, messages, &handler, &broker, &env).await;
@@ -31,15 +31,20 @@ pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, e
 
 /// Connects and subscribes. Ends when the broker has acknowledged that, and not before: what is asked for earlier may be
 /// answered before the subscription is there.
-async fn subscribe(broker: &Broker, handler: &CommandHandler) -> Result<(PubSubSink, PubSubStream), BrokerError> {
+pub async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSink, PubSubStream), BrokerError> {
     let (stream, info) = broker.open().await?;
     let (mut sink, messages) = answer("the greeting", PubSub::new(&info, stream)).await?.split();
+    answer("SUBSCRIBE", sink.subscribe(channels)).await?;
+    Ok((sink, messages))
+}
+
+/// What this instance has to hear.
+fn channels(handler: &CommandHandler) -> Vec<String> {
     let mut channels = vec![handler.server_name().to_owned()];
     if handler.instance().as_str() == MASTER {
         channels.push(user_ip_channel(handler.server_name()));
     }
-    answer("SUBSCRIBE", sink.subscribe(&channels)).await?;
-    Ok((sink, messages))
+    channels
 }
 
 /// Hands what comes to the handler, until the connection is over.

@@ -15,6 +15,7 @@ use crate::replication::{Backoff, CommandHandler};
 pub async fn stay_connected(target: InstanceName, address: Address, handler: Rc<CommandHandler>, env: Env) {
     let mut backoff = Backoff::new(&env.chance.of("reconnect").of(&target));
     while !env.tasks.is_stopped() {
+        env.observer.connecting(target.as_str());
         match env.network.connect(&address).await {
             // Nobody would close a connection that is made after the instance began to stop.
             Ok(_) if env.tasks.is_stopped() => return,

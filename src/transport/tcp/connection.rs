@@ -58,7 +58,7 @@ pub async fn run(link: Rc<Link>, stream: BoxStream, handler: &Rc<CommandHandler>
     let error = tokio::select! {
         biased;
         error = receive(&link, read_half, handler, &health, env) => error,
-        error = send(&link, write_half) => error,
+        error = send(&link, write_half, env) => error,
         error = watch(&link, &health, env) => error,
     };
     link.closed();
@@ -134,11 +134,12 @@ fn receive_lines(
 }
 
 /// Sends what is in the outbox, until the connection is to be closed and nothing is left.
-async fn send(link: &Link, mut stream: WriteHalf<BoxStream>) -> ConnectionError {
+async fn send(link: &Link, mut stream: WriteHalf<BoxStream>, env: &Env) -> ConnectionError {
     let mut bytes = BytesMut::new();
     while let Some(lines) = link.outgoing().await {
         bytes.clear();
         for line in lines {
+            env.observer.sent(&line);
             bytes.extend_from_slice(&line);
         }
         if let Err(error) = stream.write_all(&bytes).await {

@@ -8,6 +8,7 @@
 
 use super::Rule;
 use crate::judge::audit::{Findings, Heard, Violation};
+use crate::judge::observation::Moment;
 use crate::protocol::{Command, Token};
 
 const FEDERATION: &str = "federation";
@@ -43,6 +44,10 @@ impl Rule for AcknowledgementsFollow {
             }
             _ => {}
         }
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        self.announced = None;
     }
 
     fn judged(&self) -> u64 {

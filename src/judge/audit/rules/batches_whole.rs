@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use super::Rule;
 use crate::judge::audit::{Findings, Heard, Origin, Violation};
+use crate::judge::observation::Moment;
 use crate::protocol::{Command, InstanceName, StreamName};
 
 /// Judges every row and position of a stream of which a batch is open.
@@ -71,6 +72,10 @@ impl Rule for BatchesWhole {
             }
             _ => {}
         }
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        self.open.clear();
     }
 
     fn judged(&self) -> u64 {

@@ -9,6 +9,7 @@
 
 use super::Rule;
 use crate::judge::audit::{Findings, Heard, Transport, Violation};
+use crate::judge::observation::Moment;
 use crate::protocol::{Command, Dialect, Direction};
 
 /// The channel on which addresses of users are told, after the server's name.
@@ -77,6 +78,10 @@ impl Rule for CommandsInDirection {
         }
     }
 
+    fn missed(&mut self, _now: Option<Moment>) {
+        // Neither end became the other one.
+    }
+
     fn judged(&self) -> u64 {
         self.judged
     }
@@ -92,7 +97,7 @@ mod tests {
         let mut found = Vec::new();
         for (line, (channel, text)) in (1..).zip(payloads) {
             let channel = (transport == Transport::Redis).then_some(*channel);
-            let findings = audit.hear(&Payload { line, at: None, channel, text });
+            let findings = audit.hear(&Payload { line, at: None, channel, data: text.as_bytes() });
             found.extend(findings.iter().map(|finding| (finding.line, finding.violation.kind())));
         }
         found

@@ -10,6 +10,7 @@ mod positions_hide_no_rows;
 mod positions_meet;
 mod replicate_answered_once;
 mod replicates_bounded;
+mod rows_complete;
 mod syncs_cleared;
 mod tokens_ascend;
 
@@ -23,10 +24,11 @@ pub use positions_hide_no_rows::PositionsHideNoRows;
 pub use positions_meet::PositionsMeet;
 pub use replicate_answered_once::ReplicateAnsweredOnce;
 pub use replicates_bounded::ReplicatesBounded;
-pub use syncs_cleared::SyncsCleared;
+pub use rows_complete::RowsComplete;
+pub use syncs_cleared::{SILENT_FOR_MS, SyncsCleared};
 pub use tokens_ascend::TokensAscend;
 
-use super::{Findings, Heard};
+use super::{Findings, Heard, Writers};
 use crate::judge::observation::Moment;
 
 /// The name of every rule.
@@ -41,23 +43,25 @@ pub const NAMES: &[&str] = &[
     "positions_meet",
     "replicate_answered_once",
     "replicates_bounded",
+    "rows_complete",
     "syncs_cleared",
     "tokens_ascend",
 ];
 
-/// Every rule, having heard nothing yet.
-pub fn all() -> Vec<Box<dyn Rule>> {
+/// Every rule, having heard nothing yet, and knowing who writes these streams.
+pub fn all(writers: &Writers) -> Vec<Box<dyn Rule>> {
     vec![
         Box::new(AcknowledgementsFollow::default()),
         Box::new(AnnouncementsAreOwn::default()),
         Box::new(BatchesWhole::default()),
         Box::new(CommandsInDirection::default()),
-        Box::new(OneWriter::default()),
+        Box::new(OneWriter::new(writers.clone())),
         Box::new(PayloadsReadable::default()),
         Box::new(PositionsHideNoRows::default()),
         Box::new(PositionsMeet::default()),
         Box::new(ReplicateAnsweredOnce::default()),
         Box::new(ReplicatesBounded::default()),
+        Box::new(RowsComplete::default()),
         Box::new(SyncsCleared::default()),
         Box::new(TokensAscend::default()),
     ]
@@ -74,6 +78,13 @@ pub trait Rule {
     /// Takes one payload into account.
     fn hear(&mut self, heard: &Heard<'_>, findings: &mut Findings);
 
+    /// It is `now`, and nothing else was said until now.
+    fn tick(&mut self, _now: Option<Moment>, _findings: &mut Findings) {}
+
+    /// What was said until `now` may not have been heard. Forgets what depends on having heard everything, so that nobody
+    /// is accused of what was not heard.
+    fn missed(&mut self, now: Option<Moment>);
+
     /// Nothing more comes; the last payload came at `at`.
     fn end(&mut self, _at: Option<Moment>, _findings: &mut Findings) {}
 
@@ -87,7 +98,7 @@ mod tests {
 
     #[test]
     fn every_rule_goes_by_its_name() {
-        let names: Vec<_> = all().iter().map(|rule| rule.name()).collect();
+        let names: Vec<_> = all(&Writers::new()).iter().map(|rule| rule.name()).collect();
         assert_eq!(names, NAMES);
     }
 }

@@ -7,7 +7,8 @@
 //! streams that Squall does not have; those are named in the report.
 
 use super::Rule;
-use crate::judge::audit::{Findings, Heard, Violation};
+use crate::judge::audit::{Findings, Heard, Unreadable, Violation};
+use crate::judge::observation::Moment;
 use crate::protocol::{Command, Dialect};
 use crate::streams::{Row, RowError};
 
@@ -25,6 +26,9 @@ impl Rule for PayloadsReadable {
     fn hear(&mut self, heard: &Heard<'_>, findings: &mut Findings) {
         self.judged += 1;
         match heard.said {
+            Err(error @ Unreadable::Unfollowed(_)) => {
+                findings.add(heard.line, Violation::Unfollowed { error: error.to_string() });
+            }
             Err(error) => findings.add(heard.line, Violation::NotACommand { error: error.to_string() }),
             Ok(Command::Rdata(rdata)) if heard.dialect == Dialect::V1_163 => {
                 match Row::parse(&rdata.stream, rdata.row.clone()) {
@@ -37,6 +41,10 @@ impl Rule for PayloadsReadable {
             }
             Ok(_) => {}
         }
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        // Each is judged by itself.
     }
 
     fn judged(&self) -> u64 {

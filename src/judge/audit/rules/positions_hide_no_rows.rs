@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::Rule;
 use crate::judge::audit::{Findings, Heard, Origin, Violation};
+use crate::judge::observation::Moment;
 use crate::protocol::{Command, Token};
 
 /// Judges every row against the positions around it.
@@ -66,6 +67,10 @@ impl Rule for PositionsHideNoRows {
             }
             _ => {}
         }
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        self.origins.clear();
     }
 
     fn judged(&self) -> u64 {

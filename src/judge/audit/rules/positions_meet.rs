@@ -4,9 +4,11 @@
 //! position: its first token is beyond what was heard. A writer whose connection is cut drops what it would have sent and
 //! goes on from there, and of a broken outgoing connection it may not even know.
 //!
-//! No false alarm: writers of one stream share its tokens, so a token that anybody sent is accounted for. Others may be on
-//! their way, so nothing is found before [`SETTLED_AFTER`] more payloads. What remains was sent by nobody: it is a row
-//! that is missing, or a token that was taken and not used; the traffic cannot tell which.
+//! No false alarm: writers of one stream share its tokens, so a token that anybody sent is accounted for, and so is any
+//! that a writer may have sent before it was first heard. Others may be on their way, so nothing is found before
+//! [`SETTLED_AFTER`] more payloads and [`SETTLED_MS_MIN`], or [`SETTLED_MS_MAX`]. A writer of a stream in memory that says
+//! 0 and, at once, where it stands, takes back what was said before, and did not skip it. What remains was sent by
+//! nobody: it is a row that is missing, or a token that was taken and not used; the traffic cannot tell which.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -18,6 +20,15 @@ use crate::protocol::{Command, StreamName, Token};
 /// After how many payloads a token that nobody sent is taken to be missing.
 pub const SETTLED_AFTER: u64 = 100;
 
+/// How long it is not taken to be missing, however many payloads there are, in milliseconds.
+pub const SETTLED_MS_MIN: u64 = 1_000;
+
+/// After how long it is, however few payloads there are, in milliseconds.
+pub const SETTLED_MS_MAX: u64 = 5_000;
+
+/// How soon a position follows the one that it goes with, in milliseconds.
+const AT_ONCE_MS: u64 = 1_000;
+
 /// How many tokens of a stream are remembered.
 const TOKENS_MAX: usize = 10_000;
 
@@ -27,11 +38,19 @@ const NAMED_MAX: usize = 8;
 /// Judges where positions begin.
 #[derive(Debug, Default)]
 pub struct PositionsMeet {
-    positions: BTreeMap<Origin, Token>,
+    positions: BTreeMap<Origin, Stand>,
     sent: BTreeMap<StreamName, Sent>,
     unsettled: VecDeque<Gap>,
     heard: u64,
     judged: u64,
+}
+
+/// Where a writer stands.
+#[derive(Debug, Clone, Copy)]
+struct Stand {
+    token: Token,
+    /// When it said that it begins again, if that was the last that was heard of it.
+    began_again: Option<Moment>,
 }
 
 /// The tokens of a stream that anybody sent rows of.
@@ -46,12 +65,17 @@ struct Sent {
 struct Gap {
     heard: u64,
     line: u64,
+    at: Option<Moment>,
     origin: Origin,
     from: Token,
     prev: Token,
 }
 
 impl Sent {
+    fn forget(&mut self, upto: Token) {
+        self.forgotten_upto = self.forgotten_upto.max(Some(upto));
+    }
+
     fn add(&mut self, token: Token) {
         self.tokens.insert(token);
         while self.tokens.len() > TOKENS_MAX {
@@ -68,21 +92,29 @@ impl Sent {
         let range = self.tokens.range(from.next()..=upto);
         let count = upto.0.abs_diff(from.0) - range.clone().count() as u64;
         let named = count.min(NAMED_MAX as u64) as usize;
-        let (mut tokens, mut next) = (Vec::with_capacity(named), from.next());
-        while tokens.len() < named {
-            if !self.tokens.contains(&next) {
-                tokens.push(next);
-            }
-            next = next.next();
-        }
-        (count, tokens)
+        let unsent = (from.0 + 1..=upto.0).map(Token).filter(|token| !self.tokens.contains(token));
+        (count, unsent.take(named).collect())
     }
 }
 
 impl PositionsMeet {
-    fn settle(&mut self, is_over: bool, findings: &mut Findings) {
+    /// `origin` said something of the token. Whatever a writer says first, it may have said more before.
+    fn stand(&mut self, origin: Origin, stand: Stand) -> Option<Stand> {
+        let stream = origin.stream.clone();
+        let before = self.positions.insert(origin, stand);
+        if before.is_none() {
+            self.sent.entry(stream).or_default().forget(stand.token);
+        }
+        before
+    }
+
+    fn settle(&mut self, now: Option<Moment>, is_over: bool, findings: &mut Findings) {
         let heard = self.heard;
-        let is_settled = |gap: &Gap| is_over || heard >= gap.heard + SETTLED_AFTER;
+        let is_settled = |gap: &Gap| {
+            let are_enough = heard >= gap.heard + SETTLED_AFTER;
+            let waited_ms = gap.at.zip(now).map(|(at, now)| now.ms_since(at));
+            is_over || waited_ms.map_or(are_enough, |ms| are_enough && ms >= SETTLED_MS_MIN || ms >= SETTLED_MS_MAX)
+        };
         let settled = self.unsettled.iter().take_while(|gap| is_settled(gap)).count();
         for Gap { line, origin, from, prev, .. } in self.unsettled.drain(..settled) {
             self.judged += 1;
@@ -100,36 +132,56 @@ impl Rule for PositionsMeet {
     }
 
     fn hear(&mut self, heard: &Heard<'_>, findings: &mut Findings) {
+        self.settle(heard.at, false, findings);
         self.heard += 1;
         match heard.said {
             Ok(Command::Rdata(rdata)) => {
                 let Some(token) = rdata.token else { return };
-                let position = self.positions.entry(Origin::from(rdata)).or_insert(token);
-                *position = token.max(*position);
+                let origin = Origin::from(rdata);
+                let before = self.positions.get(&origin).map_or(token, |before| before.token);
+                self.stand(origin, Stand { token: token.max(before), began_again: None });
                 self.sent.entry(rdata.stream.clone()).or_default().add(token);
             }
             Ok(Command::Position(position)) => {
-                let origin = Origin::from(position);
-                let before = self.positions.insert(origin.clone(), position.new);
-                if origin.is_in_memory() && before.is_some_and(|before| position.new < before) {
+                let (origin, line, at) = (Origin::from(position), heard.line, heard.at);
+                let (prev, new) = (position.prev, position.new);
+                let begins_again = origin.is_in_memory() && new == Token(0);
+                let began_again = at.filter(|_| begins_again);
+                let before = self.stand(origin.clone(), Stand { token: new, began_again });
+                if origin.is_in_memory() && before.is_some_and(|before| new < before.token) {
                     // The same tokens mean other rows from here on.
                     self.sent.remove(&origin.stream);
                 }
-                match before.filter(|before| *before < position.prev) {
-                    Some(from) => {
-                        let (heard, line, prev) = (self.heard, heard.line, position.prev);
-                        self.unsettled.push_back(Gap { heard, line, origin, from, prev });
+                match before.filter(|before| before.token < prev) {
+                    Some(Stand { began_again: Some(then), .. })
+                        if at.is_some_and(|at| at.ms_since(then) < AT_ONCE_MS) =>
+                    {
+                        self.sent.entry(origin.stream).or_default().forget(new);
+                    }
+                    Some(Stand { token: from, .. }) => {
+                        let heard = self.heard;
+                        self.unsettled.push_back(Gap { heard, line, at, origin, from, prev });
                     }
                     None => self.judged += u64::from(before.is_some()),
                 }
             }
             _ => {}
         }
-        self.settle(false, findings);
+        self.settle(heard.at, false, findings);
     }
 
-    fn end(&mut self, _at: Option<Moment>, findings: &mut Findings) {
-        self.settle(true, findings);
+    fn tick(&mut self, now: Option<Moment>, findings: &mut Findings) {
+        self.settle(now, false, findings);
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        self.positions.clear();
+        self.sent.clear();
+        self.unsettled.clear();
+    }
+
+    fn end(&mut self, at: Option<Moment>, findings: &mut Findings) {
+        self.settle(at, true, findings);
     }
 
     fn judged(&self) -> u64 {
@@ -141,11 +193,14 @@ impl Rule for PositionsMeet {
 mod tests {
     use super::*;
     use crate::judge::audit::testing::{found, found_at};
+    use crate::judge::audit::{Transport, Unreadable};
+    use crate::protocol::Dialect;
 
     #[test]
     fn a_position_beyond_what_was_sent_is_found() {
         let payloads = [
             "POSITION receipts a 4 4",
+            "POSITION receipts b 4 4",
             r#"RDATA receipts a 5 ["x"]"#,
             "POSITION receipts a 8 9",
             r#"RDATA receipts b 7 ["x"]"#,
@@ -156,7 +211,7 @@ mod tests {
         let Violation::Skipped { from: Token(5), prev: Token(8), tokens, count: 2, .. } = &finding.violation else {
             panic!("{finding:?}");
         };
-        assert_eq!((finding.line, &**tokens), (3, &[Token(6), Token(8)][..]));
+        assert_eq!((finding.line, &**tokens), (4, &[Token(6), Token(8)][..]));
     }
 
     #[test]
@@ -184,18 +239,50 @@ mod tests {
     }
 
     #[test]
+    fn what_a_writer_may_have_sent_before_it_was_heard_is_accounted_for() {
+        let row = r#"RDATA events b 9 ["x"]"#;
+        for first in ["POSITION events b 9 9", row] {
+            let found_of = |last| found(PositionsMeet::default(), &["POSITION events a 5 5", first, last]);
+            assert_eq!(found_of("POSITION events a 9 9"), []);
+            assert_eq!(found_of("POSITION events a 10 10"), [(3, "skipped")]);
+        }
+    }
+
+    #[test]
+    fn who_takes_back_what_was_said_before_skips_nothing() {
+        let found_after = |ms| {
+            let payloads = [
+                (0, r#"RDATA typing a 26 ["!r",[]]"#),
+                (7_000, "POSITION typing a 0 0"),
+                (7_000 + ms, "POSITION typing a 26 26"),
+                (9_000, r#"RDATA typing a 27 ["!r",[]]"#),
+                (9_000, "POSITION typing a 27 27"),
+            ];
+            found_at(PositionsMeet::default(), &payloads).len()
+        };
+        assert_eq!((found_after(0), found_after(AT_ONCE_MS)), (0, 1));
+    }
+
+    #[test]
     fn it_is_found_while_the_traffic_goes_on() {
         let mut payloads = vec!["POSITION receipts a 4 4", "POSITION receipts a 6 6"];
         payloads.extend([r#"RDATA receipts a 7 ["x"]"#; 2 * SETTLED_AFTER as usize]);
-        let mut rule = PositionsMeet::default();
-        let mut findings = Findings::default();
-        for text in payloads {
-            let said = crate::protocol::Command::parse(text);
-            let (at, channel, transport) = (None, None, crate::judge::audit::Transport::Redis);
-            let dialect = Default::default();
-            rule.hear(&Heard { line: 1, at, channel, transport, dialect, said: said.as_ref() }, &mut findings);
-        }
-        assert_eq!(findings.0.len(), 1);
+        let found_by = |ms_apart: Option<u64>| {
+            let mut rule = PositionsMeet::default();
+            let mut findings = Findings::default();
+            for (ordinal, text) in (0..).zip(&payloads) {
+                let said = Command::parse(text).map_err(Unreadable::from);
+                let at = ms_apart.map(|ms| Moment(ordinal * ms));
+                let (channel, transport, dialect) = (None, Transport::Redis, Dialect::V1_163);
+                rule.hear(&Heard { line: 1, at, channel, transport, dialect, said: said.as_ref() }, &mut findings);
+                if !findings.0.is_empty() {
+                    return ordinal;
+                }
+            }
+            panic!("not found");
+        };
+        // Where it is not known when they come; where they are many, and where they are few.
+        assert_eq!((found_by(None), found_by(Some(8)), found_by(Some(1_000))), (101, 126, 6));
     }
 
     #[test]

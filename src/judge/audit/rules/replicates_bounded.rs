@@ -69,6 +69,11 @@ impl Rule for ReplicatesBounded {
         }
     }
 
+    fn missed(&mut self, _now: Option<Moment>) {
+        // Whoever lost the connection to the broker connects again, and is in his rights.
+        self.recent.clear();
+    }
+
     fn judged(&self) -> u64 {
         self.judged
     }

@@ -22,8 +22,10 @@ use crate::protocol::{Command, UserSync};
 /// How long after its last device went elsewhere a process is taken for dead: half as long again as it may take to say so.
 pub const SILENT_FOR_MS: u64 = 30_000;
 
-/// How many processes are remembered.
+/// How many processes are remembered, and how many devices of all of them; then the one that was silent for longest is
+/// forgotten.
 const PROCESSES_MAX: usize = 1_000;
+const DEVICES_MAX: usize = 200_000;
 
 /// Judges what becomes of processes that serve users.
 #[derive(Debug, Default)]
@@ -38,13 +40,37 @@ struct Process {
     line: u64,
     /// Where each device went, and when, if it did.
     devices: BTreeMap<Device, Option<(String, Moment)>>,
+    /// How many of them did not.
+    staying: usize,
 }
 
 impl Process {
     /// When the last of its devices went elsewhere; none if one of them did not.
     fn deserted(&self) -> Option<Moment> {
-        let left = self.devices.values().map(|went| went.as_ref().map(|(_, at)| *at));
-        left.collect::<Option<Vec<_>>>()?.into_iter().max()
+        if self.staying > 0 {
+            return None;
+        }
+        self.devices.values().flatten().map(|(_, at)| *at).max()
+    }
+
+    fn stays(&mut self, device: Device) {
+        if !matches!(self.devices.insert(device, None), Some(None)) {
+            self.staying += 1;
+        }
+    }
+
+    /// One of its devices, if it is one, began to sync with another process.
+    fn went(&mut self, device: &Device, to: (String, Moment)) {
+        let Some(went) = self.devices.get_mut(device) else { return };
+        if went.replace(to).is_none() {
+            self.staying -= 1;
+        }
+    }
+
+    fn ended(&mut self, device: &Device) {
+        if matches!(self.devices.remove(device), Some(None)) {
+            self.staying -= 1;
+        }
     }
 }
 
@@ -54,17 +80,21 @@ impl SyncsCleared {
         let process = self.processes.entry(sync.instance_id.clone()).or_default();
         process.line = line;
         if sync.is_syncing {
-            process.devices.insert(device.clone(), None);
+            process.stays(device.clone());
             let others = self.processes.iter_mut().filter(|(id, _)| **id != sync.instance_id);
-            for went in others.filter_map(|(_, process)| process.devices.get_mut(&device)) {
-                *went = at.map(|at| (sync.instance_id.clone(), at));
+            // Without times, nobody is ever deserted for long enough.
+            if let Some(at) = at {
+                others.for_each(|(_, process)| process.went(&device, (sync.instance_id.clone(), at)));
             }
         } else {
-            process.devices.remove(&device);
+            process.ended(&device);
+            if process.devices.is_empty() {
+                self.processes.remove(&sync.instance_id);
+            }
             self.judged += 1;
         }
-        self.processes.retain(|_, process| !process.devices.is_empty());
-        if self.processes.len() > PROCESSES_MAX {
+        let devices: usize = self.processes.values().map(|process| process.devices.len()).sum();
+        if self.processes.len() > PROCESSES_MAX || devices > DEVICES_MAX {
             let longest_silent =
                 self.processes.iter().min_by_key(|(_, process)| process.line).map(|(id, _)| id.clone());
             longest_silent.map(|id| self.processes.remove(&id));
@@ -107,8 +137,16 @@ impl Rule for SyncsCleared {
         }
     }
 
+    fn tick(&mut self, now: Option<Moment>, findings: &mut Findings) {
+        self.find_dead(now, findings);
+    }
+
     fn end(&mut self, at: Option<Moment>, findings: &mut Findings) {
         self.find_dead(at, findings);
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        self.processes.clear();
     }
 
     fn judged(&self) -> u64 {
@@ -146,6 +184,24 @@ mod tests {
         let ended =
             [(20_000, "USER_SYNC old @a:h D end 0"), (25_000, "USER_SYNC old @b:h D end 0"), (90_000, "PING 1")];
         assert_eq!(found(&[&BEGINNING[..], &ended].concat()), []);
+    }
+
+    #[test]
+    fn whoever_is_silent_for_longest_is_forgotten_if_there_are_too_many() {
+        let mut rule = SyncsCleared::default();
+        let mut sync = |instance_id: &str, number: usize| {
+            let sync = format!("USER_SYNC {instance_id} @u{number}:h D start 0");
+            let Ok(Command::UserSync(sync)) = Command::parse(&sync) else { panic!("{sync}") };
+            rule.synced(number as u64, Some(Moment(0)), &sync);
+        };
+        sync("old", 0);
+        (1..=DEVICES_MAX / 2).for_each(|number| sync("one", number));
+        (1..DEVICES_MAX / 2).for_each(|number| sync("other", DEVICES_MAX + number));
+        sync("one", 1);
+        assert_eq!(rule.processes.keys().collect::<Vec<_>>(), ["old", "one", "other"]);
+        let Ok(Command::UserSync(last)) = Command::parse("USER_SYNC one @last:h D start 0") else { panic!() };
+        rule.synced(u64::MAX, Some(Moment(0)), &last);
+        assert_eq!(rule.processes.keys().collect::<Vec<_>>(), ["one", "other"]);
     }
 
     #[test]

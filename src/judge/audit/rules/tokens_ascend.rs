@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::Rule;
 use crate::judge::audit::{Findings, Heard, Origin, Violation};
+use crate::judge::observation::Moment;
 use crate::protocol::{Command, Position, Rdata, Token};
 
 /// How many tokens of a writer are remembered, to tell what comes again from what comes late.
@@ -90,6 +91,10 @@ impl Rule for TokensAscend {
         if let Some(violation) = violation {
             findings.add(heard.line, violation);
         }
+    }
+
+    fn missed(&mut self, _now: Option<Moment>) {
+        self.origins.clear();
     }
 
     fn judged(&self) -> u64 {

@@ -1,0 +1,150 @@
+//! `squall follow` as an operator runs it.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout};
+
+use crate::deployment::{PATIENCE, Scratch, free_port};
+use crate::follow::{Publisher, SERVER_NAME};
+use crate::server::{Kind, Server, on_both};
+
+on_both! {
+    it_tells_what_it_finds_and_what_it_could_not_hear;
+    without_a_finding_it_ends_well;
+}
+
+/// The program, and what it tells. It is gone when this is dropped.
+struct Program {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    fn start(server: &Server, arguments: &[&str]) -> Self {
+        let url = format!("redis://:secret@127.0.0.1:{}", server.port);
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+        command.args(["follow", "--redis", &url, "--server-name", SERVER_NAME]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Program { child, lines }
+    }
+
+    async fn line(&mut self) -> String {
+        let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
+        line.expect("it tells something").unwrap().expect("it goes on")
+    }
+
+    /// The next JSON object of a kind, whatever comes before it.
+    async fn tells(&mut self, kind: &str) -> Value {
+        loop {
+            let told: Value = serde_json::from_str(&self.line().await).unwrap();
+            if told["kind"] == kind {
+                return told;
+            }
+        }
+    }
+
+    async fn ends(&mut self) -> Option<i32> {
+        let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        status.expect("it ends when it is asked to").unwrap().code()
+    }
+}
+
+async fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn it_tells_what_it_finds_and_what_it_could_not_hear(kind: Kind) {
+    let mut server = Server::start(kind, Some("secret")).await;
+    let scratch = Scratch::new(&format!("follow-program-{kind:?}"));
+    let recording = scratch.path().join("recording.jsonl");
+    let recording = recording.to_str().unwrap();
+    let port = TcpListener::local_addr(&free_port()).unwrap().port();
+    let metrics = format!("127.0.0.1:{port}");
+    let mut program = Program::start(&server, &["--json", "--record", recording, "--metrics", &metrics, "--announce"]);
+    program.tells("listening").await;
+    let mut publisher = Publisher::connect(&server).await;
+    publisher.enter("secret").await;
+    for writer in ["a", "b"] {
+        publisher.say(&format!("POSITION typing {writer} 7 7")).await;
+    }
+    let finding = program.tells("finding").await;
+    let second_writer = json!("one_writer/typing/second_writer");
+    assert_eq!((&finding["fingerprint"], &finding["detail"]["first"]), (&second_writer, &json!("a")));
+    let counted = async {
+        let samples = [
+            "squall_follow_findings_total{kind=\"second_writer\",rule=\"one_writer\",stream=\"typing\"} 1",
+            "squall_follow_position{stream=\"typing\",writer=\"b\"} 7",
+            "squall_follow_listening 1",
+        ];
+        loop {
+            let text = get(port, "/metrics").await;
+            if samples.iter().all(|sample| text.contains(sample)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, counted).await.expect("the metrics say so");
+    assert!(get(port, "/health").await.starts_with("HTTP/1.1 200 "));
+
+    server.kill().await;
+    program.tells("deaf").await;
+    assert!(get(port, "/health").await.starts_with("HTTP/1.1 503 "));
+    server.start_again().await;
+    let away = program.tells("away").await;
+    assert_eq!(away["why"], "closed by the broker");
+    program.tells("listening").await;
+
+    let sent = Command::new("kill").args(["-INT", &program.child.id().unwrap().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let summary = program.tells("summary").await;
+    assert_eq!(summary["findings"], json!({ "one_writer/typing/second_writer": 1 }));
+    assert_eq!((&summary["away"]["times"], &summary["tally"]["commands"]["REPLICATE"]), (&json!(1), &json!(1)));
+    assert_eq!(program.ends().await, Some(1));
+
+    let audited = Command::new(env!("CARGO_BIN_EXE_squall")).args(["audit", "--json", recording]).output().unwrap();
+    assert_eq!(audited.status.code(), Some(1), "{}", String::from_utf8_lossy(&audited.stderr));
+    let report: Value = serde_json::from_slice(&audited.stdout).unwrap();
+    let [violation] = report["violations"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((&violation["fingerprint"], &violation["line"]), (&second_writer, &finding["line"]));
+    assert_eq!((report["away"].as_array().unwrap().len(), &report["checks"]), (1, &summary["checks"]));
+}
+
+async fn without_a_finding_it_ends_well(kind: Kind) {
+    let server = Server::start(kind, Some("secret")).await;
+    let mut program = Program::start(&server, &["--for", "2s"]);
+    assert!(
+        program
+            .line()
+            .await
+            .ends_with(&format!("listening to {SERVER_NAME} on the broker at 127.0.0.1:{}", server.port))
+    );
+    let mut publisher = Publisher::connect(&server).await;
+    publisher.enter("secret").await;
+    publisher.say("POSITION typing a 7 7").await;
+    let mut rest = Vec::new();
+    while let Ok(Some(line)) = program.lines.next_line().await {
+        rest.push(line);
+    }
+    assert_eq!(program.ends().await, Some(0), "{rest:?}");
+    assert!(rest[0].ends_with("1 payloads, 1 parsed, 0 findings"), "{rest:?}");
+    assert_eq!(rest.last().unwrap(), "no findings");
+
+    // Whoever gives the wrong password is told what to do.
+    let wrong = format!("redis://127.0.0.1:{}", server.port);
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+    let output = command.args(["follow", "--redis", &wrong, "--server-name", SERVER_NAME]).output().await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("redis://:PASSWORD@HOST:PORT"), "{error}");
+}

@@ -1,0 +1,209 @@
+//! Instances as processes of their own, which are killed and asked to stop while they are at work.
+//!
+//! Each run of a process logs what it follows from where, and every token that it applies. So each run can be held to the
+//! database, row by row: after the position that it began with, which it read from the database with all that is behind
+//! it, it has to have applied every row that is there, in order, up to the last one it applied at all; and in the end
+//! everybody is at the end.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use squall::protocol::Token;
+use squall::store::account_data::Datum;
+use squall::transport::http::HttpClient;
+use squall::transport::http::endpoints::send_events::SentEvent;
+
+use crate::program::Site;
+use crate::run;
+use crate::server::{Kind, Server, on_both};
+
+on_both! {
+    nothing_is_missing_whoever_is_killed_under_load;
+    whoever_is_asked_to_stop_says_so_first;
+}
+
+#[test]
+fn nothing_is_missing_whoever_is_killed_under_load_over_tcp() {
+    run(no_row_is_missing(Site::new("processes-killed-tcp", None), None));
+}
+
+#[test]
+fn whoever_is_asked_to_stop_says_so_first_over_tcp() {
+    run(goodbyes_are_said(Site::new("processes-stop-tcp", None)));
+}
+
+async fn nothing_is_missing_whoever_is_killed_under_load(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let site = Site::new(&format!("processes-killed-{kind:?}"), Some(server.config()));
+    no_row_is_missing(site, Some(server)).await;
+}
+
+async fn whoever_is_asked_to_stop_says_so_first(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    goodbyes_are_said(Site::new(&format!("processes-stop-{kind:?}"), Some(server.config()))).await;
+}
+
+/// How long there is load before, while and after somebody is down.
+const SPELL: Duration = Duration::from_millis(400);
+/// Whoever is killed, in this order: worker1 lives through what happens to all the others, and worker2 saw all of it.
+const VICTIMS: [&str; 5] = ["worker1", "writer1", "master", "writer2", "worker2"];
+const USER: &str = "@user:squall.test";
+
+async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
+    let mut programs = BTreeMap::new();
+    for name in ["master", "writer1", "writer2", "worker1", "worker2"] {
+        programs.insert(name, site.start(name).await);
+    }
+    let load = Load::begin(&site);
+    tokio::time::sleep(SPELL).await;
+    if let Some(broker) = &mut broker {
+        broker.kill().await;
+        tokio::time::sleep(SPELL).await;
+        for program in programs.values() {
+            let (status, reason) = program.get("/health").await;
+            assert!(status == 503 && reason.contains("the broker"), "{status} {reason}");
+        }
+        broker.start_again().await;
+        tokio::time::sleep(SPELL).await;
+    }
+    let mut runs = Vec::new();
+    for name in VICTIMS {
+        let mut victim = programs.remove(name).unwrap();
+        victim.kill();
+        tokio::time::sleep(SPELL).await;
+        programs.insert(name, site.start(name).await);
+        runs.push(victim);
+        tokio::time::sleep(SPELL).await;
+    }
+    let written = load.end().await;
+
+    // Nothing was lost on the way there, and nothing was written twice.
+    assert_eq!(site.event_ids().into_iter().collect::<BTreeSet<_>>(), written.event_ids);
+    assert_eq!(site.event_ids().len(), written.event_ids.len());
+    let tokens = site.tokens();
+    assert_eq!(tokens["account_data master"].len(), written.data);
+    for program in programs.values() {
+        for (feed, tokens) in &tokens {
+            let (stream, writer) = feed.split_once(' ').unwrap();
+            if writer != program.name {
+                program.reaches(stream, writer, *tokens.last().unwrap()).await;
+            }
+        }
+    }
+    let mut followed = 0;
+    for program in programs.values_mut().chain(&mut runs) {
+        let is_last = program.is_running();
+        for (feed, heard) in program.heard() {
+            let Some(tokens) = tokens.get(&feed) else { continue };
+            let upto = if is_last { i64::MAX } else { heard.applied.last().copied().unwrap_or(heard.from) };
+            let expected = tokens.iter().copied().filter(|token| (heard.from + 1..=upto).contains(token));
+            let expected: Vec<i64> = expected.collect();
+            assert_eq!(heard.applied, expected, "{feed} at {} from {}", program.name, heard.from);
+            if is_last {
+                let (stream, writer) = feed.split_once(' ').unwrap();
+                let counted = program.value("squall_rows_applied_total", &[stream, writer]).await;
+                assert_eq!(counted, expected.len() as i64, "{feed} at {}", program.name);
+            }
+            followed += expected.len();
+        }
+    }
+    // Each row is followed by three others and the master, or by all four others.
+    assert!(followed > written.event_ids.len(), "{followed} of {}", written.event_ids.len());
+}
+
+async fn goodbyes_are_said(site: Site) {
+    let master = site.start("master").await;
+    let mut cleared = 0;
+    for (name, signal) in [("worker1", "TERM"), ("worker2", "INT"), ("writer1", "TERM")] {
+        let mut program = site.start(name).await;
+        if site.has_broker() {
+            // Whoever has asked for positions tells everybody anew who is syncing with them, under a new id.
+            cleared += 1;
+            master.hears("CLEAR_USER_SYNC", cleared).await;
+        } else {
+            program.is_set_up_with("master").await;
+        }
+        assert_eq!(master.received("CLEAR_USER_SYNC").await, cleared);
+        assert_eq!(program.stop(signal).await.code(), Some(0), "{}", program.log());
+        assert!(program.log().contains("\"stopped\""), "{}", program.log());
+        cleared += 1;
+        master.hears("CLEAR_USER_SYNC", cleared).await;
+    }
+    let mut master = master;
+    assert_eq!(master.stop("TERM").await.code(), Some(0), "{}", master.log());
+}
+
+/// Requests to write, from outside, until they are to end.
+struct Load {
+    is_over: Rc<Cell<bool>>,
+    events: Vec<tokio::task::JoinHandle<BTreeSet<String>>>,
+    data: tokio::task::JoinHandle<usize>,
+}
+
+/// What was written, as whoever asked for it was told.
+struct Written {
+    event_ids: BTreeSet<String>,
+    data: usize,
+}
+
+impl Load {
+    fn begin(site: &Site) -> Load {
+        let is_over = Rc::new(Cell::new(false));
+        let client = site.client();
+        let events = ["writer1", "writer2"].map(|writer| {
+            let room_id = site.room_of(writer);
+            tokio::task::spawn_local(send_events(client.clone(), writer, room_id, Rc::clone(&is_over)))
+        });
+        let data = tokio::task::spawn_local(set_account_data(client, Rc::clone(&is_over)));
+        Load { is_over, events: events.into(), data }
+    }
+
+    /// No more is asked for. Returns when everything is done.
+    async fn end(self) -> Written {
+        self.is_over.set(true);
+        let mut event_ids = BTreeSet::new();
+        for sending in self.events {
+            event_ids.append(&mut sending.await.unwrap());
+        }
+        Written { event_ids, data: self.data.await.unwrap() }
+    }
+}
+
+async fn send_events(client: HttpClient, writer: &str, room_id: String, is_over: Rc<Cell<bool>>) -> BTreeSet<String> {
+    let mut sent = BTreeSet::new();
+    for round in 0.. {
+        if is_over.get() {
+            break;
+        }
+        let ids: Vec<String> = (0..5).map(|number| format!("${writer}-{round}-{number}:squall.test")).collect();
+        let events: Vec<SentEvent> = ids.iter().map(|id| event(id, &room_id)).collect();
+        client.send_events(&writer.into(), &events).await.unwrap();
+        sent.extend(ids);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    sent
+}
+
+fn event(event_id: &str, room_id: &str) -> SentEvent {
+    let event =
+        json!({"type": "m.room.message", "event_id": event_id, "room_id": room_id, "sender": USER, "content": {}});
+    let Value::Object(event) = event else { unreachable!("it is an object") };
+    SentEvent::new("1", event)
+}
+
+async fn set_account_data(client: HttpClient, is_over: Rc<Cell<bool>>) -> usize {
+    for number in 0.. {
+        if is_over.get() {
+            return number;
+        }
+        let content = Value::Object(Map::new());
+        let datum = Datum { user_id: USER.into(), room_id: None, kind: format!("m.{number}"), content };
+        let token = client.set_account_data(&"master".into(), &datum).await.unwrap();
+        assert!(token > Token(0));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    unreachable!("numbers do not end")
+}

@@ -1,0 +1,255 @@
+//! The program itself, as an operator runs it: processes on one configuration file and one database.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+use squall::env::{Env, Silent};
+use squall::instance::config::RedisConfig;
+use squall::serve::File;
+use squall::transport::http::HttpClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::deployment::{PATIENCE, Scratch, free_port};
+
+const LISTENERS: [&str; 3] = ["master", "writer1", "writer2"];
+const WORKERS: [&str; 2] = ["worker1", "worker2"];
+
+/// A machine with a configuration file: a master, two writers of events, and two workers.
+pub struct Site {
+    scratch: Scratch,
+    file: File,
+    runs: std::cell::Cell<u32>,
+}
+
+impl Site {
+    pub fn new(test: &str, redis: Option<RedisConfig>) -> Self {
+        let scratch = Scratch::new(test);
+        let mut text = format!(
+            "server_name = 'squall.test'\nsecret = 'replsecret'\ndatabase = 'squall.db'\nworkers = {WORKERS:?}\n\
+             [stream_writers]\nevents = ['writer1', 'writer2']\n"
+        );
+        // All are held until all are drawn, so that no two are the same.
+        let mut held: Vec<TcpListener> = Vec::new();
+        let mut port = || {
+            held.push(free_port());
+            held.last().unwrap().local_addr().unwrap().port()
+        };
+        for name in LISTENERS {
+            let (replication, http) = (port(), port());
+            let _ = writeln!(text, "[instance_map.{name}]\nhost = '127.0.0.1'");
+            let _ = writeln!(text, "replication_port = {replication}\nhttp_port = {http}");
+        }
+        text.push_str("[metrics]\n");
+        for name in LISTENERS.into_iter().chain(WORKERS) {
+            let _ = writeln!(text, "{name} = '127.0.0.1:{}'", port());
+        }
+        if let Some(redis) = redis {
+            let _ = writeln!(text, "[redis]\nhost = '{}'\nport = {}", redis.host, redis.port);
+        }
+        let path = scratch.path().join("squall.toml");
+        std::fs::write(&path, text).unwrap();
+        Site { scratch, file: File::load(&path).unwrap(), runs: Default::default() }
+    }
+
+    pub fn has_broker(&self) -> bool {
+        self.file.config.redis.is_some()
+    }
+
+    /// Starts `name` and waits until it says that it is well.
+    pub async fn start(&self, name: &'static str) -> Program {
+        let run = self.runs.replace(self.runs.get() + 1);
+        let log = self.scratch.path().join(format!("{run}-{name}.log"));
+        let metrics_port = self.file.metrics_of(&name.into()).unwrap().port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
+        command.arg("serve").arg("--config").arg(&self.file.path).args(["--instance", name]);
+        command.args(["--log", "json", "--log-level", "squall::serve=trace,info"]);
+        let child = command.stdin(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        let mut program = Program { name, child, log, metrics_port };
+        let well = async {
+            loop {
+                let answer = program.ask("/health").await;
+                if answer.is_ok_and(|(status, _)| status == 200) {
+                    return;
+                }
+                if let Some(status) = program.child.try_wait().unwrap() {
+                    panic!("{name} ended with {status}: {}", program.log());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let is_well = tokio::time::timeout(PATIENCE, well).await.is_ok();
+        assert!(is_well, "{name} is not well: {}", program.log());
+        program
+    }
+
+    /// Asks instances to write, from outside.
+    pub fn client(&self) -> HttpClient {
+        let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
+        let config = &self.file.config;
+        HttpClient::new(env, "outside".into(), config.http_addresses(), config.secret.clone())
+    }
+
+    /// A room whose events `writer` persists.
+    pub fn room_of(&self, writer: &str) -> String {
+        let mut rooms = (0..).map(|number| format!("!room{number}:squall.test"));
+        rooms.find(|room| self.file.config.events_writer_of(room).as_str() == writer).unwrap()
+    }
+
+    fn query<T>(&self, sql: &str, read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
+        let database = rusqlite::Connection::open(&self.file.database).unwrap();
+        database.busy_timeout(PATIENCE).unwrap();
+        let rows: rusqlite::Result<Vec<T>> = database.prepare(sql).unwrap().query_map((), read).unwrap().collect();
+        rows.unwrap()
+    }
+
+    /// The ids of all events in the database.
+    pub fn event_ids(&self) -> Vec<String> {
+        self.query("SELECT event_id FROM events", |row| row.get(0))
+    }
+
+    /// The tokens of all rows in the database that the tests write, ascending, by stream and writer.
+    pub fn tokens(&self) -> BTreeMap<String, Vec<i64>> {
+        let sql = "SELECT 'events', instance_name, stream_ordering AS token FROM events
+                   UNION ALL SELECT 'account_data', instance_name, stream_id FROM account_data ORDER BY token";
+        let mut tokens: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let rows = self.query(sql, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+        for (stream, writer, token) in rows {
+            let (stream, writer): (String, String) = (stream, writer);
+            tokens.entry(format!("{stream} {writer}")).or_default().push(token);
+        }
+        tokens
+    }
+}
+
+/// What one run of a process knows of one writer's rows of one stream.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// Where it began.
+    pub from: i64,
+    /// The tokens that it applied.
+    pub applied: Vec<i64>,
+}
+
+/// A process, which is gone when this is dropped.
+pub struct Program {
+    pub name: &'static str,
+    child: Child,
+    log: PathBuf,
+    metrics_port: u16,
+}
+
+impl Program {
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal and waits for the end.
+    pub async fn stop(&mut self, signal: &str) -> ExitStatus {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("it ends when it is asked to")
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// What it logged of rows, by stream and writer.
+    pub fn heard(&self) -> BTreeMap<String, Heard> {
+        let mut heard: BTreeMap<String, Heard> = BTreeMap::new();
+        // The last line of a process that was killed may be half a line.
+        for line in self.log().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let text = |key: &str| line[key].as_str().unwrap_or_default();
+            let feed = format!("{} {}", text("stream"), text("writer"));
+            match (text("message"), line["token"].as_i64()) {
+                ("following", Some(token)) => heard.entry(feed).or_default().from = token,
+                ("applied", Some(token)) => heard.entry(feed).or_default().applied.push(token),
+                _ => {}
+            }
+        }
+        heard
+    }
+
+    async fn ask(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.metrics_port)).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
+    }
+
+    /// What it answers to whoever watches it.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(path).await.unwrap()
+    }
+
+    /// The value of a metric with these labels' values, in their order; 0 if there is none.
+    pub async fn value(&self, metric: &str, labels: &[&str]) -> i64 {
+        let (_, text) = self.get("/metrics").await;
+        let values = |line: &str| -> Vec<String> { line.split('"').skip(1).step_by(2).map(str::to_owned).collect() };
+        let is_it = |line: &&str| line.starts_with(&format!("{metric}{{")) && values(line) == labels;
+        text.lines().find(is_it).map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+    }
+
+    /// How many commands of that name came in.
+    pub async fn received(&self, command: &str) -> i64 {
+        self.value("squall_lines_received_total", &[command]).await
+    }
+
+    /// Waits until a metric is there.
+    async fn gets(&self, metric: &str, labels: &[&str], at_least: i64) {
+        let there = async {
+            while self.value(metric, labels).await < at_least {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let is_there = tokio::time::timeout(PATIENCE, there).await.is_ok();
+        assert!(is_there, "{}: {metric} {labels:?} is below {at_least}: {}", self.name, self.get("/metrics").await.1);
+    }
+
+    /// Waits until it knows `writer`'s rows of `stream` up to `token`.
+    pub async fn reaches(&self, stream: &str, writer: &str, token: i64) {
+        self.gets("squall_position", &[stream, writer], token).await;
+    }
+
+    /// Waits until so many commands of that name have come.
+    pub async fn hears(&self, command: &str, count: i64) {
+        self.gets("squall_lines_received_total", &[command], count).await;
+        assert_eq!(self.received(command).await, count);
+    }
+
+    /// Waits until its connection to `target` is set up.
+    pub async fn is_set_up_with(&self, target: &str) {
+        self.gets("squall_connections_set_up_total", &[target], 1).await;
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
