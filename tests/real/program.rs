@@ -223,7 +223,9 @@ impl Program {
             }
         };
         let is_there = tokio::time::timeout(PATIENCE, there).await.is_ok();
-        assert!(is_there, "{}: {metric} {labels:?} is below {at_least}: {}", self.name, self.get("/metrics").await.1);
+        let (_, text) = self.get("/metrics").await;
+        let said: Vec<&str> = text.lines().filter(|line| line.starts_with(metric)).collect();
+        assert!(is_there, "{}: {metric} {labels:?} stays below {at_least}: {said:#?}", self.name);
     }
 
     /// Waits until it knows `writer`'s rows of `stream` up to `token`.
