@@ -151,10 +151,14 @@ impl Program {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        send_signal(&self.child, signal);
+    }
+
     /// Sends a signal and waits for the end.
     pub async fn stop(&mut self, signal: &str) -> ExitStatus {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
+        self.signal(signal);
         let ended = async {
             loop {
                 if let Some(status) = self.child.try_wait().unwrap() {
@@ -254,4 +258,10 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal to a process, called as `kill` calls it.
+pub fn send_signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
 }
