@@ -275,17 +275,15 @@ fn an_audit_of_nothing_or_by_an_unknown_dialect_is_refused() {
     refused(&["audit", "no-such-file.gz"], "no-such-file.gz");
 }
 
-/// A configuration file of a master on these ports, which the test may go on with.
-fn configuration(replication_port: u16, http_port: u16) -> String {
+/// A configuration file of a master with this database and these ports, which the test may go on with.
+fn configuration(database: &str, replication_port: u16, http_port: u16) -> String {
     format!(
-        "server_name = 'squall.test'\nsecret = 'replsecret'\ndatabase = 'squall-{}-cli.db'\n[instance_map.master]\n\
+        "server_name = 'squall.test'\nsecret = 'replsecret'\ndatabase = '{database}'\n[instance_map.master]\n\
          host = '127.0.0.1'\nreplication_port = {replication_port}\nhttp_port = {http_port}\n",
-        std::process::id()
     )
 }
 
-/// Checks that the master is not served as this file says, that the error says all of `what`, and that it names the file
-/// unless it names another one.
+/// Checks that the master is not served as this file says, and that the error says all of `what`.
 fn not_served(file: &Scratch, more: &[&str], what: &[&str]) {
     let arguments = [&["serve", "--config", file.path(), "--instance", "master"], more].concat();
     what.iter().for_each(|what| refused(&arguments, what));
@@ -298,30 +296,39 @@ fn free_ports() -> (u16, u16) {
     (one, other)
 }
 
-/// Removes what an instance of [`configuration`] leaves behind.
-struct Leftovers;
+/// The name of a database beside the configuration file, which is gone with everything beside it when the test is over.
+struct Database(String);
 
-impl Drop for Leftovers {
+impl Database {
+    fn new(test: &str) -> Self {
+        Database(format!("squall-{}-{test}.db", std::process::id()))
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("{}{suffix}", self.0))
+    }
+}
+
+impl Drop for Database {
     fn drop(&mut self) {
         for suffix in ["", "-wal", "-shm", "-master.lock"] {
-            let name = format!("squall-{}-cli.db{suffix}", std::process::id());
-            let _ = std::fs::remove_file(std::env::temp_dir().join(name));
+            let _ = std::fs::remove_file(self.beside(suffix));
         }
     }
 }
 
 #[test]
 fn a_configuration_that_cannot_be_used_is_refused_by_name() {
+    let whole = configuration("squall.db", 1, 2);
     refused(&["serve", "--instance", "master"], "--config");
     refused(&["serve", "--config", "no-such-file.toml", "--instance", "master"], "cannot read no-such-file.toml");
-    let file = Scratch::new("unknown.toml", &format!("wokers = ['worker1']\n{}", configuration(1, 2)));
+    let file = Scratch::new("unknown.toml", &format!("wokers = ['worker1']\n{whole}"));
     not_served(&file, &[], &[file.path(), "line 1", "wokers", "workers"]);
     let file = Scratch::new("incomplete.toml", "server_name = 'squall.test'\n");
     not_served(&file, &[], &[file.path(), "missing field `secret`"]);
-    let file =
-        Scratch::new("addressless.toml", &format!("{}[stream_writers]\ntyping = 'typer'\n", configuration(1, 2)));
+    let file = Scratch::new("addressless.toml", &format!("{whole}[stream_writers]\ntyping = 'typer'\n"));
     not_served(&file, &[], &[file.path(), "typer writes a stream", "add it to instance_map"]);
-    let file = Scratch::new("others.toml", &format!("workers = ['worker1']\n{}", configuration(1, 2)));
+    let file = Scratch::new("others.toml", &format!("workers = ['worker1']\n{whole}"));
     let arguments = ["serve", "--config", file.path(), "--instance", "worker2"];
     refused(&arguments, "has no instance worker2: add it to workers, or take one of master, worker1");
     not_served(&file, &["--log-level", "lowd"], &["\"lowd\" is no level"]);
@@ -330,47 +337,41 @@ fn a_configuration_that_cannot_be_used_is_refused_by_name() {
 
 #[test]
 fn what_another_process_has_is_named() {
-    let _leftovers = Leftovers;
+    let database = Database::new("another-process");
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap().port();
     let (free, also_free) = free_ports();
-    let replication = Scratch::new("replication-port.toml", &configuration(taken, free));
-    not_served(
-        &replication,
-        &[],
-        &[&format!("cannot listen on port {taken}"), "give master another one", replication.path()],
-    );
-    let http = Scratch::new("http-port.toml", &configuration(free, taken));
-    not_served(&http, &[], &[&format!("cannot listen on port {taken}"), "give master another one", http.path()]);
-    let file = Scratch::new("free-ports.toml", &configuration(free, also_free));
+    let (port, remedy) = (format!("cannot listen on port {taken}"), "give master another one");
+    let replication = Scratch::new("replication-port.toml", &configuration(&database.0, taken, free));
+    not_served(&replication, &[], &[&port, remedy, replication.path()]);
+    let http = Scratch::new("http-port.toml", &configuration(&database.0, free, taken));
+    not_served(&http, &[], &[&port, remedy, http.path()]);
+    let file = Scratch::new("free-ports.toml", &configuration(&database.0, free, also_free));
     let address = format!("127.0.0.1:{taken}");
     not_served(&file, &["--metrics", &address], &[&format!("cannot serve metrics at {address}"), "another address"]);
 
-    let path = std::env::temp_dir().join(format!("squall-{}-cli.db-master.lock", std::process::id()));
-    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap();
+    let lock = std::fs::File::create(database.beside("-master.lock")).unwrap();
     lock.lock().unwrap();
     not_served(&file, &[], &["master is running already", "Stop that one first"]);
 }
 
 #[test]
 fn a_database_that_cannot_be_used_is_named() {
-    let _leftovers = Leftovers;
     let (replication, http) = free_ports();
-    let with = |name: &str, database: &str| {
-        let name_in_file = format!("squall-{}-cli.db", std::process::id());
-        Scratch::new(name, &configuration(replication, http).replace(&name_in_file, database))
-    };
+    let with = |name: &str, database: &str| Scratch::new(name, &configuration(database, replication, http));
     let nowhere = with("nowhere.toml", "no-such-folder/squall.db");
     not_served(&nowhere, &[], &["no-such-folder/squall.db", "has to be there, and be writable"]);
-    let text = Scratch::new(
-        "cli.db",
-        "this is text, and long enough to be looked at as what it is not: a SQLite file, of \
-                                       which the first hundred bytes are its header",
-    );
-    let no_database = with("text.toml", text.path());
-    not_served(&no_database, &[], &[text.path(), "file is not a database", "has to be a writable SQLite file"]);
-    let folder = with("folder.toml", std::env::temp_dir().to_str().unwrap());
-    not_served(&folder, &[], &["unable to open database file", "has to be a writable SQLite file"]);
+
+    let database = Database::new("text");
+    std::fs::write(database.beside(""), "Text, and longer than the header of a file of SQLite's. ".repeat(10)).unwrap();
+    let text = with("text.toml", &database.0);
+    not_served(&text, &[], &[&database.0, "file is not a database", "has to be a writable SQLite file"]);
+
+    let database = Database::new("folder");
+    std::fs::create_dir_all(database.beside("")).unwrap();
+    let folder = with("folder.toml", &database.0);
+    not_served(&folder, &[], &[&database.0, "unable to open database file", "has to be a writable SQLite file"]);
+    std::fs::remove_dir(database.beside("")).unwrap();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, each of which parses, calls the library and prints.
 //!
 //! Exit status: 0 all well, 1 an invariant was violated, something was stuck or a recording shows a finding, 2 the
-//! arguments, a file or the set-up are wrong, 128 and a signal's number: the signal cut it short.
+//! arguments, a file or the set-up are wrong, 101 it panicked, 128 and a signal's number: the signal cut it short.
 
 mod audit;
 mod defects;

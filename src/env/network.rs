@@ -55,7 +55,7 @@ pub trait Listener {
 pub trait Network {
     /// Connects to `to`; fails with [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`].
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>>;
-    /// Opens `port` for connections on every address of this host.
+    /// Opens `port` of this host for connections.
     fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>>;
 }
 

@@ -15,6 +15,8 @@ mod program;
 mod redis;
 mod rows;
 mod server;
+#[cfg(feature = "services")]
+mod stopping;
 mod tcp;
 
 use tokio::task::LocalSet;

@@ -16,7 +16,7 @@ use squall::store::account_data::Datum;
 use squall::transport::http::HttpClient;
 use squall::transport::http::endpoints::send_events::SentEvent;
 
-use crate::program::Site;
+use crate::program::{Program, Site};
 use crate::run;
 use crate::server::{Kind, Server, on_both};
 
@@ -68,6 +68,7 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         }
         broker.start_again().await;
         tokio::time::sleep(SPELL).await;
+        all_know_what_is_written(&site, &programs).await;
     }
     let mut runs = Vec::new();
     for name in VICTIMS {
@@ -77,6 +78,8 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         programs.insert(name, site.start(name).await);
         runs.push(victim);
         tokio::time::sleep(SPELL).await;
+        // What happens to the next one must not be what heals it.
+        all_know_what_is_written(&site, &programs).await;
     }
     let written = load.end().await;
 
@@ -85,14 +88,7 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
     assert_eq!(site.event_ids().len(), written.event_ids.len());
     let tokens = site.tokens();
     assert_eq!(tokens["account_data master"].len(), written.data);
-    for program in programs.values() {
-        for (feed, tokens) in &tokens {
-            let (stream, writer) = feed.split_once(' ').unwrap();
-            if writer != program.name {
-                program.reaches(stream, writer, *tokens.last().unwrap()).await;
-            }
-        }
-    }
+    all_know_what_is_written(&site, &programs).await;
     let mut followed = 0;
     for program in programs.values_mut().chain(&mut runs) {
         let is_last = program.is_running();
@@ -112,6 +108,19 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
     }
     // Each row is followed by three others and the master, or by all four others.
     assert!(followed > written.event_ids.len(), "{followed} of {}", written.event_ids.len());
+}
+
+/// Waits until everybody is where the database is now.
+async fn all_know_what_is_written(site: &Site, programs: &BTreeMap<&str, Program>) {
+    let tokens = site.tokens();
+    for program in programs.values() {
+        for (feed, tokens) in &tokens {
+            let (stream, writer) = feed.split_once(' ').unwrap();
+            if writer != program.name {
+                program.reaches(stream, writer, *tokens.last().unwrap()).await;
+            }
+        }
+    }
 }
 
 async fn goodbyes_are_said(site: Site) {

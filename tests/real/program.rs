@@ -151,10 +151,14 @@ impl Program {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        send_signal(&self.child, signal);
+    }
+
     /// Sends a signal and waits for the end.
     pub async fn stop(&mut self, signal: &str) -> ExitStatus {
-        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
+        self.signal(signal);
         let ended = async {
             loop {
                 if let Some(status) = self.child.try_wait().unwrap() {
@@ -223,7 +227,9 @@ impl Program {
             }
         };
         let is_there = tokio::time::timeout(PATIENCE, there).await.is_ok();
-        assert!(is_there, "{}: {metric} {labels:?} is below {at_least}: {}", self.name, self.get("/metrics").await.1);
+        let (_, text) = self.get("/metrics").await;
+        let said: Vec<&str> = text.lines().filter(|line| line.starts_with(metric)).collect();
+        assert!(is_there, "{}: {metric} {labels:?} stays below {at_least}: {said:#?}", self.name);
     }
 
     /// Waits until it knows `writer`'s rows of `stream` up to `token`.
@@ -252,4 +258,10 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Sends a signal to a process, called as `kill` calls it.
+pub fn send_signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
 }

@@ -95,6 +95,15 @@ impl Server {
         }
     }
 
+    /// Has a real one do nothing any more, and keep its connections.
+    #[cfg(feature = "services")]
+    pub fn fall_silent(&self) {
+        match &self.running {
+            Some(Running::Real(child)) => crate::program::send_signal(child, "STOP"),
+            _ => panic!("there is no process that could be stopped"),
+        }
+    }
+
     /// How instances find it.
     pub fn config(&self) -> RedisConfig {
         RedisConfig { host: "127.0.0.1".into(), port: self.port, password: self.password.map(str::to_owned) }
