@@ -106,6 +106,11 @@ impl LineDecoder {
         None
     }
 
+    /// Whether part of a line has come, and its end has not.
+    pub fn is_partial(&self) -> bool {
+        self.dropping || !self.buffer.is_empty()
+    }
+
     /// Splits off what stands before the next delimiter.
     fn next_delimited(&mut self) -> Option<BytesMut> {
         let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') else {

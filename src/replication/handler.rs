@@ -36,6 +36,10 @@ pub struct CommandHandler {
     user_syncing: OnceCell<Rc<dyn UserSyncing>>,
 }
 
+/// With more rows of one token than this, they are given up for one catch-up from the source: a batch that never ends must
+/// not be held for ever.
+pub const BATCH_ROWS_MAX: usize = 10_000;
+
 /// How the broker is called in messages.
 const BROKER: &str = "the broker";
 
@@ -46,7 +50,7 @@ type BatchKey = (u64, StreamName, InstanceName);
 #[derive(Default)]
 struct Batch {
     rows: Vec<Row>,
-    /// Whether a row of it could not be understood. Then all of it is fetched from the source.
+    /// Whether a row of it could not be understood, or there are too many. Then all of it is fetched from the source.
     is_damaged: bool,
 }
 
@@ -256,6 +260,9 @@ impl CommandHandler {
                 batch.is_damaged = true;
                 self.env.observer.trouble(Trouble::Row { stream: &key.1, error: &error });
             }
+        }
+        if batch.rows.len() > BATCH_ROWS_MAX {
+            batch = Batch { rows: Vec::new(), is_damaged: true };
         }
         match token {
             None => {
