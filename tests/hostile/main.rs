@@ -10,6 +10,7 @@ mod database;
 #[path = "../transport/deployment.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod deployment;
+mod http;
 mod lines;
 #[path = "../support/memory.rs"]
 mod memory;
