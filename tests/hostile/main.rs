@@ -5,11 +5,13 @@
 //! no more memory is held than was said to be. The allocator counts, which is why this is a program of its own.
 
 mod attack;
+mod broker;
 #[path = "../transport/database.rs"]
 mod database;
 #[path = "../transport/deployment.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod deployment;
+mod flood;
 mod http;
 mod lines;
 #[path = "../support/memory.rs"]

@@ -15,10 +15,12 @@
 
 mod connection;
 mod publisher;
+mod resp;
 mod subscriber;
 
 pub use connection::{BrokerError, PING_INTERVAL, REPLY_TIMEOUT};
 pub use publisher::keep_publishing;
+pub use resp::{REPLY_BYTES_MAX, ReplyError};
 pub use subscriber::stay_subscribed;
 
 /// The channel of `USER_IP`, which only the master listens to (Synapse #12672).

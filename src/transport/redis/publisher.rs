@@ -1,14 +1,14 @@
 //! The connection on which this instance speaks.
 
-use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, Value};
-use tokio::task::JoinHandle;
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, settle};
+use super::connection::{
+    Broker, BrokerError, BrokerReader, BrokerWriter, PING_INTERVAL, again_and_again, answer, settle,
+};
+use super::resp::Reply;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
 use crate::replication::{CommandHandler, Link};
@@ -22,15 +22,10 @@ const UNANSWERED_MAX: usize = 1_000;
 /// before has lost, and nothing else would: an instance that is not told of a row does not miss it.
 pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
-    again_and_again("publish", &broker, async || match connect(&broker, &env).await {
-        Ok((connection, reading)) => {
+    again_and_again("publish", &broker, async || match Connection::open(&broker).await {
+        Ok(connection) => {
             let link = handler.publishing();
-            let error = tokio::select! {
-                biased;
-                Err(error) = publish(&link, connection, &handler, &env) => error,
-                // Whoever has nothing to say would notice it at the next ping only.
-                _ = reading => BrokerError::Closed,
-            };
+            let Err(error) = publish(&link, connection, &handler, &env).await;
             link.closed();
             handler.lost(&link);
             (Some(link), error)
@@ -40,54 +35,71 @@ pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, e
     .await;
 }
 
-/// A connection, and the task that reads its answers, which ends with it.
-async fn connect(broker: &Broker, env: &Env) -> Result<(MultiplexedConnection, JoinHandle<()>), BrokerError> {
-    let (stream, info) = broker.open().await?;
-    // Time-outs are ours: the crate's are too short for a broker that is busy.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
-    let (mut connection, driver) = answer("the greeting", connecting).await?;
-    let reading = env.tasks.spawn("redis_connection", driver);
-    answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
-    Ok((connection, reading))
+/// A connection on which everything that is said is answered.
+struct Connection {
+    reader: BrokerReader,
+    writer: BrokerWriter,
 }
 
-/// Publishes what is in the outbox, until the connection is over.
+impl Connection {
+    async fn open(broker: &Broker) -> Result<Self, BrokerError> {
+        let (reader, writer) = broker.open().await?;
+        let mut connection = Connection { reader, writer };
+        connection.ping().await?;
+        Ok(connection)
+    }
+
+    async fn ping(&mut self) -> Result<(), BrokerError> {
+        let asked = async {
+            self.writer.send([&[&b"PING"[..]][..]]).await?;
+            self.reader.expect("PING", Reply::is_pong).await
+        };
+        answer("PING", asked).await
+    }
+
+    /// Publishes on `channel`, all at once, and waits for the answers.
+    async fn publish(&mut self, channel: &str, payloads: &[Bytes]) -> Result<(), BrokerError> {
+        let Connection { reader, writer } = self;
+        let commands: Vec<_> = payloads.iter().map(|payload| [b"PUBLISH", channel.as_bytes(), payload]).collect();
+        let answers = async {
+            for _ in payloads {
+                reader.expect("PUBLISH", |reply| matches!(reply, Reply::Integer(_))).await?;
+            }
+            Ok(())
+        };
+        // Together, for the broker may take no more before its answers are taken.
+        let asked = async { tokio::try_join!(writer.send(commands.iter().map(|words| &words[..])), answers) };
+        answer("PUBLISH", asked).await?;
+        Ok(())
+    }
+}
+
+/// Publishes what is in the outbox, until the connection is over. The channel is called as the homeserver.
 async fn publish(
     link: &Link,
-    mut connection: MultiplexedConnection,
+    mut connection: Connection,
     handler: &CommandHandler,
     env: &Env,
-) -> Result<std::convert::Infallible, BrokerError> {
+) -> Result<Infallible, BrokerError> {
     loop {
-        match tokio::time::timeout(PING_INTERVAL, link.outgoing()).await {
+        let outgoing = tokio::select! {
+            biased;
+            // Whoever has nothing to say would notice it at the next ping only.
+            reply = connection.reader.next() => return Err(BrokerError::unexpected("nothing", &reply?)),
+            outgoing = tokio::time::timeout(PING_INTERVAL, link.outgoing()) => outgoing,
+        };
+        match outgoing {
             Ok(Some(payloads)) => {
-                for pipeline in pipelines(handler.server_name(), payloads) {
-                    answer("PUBLISH", pipeline.exec_async(&mut connection)).await?;
+                for payloads in Vec::from(payloads).chunks(UNANSWERED_MAX) {
+                    connection.publish(handler.server_name(), payloads).await?;
                 }
                 link.works();
             }
             // Everything that was said is taken.
             Ok(None) => return Err(BrokerError::ClosedHere),
-            Err(_) => {
-                answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
-            }
+            Err(_) => connection.ping().await?,
         }
         // Whoever always has something to say never pings, and what they say is answered too.
         settle(link, env);
     }
-}
-
-/// The payloads as commands to the broker, few enough at once that their answers do not pile up. The channel is called as
-/// the homeserver.
-fn pipelines(server_name: &str, payloads: VecDeque<Bytes>) -> Vec<Pipeline> {
-    let payloads = Vec::from(payloads);
-    let pipeline = |payloads: &[Bytes]| {
-        let mut pipeline = Pipeline::with_capacity(payloads.len());
-        for payload in payloads {
-            pipeline.cmd("PUBLISH").arg(server_name).arg(&payload[..]).ignore();
-        }
-        pipeline
-    };
-    payloads.chunks(UNANSWERED_MAX).map(pipeline).collect()
 }

@@ -1,12 +1,14 @@
 //! The connection on which everything is heard.
 
-use std::pin::pin;
+use std::convert::Infallible;
 use std::rc::Rc;
 
-use futures_util::StreamExt;
-use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::time::Instant;
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, settle};
+use super::connection::{
+    Broker, BrokerError, BrokerReader, BrokerWriter, PING_INTERVAL, REPLY_TIMEOUT, again_and_again, answer, settle,
+};
+use super::resp::Reply;
 use super::user_ip_channel;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
@@ -17,9 +19,9 @@ use crate::replication::{CommandHandler, Link};
 pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
     again_and_again("subscribe", &broker, async || match subscribe(&broker, &handler).await {
-        Ok((sink, messages)) => {
+        Ok((reader, writer)) => {
             let link = handler.subscribed();
-            let error = listen(&link, sink, messages, &handler, &broker, &env).await;
+            let Err(error) = listen(&link, reader, writer, &handler, &broker, &env).await;
             link.closed();
             handler.lost(&link);
             (Some(link), error)
@@ -31,39 +33,64 @@ pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, e
 
 /// Connects and subscribes. Ends when the broker has acknowledged that, and not before: what is asked for earlier may be
 /// answered before the subscription is there.
-async fn subscribe(broker: &Broker, handler: &CommandHandler) -> Result<(PubSubSink, PubSubStream), BrokerError> {
-    let (stream, info) = broker.open().await?;
-    let (mut sink, messages) = answer("the greeting", PubSub::new(&info, stream)).await?.split();
-    let mut channels = vec![handler.server_name().to_owned()];
-    if handler.instance().as_str() == MASTER {
-        channels.push(user_ip_channel(handler.server_name()));
-    }
-    answer("SUBSCRIBE", sink.subscribe(&channels)).await?;
-    Ok((sink, messages))
+async fn subscribe(broker: &Broker, handler: &CommandHandler) -> Result<(BrokerReader, BrokerWriter), BrokerError> {
+    let (mut reader, mut writer) = broker.open().await?;
+    let user_ip = (handler.instance().as_str() == MASTER).then(|| user_ip_channel(handler.server_name()));
+    let channels: Vec<&str> = [handler.server_name()].into_iter().chain(user_ip.as_deref()).collect();
+    let words: Vec<&[u8]> = ["SUBSCRIBE"].iter().chain(&channels).map(|word| word.as_bytes()).collect();
+    let asked = async {
+        writer.send([&words[..]]).await?;
+        // Each is acknowledged by itself, and nothing is said on any before all are.
+        for _ in &channels {
+            reader.expect("SUBSCRIBE", Reply::is_subscribed).await?;
+        }
+        Ok(())
+    };
+    answer("SUBSCRIBE", asked).await?;
+    Ok((reader, writer))
 }
 
-/// Hands what comes to the handler, until the connection is over.
+/// Hands what comes to the handler, until the connection is over, and pings the broker until it does not answer.
 async fn listen(
     link: &Rc<Link>,
-    sink: PubSubSink,
-    mut messages: PubSubStream,
+    mut reader: BrokerReader,
+    mut writer: BrokerWriter,
     handler: &CommandHandler,
     broker: &Broker,
     env: &Env,
-) -> BrokerError {
-    let mut pinged = pin!(keep_pinging(link, sink, env));
+) -> Result<Infallible, BrokerError> {
+    let mut ping_at = Instant::now() + PING_INTERVAL;
+    let mut pinged_at = None;
     loop {
-        let message = tokio::select! {
+        while let Some(reply) = reader.next_read()? {
+            if let Some(payload) = reply.message() {
+                // One who says what nobody understands must not keep everybody else from being heard.
+                match understood(payload) {
+                    Ok(command) => handler.received(link, command),
+                    Err(error) => broker.report(&error),
+                }
+            } else if pinged_at.is_some() && reply.is_pong() {
+                ping_at = Instant::now() + PING_INTERVAL;
+                pinged_at = None;
+                settle(link, env);
+            } else {
+                return Err(BrokerError::unexpected("a subscription", &reply));
+            }
+            // Whoever deals with what came has to get a turn, however much there is.
+            tokio::task::consume_budget().await;
+        }
+        let wake_at = pinged_at.map_or(ping_at, |at| at + REPLY_TIMEOUT);
+        tokio::select! {
             biased;
-            () = link.over() => return BrokerError::ClosedHere,
-            error = &mut pinged => return error,
-            message = messages.next() => message,
-        };
-        let Some(message) = message else { return BrokerError::Closed };
-        // One who says what nobody understands must not keep everybody else from being heard.
-        match understood(message.get_payload_bytes()) {
-            Ok(command) => handler.received(link, command),
-            Err(error) => broker.report(&error),
+            () = link.over() => return Err(BrokerError::ClosedHere),
+            () = tokio::time::sleep_until(wake_at) => {
+                if pinged_at.is_some() {
+                    return Err(BrokerError::Silent("PING"));
+                }
+                answer("PING", writer.send([&[&b"PING"[..]][..]])).await?;
+                pinged_at = Some(Instant::now());
+            }
+            read = reader.read() => read?,
         }
     }
 }
@@ -71,15 +98,4 @@ async fn listen(
 fn understood(payload: &[u8]) -> Result<Command, BrokerError> {
     let text = std::str::from_utf8(payload).map_err(|_| BrokerError::NotUtf8)?;
     Ok(Command::parse(text)?)
-}
-
-/// Pings the broker until it does not answer.
-async fn keep_pinging(link: &Link, mut sink: PubSubSink, env: &Env) -> BrokerError {
-    loop {
-        tokio::time::sleep(PING_INTERVAL).await;
-        if let Err(error) = answer("PING", sink.ping::<redis::Value>()).await {
-            return error;
-        }
-        settle(link, env);
-    }
 }
