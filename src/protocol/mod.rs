@@ -17,7 +17,7 @@ pub mod line;
 pub mod names;
 
 pub use command::{Command, LineBreak};
-pub use commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSync};
+pub use commands::{FederationAck, LockReleased, Position, Rdata, RdataHeader, UserIp, UserSync};
 pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};

@@ -6,12 +6,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::rc::Rc;
 
 use super::{Consumers, Feed, Link, Side, Streamer, UserSyncing};
 use crate::env::Env;
 use crate::env::observer::Trouble;
-use crate::protocol::{Command, InstanceName, MASTER, Position, Rdata, StreamName, Token};
+use crate::protocol::{Command, InstanceName, MASTER, Position, Rdata, RdataHeader, StreamName, Token};
 use crate::streams::{Row, Stream};
 
 /// Handles the commands of all connections of one instance.
@@ -271,6 +272,24 @@ impl CommandHandler {
             // The position must not move over a row that was not understood.
             Some(token) if batch.is_damaged => feed.position(link, token, token),
             Some(token) => feed.rows(link, token, batch.rows),
+        }
+    }
+
+    /// A row came that is not even JSON. Over TCP that costs the connection, and whoever connects anew fetches what they
+    /// lack; a broker's is everybody's and stays, so nothing else would tell of the row.
+    pub fn unreadable(&self, link: &Rc<Link>, header: RdataHeader<'_>, error: &dyn Error) {
+        let (stream, writer) = (StreamName::from(header.stream), InstanceName::from(header.writer));
+        let Some(feed) = self.feed(&stream, &writer) else { return };
+        self.env.observer.trouble(Trouble::Row { stream: &stream, error });
+        let key = (link.id(), stream, writer);
+        match header.token {
+            None => {
+                self.batches.borrow_mut().insert(key, Batch { rows: Vec::new(), is_damaged: true });
+            }
+            Some(token) => {
+                self.batches.borrow_mut().remove(&key);
+                feed.position(link, token, token);
+            }
         }
     }
 

@@ -1,11 +1,17 @@
 //! On the connections to a Redis broker, which the test plays. Whatever it does, the instance tells what is wrong, goes on
 //! answering others, and is back as soon as there is a broker that deserves the name.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use squall::env::{BoxStream, Listener, LocalBoxFuture};
+use squall::protocol::{InstanceName, StreamName, Token};
+use squall::replication::{Consumer, Consumers};
 use squall::sim::broker;
+use squall::store::{NewEvent, events};
+use squall::streams::Row;
 use squall::transport::redis::{PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -69,9 +75,14 @@ const STAGES: [Stage; 4] = [Stage::PublisherGreeted, Stage::Published, Stage::Su
 
 impl Scene {
     async fn new() -> Self {
+        Scene::with(Consumers::default()).await
+    }
+
+    /// Whose master's rows go to `consumers`.
+    async fn with(consumers: Consumers) -> Self {
         let deployment = Deployment::new().with_broker("redis");
         let port = deployment.play_broker("redis").await;
-        let master = Target::start(&deployment, "master").await;
+        let master = Target::start_with(&deployment, "master", consumers).await;
         Scene { deployment, port, master }
     }
 
@@ -273,12 +284,11 @@ fn what_nobody_understands_keeps_nobody_from_being_heard() {
     run(async {
         let mut scene = Scene::new().await;
         let mut client = scene.at(Stage::Subscribed).await;
-        let deep = format!("RDATA events writer1 2 {}1{}", "[".repeat(1_000), "]".repeat(1_000));
         for (payload, why) in [
             ("NOSUCH a", "unknown command"),
             ("", "unknown command"),
             ("POSITION events writer1 2", "missing argument"),
-            (&deep, "recursion limit exceeded"),
+            ("RDATA events writer1 two []", "not an integer"),
         ] {
             client.say(message(payload)).await;
             scene.tells(&[why]).await;
@@ -289,4 +299,44 @@ fn what_nobody_understands_keeps_nobody_from_being_heard() {
         sleep(Duration::from_millis(1)).await;
         assert_eq!(scene.master.instance.handler().position("events", &"writer1".into()).unwrap().0, 7);
     });
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_fetched_and_not_passed_over() {
+    run(async {
+        let applied = Rc::new(Applied::default());
+        let consumers = Consumers::default();
+        consumers.register(applied.clone());
+        let mut scene = Scene::with(consumers).await;
+        let mut client = scene.at(Stage::Subscribed).await;
+        client.say(message("POSITION events writer1 1 1")).await;
+        let written = scene.deployment.database().transaction("write", |tx| {
+            let event =
+                |number: i64| (Token(number), NewEvent::message(format!("$event{number}"), "!room:squall.test"));
+            events::persist(tx, &"writer1".into(), &[2, 3, 4, 5].map(event), &[])
+        });
+        written.await.unwrap();
+        let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let good = r#"["ev",["$event5","!room:squall.test","m.room.message",null,null,null,null,false,false]]"#;
+        for (token, row) in
+            [("2", deep.as_bytes()), ("3", b"[\"\xff\"]"), ("batch", b"no JSON"), ("5", good.as_bytes())]
+        {
+            let payload = [format!("RDATA events writer1 {token} ").as_bytes(), row].concat();
+            let head = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n${}\r\n", payload.len());
+            client.say([head.as_bytes(), &payload, b"\r\n"].concat()).await;
+        }
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(*applied.0.borrow(), [2, 3, 4, 5]);
+        assert_eq!(scene.master.told(&["Row", "events"]), 3, "{:?}", scene.master.everything_told());
+    });
+}
+
+/// The tokens whose rows were applied.
+#[derive(Default)]
+struct Applied(RefCell<Vec<i64>>);
+
+impl Consumer for Applied {
+    fn applied(&self, _stream: &StreamName, _writer: &InstanceName, token: Token, _rows: &[Row]) {
+        self.0.borrow_mut().push(token.0);
+    }
 }

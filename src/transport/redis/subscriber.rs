@@ -12,7 +12,7 @@ use super::resp::Reply;
 use super::user_ip_channel;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
-use crate::protocol::{Command, MASTER};
+use crate::protocol::{Command, Header, MASTER};
 use crate::replication::{CommandHandler, Link};
 
 /// Stays subscribed until the instance stops.
@@ -64,11 +64,7 @@ async fn listen(
     loop {
         while let Some(reply) = reader.next_read()? {
             if let Some(payload) = reply.message() {
-                // One who says what nobody understands must not keep everybody else from being heard.
-                match understood(payload) {
-                    Ok(command) => handler.received(link, command),
-                    Err(error) => broker.report(&error),
-                }
+                take(payload, link, handler, broker);
             } else if pinged_at.is_some() && reply.is_pong() {
                 ping_at = Instant::now() + PING_INTERVAL;
                 pinged_at = None;
@@ -92,6 +88,19 @@ async fn listen(
             }
             read = reader.read() => read?,
         }
+    }
+}
+
+/// Hands one command to the handler. One who says what nobody understands must not keep everybody else from being heard,
+/// but it may have been a row.
+fn take(payload: &[u8], link: &Rc<Link>, handler: &CommandHandler, broker: &Broker) {
+    let error = match understood(payload) {
+        Ok(command) => return handler.received(link, command),
+        Err(error) => error,
+    };
+    match Header::peek(&String::from_utf8_lossy(payload)) {
+        Ok(Header::Rdata(header)) => handler.unreadable(link, header, &error),
+        _ => broker.report(&error),
     }
 }
 
