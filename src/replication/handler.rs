@@ -41,6 +41,10 @@ pub struct CommandHandler {
 /// not be held for ever.
 pub const BATCH_ROWS_MAX: usize = 10_000;
 
+/// With more names heard than this, only those are remembered whose connections are open: whoever tells ever new ones must
+/// not have all of them kept. Those of a deployment are a few dozen.
+pub const NAMES_MET_MAX: usize = 1_000;
+
 /// How the broker is called in messages.
 const BROKER: &str = "the broker";
 
@@ -205,7 +209,7 @@ impl CommandHandler {
             Command::Replicate => self.on_replicate(link),
             Command::Name(name) => {
                 link.rename(&name);
-                self.met.borrow_mut().insert(name);
+                self.meet(name);
             }
             Command::Server(name) if name != self.server_name => link.close_with_error("Wrong remote"),
             Command::Server(_) => {
@@ -350,6 +354,14 @@ impl CommandHandler {
     fn say(&self, link: &Link, command: &Command) {
         if let Err(error) = link.send(command) {
             self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &error });
+        }
+    }
+
+    fn meet(&self, name: String) {
+        let mut met = self.met.borrow_mut();
+        met.insert(name);
+        if met.len() > NAMES_MET_MAX {
+            *met = self.links.borrow().values().map(|link| link.peer()).collect();
         }
     }
 

@@ -38,7 +38,7 @@ impl Observer for Troubles {
 }
 
 /// An error and what caused it: hyper's say what went wrong only in their causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }

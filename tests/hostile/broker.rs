@@ -156,7 +156,7 @@ impl Scene {
 }
 
 /// Streams that the test hands on.
-struct HandedOn(mpsc::UnboundedReceiver<BoxStream>);
+pub struct HandedOn(pub mpsc::UnboundedReceiver<BoxStream>);
 
 impl Listener for HandedOn {
     fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {

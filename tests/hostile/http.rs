@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use squall::transport::http::{BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT};
+use squall::protocol::Token;
+use squall::streams::{RemoteUpdates, UpdateError};
+use squall::transport::http::{
+    ANSWER_BYTES_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HttpClient,
+};
 use tokio::time::{Instant, sleep};
 
-use crate::attack::{Follower, Target};
+use crate::attack::{Follower, Target, with_causes};
 use crate::deployment::{Deployment, SECRET};
 use crate::memory::Watch;
 use crate::peer::Peer;
@@ -287,5 +291,63 @@ fn one_who_asks_and_asks_and_takes_no_answer_is_given_up() {
         assert!(since.elapsed() < 2 * HEAD_TIMEOUT, "after {:?}", since.elapsed());
         assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
         master.serves_others(&deployment).await;
+    });
+}
+
+/// An instance that asks, and one that answers this, whatever it is asked.
+async fn asking_one_that_answers(answer: Vec<u8>) -> UpdateError {
+    let deployment = Deployment::new();
+    let mut port = deployment.play_http("writer1").await;
+    let answering = tokio::task::spawn_local(async move {
+        loop {
+            let mut asker = Peer::new(port.accept().await.unwrap());
+            let answer = answer.clone();
+            tokio::task::spawn_local(async move {
+                asker.say_bytes(&answer).await;
+                asker.text_to_end().await;
+            });
+        }
+    });
+    let addresses = deployment.config().http_addresses();
+    let client = HttpClient::new(deployment.env("worker1"), "worker1".into(), addresses, SECRET.into());
+    let updates = client.updates(&"writer1".into(), &"events".into(), Token(1), Token(2)).await;
+    answering.abort();
+    updates.map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn an_answer_that_is_none_is_told_and_not_held() {
+    run(async {
+        let answer = |head: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").into_bytes();
+        let of = |body: &str| answer(&format!("Content-Length: {}\r\n", body.len()), body);
+        let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let long = answer("", &"x".repeat(2 * ANSWER_BYTES_MAX));
+        let refusal = [b"HTTP/1.1 500 no\r\nContent-Length: 1000000\r\n\r\n", &vec![b'x'; 1_000_000][..]].concat();
+        for (what, answer, why) in [
+            ("garbage", b"SERVER squall.test\nPING 1\n".to_vec(), "invalid HTTP version"),
+            ("no JSON", of("no JSON"), "an answer that is not one"),
+            (
+                "nested too deep",
+                of(&format!(r#"{{"updates":[[2,{deep}]],"upto_token":2,"limited":false}}"#)),
+                "recursion limit exceeded",
+            ),
+            ("the end too early", answer("Content-Length: 10\r\n", "{"), "no answer from"),
+            ("nothing", Vec::new(), "no answer from"),
+            ("two lengths", answer("Content-Length: 1\r\nContent-Length: 2\r\n", "12"), "content-length"),
+            (
+                "a head without end",
+                format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1024 * 1024)).into_bytes(),
+                "too large",
+            ),
+            ("a body without end", long, "an answer from"),
+            ("a long refusal", refusal, "answered 500"),
+        ] {
+            let bound = 3 * ANSWER_BYTES_MAX + 2 * answer.len();
+            let watch = Watch::begin();
+            let error = asking_one_that_answers(answer).await;
+            let told = with_causes(&*error);
+            assert!(told.contains(why) && told.len() < 2_000, "{what}: {told}");
+            assert!(watch.peak() < bound, "{what}: {} bytes held, more than {bound}", watch.peak());
+        }
     });
 }

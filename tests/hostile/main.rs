@@ -24,6 +24,7 @@ mod peer;
 #[path = "../transport/requests.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod requests;
+mod simulated;
 
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;

@@ -19,7 +19,7 @@ pub mod stream_positions;
 use http::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
-pub use client::{HttpClient, HttpError, RESPONSE_TIMEOUT, RETRY_FOR, Sent};
+pub use client::{ANSWER_BYTES_MAX, HttpClient, HttpError, RESPONSE_TIMEOUT, RETRY_FOR, Sent};
 pub use endpoint::{Endpoint, EndpointRequest, Reply};
 pub use refusal::Refusal;
 pub use router::{BODY_BYTES_MAX, BODY_TIMEOUT, Router};
