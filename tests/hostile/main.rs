@@ -11,6 +11,7 @@ mod database;
 #[path = "../transport/deployment.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod deployment;
+mod documented;
 mod flood;
 mod http;
 mod lines;
