@@ -147,6 +147,7 @@ fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
         sleep(LINE_TIMEOUT + PING_INTERVAL).await;
         let bound = 1_000 * CONNECTION_BYTES_MAX;
         assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        assert!(master.instance.handler().links().is_empty(), "some are waited for still");
         for attacker in idle {
             assert_told(&attacker.lines_to_end().await, "did not come whole");
         }

@@ -5,6 +5,8 @@
 //! a lost connection like any other. The `redis` crate reads as fast as the broker writes, into a queue and a buffer
 //! without bounds: a broker in a hurry has it hold whatever is not handled yet, a reply that never ends all of itself.
 
+use std::fmt::Write;
+
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -55,43 +57,43 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The values of an array of nothing else.
-    fn words(&self) -> Option<Vec<&[u8]>> {
-        let Reply::Array(elements) = self else { return None };
-        let word = |element| match element {
-            &Reply::Bulk(Some(ref word)) => Some(&word[..]),
-            _ => None,
-        };
-        elements.iter().map(word).collect()
+    /// Its elements, if it is an array.
+    fn elements(&self) -> &[Reply] {
+        match self {
+            Reply::Array(elements) => elements,
+            _ => &[],
+        }
     }
 
     /// What was published, if it is that.
     pub fn message(&self) -> Option<&[u8]> {
-        match self.words()?[..] {
-            [b"message", _channel, payload] => Some(payload),
+        match self.elements() {
+            [Reply::Bulk(Some(kind)), Reply::Bulk(Some(_channel)), Reply::Bulk(Some(payload))] if kind == "message" => {
+                Some(payload)
+            }
             _ => None,
         }
     }
 
     /// Whether it answers a `PING`: with one word, or with two to whoever has subscribed.
     pub fn is_pong(&self) -> bool {
-        match self {
-            Reply::Simple(word) => word == "PONG",
-            array => array.words().is_some_and(|words| matches!(words[..], [b"pong", _])),
+        match (self, self.elements()) {
+            (Reply::Simple(word), _) => word == "PONG",
+            (_, [Reply::Bulk(Some(kind)), Reply::Bulk(Some(_))]) => kind == "pong",
+            _ => false,
         }
     }
 
     /// Whether it acknowledges a subscription.
     pub fn is_subscribed(&self) -> bool {
-        matches!(self, Reply::Array(elements) if matches!(&elements[..],
-            [Reply::Bulk(Some(kind)), Reply::Bulk(Some(_)), Reply::Integer(_)] if kind == "subscribe"))
+        matches!(self.elements(), [Reply::Bulk(Some(kind)), Reply::Bulk(Some(_)), Reply::Integer(_)] if kind == "subscribe")
     }
 }
 
 /// Adds a command, which is an array of words, to what is sent.
 pub fn encode(words: &[&[u8]], to: &mut BytesMut) {
     let head = |to: &mut BytesMut, kind: char, count: usize| {
-        to.extend_from_slice(format!("{kind}{count}\r\n").as_bytes());
+        write!(to, "{kind}{count}\r\n").expect("it grows as it has to");
     };
     head(to, '*', words.len());
     for word in words {

@@ -12,7 +12,7 @@ use super::resp::Reply;
 use super::user_ip_channel;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
-use crate::protocol::{Command, Header, MASTER};
+use crate::protocol::{Command, Header, InstanceName, MASTER};
 use crate::replication::{CommandHandler, Link};
 
 /// Stays subscribed until the instance stops.
@@ -94,6 +94,9 @@ async fn listen(
 /// Hands one command to the handler. One who says what nobody understands must not keep everybody else from being heard,
 /// but it may have been a row.
 fn take(payload: &[u8], link: &Rc<Link>, handler: &CommandHandler, broker: &Broker) {
+    if is_own_row(payload, handler.instance()) {
+        return; // a writer hears all it says, and need not read it
+    }
     let error = match understood(payload) {
         Ok(command) => return handler.received(link, command),
         Err(error) => error,
@@ -102,6 +105,11 @@ fn take(payload: &[u8], link: &Rc<Link>, handler: &CommandHandler, broker: &Brok
         Ok(Header::Rdata(header)) => handler.unreadable(link, header, &error),
         _ => broker.report(&error),
     }
+}
+
+fn is_own_row(payload: &[u8], instance: &InstanceName) -> bool {
+    let mut words = payload.splitn(4, |byte| *byte == b' ');
+    words.next() == Some(b"RDATA") && words.nth(1) == Some(instance.as_str().as_bytes())
 }
 
 fn understood(payload: &[u8]) -> Result<Command, BrokerError> {
