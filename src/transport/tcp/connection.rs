@@ -145,7 +145,7 @@ async fn receive(
             Ok(_) => lines.extend(&bytes),
             Err(error) => return error.into(),
         }
-        match receive_lines(link, &mut lines, incoming, handler, health) {
+        match receive_lines(link, &mut lines, incoming, handler, health).await {
             Ok(()) => health.waits_for_line(lines.is_partial()),
             Err(error) => break error,
         }
@@ -157,7 +157,7 @@ async fn receive(
     std::future::pending().await
 }
 
-fn receive_lines(
+async fn receive_lines(
     link: &Rc<Link>,
     lines: &mut LineDecoder,
     incoming: Direction,
@@ -177,6 +177,8 @@ fn receive_lines(
             health.pings.set(true);
         }
         handler.received(link, command);
+        // Whoever deals with what came has to get a turn, however much there is.
+        tokio::task::consume_budget().await;
     }
     Ok(())
 }
