@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::now;
 use crate::server::Server;
+use crate::{BURST, now};
 
 /// How many commands are published before their answers are waited for, as by the stack.
 const UNANSWERED_MAX: usize = 1_000;
@@ -19,7 +19,7 @@ const CHANNEL: &str = "the client alone";
 pub struct Client {
     publisher: MultiplexedConnection,
     subscribers: usize,
-    /// Who has heard how much: an end of it for each payload that a subscriber has read.
+    /// Tells of each subscriber that has read the last payload.
     heard: tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>,
 }
 
@@ -55,10 +55,19 @@ impl Client {
 
     /// How long it takes until every subscriber has read them all.
     pub async fn carry(&self, payloads: &[String]) -> Duration {
+        let mut took = Duration::ZERO;
+        for payloads in payloads.chunks(BURST) {
+            let payloads = [payloads, &[LAST.to_owned()]].concat();
+            let began = now();
+            self.carry_at_once(&payloads).await;
+            took += began.elapsed();
+        }
+        took
+    }
+
+    async fn carry_at_once(&self, payloads: &[String]) {
         let mut publisher = self.publisher.clone();
-        let last = [payloads, &[LAST.to_owned()]].concat();
-        let began = now();
-        for payloads in last.chunks(UNANSWERED_MAX) {
+        for payloads in payloads.chunks(UNANSWERED_MAX) {
             let mut pipeline = Pipeline::with_capacity(payloads.len());
             for payload in payloads {
                 pipeline.cmd("PUBLISH").arg(CHANNEL).arg(payload).ignore();
@@ -69,7 +78,6 @@ impl Client {
         for _ in 0..self.subscribers {
             heard.recv().await.expect("the subscribers stay");
         }
-        began.elapsed()
     }
 }
 

@@ -23,6 +23,9 @@ static COUNTING: memory::Counting = memory::Counting;
 
 /// How many rows a sample has, unless `SQUALL_BENCH_ROWS` says otherwise.
 const ROWS: usize = 20_000;
+/// How many of them are committed at once; the next ones when these have arrived. With more than ten thousand waiting for
+/// it a follower would be dropped, and catch up instead.
+pub const BURST: usize = 5_000;
 /// How many samples there are of each; their median counts.
 const SAMPLES: usize = 5;
 /// How many followers there are.
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
     let is_wanted = |part: &str| names.is_empty() || names.iter().any(|name| part.contains(name.as_str()));
     let mut is_well = true;
     if is_wanted("rates") {
-        println!("{rows} rows a sample, medians of {SAMPLES}");
+        println!("{rows} rows a sample, {BURST} at once, medians of {SAMPLES}");
         is_well &= FOLLOWERS.map(|followers| compare_rates(rows, followers)).iter().all(|is_well| *is_well);
     }
     if is_wanted("memory") {

@@ -18,7 +18,7 @@ use squall::streams::Row;
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
-use crate::now;
+use crate::{BURST, now};
 
 const ROOM: &str = "!room:squall.test";
 /// How long anything may take.
@@ -140,13 +140,18 @@ impl Cluster {
         }
     }
 
-    /// How long it takes from the moment in which so many rows are committed until every follower has applied them all.
+    /// How long it takes from the moment in which rows are committed until every follower has applied them, for so many.
     pub async fn carry(&self, rows: usize) -> Duration {
         let before: Vec<u64> = self.followers.iter().map(Follower::streamed).collect();
-        let last = write(&self.master, &self.written, rows).await;
-        let began = now();
-        self.arrived(last).await;
-        let took = began.elapsed();
+        let (mut took, mut left) = (Duration::ZERO, rows);
+        while left > 0 {
+            let burst = left.min(BURST);
+            left -= burst;
+            let last = write(&self.master, &self.written, burst).await;
+            let began = now();
+            self.arrived(last).await;
+            took += began.elapsed();
+        }
         for (follower, before) in self.followers.iter().zip(before) {
             assert_eq!(follower.streamed() - before, rows as u64, "rows were caught up with");
         }
