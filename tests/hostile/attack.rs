@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use squall::env::observer::Trouble;
 use squall::env::{Env, Observer};
-use squall::instance::{Instance, Write};
+use squall::instance::{Config, Instance, Write};
 use squall::replication::Consumers;
 use squall::store::NewEvent;
 
@@ -49,9 +49,14 @@ impl Target {
     }
 
     pub async fn start_with(deployment: &Deployment, name: &str, consumers: Consumers) -> Self {
+        Self::start_as(deployment, deployment.config().clone(), name, consumers).await
+    }
+
+    /// Starts one that is configured like this.
+    pub async fn start_as(deployment: &Deployment, config: Config, name: &str, consumers: Consumers) -> Self {
         let troubles = Rc::new(Troubles::default());
         let env = Env { observer: troubles.clone(), ..deployment.env(name) };
-        let (config, database) = (Rc::new(deployment.config().clone()), deployment.database().clone());
+        let (config, database) = (Rc::new(config), deployment.database().clone());
         let instance = Instance::start(name.into(), config, env, database, consumers).await.unwrap();
         Target { instance, troubles }
     }
@@ -104,15 +109,24 @@ impl Follower {
 
     /// Checks that a row arrives that is written now.
     pub async fn gets_a_row(&mut self, master: &Instance) {
-        let token = persist(master).await;
+        self.gets_the_row_of(persist(master).await).await;
+    }
+
+    /// Checks that the row of this token arrives.
+    pub async fn gets_the_row_of(&mut self, token: i64) {
         self.0.hear(&format!("RDATA events master {token} ")).await;
     }
 }
 
 /// Writes an event, and gives its token.
 pub async fn persist(writer: &Instance) -> i64 {
+    persist_many(writer, 1).await
+}
+
+/// Writes so many events at once, and gives the last token.
+pub async fn persist_many(writer: &Instance, count: usize) -> i64 {
     let known = writer.handler().position("events", writer.name()).unwrap();
-    let event = NewEvent::message(format!("$after{known}"), format!("!room:{SERVER_NAME}"));
-    let write = Write { event: Some(event), state: Vec::new() };
-    writer.events().unwrap().persist(vec![write]).await.unwrap().0
+    let event = |number| NewEvent::message(format!("$after{known}_{number}"), format!("!room:{SERVER_NAME}"));
+    let writes = (0..count).map(|number| Write { event: Some(event(number)), state: Vec::new() });
+    writer.events().unwrap().persist(writes.collect()).await.unwrap().0
 }

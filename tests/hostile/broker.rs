@@ -280,6 +280,30 @@ fn an_answer_that_drips_or_never_comes_is_not_waited_for() {
 }
 
 #[test]
+fn a_password_that_is_not_answered_or_not_taken_is_told() {
+    run(async {
+        let deployment = Deployment::new().with_broker("redis");
+        let mut port = deployment.play_broker("redis").await;
+        let mut config = deployment.config().clone();
+        config.redis.as_mut().unwrap().password = Some("a secret".into());
+        let worker = Target::start_as(&deployment, config, "worker1", Consumers::default()).await;
+        for (answer, why) in [
+            ("", "no answer from the broker to AUTH"),
+            ("+O", "no answer from the broker to AUTH"),
+            ("-WRONGPASS no\r\n", "answers AUTH with Error(b\"WRONGPASS no\")"),
+            (":1\r\n", "answers AUTH with Integer(1)"),
+        ] {
+            let mut client = Client { stream: port.accept().await.unwrap(), heard: Vec::new() };
+            client.hear("a secret").await;
+            client.say(answer).await;
+            client.is_hung_up().await;
+            assert!(worker.told(&[why]) > 0, "{why:?} is not among {:?}", worker.everything_told());
+        }
+        assert_eq!(worker.told(&["a secret"]), 0, "it must not get into a log");
+    });
+}
+
+#[test]
 fn what_nobody_understands_keeps_nobody_from_being_heard() {
     run(async {
         let mut scene = Scene::new().await;

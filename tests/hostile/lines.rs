@@ -9,12 +9,13 @@ use rand_chacha::ChaCha8Rng;
 use squall::env::Listener;
 use squall::protocol::{InstanceName, LINE_BYTES_MAX, StreamName, Token};
 use squall::replication::handler::{BATCH_ROWS_MAX, NAMES_MET_MAX};
+use squall::replication::link::COMMANDS_QUEUED_MAX;
 use squall::replication::{Consumer, Consumers};
 use squall::streams::Row;
 use squall::transport::tcp::{CONNECTIONS_MAX, LINE_TIMEOUT, PING_INTERVAL};
 use tokio::time::{Instant, sleep};
 
-use crate::attack::{Follower, Target, persist};
+use crate::attack::{Follower, Target, persist, persist_many};
 use crate::deployment::Deployment;
 use crate::memory::Watch;
 use crate::peer::Peer;
@@ -192,6 +193,45 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
         idle.pop();
         sleep(Duration::from_millis(1)).await;
         master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn one_who_takes_nothing_is_dropped_and_what_waits_for_them_is_bounded() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut slow = deployment.join("master").await;
+        slow.say("REPLICATE").await;
+        slow.hear("POSITION events ").await;
+        let watch = Watch::begin();
+        let mut follower = Follower::join(&deployment).await;
+        for _ in 0..2 * COMMANDS_QUEUED_MAX / 500 {
+            let token = persist_many(&master.instance, 500).await;
+            follower.gets_the_row_of(token).await;
+        }
+        // A line, and where it stands in the queue.
+        let bound = COMMANDS_QUEUED_MAX * (150 + 32) + CONNECTION_BYTES_MAX;
+        assert!(watch.peak() < 2 * bound, "{} bytes held, more than twice {bound}", watch.peak());
+        assert_told(&slow.lines_to_end().await, "Failed to keep up");
+        follower.gets_a_row(&master.instance).await;
+    });
+}
+
+#[test]
+fn one_who_asks_for_positions_without_end_is_dropped() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut follower = Follower::join(&deployment).await;
+        let attacker = deployment.join("master").await;
+        let watch = Watch::begin();
+        let asking = tokio::task::spawn_local(flood(attacker, b"REPLICATE\n".repeat(1_000)));
+        follower.gets_a_row(&master.instance).await;
+        assert_told(&asking.await.unwrap(), "Failed to keep up");
+        let bound = COMMANDS_QUEUED_MAX * 200;
+        assert!(watch.peak() < 2 * bound, "{} bytes held, more than twice {bound}", watch.peak());
+        follower.gets_a_row(&master.instance).await;
     });
 }
 
