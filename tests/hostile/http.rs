@@ -321,16 +321,14 @@ fn an_answer_that_is_none_is_told_and_not_held() {
         let answer = |head: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").into_bytes();
         let of = |body: &str| answer(&format!("Content-Length: {}\r\n", body.len()), body);
         let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let updates = |row: &str| format!(r#"{{"updates":[[2,{row}]],"upto_token":2,"limited":false}}"#);
         let long = answer("", &"x".repeat(2 * ANSWER_BYTES_MAX));
         let refusal = [b"HTTP/1.1 500 no\r\nContent-Length: 1000000\r\n\r\n", &vec![b'x'; 1_000_000][..]].concat();
         for (what, answer, why) in [
             ("garbage", b"SERVER squall.test\nPING 1\n".to_vec(), "invalid HTTP version"),
             ("no JSON", of("no JSON"), "an answer that is not one"),
-            (
-                "nested too deep",
-                of(&format!(r#"{{"updates":[[2,{deep}]],"upto_token":2,"limited":false}}"#)),
-                "recursion limit exceeded",
-            ),
+            ("nested too deep", of(&updates(&deep)), "recursion limit exceeded"),
+            ("a number no column holds", of(&updates("123456789012345678901234567890")), "not fit into 64 bits"),
             ("the end too early", answer("Content-Length: 10\r\n", "{"), "no answer from"),
             ("nothing", Vec::new(), "no answer from"),
             ("two lengths", answer("Content-Length: 1\r\nContent-Length: 2\r\n", "12"), "content-length"),

@@ -29,7 +29,7 @@ use super::endpoints::get_repl_stream_updates;
 use super::stream_positions::{self, StreamPositions};
 use super::{INSTANCE_HEADER, PATH_PREFIX, TRANSACTION_HEADER, encode};
 use crate::env::{Address, Env, LocalBoxFuture};
-use crate::protocol::{InstanceName, StreamName, Token, json};
+use crate::protocol::{InstanceName, JsonError, StreamName, Token, json};
 use crate::replication::{Backoff, WaitError};
 use crate::streams::{RemoteUpdates, Row, RowError, UpdateError, Updates};
 
@@ -75,6 +75,9 @@ pub enum HttpError {
         /// And what it said, cut to 1000 characters.
         body: String,
     },
+    /// The answer was not JSON, or had a number in it that would be read as another one.
+    #[error("an answer that is not one: {0}")]
+    NotJson(#[from] JsonError),
     /// The answer was not of the expected form.
     #[error("an answer that is not one: {0}")]
     Json(#[from] serde_json::Error),
@@ -175,7 +178,8 @@ impl HttpClient {
             format!("{}?from_token={from}&upto_token={upto}", path_of(name, &[stream.as_str(), &transaction_id]));
         let request = self.request(Method::GET, &path, writer)?.body(Full::default());
         let answer = self.exchange(writer, request.expect(CHECKED)).await?;
-        let body: UpdatesBody = serde_json::from_slice(&answer)?;
+        let text = std::str::from_utf8(&answer).map_err(|error| JsonError::Syntax(error.to_string()))?;
+        let body = UpdatesBody::deserialize(json::parse(text)?)?;
         let rows = body.updates.into_iter().map(|(token, row)| Ok((token, Row::parse(stream, row)?)));
         Ok(Updates { rows: rows.collect::<Result<_, RowError>>()?, upto: body.upto_token, limited: body.limited })
     }
