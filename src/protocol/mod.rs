@@ -21,7 +21,7 @@ pub use commands::{FederationAck, LockReleased, Position, Rdata, RdataHeader, Us
 pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};
-pub use framing::Framing;
+pub use framing::{Framing, PAYLOAD_BYTES_MAX};
 pub use header::Header;
 pub use json::JsonError;
 pub use line::{EncodeError, LINE_BYTES_MAX, LineDecoder, LineError, encode_line};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use squall::protocol::LINE_BYTES_MAX;
+use squall::protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use squall::replication::feed::ITEMS_QUEUED_MAX;
 use squall::replication::handler::{BATCH_ROWS_MAX, NAMES_MET_MAX};
 use squall::replication::link::COMMANDS_QUEUED_MAX;
@@ -23,10 +23,11 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 11] = [
+    let amounts: [(&str, &[usize]); 12] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("CONNECTIONS_MAX", &[tcp::CONNECTIONS_MAX, http::CONNECTIONS_MAX]),
         ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
+        ("PAYLOAD_BYTES_MAX", &[PAYLOAD_BYTES_MAX]),
         ("REPLY_BYTES_MAX", &[redis::REPLY_BYTES_MAX]),
         ("HEAD_BYTES_MAX", &[http::HEAD_BYTES_MAX]),
         ("BODY_BYTES_MAX", &[http::BODY_BYTES_MAX]),

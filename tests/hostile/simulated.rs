@@ -5,7 +5,10 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use squall::env::BoxStream;
+use squall::instance::Write;
+use squall::protocol::PAYLOAD_BYTES_MAX;
 use squall::sim::broker::{self, Limits};
+use squall::store::NewEvent;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -158,5 +161,20 @@ fn one_who_subscribes_and_never_reads_is_dropped_and_held_up_nobody() {
         assert!(end.is_ok(), "it is still connected");
         let bound = 3 * HARD_BYTES;
         assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+    });
+}
+
+#[test]
+fn a_row_too_long_to_be_published_is_fetched_and_costs_nobody_their_connection() {
+    run(async {
+        let scene = Scene::new().await;
+        scene.worker.forget_troubles();
+        let event = NewEvent::message("$long", format!("!{}:squall.test", "x".repeat(PAYLOAD_BYTES_MAX)));
+        let write = Write { event: Some(event), state: Vec::new() };
+        let token = scene.master.instance.events().unwrap().persist(vec![write]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(scene.worker.instance.handler().position("events", &"master".into()), Some(token));
+        scene.carries_rows().await;
+        assert_eq!(scene.worker.everything_told(), [""; 0]);
     });
 }

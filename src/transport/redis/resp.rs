@@ -10,9 +10,12 @@ use std::fmt::Write;
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
-/// The longest reply, in bytes. What is published here are rows, and none holds an event's content; Redis itself carries
-/// up to 512 MiB (`proto-max-bulk-len`).
+use crate::protocol::PAYLOAD_BYTES_MAX;
+
+/// The longest reply, in bytes: a message with the longest payload that a Squall publishes. What is published are rows, and
+/// none holds an event's content; Redis itself carries up to 512 MiB (`proto-max-bulk-len`).
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+const _: () = assert!(PAYLOAD_BYTES_MAX + 16 * 1024 < REPLY_BYTES_MAX, "with its channel");
 /// The most elements of an array. The longest that comes is a message, of three.
 const ELEMENTS_MAX: usize = 16;
 /// How deep arrays are nested. Those that come hold no others; it takes no stack.
