@@ -402,7 +402,7 @@ fn a_configuration_says_who_writes_what() {
     let lines = ["POSITION events writer1 1 1", "POSITION typing typist 1 1", "POSITION pushers anybody 1 1"];
     let line = |text: &str| serde_json::json!({ "t": 1, "ch": "h", "data": text }).to_string() + "\n";
     let recording = Scratch::new("announced.jsonl", &lines.map(line).concat());
-    let file = Scratch::new("writers.toml", &configuration(1, 2));
+    let file = Scratch::new("writers.toml", &configuration("squall.db", 1, 2));
     let kinds = |arguments: &[&str]| -> Vec<String> {
         let (_, reports, errors) = audited(&[arguments, &[recording.path()]].concat());
         assert_eq!(errors, "");

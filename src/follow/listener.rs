@@ -1,23 +1,21 @@
 //! The subscription.
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
 use redis::Msg;
-use redis::aio::{PubSubSink, PubSubStream};
+use redis::aio::PubSubSink;
 use thiserror::Error;
-use tokio::task::unconstrained;
 use tokio::time::Instant;
 
-use super::meter::{Meter, MeteredNetwork};
 use super::{Follower, News, Watcher};
 use crate::env::{Address, Env};
 use crate::instance::config::RedisConfig;
 use crate::replication::Backoff;
 use crate::replication::link::QUIET_UNTIL_SET_UP;
-use crate::transport::redis::{Broker, BrokerError, answer, publish_once, subscribe, user_ip_channel};
+use crate::transport::redis::{
+    Broker, BrokerError, Limits, Messages, answer, publish_once, subscribe, user_ip_channel,
+};
 
 /// How often the broker is pinged, and so how soon what shows only as time passes is found.
 pub const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +23,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often whoever watches is told that time passes.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a message takes on the wire besides its words, about.
-const FRAME_BYTES: usize = 40;
+/// How much may wait to be judged, and how long a payload may be.
+pub const LIMITS: Limits = Limits { waiting: 8 << 20, reply: 16 << 20 };
 
 /// What asks everybody for their positions.
 const REPLICATE: &[u8] = b"REPLICATE";
@@ -60,15 +58,11 @@ pub struct Refused {
 /// Listens for ever. Whatever happens to the connection, it is made again, later and later; but a broker that does not
 /// let us in the first time ends it.
 pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher: &mut dyn Watcher) -> Refused {
-    let meter = Meter::default();
-    let network = Rc::new(MeteredNetwork { network: Rc::clone(&env.network), meter: meter.clone() });
-    let broker_as = |env: &Env| Broker::new(&target.broker, env).with_user(target.user.clone());
-    let (broker, speaking) = (broker_as(&Env { network, ..env.clone() }), broker_as(env));
+    let broker = Broker::new(&target.broker, env).with_user(target.user.clone()).with_limits(LIMITS);
     let channels = [target.server_name.clone(), user_ip_channel(&target.server_name)];
     let mut backoff = Backoff::new(&env.chance.of("follow"));
     let (mut was_let_in, mut is_to_ask) = (false, target.announce);
     loop {
-        meter.begin();
         let since = Instant::now();
         let error = match attended(subscribe(&broker, &channels), follower, watcher).await {
             Ok((sink, messages)) => {
@@ -78,9 +72,9 @@ pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher
                     if !is_to_ask {
                         return std::future::pending().await;
                     }
-                    publish_once(&speaking, &target.server_name, REPLICATE, env).await
+                    publish_once(&broker, &target.server_name, REPLICATE, env).await
                 };
-                let (error, has_asked) = hear(sink, messages, asking, &meter, follower, watcher).await;
+                let (error, has_asked) = hear(sink, messages, asking, follower, watcher).await;
                 is_to_ask &= !has_asked;
                 error
             }
@@ -112,9 +106,8 @@ async fn attended<T>(doing: impl Future<Output = T>, follower: &mut Follower, wa
 /// Tells the follower what is published, until the connection is over. Says too whether it has `asked`.
 async fn hear(
     sink: PubSubSink,
-    mut messages: PubSubStream,
+    mut messages: Messages,
     asking: impl Future<Output = Result<(), BrokerError>>,
-    meter: &Meter,
     follower: &mut Follower,
     watcher: &mut dyn Watcher,
 ) -> (BrokerError, bool) {
@@ -123,20 +116,22 @@ async fn hear(
     let mut tick = Instant::now() + TICK_INTERVAL;
     loop {
         // All of them, so that none is left that was published before what the broker answers.
-        while let Some(message) = unconstrained(messages.next()).now_or_never() {
-            let Some(message) = message else { return (closed(meter), has_asked) };
-            take(&message, meter, follower, watcher);
+        loop {
+            match messages.try_next() {
+                Ok(Some(message)) => take(&message, follower, watcher),
+                Ok(None) => break,
+                Err(error) => return (error, has_asked),
+            }
             if Instant::now() >= tick {
                 follower.tick(watcher);
                 tick = Instant::now() + TICK_INTERVAL;
             }
         }
-        meter.is_drained();
         tokio::select! {
             biased;
             message = messages.next() => match message {
-                Some(message) => take(&message, meter, follower, watcher),
-                None => return (closed(meter), has_asked),
+                Ok(message) => take(&message, follower, watcher),
+                Err(error) => return (error, has_asked),
             },
             answered = &mut pinged => match answered {
                 Ok(asked) => {
@@ -164,15 +159,8 @@ async fn hear(
     }
 }
 
-/// Why there are no more messages.
-fn closed(meter: &Meter) -> BrokerError {
-    meter.is_overlong().map_or(BrokerError::Closed, BrokerError::Io)
-}
-
-fn take(message: &Msg, meter: &Meter, follower: &mut Follower, watcher: &mut dyn Watcher) {
-    let (channel, data) = (message.get_channel_name(), message.get_payload_bytes());
-    follower.heard(channel, data, watcher);
-    meter.heard(channel.len() + data.len() + FRAME_BYTES);
+fn take(message: &Msg, follower: &mut Follower, watcher: &mut dyn Watcher) {
+    follower.heard(message.get_channel_name(), message.get_payload_bytes(), watcher);
 }
 
 /// Waits a while and asks the broker for an answer. Gives the time at which it was asked.
@@ -188,6 +176,7 @@ mod tests {
     use std::cell::RefCell;
     use std::collections::VecDeque;
     use std::io;
+    use std::rc::Rc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
     use tokio::task::LocalSet;

@@ -9,13 +9,12 @@
 //! the answers prove that everything was heard, and what may have been said while there was no connection, or while the
 //! broker or this process stood still, is nobody's fault.
 //!
-//! What waits to be judged is bounded ([`meter`]), what is remembered too ([`bounds`](crate::judge::audit::bounds)), and
+//! What waits to be judged is bounded ([`listener::LIMITS`]), what is remembered too ([`bounds`](crate::judge::audit::bounds)), and
 //! what is told of one kind of finding as well ([`Follower`]).
 
 mod follower;
 mod journal;
 mod listener;
-pub mod meter;
 mod metrics;
 
 pub use follower::{AWAY_KEPT_MAX, Absences, Follower, Found, FoundOf, LATE_MS, SHOWN_MAX, SHOWN_WINDOW_MS};

@@ -1,7 +1,7 @@
 //! Why a line is not a command.
 //!
 //! A command's own parser sees only its arguments, so it returns the kind; [`super::Command::parse`] adds the line.
-//! Both are cut: Redis payloads have no limit, and an error must be fit for a log and for `ERROR <text>`.
+//! Both are cut: payloads and lines are long, and an error must be fit for a log and for `ERROR <text>`.
 
 use thiserror::Error;
 

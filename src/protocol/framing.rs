@@ -5,12 +5,16 @@ use bytes::Bytes;
 use super::command::Command;
 use super::line::{EncodeError, encode_line};
 
+/// The longest payload, in bytes. Redis carries up to 512 MiB, but whoever hears it must not have to hold that: a longer
+/// row is left for its followers to fetch, as one is that is too long for a line.
+pub const PAYLOAD_BYTES_MAX: usize = 1_000_000;
+
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// TCP: lines that end with `\n` and have a longest length.
     Lines,
-    /// Redis: each command is a payload of its own, without delimiter and as long as it is.
+    /// Redis: each command is a payload of its own, without delimiter and with a longest length too.
     Payloads,
 }
 
@@ -18,11 +22,16 @@ impl Framing {
     /// The bytes of a command.
     ///
     /// # Errors
-    /// It has a line break in it or, as a line, is too long.
+    /// It has a line break in it or is too long.
     pub fn encode(self, command: &Command) -> Result<Bytes, EncodeError> {
         match self {
             Framing::Lines => encode_line(command),
-            Framing::Payloads => Ok(command.to_line()?.into()),
+            Framing::Payloads => match command.to_line()? {
+                long if long.len() > PAYLOAD_BYTES_MAX => {
+                    Err(EncodeError::TooLong { command: command.name(), bytes: long.len() })
+                }
+                payload => Ok(payload.into()),
+            },
         }
     }
 }
@@ -33,13 +42,18 @@ mod tests {
     use crate::protocol::LINE_BYTES_MAX;
 
     #[test]
-    fn a_payload_is_the_line_without_its_delimiter_and_without_a_limit() {
+    fn a_payload_is_the_line_without_its_delimiter_and_may_be_longer() {
         let short = Command::RemoteServerUp("matrix.org".into());
         assert_eq!(Framing::Lines.encode(&short).unwrap(), "REMOTE_SERVER_UP matrix.org\n");
         assert_eq!(Framing::Payloads.encode(&short).unwrap(), "REMOTE_SERVER_UP matrix.org");
         let long = Command::RemoteServerUp("x".repeat(LINE_BYTES_MAX));
         assert!(Framing::Lines.encode(&long).is_err());
         assert_eq!(Framing::Payloads.encode(&long).unwrap().len(), LINE_BYTES_MAX + 17);
+        let too_long = Command::RemoteServerUp("x".repeat(PAYLOAD_BYTES_MAX - 16));
+        assert_eq!(
+            Framing::Payloads.encode(&too_long),
+            Err(EncodeError::TooLong { command: "REMOTE_SERVER_UP", bytes: PAYLOAD_BYTES_MAX + 1 })
+        );
         let broken = Command::RemoteServerUp("two\nlines".into());
         assert!(Framing::Payloads.encode(&broken).is_err(), "no peer would read it as one command");
     }

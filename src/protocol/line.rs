@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::command::{Command, LineBreak};
 
-/// The longest line, in bytes without its delimiter. Over TCP only: a Redis payload has no limit.
+/// The longest line, in bytes without its delimiter. Over TCP only: a Redis payload may be longer.
 ///
 /// The `MAX_LENGTH` of Twisted's `LineOnlyReceiver`.
 pub const LINE_BYTES_MAX: usize = 16_384;
@@ -31,14 +31,14 @@ pub enum LineError {
     },
 }
 
-/// A command that cannot be sent as a line. Nothing of it was sent.
+/// A command that cannot be sent. Nothing of it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EncodeError {
     /// It would hold a line break.
     #[error(transparent)]
     LineBreak(#[from] LineBreak),
-    /// It would be longer than [`LINE_BYTES_MAX`]. The same command is legal over Redis.
-    #[error("{command} of {bytes} bytes exceeds {LINE_BYTES_MAX}")]
+    /// It would be longer than [`LINE_BYTES_MAX`] or, over Redis, than [`PAYLOAD_BYTES_MAX`](super::PAYLOAD_BYTES_MAX).
+    #[error("{command} of {bytes} bytes is too long")]
     TooLong {
         /// The command's name.
         command: &'static str,
@@ -104,6 +104,11 @@ impl LineDecoder {
             return (!mem::replace(&mut self.dropping, true)).then_some(Err(LineError::TooLong));
         }
         None
+    }
+
+    /// Whether part of a line has come, and its end has not.
+    pub fn is_partial(&self) -> bool {
+        self.dropping || !self.buffer.is_empty()
     }
 
     /// Splits off what stands before the next delimiter.

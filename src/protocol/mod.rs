@@ -17,11 +17,11 @@ pub mod line;
 pub mod names;
 
 pub use command::{Command, LineBreak};
-pub use commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSync};
+pub use commands::{FederationAck, LockReleased, Position, Rdata, RdataHeader, UserIp, UserSync};
 pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};
-pub use framing::Framing;
+pub use framing::{Framing, PAYLOAD_BYTES_MAX};
 pub use header::Header;
 pub use json::JsonError;
 pub use line::{EncodeError, LINE_BYTES_MAX, LineDecoder, LineError, encode_line};

@@ -6,12 +6,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
 use std::rc::Rc;
 
 use super::{Consumers, Feed, Link, Side, Streamer, UserSyncing};
 use crate::env::Env;
 use crate::env::observer::Trouble;
-use crate::protocol::{Command, InstanceName, MASTER, Position, Rdata, StreamName, Token};
+use crate::protocol::{Command, InstanceName, MASTER, Position, Rdata, RdataHeader, StreamName, Token};
 use crate::streams::{Row, Stream};
 
 /// Handles the commands of all connections of one instance.
@@ -36,6 +37,14 @@ pub struct CommandHandler {
     user_syncing: OnceCell<Rc<dyn UserSyncing>>,
 }
 
+/// With more rows of one token than this, they are given up for one catch-up from the source: a batch that never ends must
+/// not be held for ever.
+pub const BATCH_ROWS_MAX: usize = 10_000;
+
+/// With more names heard than this, only those are remembered whose connections are open: whoever tells ever new ones must
+/// not have all of them kept. Those of a deployment are a few dozen.
+pub const NAMES_MET_MAX: usize = 1_000;
+
 /// How the broker is called in messages.
 pub(crate) const BROKER: &str = "the broker";
 
@@ -46,7 +55,7 @@ type BatchKey = (u64, StreamName, InstanceName);
 #[derive(Default)]
 struct Batch {
     rows: Vec<Row>,
-    /// Whether a row of it could not be understood. Then all of it is fetched from the source.
+    /// Whether a row of it could not be understood, or there are too many. Then all of it is fetched from the source.
     is_damaged: bool,
 }
 
@@ -204,7 +213,7 @@ impl CommandHandler {
             Command::Replicate => self.on_replicate(link),
             Command::Name(name) => {
                 link.rename(&name);
-                self.met.borrow_mut().insert(name);
+                self.meet(name);
             }
             Command::Server(name) if name != self.server_name => link.close_with_error("Wrong remote"),
             Command::Server(_) => {
@@ -261,6 +270,9 @@ impl CommandHandler {
                 self.env.observer.trouble(Trouble::Row { stream: &key.1, error: &error });
             }
         }
+        if batch.rows.len() > BATCH_ROWS_MAX {
+            batch = Batch { rows: Vec::new(), is_damaged: true };
+        }
         match token {
             None => {
                 batches.insert(key, batch);
@@ -268,6 +280,24 @@ impl CommandHandler {
             // The position must not move over a row that was not understood.
             Some(token) if batch.is_damaged => feed.position(link, token, token),
             Some(token) => feed.rows(link, token, batch.rows),
+        }
+    }
+
+    /// A row came that is not even JSON. Over TCP that costs the connection, and whoever connects anew fetches what they
+    /// lack; a broker's is everybody's and stays, so nothing else would tell of the row.
+    pub fn unreadable(&self, link: &Rc<Link>, header: RdataHeader<'_>, error: &dyn Error) {
+        let (stream, writer) = (StreamName::from(header.stream), InstanceName::from(header.writer));
+        let Some(feed) = self.feed(&stream, &writer) else { return };
+        self.env.observer.trouble(Trouble::Row { stream: &stream, error });
+        let key = (link.id(), stream, writer);
+        match header.token {
+            None => {
+                self.batches.borrow_mut().insert(key, Batch { rows: Vec::new(), is_damaged: true });
+            }
+            Some(token) => {
+                self.batches.borrow_mut().remove(&key);
+                feed.position(link, token, token);
+            }
         }
     }
 
@@ -328,6 +358,14 @@ impl CommandHandler {
     fn say(&self, link: &Link, command: &Command) {
         if let Err(error) = link.send(command) {
             self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &error });
+        }
+    }
+
+    fn meet(&self, name: String) {
+        let mut met = self.met.borrow_mut();
+        met.insert(name);
+        if met.len() > NAMES_MET_MAX {
+            *met = self.links.borrow().values().map(|link| link.peer()).collect();
         }
     }
 

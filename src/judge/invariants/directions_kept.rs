@@ -94,6 +94,7 @@ mod tests {
         let (prev, new) = (Token(1), Token(1));
         let position = || Line::Position { stream: "s".into(), writer: "w".into(), prev, new };
         assert!(is_kept(Side::Server, position()) && !is_kept(Side::Client, position()));
+        assert!(is_kept(Side::Publisher, rdata()) && is_kept(Side::Publisher, position()));
     }
 
     #[test]
@@ -105,7 +106,6 @@ mod tests {
         for command in ["SERVER", "NAME", "PING", "ERROR"] {
             assert!(!is_kept(Side::Publisher, Line::Other(command)), "{command}");
         }
-        assert!(is_kept(Side::Publisher, rdata()) && is_kept(Side::Publisher, position()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod client;
 mod endpoint;
 pub mod endpoints;
 pub mod event_id;
+mod impatient;
 mod refusal;
 pub mod request_cache;
 mod router;
@@ -18,11 +19,11 @@ pub mod stream_positions;
 use http::HeaderName;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
-pub use client::{HttpClient, HttpError, RESPONSE_TIMEOUT, RETRY_FOR, Sent};
+pub use client::{ANSWER_BYTES_MAX, HttpClient, HttpError, RESPONSE_TIMEOUT, RETRY_FOR, Sent};
 pub use endpoint::{Endpoint, EndpointRequest, Reply};
 pub use refusal::Refusal;
-pub use router::{BODY_BYTES_MAX, Router};
-pub use server::serve_requests;
+pub use router::{BODY_BYTES_MAX, BODY_TIMEOUT, Router};
+pub use server::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, WRITE_TIMEOUT, serve_requests};
 pub use stream_positions::StreamPositions;
 
 /// Names the instance that asks. Synapse has no such header; without it, what it is for is not checked.

@@ -162,16 +162,20 @@ where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let too_long = || {
+        let error = format!("the body is longer than {BODY_BYTES_MAX} bytes");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error)
+    };
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_long()); // whoever says so beforehand need not send it
+    }
     let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
     let body = body.map_err(|_| {
         let error = format!("the body did not come within {BODY_TIMEOUT:?}");
         Refusal::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", error)
     })?;
     let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
-        Ok(_) => {
-            let error = format!("the body is longer than {BODY_BYTES_MAX} bytes");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error)
-        }
+        Ok(_) => too_long(),
         Err(error) => Refusal::bad_request(error),
     })?;
     let body = body.to_bytes();

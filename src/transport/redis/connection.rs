@@ -8,10 +8,11 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisConnectionInfo, RedisError};
 use thiserror::Error;
 
+use super::meter::{Limits, Meter};
 use crate::env::observer::Trouble;
 use crate::env::{BoxStream, Env};
 use crate::instance::config::RedisConfig;
-use crate::protocol::ParseError;
+use crate::protocol::{PAYLOAD_BYTES_MAX, ParseError};
 use crate::replication::handler::BROKER;
 use crate::replication::{Backoff, Link};
 
@@ -55,17 +56,26 @@ impl BrokerError {
     }
 }
 
+/// How many bytes may have been read from the broker and wait to be handled.
+pub const WAITING_BYTES_MAX: usize = 256 * 1024;
+/// The longest reply of the broker, in bytes: a message with the longest payload that a Squall publishes, and some more.
+/// Redis itself carries up to 512 MiB (`proto-max-bulk-len`).
+pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+const _: () = assert!(PAYLOAD_BYTES_MAX + 16 * 1024 < REPLY_BYTES_MAX, "with its channel");
+
 /// Where the broker is, and how to be let in.
 pub struct Broker {
     config: RedisConfig,
     user: Option<String>,
+    limits: Limits,
     env: Env,
 }
 
 impl Broker {
     /// The one that `config` names.
     pub fn new(config: &RedisConfig, env: &Env) -> Self {
-        Broker { config: config.clone(), user: None, env: env.clone() }
+        let limits = Limits { waiting: WAITING_BYTES_MAX, reply: REPLY_BYTES_MAX };
+        Broker { config: config.clone(), user: None, limits, env: env.clone() }
     }
 
     /// The same, where not everybody is let in by the password alone.
@@ -73,9 +83,15 @@ impl Broker {
         Broker { user, ..self }
     }
 
-    /// Opens a connection. What is sent on it first is up to the `redis` crate.
-    pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo), BrokerError> {
+    /// The same, where connections may hold so much.
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Broker { limits, ..self }
+    }
+
+    /// Opens a connection, read no faster than is told to be heard. What is sent on it first is up to the `redis` crate.
+    pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo, Meter), BrokerError> {
         let stream = self.env.network.connect(&self.config.address()).await?;
+        let (stream, meter) = Meter::on(stream, self.limits);
         // Nobody asks what library this is, and every command less is one less to go wrong.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = match &self.config.password {
@@ -86,13 +102,18 @@ impl Broker {
             Some(user) => info.set_username(user),
             None => info,
         };
-        Ok((stream, info))
+        Ok((stream, info, meter))
     }
 
     /// Tells of trouble.
     pub fn report(&self, error: &BrokerError) {
         self.env.observer.trouble(Trouble::Connection { peer: BROKER, error });
     }
+}
+
+/// Why nothing more comes on a connection.
+pub(super) fn closed(meter: &Meter) -> BrokerError {
+    meter.is_overlong().map_or(BrokerError::Closed, BrokerError::Io)
 }
 
 /// What the broker answers to `what`, if it answers at all.

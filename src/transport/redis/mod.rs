@@ -14,12 +14,14 @@
 //! - both are noticed: either connection is pinged, and given up when the broker does not answer (Synapse #9218).
 
 mod connection;
+mod meter;
 mod publisher;
 mod subscriber;
 
-pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_TIMEOUT, answer};
+pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT, WAITING_BYTES_MAX, answer};
+pub use meter::Limits;
 pub use publisher::{keep_publishing, publish_once};
-pub use subscriber::{stay_subscribed, subscribe};
+pub use subscriber::{Messages, stay_subscribed, subscribe};
 
 /// The channel of `USER_IP`, which only the master listens to (Synapse #12672).
 pub fn user_ip_channel(server_name: &str) -> String {

@@ -8,7 +8,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, Value};
 use tokio::task::JoinHandle;
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, settle};
+use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, closed, settle};
+use super::meter::Meter;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
 use crate::replication::{CommandHandler, Link};
@@ -23,13 +24,13 @@ const UNANSWERED_MAX: usize = 1_000;
 pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
     again_and_again("publish", &broker, async || match connect(&broker, &env).await {
-        Ok((connection, reading)) => {
+        Ok(Connection { connection, reading, meter }) => {
             let link = handler.publishing();
             let error = tokio::select! {
                 biased;
-                Err(error) = publish(&link, connection, &handler, &env) => error,
+                Err(error) = publish(&link, connection, &meter, &handler, &env) => error,
                 // Whoever has nothing to say would notice it at the next ping only.
-                _ = reading => BrokerError::Closed,
+                _ = reading => closed(&meter),
             };
             link.closed();
             handler.lost(&link);
@@ -42,7 +43,7 @@ pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, e
 
 /// Publishes one payload, on a connection of its own.
 pub async fn publish_once(broker: &Broker, channel: &str, payload: &[u8], env: &Env) -> Result<(), BrokerError> {
-    let (mut connection, reading) = connect(broker, env).await?;
+    let Connection { mut connection, reading, .. } = connect(broker, env).await?;
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(channel).arg(payload);
     let published = answer("PUBLISH", publish.exec_async(&mut connection)).await;
@@ -50,22 +51,32 @@ pub async fn publish_once(broker: &Broker, channel: &str, payload: &[u8], env: &
     published
 }
 
+/// A connection on which to publish.
+struct Connection {
+    connection: MultiplexedConnection,
+    /// Reads the answers, and ends when there are no more.
+    reading: JoinHandle<()>,
+    meter: Meter,
+}
+
 /// A connection, and the task that reads its answers, which ends with it.
-async fn connect(broker: &Broker, env: &Env) -> Result<(MultiplexedConnection, JoinHandle<()>), BrokerError> {
-    let (stream, info) = broker.open().await?;
+async fn connect(broker: &Broker, env: &Env) -> Result<Connection, BrokerError> {
+    let (stream, info, meter) = broker.open().await?;
     // Time-outs are ours: the crate's are too short for a broker that is busy.
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
     let (mut connection, driver) = answer("the greeting", connecting).await?;
     let reading = env.tasks.spawn("redis_connection", driver);
     answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
-    Ok((connection, reading))
+    meter.answered();
+    Ok(Connection { connection, reading, meter })
 }
 
 /// Publishes what is in the outbox, until the connection is over.
 async fn publish(
     link: &Link,
     mut connection: MultiplexedConnection,
+    meter: &Meter,
     handler: &CommandHandler,
     env: &Env,
 ) -> Result<std::convert::Infallible, BrokerError> {
@@ -84,6 +95,7 @@ async fn publish(
                 answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
             }
         }
+        meter.answered();
         // Whoever always has something to say never pings, and what they say is answered too.
         settle(link, env);
     }

@@ -19,6 +19,9 @@ use crate::replication::{CommandHandler, Link, Side};
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// A server that says nothing for this long is gone, and a client that has pinged once and then says nothing.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a line may take to come whole, and whoever connects to us to say their first one. Otherwise a byte now and
+/// then would hold a connection for ever: a client that does not ping is not timed out.
+pub const LINE_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a closing connection may take to send what is left.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(25);
 
@@ -46,6 +49,12 @@ pub enum ConnectionError {
     /// The other end was silent for [`PING_TIMEOUT`].
     #[error("ping timeout")]
     PingTimeout,
+    /// A line was begun, or none at all, and [`LINE_TIMEOUT`] is over.
+    #[error("a line did not come whole within {LINE_TIMEOUT:?}")]
+    LineTimeout,
+    /// There are [`CONNECTIONS_MAX`](super::CONNECTIONS_MAX) already.
+    #[error("too many connections")]
+    TooMany,
     /// We closed it, and said why.
     #[error("closed by this end")]
     ClosedHere,
@@ -54,7 +63,7 @@ pub enum ConnectionError {
 /// Carries the commands of `link` over `stream` until either end is done.
 pub async fn run(link: Rc<Link>, stream: BoxStream, handler: &Rc<CommandHandler>, env: &Env) -> ConnectionError {
     let (read_half, write_half) = tokio::io::split(stream);
-    let health = Health { pings: Cell::new(link.side() == Side::Client), heard: Cell::new(Instant::now()) };
+    let health = Health::of(link.side());
     let error = tokio::select! {
         biased;
         error = receive(&link, read_half, handler, &health, env) => error,
@@ -73,6 +82,45 @@ struct Health {
     pings: Cell<bool>,
     /// When the last valid command came.
     heard: Cell<Instant>,
+    /// Since when a line is waited for that is not there yet. A client owes its first one from the start.
+    line_since: Cell<Option<Instant>>,
+    /// Whether it has said a command.
+    has_spoken: Cell<bool>,
+}
+
+impl Health {
+    fn of(side: Side) -> Self {
+        let (now, is_server) = (Instant::now(), side == Side::Client);
+        Health {
+            pings: Cell::new(is_server),
+            heard: Cell::new(now),
+            line_since: Cell::new((!is_server).then_some(now)),
+            has_spoken: Cell::new(is_server),
+        }
+    }
+
+    /// A command came.
+    fn spoke(&self) {
+        self.heard.set(Instant::now());
+        self.line_since.set(None);
+        self.has_spoken.set(true);
+    }
+
+    /// All that came is looked at, and there is a part of a line behind it, or none.
+    fn waits_for_line(&self, is_partial: bool) {
+        if is_partial && self.line_since.get().is_none() {
+            self.line_since.set(Some(Instant::now()));
+        } else if !is_partial && self.has_spoken.get() {
+            self.line_since.set(None);
+        }
+    }
+
+    /// When it counts as lost unless something comes before, and what that is called.
+    fn lost_at(&self) -> Option<(Instant, ConnectionError)> {
+        let silent = self.pings.get().then(|| (self.heard.get() + PING_TIMEOUT, ConnectionError::PingTimeout));
+        let slow = self.line_since.get().map(|since| (since + LINE_TIMEOUT, ConnectionError::LineTimeout));
+        silent.into_iter().chain(slow).min_by_key(|(at, _)| *at)
+    }
 }
 
 /// Hands what comes to the handler.
@@ -97,8 +145,8 @@ async fn receive(
             Ok(_) => lines.extend(&bytes),
             Err(error) => return error.into(),
         }
-        match receive_lines(link, &mut lines, incoming, handler, health) {
-            Ok(()) => {}
+        match receive_lines(link, &mut lines, incoming, handler, health).await {
+            Ok(()) => health.waits_for_line(lines.is_partial()),
             Err(error) => break error,
         }
     };
@@ -109,7 +157,7 @@ async fn receive(
     std::future::pending().await
 }
 
-fn receive_lines(
+async fn receive_lines(
     link: &Rc<Link>,
     lines: &mut LineDecoder,
     incoming: Direction,
@@ -124,11 +172,13 @@ fn receive_lines(
         if !incoming.allows(&command) {
             return Err(ConnectionError::Direction(command.name()));
         }
-        health.heard.set(Instant::now());
+        health.spoke();
         if matches!(command, Command::Ping(_)) {
             health.pings.set(true);
         }
         handler.received(link, command);
+        // Whoever deals with what came has to get a turn, however much there is.
+        tokio::task::consume_budget().await;
     }
     Ok(())
 }
@@ -157,17 +207,17 @@ async fn watch(link: &Link, health: &Health, env: &Env) -> ConnectionError {
     let mut closing_since = None;
     loop {
         let ping_at = link.last_sent() + PING_INTERVAL;
-        let lost_at = health.heard.get() + PING_TIMEOUT;
-        tokio::time::sleep_until(if health.pings.get() { ping_at.min(lost_at) } else { ping_at }).await;
+        let lost_at = health.lost_at().map_or(ping_at, |(at, _)| at);
+        tokio::time::sleep_until(ping_at.min(lost_at)).await;
         let now = Instant::now();
         if !link.is_open() {
             if now >= *closing_since.get_or_insert(now) + CLOSE_GRACE {
                 return ConnectionError::ClosedHere;
             }
             tokio::time::sleep(PING_INTERVAL).await;
-        } else if health.pings.get() && now >= health.heard.get() + PING_TIMEOUT {
-            env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &ConnectionError::PingTimeout });
-            link.close_with_error("ping timeout");
+        } else if let Some((_, error)) = health.lost_at().filter(|(at, _)| now >= *at) {
+            env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &error });
+            link.close_with_error(&error.to_string());
         } else if now >= link.last_sent() + PING_INTERVAL {
             let ping = Command::Ping(env.clock.now_ms().to_string());
             link.send(&ping).expect("a number fits a line");

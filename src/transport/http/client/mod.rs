@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rand::RngExt;
 use rand::distr::Alphanumeric;
@@ -29,7 +29,7 @@ use super::endpoints::get_repl_stream_updates;
 use super::stream_positions::{self, StreamPositions};
 use super::{INSTANCE_HEADER, PATH_PREFIX, TRANSACTION_HEADER, encode};
 use crate::env::{Address, Env, LocalBoxFuture};
-use crate::protocol::{InstanceName, StreamName, Token, json};
+use crate::protocol::{InstanceName, JsonError, StreamName, Token, json};
 use crate::replication::{Backoff, WaitError};
 use crate::streams::{RemoteUpdates, Row, RowError, UpdateError, Updates};
 
@@ -37,6 +37,10 @@ use crate::streams::{RemoteUpdates, Row, RowError, UpdateError, Updates};
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For how long something is asked again, unless the caller says otherwise.
 pub const RETRY_FOR: Duration = Duration::from_secs(60);
+/// How long an answer may be. Rows come in hundreds, and none holds an event's content.
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How much of a refusal an error repeats, in characters.
+const REFUSAL_CHARS_MAX: usize = 1_000;
 /// The length of a transaction id, in characters.
 const TRANSACTION_ID_LENGTH: usize = 10;
 
@@ -55,6 +59,9 @@ pub enum HttpError {
     /// The connection failed in the middle of the exchange.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
+    /// The answer is longer than [`ANSWER_BYTES_MAX`].
+    #[error("an answer from {0} of more than {ANSWER_BYTES_MAX} bytes")]
+    TooLong(Address),
     /// There was no answer within [`RESPONSE_TIMEOUT`].
     #[error("no answer from {0} within {RESPONSE_TIMEOUT:?}")]
     Timeout(Address),
@@ -65,9 +72,12 @@ pub enum HttpError {
         address: Address,
         /// With which status.
         status: StatusCode,
-        /// And what it said.
+        /// And what it said, cut to 1000 characters.
         body: String,
     },
+    /// The answer was not JSON, or had a number in it that would be read as another one.
+    #[error("an answer that is not one: {0}")]
+    NotJson(#[from] JsonError),
     /// The answer was not of the expected form.
     #[error("an answer that is not one: {0}")]
     Json(#[from] serde_json::Error),
@@ -168,7 +178,8 @@ impl HttpClient {
             format!("{}?from_token={from}&upto_token={upto}", path_of(name, &[stream.as_str(), &transaction_id]));
         let request = self.request(Method::GET, &path, writer)?.body(Full::default());
         let answer = self.exchange(writer, request.expect(CHECKED)).await?;
-        let body: UpdatesBody = serde_json::from_slice(&answer)?;
+        let text = std::str::from_utf8(&answer).map_err(|error| JsonError::Syntax(error.to_string()))?;
+        let body = UpdatesBody::deserialize(json::parse(text)?)?;
         let rows = body.updates.into_iter().map(|(token, row)| Ok((token, Row::parse(stream, row)?)));
         Ok(Updates { rows: rows.collect::<Result<_, RowError>>()?, upto: body.upto_token, limited: body.limited })
     }
@@ -261,15 +272,27 @@ impl HttpClient {
             let _stop = AbortOnDrop(connection);
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| unread(address, error))?.to_bytes();
             if status.is_success() {
                 return Ok(body);
             }
-            let body = String::from_utf8_lossy(&body).into_owned();
+            let body = String::from_utf8_lossy(&body).chars().take(REFUSAL_CHARS_MAX).collect();
             Err(HttpError::Status { address: address.clone(), status, body })
         };
         let answer = tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await;
         answer.unwrap_or_else(|_| Err(HttpError::Timeout(address.clone())))
+    }
+}
+
+/// Why an answer could not be read to its end.
+fn unread(address: &Address, error: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
+    match error.downcast::<hyper::Error>() {
+        Ok(error) => HttpError::Exchange(*error),
+        Err(other) => {
+            debug_assert!(other.is::<LengthLimitError>(), "there is no other error");
+            HttpError::TooLong(address.clone())
+        }
     }
 }
 

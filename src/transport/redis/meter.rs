@@ -1,29 +1,35 @@
-//! How much that was read waits to be heard.
+//! How much that was read from a broker waits to be heard.
 //!
-//! The `redis` crate reads whatever comes and puts it into a channel without a bound. Here its connection reads no more
-//! while [`WAITING_BYTES_MAX`] wait, so that what cannot be judged in time waits in the kernel and then in the broker,
-//! which drops whoever has too much waiting there. A payload of which [`PAYLOAD_BYTES_READ_MAX`] have come and that goes on
-//! ends the connection: it would have to be held as a whole to be passed over.
+//! The `redis` crate reads whatever comes and puts it into a channel without a bound: of a flood of 64 MiB it held 99. Here
+//! its connections read no more while more than [`Limits::waiting`] wait, so that what cannot be heard in time waits in the
+//! kernel and then in the broker, which drops whoever has too much waiting there (`client-output-buffer-limit pubsub`);
+//! that is a lost connection like any other. A reply of which [`Limits::reply`] have come and that goes on ends the
+//! connection: it would have to be held as a whole to be passed over.
 
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::env::{Address, BoxStream, Listener, LocalBoxFuture, Network};
+use crate::env::BoxStream;
 
-/// How many bytes may wait.
-pub const WAITING_BYTES_MAX: usize = 8 << 20;
+/// What a connection may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How many bytes may wait.
+    pub waiting: usize,
+    /// How many bytes of one reply are read.
+    pub reply: usize,
+}
 
-/// How many bytes of one payload are read.
-pub const PAYLOAD_BYTES_READ_MAX: usize = 16 << 20;
-
-/// What was read and what was heard, on all connections of one [`MeteredNetwork`].
-#[derive(Debug, Clone, Default)]
-pub struct Meter(Arc<Mutex<State>>);
+/// What was read on one connection, and what of it was heard.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    limits: Limits,
+    state: Arc<Mutex<State>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -34,8 +40,14 @@ struct State {
 }
 
 impl Meter {
+    /// Has `stream` read no faster than what comes on it is heard.
+    pub fn on(stream: BoxStream, limits: Limits) -> (BoxStream, Self) {
+        let meter = Meter { limits, state: Arc::default() };
+        (Box::new(Metered { stream, meter: meter.clone() }), meter)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something of so many bytes was heard.
@@ -43,58 +55,34 @@ impl Meter {
         let mut state = self.state();
         state.waiting = state.waiting.saturating_sub(bytes);
         state.unfinished = 0;
-        state.wake();
+        self.wake(state);
     }
 
-    /// Nothing waits.
+    /// Everything was heard that was asked for.
+    pub fn answered(&self) {
+        self.heard(usize::MAX);
+    }
+
+    /// Nothing whole waits.
     pub fn is_drained(&self) {
         let mut state = self.state();
         state.waiting = 0;
-        state.wake();
+        self.wake(state);
     }
 
-    /// Why nothing more is read, if a payload has become too long.
+    /// Why nothing more is read, if a reply has become too long.
     pub fn is_overlong(&self) -> Option<io::Error> {
-        self.state().is_overlong()
+        let limit = self.limits.reply;
+        let why = || io::Error::new(io::ErrorKind::InvalidData, format!("a reply of more than {limit} bytes"));
+        (self.state().unfinished > limit).then(why)
     }
 
-    /// There is a new connection.
-    pub fn begin(&self) {
-        *self.state() = State::default();
-    }
-}
-
-impl State {
-    fn is_overlong(&self) -> Option<io::Error> {
-        let why = || format!("a payload of more than {PAYLOAD_BYTES_READ_MAX} bytes");
-        (self.unfinished > PAYLOAD_BYTES_READ_MAX).then(|| io::Error::new(io::ErrorKind::InvalidData, why()))
-    }
-
-    fn wake(&mut self) {
-        if self.waiting < WAITING_BYTES_MAX
-            && let Some(reader) = self.reader.take()
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if state.waiting < self.limits.waiting
+            && let Some(reader) = state.reader.take()
         {
             reader.wake();
         }
-    }
-}
-
-/// A network whose connections are read no faster than what comes on them is heard.
-pub struct MeteredNetwork {
-    /// The network itself.
-    pub network: Rc<dyn Network>,
-    /// What was read and what was heard.
-    pub meter: Meter,
-}
-
-impl Network for MeteredNetwork {
-    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
-        let (connecting, meter) = (self.network.connect(to), self.meter.clone());
-        Box::pin(async move { Ok(Box::new(Metered { stream: connecting.await?, meter }) as BoxStream) })
-    }
-
-    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        self.network.listen(port)
     }
 }
 
@@ -105,12 +93,12 @@ struct Metered {
 
 impl AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(error) = self.meter.is_overlong() {
+            return Poll::Ready(Err(error));
+        }
         {
             let mut state = self.meter.state();
-            if let Some(error) = state.is_overlong() {
-                return Poll::Ready(Err(error));
-            }
-            if state.waiting >= WAITING_BYTES_MAX {
+            if state.waiting >= self.meter.limits.waiting {
                 state.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }
@@ -145,12 +133,15 @@ mod tests {
 
     use super::*;
 
+    const WAITING_BYTES_MAX: usize = 1 << 20;
+    const REPLY_BYTES_MAX: usize = 2 << 20;
+    const LIMITS: Limits = Limits { waiting: WAITING_BYTES_MAX, reply: REPLY_BYTES_MAX };
+
     #[tokio::test]
     async fn no_more_is_read_than_may_wait() {
         let (near, mut far) = tokio::io::duplex(2 * WAITING_BYTES_MAX);
         far.write_all(&vec![0; 2 * WAITING_BYTES_MAX]).await.unwrap();
-        let meter = Meter::default();
-        let mut metered = Metered { stream: Box::new(near), meter: meter.clone() };
+        let (mut metered, meter) = Meter::on(Box::new(near), LIMITS);
         let mut read_all = async |bytes: &mut usize| {
             let mut buffer = vec![0; 64 * 1024];
             // Nothing comes any more as soon as it does not come at once.
@@ -170,14 +161,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_payload_that_does_not_end_is_not_read_to_the_end() {
+    async fn a_reply_that_does_not_end_is_not_read_to_the_end() {
         let (near, mut far) = tokio::io::duplex(64 * 1024);
         let endless = async {
             let bytes = vec![0; 64 * 1024];
             while far.write_all(&bytes).await.is_ok() {}
         };
-        let meter = Meter::default();
-        let mut metered = Metered { stream: Box::new(near), meter: meter.clone() };
+        let (mut metered, meter) = Meter::on(Box::new(near), LIMITS);
         let reading = async {
             let (mut buffer, mut bytes) = (vec![0; 64 * 1024], 0);
             loop {
@@ -191,6 +181,6 @@ mod tests {
         let (bytes, error) =
             tokio::select! { biased; read = reading => read, () = endless => panic!("it does not end") };
         assert_eq!(error, io::ErrorKind::InvalidData);
-        assert!((PAYLOAD_BYTES_READ_MAX..PAYLOAD_BYTES_READ_MAX + 100_000).contains(&bytes), "{bytes} bytes");
+        assert!((REPLY_BYTES_MAX..REPLY_BYTES_MAX + 100_000).contains(&bytes), "{bytes} bytes");
     }
 }

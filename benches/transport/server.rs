@@ -1,0 +1,42 @@
+//! A `redis-server` of its own.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use squall::instance::config::RedisConfig;
+
+/// It is gone when this is dropped.
+pub struct Server {
+    child: Child,
+    pub port: u16,
+}
+
+impl Server {
+    /// Starts one on a free port.
+    pub async fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let port = free.local_addr().expect("it is bound").port();
+        drop(free);
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        let child = command.stdout(Stdio::null()).spawn();
+        let child = child.expect("redis-server has to be installed: it is in Debian's package redis-server");
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Server { child, port }
+    }
+
+    /// How instances find it.
+    pub fn config(&self) -> RedisConfig {
+        RedisConfig { host: "127.0.0.1".into(), port: self.port, password: None }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

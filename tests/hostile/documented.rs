@@ -1,0 +1,61 @@
+//! `docs/limits.md` says what the constants say.
+
+use std::time::Duration;
+
+use squall::protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use squall::replication::feed::ITEMS_QUEUED_MAX;
+use squall::replication::handler::{BATCH_ROWS_MAX, NAMES_MET_MAX};
+use squall::replication::link::COMMANDS_QUEUED_MAX;
+use squall::transport::{http, redis, tcp};
+
+const LIMITS: &str = include_str!("../../docs/limits.md");
+
+/// The limits in the document whose constant is called `name`, as they stand there.
+fn documented(name: &str) -> Vec<String> {
+    let rows = LIMITS.lines().filter(|line| line.starts_with(&format!("| [`{name}`](")));
+    rows.map(|row| row.split(" | ").nth(1).unwrap().to_owned()).collect()
+}
+
+/// A number as the document writes it.
+fn grouped(number: usize) -> String {
+    if number < 1_000 { number.to_string() } else { format!("{} {:03}", grouped(number / 1_000), number % 1_000) }
+}
+
+#[test]
+fn the_limits_are_those_of_the_document() {
+    let amounts: [(&str, &[usize]); 12] = [
+        ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
+        ("CONNECTIONS_MAX", &[tcp::CONNECTIONS_MAX, http::CONNECTIONS_MAX]),
+        ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
+        ("PAYLOAD_BYTES_MAX", &[PAYLOAD_BYTES_MAX]),
+        ("REPLY_BYTES_MAX", &[redis::REPLY_BYTES_MAX]),
+        ("HEAD_BYTES_MAX", &[http::HEAD_BYTES_MAX]),
+        ("BODY_BYTES_MAX", &[http::BODY_BYTES_MAX]),
+        ("ANSWER_BYTES_MAX", &[http::ANSWER_BYTES_MAX]),
+        ("KEPT_MAX", &[http::request_cache::KEPT_MAX]),
+        ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
+        ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
+        ("NAMES_MET_MAX", &[NAMES_MET_MAX]),
+    ];
+    let durations: [(&str, &[Duration]); 9] = [
+        ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),
+        ("PING_TIMEOUT", &[tcp::PING_TIMEOUT]),
+        ("CLOSE_GRACE", &[tcp::CLOSE_GRACE]),
+        ("REPLY_TIMEOUT", &[redis::REPLY_TIMEOUT]),
+        ("HEAD_TIMEOUT", &[http::HEAD_TIMEOUT]),
+        ("BODY_TIMEOUT", &[http::BODY_TIMEOUT]),
+        ("WRITE_TIMEOUT", &[http::WRITE_TIMEOUT]),
+        ("RESPONSE_TIMEOUT", &[http::RESPONSE_TIMEOUT]),
+        ("CONNECT_TIMEOUT", &[squall::env::network::CONNECT_TIMEOUT]),
+    ];
+    let amounts = amounts.map(|(name, limits)| (name, limits.iter().map(|limit| grouped(*limit)).collect()));
+    let seconds = |limit: &Duration| format!("{} s", limit.as_secs());
+    let durations = durations.map(|(name, limits)| (name, limits.iter().map(seconds).collect()));
+    for (name, limits) in amounts.into_iter().chain(durations) {
+        let limits: Vec<String> = limits;
+        let documented = documented(name);
+        let same = limits.len() == documented.len()
+            && limits.iter().zip(&documented).all(|(limit, text)| text.starts_with(&format!("{limit} ")));
+        assert!(same, "{name} is {limits:?}; the document says {documented:?}");
+    }
+}

@@ -1,0 +1,351 @@
+//! On the HTTP port.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use squall::protocol::Token;
+use squall::streams::{RemoteUpdates, UpdateError};
+use squall::transport::http::{
+    ANSWER_BYTES_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HttpClient,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::attack::{Follower, Target, with_causes};
+use crate::deployment::{Deployment, SECRET};
+use crate::memory::Watch;
+use crate::peer::Peer;
+use crate::requests::{ask, post};
+use crate::run;
+
+/// What one connection may cost without the secret: a head, what hyper reads and answers with, and the pipes of the test
+/// itself.
+const CONNECTION_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX + 64 * 1024;
+const ATTACKERS: usize = 50;
+const EDU: &str = "/_synapse/replication/fed_send_edu/m.typing/transaction1";
+
+/// The status of each answer in `text`.
+fn statuses(text: &str) -> Vec<u16> {
+    let after = text.split("HTTP/1.1 ").skip(1);
+    after.map(|answer| answer[..3].parse().expect("a status has three digits")).collect()
+}
+
+/// Says `bytes`, and gives everything that is answered until the other end closes.
+async fn answer_to(deployment: &Deployment, bytes: &[u8]) -> String {
+    let mut attacker = deployment.connect_http("master").await;
+    attacker.say_bytes(bytes).await;
+    attacker.text_to_end().await
+}
+
+/// A request for an EDU with these headers, and what follows them.
+fn request(headers: &str, rest: &str) -> Vec<u8> {
+    format!("POST {EDU} HTTP/1.1\r\nHost: master\r\nAuthorization: Bearer {SECRET}\r\n{headers}\r\n{rest}").into_bytes()
+}
+
+#[test]
+fn a_head_that_is_none_is_refused_and_nothing_behind_it_is_looked_at() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let smuggled = format!("POST {EDU} HTTP/1.1\r\nHost: master\r\nContent-Length: 2\r\n\r\n{{}}");
+        let heads: [(&str, Vec<u8>); 9] = [
+            ("two lengths", request("Content-Length: 2\r\nContent-Length: 40\r\n", &smuggled)),
+            ("a length that is none", request("Content-Length: +2\r\n", &smuggled)),
+            ("a negative length", request("Content-Length: -1\r\n", &smuggled)),
+            ("another coding", request("Transfer-Encoding: gzip\r\n", &smuggled)),
+            ("chunked in the middle", request("Transfer-Encoding: chunked, identity\r\n", &smuggled)),
+            ("a header that goes on", request("X-A: b\r\n Content-Length: 2\r\n", &smuggled)),
+            ("a space before the colon", request("Content-Length : 2\r\n", &smuggled)),
+            ("a NUL", request("X-A: \0\r\n", &smuggled)),
+            ("another protocol", b"SERVER squall.test\nNAME evil\nREPLICATE\n".to_vec()),
+        ];
+        for (what, head) in heads {
+            let answer = answer_to(&deployment, &head).await;
+            assert_eq!(statuses(&answer), [400], "{what} was answered {answer:?}");
+        }
+        // RFC 9112, 6.3: where there are both, the length is not believed, and the connection ends.
+        let both = request("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}"));
+        let answer = answer_to(&deployment, &both).await;
+        assert_eq!(statuses(&answer), [400], "both lengths were answered {answer:?}");
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn garbage_is_answered_or_hung_up_on_and_never_waited_for() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for _ in 0..300 {
+            let mut garbage = vec![0; rng.random_range(1..2 * HEAD_BYTES_MAX)];
+            rng.fill(&mut garbage[..]);
+            let since = Instant::now();
+            let answer = answer_to(&deployment, &garbage).await;
+            assert!(statuses(&answer).iter().all(|status| [400, 414, 431].contains(status)), "{answer:?}");
+            assert!(since.elapsed() <= HEAD_TIMEOUT);
+        }
+        assert!(master.told(&["an HTTP client"]) == 300, "{:?}", master.everything_told());
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn a_head_without_end_is_not_held() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let long = "x".repeat(1024 * 1024);
+        let many: String = (0..100_000).map(|number| format!("X-{number}: a\r\n")).collect();
+        for (what, bytes, status) in [
+            ("a header", request(&format!("X-A: {long}\r\n"), ""), 431),
+            ("a path", format!("GET /{long} HTTP/1.1\r\n\r\n").into_bytes(), 414),
+            ("headers", request(&many, ""), 431),
+        ] {
+            let watch = Watch::begin();
+            let mut attackers = tokio::task::JoinSet::new();
+            for _ in 0..ATTACKERS {
+                let (mut attacker, bytes) = (deployment.connect_http("master").await, bytes.clone());
+                attackers.spawn_local(async move {
+                    attacker.say_bytes(&bytes).await;
+                    attacker.text_to_end().await
+                });
+            }
+            master.serves_others(&deployment).await;
+            for answer in attackers.join_all().await {
+                assert!(matches!(statuses(&answer)[..], [got] if got == status || got == 431), "{what}: {answer:?}");
+            }
+            let bound = ATTACKERS * (CONNECTION_BYTES_MAX + bytes.len());
+            assert!(watch.peak() < bound, "{what}: {} bytes held, more than {bound}", watch.peak());
+        }
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn a_head_that_does_not_come_whole_in_time_is_not_waited_for() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut attacker = deployment.connect_http("master").await;
+        let since = Instant::now();
+        for byte in request("Content-Length: 2\r\n", "{}") {
+            attacker.say_bytes(&[byte]).await;
+            sleep(Duration::from_secs(1)).await;
+            if master.told(&["an HTTP client", "timeout"]) == 1 {
+                break;
+            }
+        }
+        let waited = since.elapsed();
+        assert!((HEAD_TIMEOUT..HEAD_TIMEOUT + Duration::from_secs(2)).contains(&waited), "given up after {waited:?}");
+        assert_eq!(attacker.text_to_end().await, "");
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn a_body_that_does_not_come_whole_in_time_is_not_waited_for() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        for framing in ["Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n"] {
+            let mut attacker = deployment.connect_http("master").await;
+            let since = Instant::now();
+            attacker.say_bytes(&request(framing, "")).await;
+            let dripping = async {
+                loop {
+                    attacker.say_bytes(if framing.contains("chunked") { b"1\r\n \r\n" } else { b" " }).await;
+                    sleep(Duration::from_secs(1)).await;
+                    if since.elapsed() > BODY_TIMEOUT {
+                        return;
+                    }
+                }
+            };
+            dripping.await;
+            let answer = attacker.text_to_end().await;
+            assert_eq!(statuses(&answer), [408], "{answer}");
+            assert!(answer.contains("did not come within"), "{answer}");
+        }
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn a_body_that_is_too_long_is_refused_before_it_is_held() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        // Believed, it would be waited for.
+        let watch = Watch::begin();
+        let answer = answer_to(&deployment, &request(&format!("Content-Length: {}\r\n", u64::MAX / 2), "{")).await;
+        assert_eq!(statuses(&answer), [413], "{answer}");
+        assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+
+        let watch = Watch::begin();
+        let chunk = [format!("{:x}\r\n", 1024 * 1024).as_bytes(), &vec![b' '; 1024 * 1024], b"\r\n"].concat();
+        let mut attacker = deployment.connect_http("master").await;
+        attacker.say_bytes(&request("Transfer-Encoding: chunked\r\n", "")).await;
+        for _ in 0..4 * BODY_BYTES_MAX / (1024 * 1024) {
+            attacker.say_bytes(&chunk).await;
+        }
+        let answer = attacker.text_to_end().await;
+        assert_eq!(statuses(&answer), [413], "{answer}");
+        // In the pieces in which it came, which are not full.
+        let bound = 3 * BODY_BYTES_MAX;
+        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn without_the_secret_no_body_is_read() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let body = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
+        let path = format!("POST {EDU}");
+        let watch = Watch::begin();
+        for (authorization, status) in [(None, 401), (Some("Bearer wrong"), 403), (Some("Basic cmVwbA=="), 403)] {
+            let (answered, answer) = ask(&deployment, "master", &path, authorization, Some(&body)).await;
+            assert_eq!(answered, status, "{answer}");
+        }
+        let bound = 2 * body.len() + CONNECTION_BYTES_MAX;
+        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn json_nested_too_deep_is_refused_and_does_not_exhaust_the_stack() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        for levels in [1_000, 1_000_000] {
+            let deep = format!("{{\"content\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+            let (status, answer) = post(&deployment, "master", EDU, &deep).await;
+            assert_eq!(status, 400, "{answer}");
+            assert!(answer.contains("M_NOT_JSON"), "{answer}");
+        }
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut follower = Follower::join(&deployment).await;
+        let watch = Watch::begin();
+        let mut idle = Vec::new();
+        for _ in 0..1_000 {
+            idle.push(deployment.connect_http("master").await);
+        }
+        master.serves_others(&deployment).await;
+        follower.gets_a_row(&master.instance).await;
+        sleep(HEAD_TIMEOUT + Duration::from_secs(1)).await;
+        for attacker in idle {
+            assert_eq!(attacker.text_to_end().await, "");
+        }
+        let bound = 1_000 * CONNECTION_BYTES_MAX;
+        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+    });
+}
+
+#[test]
+fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            idle.push(deployment.connect_http("master").await);
+        }
+        let answer = deployment.connect_http("master").await.text_to_end().await;
+        assert_eq!(statuses(&answer), [503], "{answer}");
+        assert_eq!(master.told(&["too many connections"]), 1);
+        idle.pop();
+        sleep(Duration::from_millis(1)).await;
+        master.serves_others(&deployment).await;
+    });
+}
+
+#[test]
+fn one_who_asks_and_asks_and_takes_no_answer_is_given_up() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        let mut attacker: Peer = deployment.connect_http("master").await;
+        let request = b"GET /nothing HTTP/1.1\r\nHost: master\r\n\r\n";
+        let since = Instant::now();
+        let watch = Watch::begin();
+        let asking = async {
+            loop {
+                attacker.say_bytes(request).await;
+                if master.told(&["an HTTP client"]) > 0 {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(300), asking).await.expect("whoever takes nothing is given up");
+        assert!(since.elapsed() < 2 * HEAD_TIMEOUT, "after {:?}", since.elapsed());
+        assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+        master.serves_others(&deployment).await;
+    });
+}
+
+/// An instance that asks, and one that answers this, whatever it is asked.
+async fn asking_one_that_answers(answer: Vec<u8>) -> UpdateError {
+    let deployment = Deployment::new();
+    let mut port = deployment.play_http("writer1").await;
+    let answering = tokio::task::spawn_local(async move {
+        loop {
+            let mut asker = Peer::new(port.accept().await.unwrap());
+            let answer = answer.clone();
+            tokio::task::spawn_local(async move {
+                asker.say_bytes(&answer).await;
+                asker.text_to_end().await;
+            });
+        }
+    });
+    let addresses = deployment.config().http_addresses();
+    let client = HttpClient::new(deployment.env("worker1"), "worker1".into(), addresses, SECRET.into());
+    let updates = client.updates(&"writer1".into(), &"events".into(), Token(1), Token(2)).await;
+    answering.abort();
+    updates.map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn an_answer_that_is_none_is_told_and_not_held() {
+    run(async {
+        let answer = |head: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").into_bytes();
+        let of = |body: &str| answer(&format!("Content-Length: {}\r\n", body.len()), body);
+        let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let updates = |row: &str| format!(r#"{{"updates":[[2,{row}]],"upto_token":2,"limited":false}}"#);
+        let long = answer("", &"x".repeat(2 * ANSWER_BYTES_MAX));
+        let refusal = [b"HTTP/1.1 500 no\r\nContent-Length: 1000000\r\n\r\n", &vec![b'x'; 1_000_000][..]].concat();
+        for (what, answer, why) in [
+            ("garbage", b"SERVER squall.test\nPING 1\n".to_vec(), "invalid HTTP version"),
+            ("no JSON", of("no JSON"), "an answer that is not one"),
+            ("nested too deep", of(&updates(&deep)), "recursion limit exceeded"),
+            ("a number no column holds", of(&updates("123456789012345678901234567890")), "not fit into 64 bits"),
+            ("the end too early", answer("Content-Length: 10\r\n", "{"), "no answer from"),
+            ("nothing", Vec::new(), "no answer from"),
+            ("two lengths", answer("Content-Length: 1\r\nContent-Length: 2\r\n", "12"), "content-length"),
+            (
+                "a head without end",
+                format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1024 * 1024)).into_bytes(),
+                "too large",
+            ),
+            ("a body without end", long, "an answer from"),
+            ("a long refusal", refusal, "answered 500"),
+        ] {
+            let bound = 3 * ANSWER_BYTES_MAX + 2 * answer.len();
+            let watch = Watch::begin();
+            let error = asking_one_that_answers(answer).await;
+            let told = with_causes(&*error);
+            assert!(told.contains(why) && told.len() < 2_000, "{what}: {told}");
+            assert!(watch.peak() < bound, "{what}: {} bytes held, more than {bound}", watch.peak());
+        }
+    });
+}
