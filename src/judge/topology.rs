@@ -43,6 +43,7 @@ pub struct Topology {
     instances: BTreeSet<InstanceName>,
     streams: BTreeMap<StreamName, Written>,
     process_expiry_ms: Option<u64>,
+    is_brokered: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -54,7 +55,7 @@ struct Written {
 impl Topology {
     /// A deployment of these instances, which write nothing yet.
     pub fn new(instances: impl IntoIterator<Item = InstanceName>) -> Self {
-        Topology { instances: instances.into_iter().collect(), streams: BTreeMap::new(), process_expiry_ms: None }
+        Topology { instances: instances.into_iter().collect(), ..Topology::default() }
     }
 
     /// The same deployment with a stream that `writers` write. Writers are instances too.
@@ -74,6 +75,17 @@ impl Topology {
     pub fn with_process_expiry_ms(mut self, process_expiry_ms: u64) -> Self {
         self.process_expiry_ms = Some(process_expiry_ms);
         self
+    }
+
+    /// The same deployment, where instances meet at a broker.
+    pub fn with_broker(mut self) -> Self {
+        self.is_brokered = true;
+        self
+    }
+
+    /// Whether instances meet at a broker.
+    pub fn is_brokered(&self) -> bool {
+        self.is_brokered
     }
 
     /// After how long a silence a process serves nobody; five minutes if nothing else is said.

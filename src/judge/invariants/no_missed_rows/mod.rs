@@ -64,7 +64,7 @@ impl NoMissedRows {
             let rows: Box<dyn Rows> = match promise {
                 Promise::Log => Box::new(Log::default()),
                 Promise::Keyed => Box::new(Keyed::new(Present::new(stream, topology))),
-                Promise::Memory => Box::new(Memory::default()),
+                Promise::Memory => Box::new(Memory::new(topology.is_brokered())),
             };
             ((stream.clone(), writer.clone()), rows)
         });
