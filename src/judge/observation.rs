@@ -170,8 +170,8 @@ pub enum Observation {
     /// The attempt came to nothing.
     Failed { instance: InstanceName, attempt: u64 },
     /// The client end has read a `SERVER` line. Over Redis: a `REPLICATE` on its subscription, which comes back to whoever
-    /// said it, or answers to what it
-    /// has published.
+    /// said it, or answers to all
+    /// that it has published.
     Greeted { instance: InstanceName, attempt: u64 },
     /// The client end has read a `POSITION` line with the tokens `prev` and `position`, of another instance.
     Announced {

@@ -1,7 +1,7 @@
 //! What goes over replication connections, as lines: those of the line protocol, and the payloads that pass through a
 //! broker. Instances are not asked: this is decoded from the bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,8 +35,8 @@ pub struct Wire {
     read: BTreeMap<u64, Reading>,
     /// What each end has written so far. What the broker writes is what others have.
     written: BTreeMap<(u64, Side), Writing>,
-    /// The connections on which instances publish.
-    publications: BTreeSet<u64>,
+    /// The connections on which instances publish, and how much of what was asked on each has no answer yet.
+    publications: BTreeMap<u64, usize>,
 }
 
 enum Reading {
@@ -56,7 +56,7 @@ pub struct Read {
     pub lines: Vec<String>,
     /// How many there were, with those that are not.
     pub count: u64,
-    /// Whether the broker has answered, on a connection that is there to publish.
+    /// Whether the broker has answered all that was asked, on a connection that is there to publish.
     pub is_answered: bool,
 }
 
@@ -64,7 +64,7 @@ impl Wire {
     /// A connection to the broker is made.
     pub fn connecting(&mut self, attempt: u64, target: &InstanceName) {
         if target.as_str() == PUBLICATIONS {
-            self.publications.insert(attempt);
+            self.publications.insert(attempt, 0);
         }
     }
 
@@ -85,17 +85,15 @@ impl Wire {
             }
             Reading::Replies(replies) => {
                 replies.extend(bytes);
+                let mut unanswered = self.publications.get_mut(&end.connection);
                 while let Some(reply) = replies.next_reply() {
-                    match published(&reply) {
-                        Some(payload) => {
-                            came.count += 1;
-                            came.lines.extend(text(payload));
-                        }
+                    if let Some(unanswered) = &mut unanswered {
+                        **unanswered = unanswered.saturating_sub(1);
                         // An answer to what was said to be let in is no answer yet.
-                        None if reply != Reply::Simple("OK".into()) => {
-                            came.is_answered = self.publications.contains(&end.connection);
-                        }
-                        None => {}
+                        came.is_answered = **unanswered == 0 && reply != Reply::Simple("OK".into());
+                    } else if let Some(payload) = published(&reply) {
+                        came.count += 1;
+                        came.lines.extend(text(payload));
                     }
                 }
             }
@@ -122,7 +120,11 @@ impl Wire {
             }
             Writing::Requests(requests) => {
                 requests.buffer().extend_from_slice(bytes);
+                let mut unanswered = self.publications.get_mut(&end.connection);
                 while let Ok(Some(request)) = requests.next_request() {
+                    if let Some(unanswered) = &mut unanswered {
+                        **unanswered += 1;
+                    }
                     if let [command, _channel, payload] = &request[..]
                         && command.eq_ignore_ascii_case(b"publish")
                     {
