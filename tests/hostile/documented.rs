@@ -23,12 +23,13 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 12] = [
+    let amounts: [(&str, &[usize]); 13] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("CONNECTIONS_MAX", &[tcp::CONNECTIONS_MAX, http::CONNECTIONS_MAX]),
         ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
         ("PAYLOAD_BYTES_MAX", &[PAYLOAD_BYTES_MAX]),
         ("REPLY_BYTES_MAX", &[redis::REPLY_BYTES_MAX]),
+        ("WAITING_BYTES_MAX", &[redis::WAITING_BYTES_MAX]),
         ("HEAD_BYTES_MAX", &[http::HEAD_BYTES_MAX]),
         ("BODY_BYTES_MAX", &[http::BODY_BYTES_MAX]),
         ("ANSWER_BYTES_MAX", &[http::ANSWER_BYTES_MAX]),

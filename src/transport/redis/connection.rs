@@ -56,8 +56,8 @@ impl BrokerError {
     }
 }
 
-/// How many bytes may have been read from the broker and wait to be handled.
-pub const WAITING_BYTES_MAX: usize = 256 * 1024;
+/// How many bytes may have been read from the broker and wait to be handled. As messages they take some eight times as much.
+pub const WAITING_BYTES_MAX: usize = 32 * 1024;
 /// The longest reply of the broker, in bytes: a message with the longest payload that a Squall publishes, and some more.
 /// Redis itself carries up to 512 MiB (`proto-max-bulk-len`).
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
@@ -113,7 +113,12 @@ impl Broker {
 
 /// Why nothing more comes on a connection.
 pub(super) fn closed(meter: &Meter) -> BrokerError {
-    meter.is_overlong().map_or(BrokerError::Closed, BrokerError::Io)
+    cause(BrokerError::Closed, meter)
+}
+
+/// What went wrong on a connection: that something too long came, if it did, and not what came of that.
+pub(super) fn cause(error: BrokerError, meter: &Meter) -> BrokerError {
+    meter.is_overlong().map_or(error, BrokerError::Io)
 }
 
 /// What the broker answers to `what`, if it answers at all.

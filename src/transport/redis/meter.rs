@@ -36,7 +36,12 @@ struct State {
     waiting: usize,
     /// Since something was heard last.
     unfinished: usize,
+    /// Whether anybody hears what comes by itself. Before that, and where there are answers only, all that counts is how
+    /// long one is.
+    is_heard: bool,
     reader: Option<Waker>,
+    /// Whoever waits for something to hear, while nothing whole has come.
+    hearer: Option<Waker>,
 }
 
 impl Meter {
@@ -55,18 +60,22 @@ impl Meter {
         let mut state = self.state();
         state.waiting = state.waiting.saturating_sub(bytes);
         state.unfinished = 0;
+        state.is_heard = true;
         self.wake(state);
     }
 
-    /// Everything was heard that was asked for.
+    /// Everything that was asked is answered.
     pub fn answered(&self) {
-        self.heard(usize::MAX);
+        self.state().unfinished = 0;
     }
 
-    /// Nothing whole waits.
-    pub fn is_drained(&self) {
+    /// Nothing whole waits. `hearer` is woken when more has come than may wait: only it can tell whether that is one reply
+    /// that goes on.
+    pub fn is_drained(&self, hearer: &Waker) {
         let mut state = self.state();
         state.waiting = 0;
+        state.is_heard = true;
+        state.hearer = Some(hearer.clone());
         self.wake(state);
     }
 
@@ -98,8 +107,11 @@ impl AsyncRead for Metered {
         }
         {
             let mut state = self.meter.state();
-            if state.waiting >= self.meter.limits.waiting {
+            if state.is_heard && state.waiting >= self.meter.limits.waiting {
                 state.reader = Some(cx.waker().clone());
+                if let Some(hearer) = state.hearer.take() {
+                    hearer.wake();
+                }
                 return Poll::Pending;
             }
         }
@@ -142,6 +154,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(2 * WAITING_BYTES_MAX);
         far.write_all(&vec![0; 2 * WAITING_BYTES_MAX]).await.unwrap();
         let (mut metered, meter) = Meter::on(Box::new(near), LIMITS);
+        meter.is_drained(Waker::noop());
         let mut read_all = async |bytes: &mut usize| {
             let mut buffer = vec![0; 64 * 1024];
             // Nothing comes any more as soon as it does not come at once.
@@ -155,7 +168,7 @@ mod tests {
         meter.heard(100_000);
         read_all(&mut bytes).await;
         assert_eq!(bytes, WAITING_BYTES_MAX + 2 * 64 * 1024, "to the end of what fits into the buffer");
-        meter.is_drained();
+        meter.is_drained(Waker::noop());
         read_all(&mut bytes).await;
         assert_eq!(bytes, 2 * WAITING_BYTES_MAX);
     }
@@ -175,7 +188,7 @@ mod tests {
                     Ok(read) => bytes += read,
                     Err(error) => break (bytes, error.kind()),
                 }
-                meter.is_drained();
+                meter.is_drained(Waker::noop());
             }
         };
         let (bytes, error) =

@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, Value};
 use tokio::task::JoinHandle;
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, closed, settle};
+use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, cause, closed, settle};
 use super::meter::Meter;
 use crate::env::Env;
 use crate::instance::config::RedisConfig;
@@ -28,7 +28,7 @@ pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, e
             let link = handler.publishing();
             let error = tokio::select! {
                 biased;
-                Err(error) = publish(&link, connection, &meter, &handler, &env) => error,
+                Err(error) = publish(&link, connection, &meter, &handler, &env) => cause(error, &meter),
                 // Whoever has nothing to say would notice it at the next ping only.
                 _ = reading => closed(&meter),
             };
@@ -65,9 +65,11 @@ async fn connect(broker: &Broker, env: &Env) -> Result<Connection, BrokerError> 
     // Time-outs are ours: the crate's are too short for a broker that is busy.
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
-    let (mut connection, driver) = answer("the greeting", connecting).await?;
+    let greeted = answer("the greeting", connecting).await;
+    let (mut connection, driver) = greeted.map_err(|error| cause(error, &meter))?;
     let reading = env.tasks.spawn("redis_connection", driver);
-    answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
+    let pinged = answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await;
+    pinged.map_err(|error| cause(error, &meter))?;
     meter.answered();
     Ok(Connection { connection, reading, meter })
 }

@@ -1,5 +1,6 @@
 //! The connection on which everything is heard.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -8,7 +9,7 @@ use redis::Msg;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::task::unconstrained;
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, closed, settle};
+use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, cause, closed, settle};
 use super::meter::Meter;
 use super::user_ip_channel;
 use crate::env::Env;
@@ -39,8 +40,10 @@ pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, e
 /// answered before the subscription is there.
 pub async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSink, Messages), BrokerError> {
     let (stream, info, meter) = broker.open().await?;
-    let (mut sink, stream) = answer("the greeting", PubSub::new(&info, stream)).await?.split();
-    answer("SUBSCRIBE", sink.subscribe(channels)).await?;
+    let greeted = answer("the greeting", PubSub::new(&info, stream)).await;
+    let (mut sink, stream) = greeted.map_err(|error| cause(error, &meter))?.split();
+    let subscribed = answer("SUBSCRIBE", sink.subscribe(channels)).await;
+    subscribed.map_err(|error| cause(error, &meter))?;
     Ok((sink, Messages { stream, meter }))
 }
 
@@ -69,11 +72,16 @@ impl Messages {
 
     /// The next one. May be dropped while it waits.
     pub async fn next(&mut self) -> Result<Msg, BrokerError> {
-        if let Some(message) = self.try_next()? {
-            return Ok(message);
-        }
-        self.meter.is_drained();
-        let message = self.stream.next().await;
+        let Messages { stream, meter } = self;
+        let mut next = pin!(unconstrained(stream.next()));
+        let message = poll_fn(|cx| {
+            let polled = next.as_mut().poll(cx);
+            if polled.is_pending() {
+                meter.is_drained(cx.waker());
+            }
+            polled
+        });
+        let message = message.await;
         self.taken(message)
     }
 
@@ -98,7 +106,7 @@ async fn listen(
         let message = tokio::select! {
             biased;
             () = link.over() => return BrokerError::ClosedHere,
-            error = &mut pinged => return error,
+            error = &mut pinged => return cause(error, &messages.meter),
             message = messages.next() => message,
         };
         match message {
