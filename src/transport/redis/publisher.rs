@@ -24,14 +24,15 @@ const UNANSWERED_MAX: usize = 1_000;
 pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
     again_and_again("publish", &broker, async || match connect(&broker, &env).await {
-        Ok(Connection { connection, reading, meter }) => {
+        Ok(Connection { connection, mut reading, meter }) => {
             let link = handler.publishing();
             let error = tokio::select! {
                 biased;
                 Err(error) = publish(&link, connection, &meter, &handler, &env) => cause(error, &meter),
                 // Whoever has nothing to say would notice it at the next ping only.
-                _ = reading => closed(&meter),
+                _ = &mut reading => closed(&meter),
             };
+            closed_for_good(reading).await;
             link.closed();
             handler.lost(&link);
             (Some(link), error)
@@ -69,9 +70,21 @@ async fn connect(broker: &Broker, env: &Env) -> Result<Connection, BrokerError> 
     let (mut connection, driver) = greeted.map_err(|error| cause(error, &meter))?;
     let reading = env.tasks.spawn("redis_connection", driver);
     let pinged = answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await;
-    pinged.map_err(|error| cause(error, &meter))?;
+    if let Err(error) = pinged {
+        closed_for_good(reading).await;
+        return Err(cause(error, &meter));
+    }
     meter.answered();
     Ok(Connection { connection, reading, meter })
+}
+
+/// Waits until a connection is closed, so that none is made before the last one is gone.
+async fn closed_for_good(reading: JoinHandle<()>) {
+    if !reading.is_finished() {
+        reading.abort();
+        // It has ended by itself or is dropped.
+        let _ = reading.await;
+    }
 }
 
 /// Publishes what is in the outbox, until the connection is over.
