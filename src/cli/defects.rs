@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 
 use super::{CliError, status, summary};
 use crate::sim::defects::{self, Measured, Options, Patch, SHRUNK_MAX, Workshop};
+use crate::sim::plan::Scenario;
 use crate::sim::shrink::RUNS_MAX;
 
 /// Where the patches are.
@@ -23,6 +24,9 @@ pub(super) struct DefectsArguments {
     /// Which ones, by name; all of them if none is given.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
+    /// Look for each in this scenario, whichever its patch names.
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<Scenario>,
     /// In how many disjoint ranges of seeds each is looked for.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     ranges: u64,
@@ -41,13 +45,16 @@ pub(super) struct DefectsArguments {
 }
 
 pub(super) fn defects(arguments: &DefectsArguments) -> Result<ExitCode, CliError> {
-    let patches = match &arguments.names[..] {
+    let mut patches = match &arguments.names[..] {
         [] => Patch::read_all(Path::new(PATCHES))?,
         names => {
             let path = |name: &String| Path::new(PATCHES).join(name).with_extension("patch");
             names.iter().map(|name| Patch::read(&path(name))).collect::<Result<Vec<_>, _>>()?
         }
     };
+    if let Some(scenario) = arguments.scenario {
+        patches.iter_mut().for_each(|patch| patch.scenario = scenario);
+    }
     let options =
         Options { ranges: arguments.ranges, seeds: arguments.seeds, jobs: arguments.jobs, shrink_runs: RUNS_MAX };
     let workshop = Workshop::open(Path::new(WORKSHOP))?;
