@@ -51,12 +51,14 @@ const CATCH_UP_LIMITED: &str = "catch_up_limited";
 const HALF_OPEN: &str = "half_open";
 /// A process was taken for dead because it was silent for too long.
 const EXPIRY: &str = "expiry";
+/// The broker dropped a subscriber for whom too much waited. Only where there is a broker.
+pub const OUTPUT_LIMIT: &str = "output_limit";
 
 /// The streams that clients have written through instances that do not write them.
 const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
 
 /// Every mark.
-const ALL: [&str; 17] = [
+const ALL: [&str; 18] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -74,6 +76,7 @@ const ALL: [&str; 17] = [
     CATCH_UP_LIMITED,
     HALF_OPEN,
     EXPIRY,
+    OUTPUT_LIMIT,
 ];
 
 /// Counts marks.
@@ -146,6 +149,7 @@ impl Marks {
             }
             Observation::HalfOpened { .. } => self.reach(HALF_OPEN),
             Observation::Expired { .. } => self.reach(EXPIRY),
+            Observation::SubscribersDropped { count } => (0..*count).for_each(|_| self.reach(OUTPUT_LIMIT)),
             Observation::LateCommit { .. } => self.reach(LATE_COMMIT),
             Observation::Fenced { .. } => self.reach(FENCED_COMMIT),
             Observation::AcknowledgementLost { .. } => self.reach(LOST_ACKNOWLEDGEMENT),

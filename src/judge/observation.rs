@@ -213,6 +213,8 @@ pub enum Observation {
     HalfOpened { survivor: InstanceName },
     /// A process stands still; it goes on later. Witness: whoever makes the storm.
     Frozen { instance: InstanceName },
+    /// So far the broker has dropped so many clients for whom too much waited. Witness: the broker.
+    SubscribersDropped { count: u64 },
     /// A stream cannot be read any more, and will not be: what is missing of it is nobody's fault.
     StreamBroken { stream: StreamName },
     /// The presence writer took a process for dead that was silent for too long. This is the stack's own word, which

@@ -192,6 +192,7 @@ impl Run {
             fault.await.expect("a fault ends by itself, at the end of the storm at the latest");
         }
         world.start_all();
+        world.observe_broker();
         self.recorder.observe(&Observation::Calm);
         (self.watcher)(Progress::Calm { at: self.recorder.now() });
 

@@ -145,7 +145,8 @@ fn redis_of(plan: &BrokerPlan) -> RedisConfig {
 fn options_of(plan: &BrokerPlan) -> broker::Options {
     let soft_for = Duration::from_millis(plan.soft_for_ms);
     let limits = broker::Limits { hard_bytes: plan.hard_bytes, soft_bytes: plan.soft_bytes, soft_for };
-    broker::Options { password: plan.has_password.then(|| BROKER_PASSWORD.to_owned()), limits }
+    let password = plan.has_password.then(|| BROKER_PASSWORD.to_owned());
+    broker::Options { password, limits, dropped: Rc::default() }
 }
 
 fn timing_of(plan: &Plan) -> DatabaseTiming {
@@ -259,6 +260,13 @@ impl World {
         match &self.broker {
             Some(options) if name.as_str() == BROKER => self.start_broker(options.clone()),
             _ => self.start_instance(name),
+        }
+    }
+
+    /// Tells how often the broker has dropped somebody for whom too much waited.
+    pub fn observe_broker(&self) {
+        if let Some(broker) = &self.broker {
+            self.recorder.observe(&Observation::SubscribersDropped { count: broker.dropped.get() });
         }
     }
 

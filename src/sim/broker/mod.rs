@@ -7,6 +7,7 @@ mod client;
 pub(super) mod resp;
 mod state;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::task::JoinSet;
@@ -23,6 +24,8 @@ pub struct Options {
     pub password: Option<String>,
     /// How much may wait for a client.
     pub limits: Limits,
+    /// Counts the clients for whom too much waited, over all processes that are told this.
+    pub dropped: Rc<Cell<u64>>,
 }
 
 /// Serves whoever connects, for ever.

@@ -82,7 +82,7 @@ impl Client {
     }
 
     /// Drops it if too much waits for it.
-    fn judge(&self, limits: &Limits) {
+    fn judge(&self, Options { limits, dropped, .. }: &Options) {
         let waiting = self.outbox.borrow().len();
         let now = Instant::now();
         if waiting <= limits.soft_bytes {
@@ -92,6 +92,7 @@ impl Client {
         }
         let is_over_for_long = self.over_since.get().is_some_and(|since| now.duration_since(since) >= limits.soft_for);
         if waiting > limits.hard_bytes || is_over_for_long {
+            dropped.set(dropped.get() + u64::from(!self.is_done.replace(true)));
             self.dropped.notify_one();
         }
     }
@@ -180,7 +181,7 @@ impl State {
         let subscribed = clients.values().filter(|client| client.channels.borrow().contains(channel));
         let tell = |client: &Rc<Client>| {
             client.send(&message);
-            client.judge(&self.options.limits);
+            client.judge(&self.options);
         };
         subscribed.inspect(|client| tell(client)).count() as i64
     }

@@ -125,11 +125,34 @@ fn database(chance: &Chance) -> DatabasePlan {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::{Fault, FaultEntry, Operation, OperationKind, Reading};
+    use super::super::{BROKER, Fault, FaultEntry, Operation, OperationKind, Reading};
     use super::*;
 
     fn plans() -> impl Iterator<Item = Plan> {
         (0..500).map(|seed| Plan::generate(if seed % 2 == 0 { Scenario::Storm } else { Scenario::Swarm }, seed))
+    }
+
+    #[test]
+    fn over_redis_the_broker_has_its_share_of_what_befalls_machines_and_none_of_the_rest() {
+        let (mut at_broker, mut all, mut limits) = (BTreeMap::new(), 0, BTreeSet::new());
+        for plan in (0..200).map(|seed| Plan::generate(Scenario::RedisSwarm, seed)) {
+            limits.extend(plan.topology.broker.as_ref().map(|broker| broker.hard_bytes));
+            let at = |entry: &&FaultEntry| entry.fault.hosts().contains(&BROKER);
+            for entry in plan.faults.iter().filter(at) {
+                *at_broker.entry(entry.fault.family()).or_insert(0) += 1;
+            }
+            all += plan.faults.len();
+            assert!(Plan::load(&plan.to_json()).is_ok(), "seed {}", plan.seed);
+        }
+        let befalls: Vec<Family> = at_broker.keys().copied().collect();
+        let expected: Vec<Family> = Family::ALL.into_iter().filter(|family| family.is_of_machines()).collect();
+        assert_eq!(befalls, expected);
+        assert!(at_broker.values().all(|count| *count >= 100), "{at_broker:?}");
+        let of_broker: usize = at_broker.values().sum();
+        assert!((all / 4..all / 2).contains(&of_broker), "{of_broker} of {all}");
+        assert_eq!(limits.len(), 4);
+        let over_tcp = Plan::generate(Scenario::Swarm, 1);
+        assert!(over_tcp.topology.broker.is_none() && !over_tcp.to_json().contains(BROKER));
     }
 
     #[test]
