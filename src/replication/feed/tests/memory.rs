@@ -79,6 +79,27 @@ fn a_position_on_the_known_connection_does_not_start_over() {
 }
 
 #[test]
+fn what_a_dead_process_has_said_is_void_once_its_successor_begins_on_the_same_connection() {
+    on_paused_clock(async {
+        let link = link(1);
+        let follower = connected(&link).await;
+        let Follower { stream, a, journal, .. } = &follower;
+        // Something is being fetched in the terms of the old process, and more of it waits.
+        stream.answer("a", [Answer::Late(SECOND)]);
+        a.at(&link, 14, 14);
+        a.row(&link, 15, "old and late");
+        settle().await;
+        restart(stream, 14);
+        a.at(&link, 0, 0);
+        a.at(&link, 14, 14);
+        tokio::time::sleep(2 * SECOND).await;
+        assert_eq!(journal.applied("a"), ["14: new"], "and nothing that was said before");
+        assert_eq!(journal.asked("a"), [(12, 14), (0, 14)]);
+        assert_eq!(follower.position(), 14);
+    });
+}
+
+#[test]
 fn nobody_sees_the_state_between_the_old_and_the_new() {
     on_paused_clock(async {
         let follower = connected(&link(1)).await;
