@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use crate::sim::plan::{ClientPlan, Fault, OperationKind, Plan, Reading, Writing};
+use crate::sim::plan::{BrokerPlan, ClientPlan, Fault, OperationKind, Plan, Reading, Writing};
 use crate::sim::verdict::Verdict;
 
 /// What is about to happen: every knob of the plan.
 pub(super) fn of_plan(plan: &Plan) -> String {
     let mut text = String::new();
-    let hosts: Vec<&str> = plan.topology.hosts().collect();
+    let hosts: Vec<&str> = plan.topology.machines().collect();
     let _ = writeln!(text, "seed {}, scenario {}: {}", plan.seed, plan.scenario, hosts.join(", "));
     let network = &plan.network;
     let _ = writeln!(
@@ -21,6 +21,13 @@ pub(super) fn of_plan(plan: &Plan) -> String {
         plan.faults.len(),
         plan.storm_ms / 1000,
     );
+    if let Some(BrokerPlan { hard_bytes, soft_bytes, soft_for_ms, has_password }) = &plan.topology.broker {
+        let password = if *has_password { "a password" } else { "no password" };
+        let _ = writeln!(
+            text,
+            "broker with {password}: drops whoever has {hard_bytes} bytes waiting, or {soft_bytes} for {soft_for_ms} ms"
+        );
+    }
     let scheduling = &plan.scheduling;
     if scheduling.deferred_per_mille > 0 {
         let _ = writeln!(

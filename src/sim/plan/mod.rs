@@ -148,6 +148,13 @@ pub struct DatabasePlan {
     pub rollback_per_mille: u32,
 }
 
+impl Default for BrokerPlan {
+    /// As Redis is unless it is told otherwise.
+    fn default() -> Self {
+        BrokerPlan { hard_bytes: 32 << 20, soft_bytes: 8 << 20, soft_for_ms: 60_000, has_password: false }
+    }
+}
+
 impl Deployment {
     /// Every host: the master, the events writers, the workers.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {

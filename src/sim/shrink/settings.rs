@@ -1,12 +1,28 @@
 //! The settings of a whole plan, each as simple as it can be.
 
-use crate::sim::plan::{DatabasePlan, NetworkPlan, Plan, SchedulingPlan};
+use crate::sim::plan::{BROKER, BrokerPlan, DatabasePlan, Deployment, NetworkPlan, Plan, SchedulingPlan};
 
 /// Each way in which a plan's settings can be simplified, one by one.
-pub(super) const SIMPLER: [fn(Plan) -> Plan; 5] = [
+pub(super) const SIMPLER: [fn(Plan) -> Plan; 7] = [
     |plan| Plan { scheduling: SchedulingPlan::default(), ..plan },
     |plan| Plan { database: DatabasePlan { before_us: (0, 0), after_us: (0, 0), rollback_per_mille: 0 }, ..plan },
     |plan| Plan { database: DatabasePlan { rollback_per_mille: 0, ..plan.database }, ..plan },
     |plan| Plan { network: NetworkPlan { latency_us_min: 200, latency_us_max: 1_000 }, ..plan },
     |plan| Plan { presence: Default::default(), ..plan },
+    without_broker,
+    with_plain_broker,
 ];
+
+/// Over TCP, if nothing befalls the broker.
+fn without_broker(plan: Plan) -> Plan {
+    if plan.faults.iter().any(|entry| entry.fault.hosts().contains(&BROKER)) {
+        return plan;
+    }
+    Plan { topology: Deployment { broker: None, ..plan.topology }, ..plan }
+}
+
+/// With a broker as Redis is unless it is told otherwise, if there is one.
+fn with_plain_broker(plan: Plan) -> Plan {
+    let broker = plan.topology.broker.as_ref().map(|_| BrokerPlan::default());
+    Plan { topology: Deployment { broker, ..plan.topology }, ..plan }
+}

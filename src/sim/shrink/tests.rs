@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
-use crate::sim::plan::{Fault, FaultEntry, Operation, OperationKind, Scenario, SchedulingPlan};
+use crate::sim::plan::{BrokerPlan, Fault, FaultEntry, Operation, OperationKind, Scenario, SchedulingPlan};
 use crate::sim::runner::{Entropy, Onlookers, run};
 use crate::sim::testing::small_plan;
 
@@ -44,6 +44,15 @@ fn what_the_failure_needs_is_all_that_is_left() {
     assert_eq!((least.storm_ms, &least.scheduling), (0, &SchedulingPlan::default()));
     assert!(runs < RUNS_MAX, "{runs} runs");
     assert!(Plan::load(&least.to_json()).is_ok());
+}
+
+#[test]
+fn a_broker_is_left_out_if_it_is_not_needed_and_made_a_plain_one_if_it_is() {
+    let plan = Plan::generate(Scenario::RedisSwarm, 23);
+    let (least, _) = shrunk(&plan, RUNS_MAX, |plan| bursts(plan) > 0);
+    assert_eq!(least.topology.broker, None);
+    let (least, _) = shrunk(&plan, RUNS_MAX, |plan| plan.topology.broker.is_some() && bursts(plan) > 0);
+    assert_eq!(least.topology.broker, Some(BrokerPlan::default()));
 }
 
 #[test]
