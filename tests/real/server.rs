@@ -53,7 +53,8 @@ impl Server {
         self.running = Some(match self.kind {
             Kind::Simulated => {
                 let limits = Limits { hard_bytes: HARD_BYTES, ..Limits::default() };
-                let options = broker::Options { password: self.password.map(str::to_owned), limits };
+                let options =
+                    broker::Options { password: self.password.map(str::to_owned), limits, ..Default::default() };
                 let listener = TokioNetwork.listen(self.port).await.unwrap();
                 Running::Simulated(tokio::task::spawn_local(broker::serve(listener, options)))
             }
