@@ -302,7 +302,7 @@ mod tests {
         });
         let told = told_of(vec![endless, healthy()]);
         let words: Vec<_> = told.iter().map(|(_, words)| words.as_str()).collect();
-        let expected = ["listening", "a payload of more than 16777216 bytes", "away since 0", "listening"];
+        let expected = ["listening", "a reply of more than 16777216 bytes", "away since 0", "listening"];
         assert_eq!(words, expected, "{told:?}");
     }
 
