@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use squall::env::{Env, Silent};
@@ -90,8 +91,19 @@ impl Deployment {
     }
 }
 
+/// A port that is free, held until it is dropped, and given to nobody else here afterwards.
+///
+/// It is below those that the kernel gives to connections: one of those could be taken by any connection between this test
+/// and its server, or be connected to itself while nobody listens there.
 pub fn free_port() -> std::net::TcpListener {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+    const PORTS: std::ops::Range<u16> = 20_000..32_000;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = std::process::id() % u32::from(PORTS.end - PORTS.start);
+    let mut ports = PORTS.map(|_| {
+        let given = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
+        PORTS.start + ((first + given) % u32::from(PORTS.end - PORTS.start)) as u16
+    });
+    ports.find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok()).expect("some port is free")
 }
 
 /// One process of the deployment.
