@@ -36,6 +36,8 @@ pub struct Feed {
     connected_on: Cell<Option<u64>>,
     /// How often a writer that keeps its rows in memory has said that it begins anew.
     restarts: Cell<u64>,
+    /// Whether the last position of a writer that keeps its rows in memory went back. See [`Feed::is_doubtful`].
+    went_back: Cell<bool>,
 }
 
 /// What comes in, each on its connection.
@@ -92,6 +94,7 @@ impl Feed {
             arrived: Notify::new(),
             connected_on: Cell::new(None),
             restarts: Cell::new(0),
+            went_back: Cell::new(false),
         }
     }
 
@@ -136,12 +139,24 @@ impl Feed {
                     let _ = self.env.tasks.timed("on_position", handled).await;
                     drop(pending);
                 }
+                Some(Item::Rows { link, token, .. }) if self.is_doubtful(&link, token) => {
+                    let handled = self.on_position(&link, token, token);
+                    let _ = self.env.tasks.timed("on_position", handled).await;
+                }
                 Some(Item::Rows { link, token, rows }) => {
                     self.env.tasks.timed("on_rdata", async { self.on_rows(&link, token, &rows) }).await;
                 }
                 None => self.arrived.notified().await,
             }
         }
+    }
+
+    /// Whether rows lack before this one, though a position has come. One that went back tells of another process, or it
+    /// lay in the network while rows that its process has sent since overtook it, on another connection to the broker: then
+    /// those were given up with everything else. What tells the two apart is the next row, if all before it is fetched.
+    fn is_doubtful(&self, link: &Link, token: Token) -> bool {
+        let is_next = self.connected_on.get() == Some(link.id()) && token > self.stream.position(&self.writer);
+        is_next && self.went_back.get()
     }
 
     fn on_rows(&self, link: &Link, token: Token, rows: &[Row]) {
@@ -156,6 +171,7 @@ impl Feed {
         let is_first = self.connected_on.get() != Some(link.id());
         self.connected_on.set(None);
         let current = self.stream.position(&self.writer);
+        self.went_back.set(self.stream.promise() == Promise::Memory && !is_first && new < current);
         if self.stream.promise() == Promise::Memory && (is_first || new < current) {
             self.start_over(link, new).await?;
         } else if !(prev <= current && current <= new) {

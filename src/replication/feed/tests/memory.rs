@@ -79,6 +79,27 @@ fn a_position_on_the_known_connection_does_not_start_over() {
 }
 
 #[test]
+fn a_position_that_was_overtaken_by_rows_loses_none_of_them() {
+    on_paused_clock(async {
+        let link = link(1);
+        let follower = connected(&link).await;
+        let Follower { stream, a, journal, .. } = &follower;
+        stream.commit("a", 12, &["old too"]);
+        stream.commit("a", 13, &["newer"]);
+        a.at(&link, 11, 11);
+        a.row(&link, 13, "newer");
+        settle().await;
+        assert_eq!(journal.asked("a"), [(0, 11), (11, 13)]);
+        assert_eq!(journal.applied("a"), ["11: old", "12: old too", "13: newer"]);
+        journal.clear();
+        a.row(&link, 14, "next");
+        settle().await;
+        assert_eq!(journal.asked("a"), [], "there is no doubt any more");
+        assert_eq!(journal.applied("a"), ["14: next"]);
+    });
+}
+
+#[test]
 fn what_a_dead_process_has_said_is_void_once_its_successor_begins_on_the_same_connection() {
     on_paused_clock(async {
         let link = link(1);
