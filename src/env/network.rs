@@ -1,7 +1,7 @@
 //! Byte streams between instances.
 //!
-//! Everything above this seam (the line protocol, hyper, Redis) is the same over real sockets and over the simulated
-//! network.
+//! Everything above this seam (the line protocol, hyper, the `redis` client) is the same over real sockets and over
+//! the simulated network.
 
 use std::fmt;
 use std::io;
