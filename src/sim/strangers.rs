@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
 use super::wire;
 use super::world::{BROKER_PORT, SERVER_NAME};
@@ -147,8 +147,9 @@ impl Network for Border {
         let instance = self.instance.clone();
         let place = if to.port == BROKER_PORT { Place::Replies(Replies::default()) } else { Place::Lines(true) };
         Box::pin(async move {
-            let stream = connecting.await?;
-            Ok(Box::new(Strained { stream, strangers, instance, target, rng, next: None, place }) as BoxStream)
+            let (stream, writing) = tokio::io::split(connecting.await?);
+            let reading = Strained { stream, strangers, instance, target, rng, next: None, place };
+            Ok(Box::new(tokio::io::join(reading, writing)) as BoxStream)
         })
     }
 
@@ -157,9 +158,9 @@ impl Network for Border {
     }
 }
 
-/// The dialling end of a connection to a peer that may be strange.
+/// What the dialling end reads of a connection to a peer that may be strange.
 struct Strained {
-    stream: BoxStream,
+    stream: ReadHalf<BoxStream>,
     strangers: Strangers,
     instance: InstanceName,
     target: InstanceName,
@@ -331,20 +332,6 @@ impl AsyncRead for Strained {
     }
 }
 
-impl AsyncWrite for Strained {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -365,7 +352,7 @@ mod tests {
             let (mut peer, stream) = tokio::io::duplex(64);
             let (instance, target) = ("worker".into(), target.into());
             let (rng, next) = (Chance::from_seed(1).rng(), Some((strange, active)));
-            let stream = Box::new(stream);
+            let (stream, _writing) = tokio::io::split(Box::new(stream) as BoxStream);
             let mut strained = Strained { stream, strangers, instance, target, rng, next, place };
             let mut read = String::new();
             for piece in sent.as_bytes().chunks(piece) {

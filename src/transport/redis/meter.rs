@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
 use crate::env::BoxStream;
 
@@ -48,7 +48,8 @@ impl Meter {
     /// Has `stream` read no faster than what comes on it is heard.
     pub fn on(stream: BoxStream, limits: Limits) -> (BoxStream, Self) {
         let meter = Meter { limits, state: Arc::default() };
-        (Box::new(Metered { stream, meter: meter.clone() }), meter)
+        let (stream, writing) = tokio::io::split(stream);
+        (Box::new(tokio::io::join(Metered { stream, meter: meter.clone() }, writing)), meter)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,8 +96,9 @@ impl Meter {
     }
 }
 
+/// The half of a connection on which the broker is heard.
 struct Metered {
-    stream: BoxStream,
+    stream: ReadHalf<BoxStream>,
     meter: Meter,
 }
 
@@ -122,20 +124,6 @@ impl AsyncRead for Metered {
         state.waiting += read;
         state.unfinished += read;
         Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
