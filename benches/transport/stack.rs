@@ -1,14 +1,14 @@
 //! The stack: a master that writes events, and followers, on real sockets and one SQLite file.
 
 use std::cell::Cell;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use squall::env::network::TokioNetwork;
-use squall::env::{Chance, Env, Scope, Silent, SystemClock};
+use squall::env::{Env, Silent};
 use squall::instance::config::{Endpoint, RedisConfig, StreamWriters};
 use squall::instance::{Config, Instance, Write};
 use squall::protocol::{Command, InstanceName, Rdata, StreamName, Token};
@@ -53,13 +53,7 @@ impl Scratch {
 
     async fn start(&self, name: &str, consumers: Consumers) -> Rc<Instance> {
         let database = SqliteBackend::open(self.path.join("squall.db")).expect("the directory is there");
-        let env = Env {
-            network: Rc::new(TokioNetwork),
-            clock: Rc::new(SystemClock),
-            chance: Chance::from_os(),
-            observer: Rc::new(Silent),
-            tasks: Scope::new(Rc::new(Silent)),
-        };
+        let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
         let (config, database) = (Rc::new(self.config.clone()), Database::new(Rc::new(database)));
         Instance::start(name.into(), config, env, database, consumers).await.expect("nothing is in its way")
     }

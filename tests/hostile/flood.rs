@@ -1,12 +1,11 @@
 //! Whoever sends faster than anybody can handle it, on real sockets: only there do they get ahead.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::env::network::TokioNetwork;
-use squall::env::{Chance, Env, Scope, Silent, SystemClock};
+use squall::env::{Env, Silent};
 use squall::instance::config::{Endpoint, RedisConfig, StreamWriters};
 use squall::instance::{Config, Instance};
 use squall::replication::Consumers;
@@ -87,13 +86,7 @@ fn come_through(writer_port: u16, redis: Option<RedisConfig>, held_max: usize) {
         presence: Default::default(),
         redis,
     };
-    let env = Env {
-        network: Rc::new(TokioNetwork),
-        clock: Rc::new(SystemClock),
-        chance: Chance::from_seed(1),
-        observer: Rc::new(Silent),
-        tasks: Scope::new(Rc::new(Silent)),
-    };
+    let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let watch = Watch::begin();
