@@ -173,6 +173,8 @@ pub enum Observation {
     /// said it, or answers to all
     /// that it has published.
     Greeted { instance: InstanceName, attempt: u64 },
+    /// The client end of a subscription has read the broker's answer to a ping.
+    Ponged { instance: InstanceName, attempt: u64 },
     /// The client end has read a `POSITION` line with the tokens `prev` and `position`, of another instance.
     Announced {
         instance: InstanceName,
@@ -210,9 +212,11 @@ pub enum Observation {
 
     /// One end of a connection is gone, and `survivor`, at the other one, was not told. Witness of this and the next one:
     /// whoever makes the storm.
-    HalfOpened { survivor: InstanceName },
-    /// A process stands still; it goes on later. Witness: whoever makes the storm.
+    HalfOpened { survivor: InstanceName, attempt: u64 },
+    /// A process stands still. Witness of this and the next one: whoever makes the storm.
     Frozen { instance: InstanceName },
+    /// It goes on.
+    Thawed { instance: InstanceName },
     /// So far the broker has dropped so many clients for whom too much waited. Witness: the broker.
     SubscribersDropped { count: u64 },
     /// A stream cannot be read any more, and will not be: what is missing of it is nobody's fault.

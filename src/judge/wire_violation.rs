@@ -55,6 +55,8 @@ pub enum WireViolation {
     NotReported { instance: InstanceName, stream: StreamName },
     /// A connection was attempted later than the back-off allows, or has not been yet.
     TooLate { instance: InstanceName, target: InstanceName, waited_ms: u64, most_ms: u64 },
+    /// A connection is dead at the other end, and has not been given up.
+    Unnoticed { instance: InstanceName, target: InstanceName, silent_ms: u64, most_ms: u64 },
 }
 
 impl WireViolation {
@@ -69,7 +71,7 @@ impl WireViolation {
             WireViolation::WaitedInVain { .. } | WireViolation::ToldTooEarly { .. } => "waits_resolve",
             WireViolation::StillInFlight { .. } => "no_id_in_flight",
             WireViolation::NotIsolated { .. } | WireViolation::NotReported { .. } => "strangers_isolated",
-            WireViolation::TooLate { .. } => "reconnects_in_time",
+            WireViolation::TooLate { .. } | WireViolation::Unnoticed { .. } => "reconnects_in_time",
         }
     }
 
@@ -88,6 +90,7 @@ impl WireViolation {
             WireViolation::NotIsolated { .. } => "not_isolated",
             WireViolation::NotReported { .. } => "not_reported",
             WireViolation::TooLate { .. } => "too_late",
+            WireViolation::Unnoticed { .. } => "unnoticed",
         }
     }
 
@@ -105,7 +108,8 @@ impl WireViolation {
             | WireViolation::NotReported { .. }
             | WireViolation::WrongDirection { .. }
             | WireViolation::TooMuchSaid { .. }
-            | WireViolation::TooLate { .. } => None,
+            | WireViolation::TooLate { .. }
+            | WireViolation::Unnoticed { .. } => None,
         }
     }
 }
@@ -155,6 +159,10 @@ impl fmt::Display for WireViolation {
             }
             WireViolation::TooLate { instance, target, waited_ms, most_ms } => {
                 write!(f, "{instance} has not tried {target} again for {waited_ms} ms, not within {most_ms} ms")
+            }
+            WireViolation::Unnoticed { instance, target, silent_ms, most_ms } => {
+                write!(f, "{instance} has not noticed for {silent_ms} ms, not within {most_ms} ms, ")?;
+                write!(f, "that its connection to {target} is dead at the other end")
             }
         }
     }

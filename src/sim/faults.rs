@@ -57,7 +57,7 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             let Some(connection) = engine.half_open(&gone, &survivor, replication_port(&gone, &survivor))? else {
                 return Ok(false);
             };
-            world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into() });
+            world.recorder().observe(&Observation::HalfOpened { survivor: survivor.into(), attempt: connection.id });
             sleep_until(until).await;
             if until < end {
                 engine.answer(&connection)?;
@@ -97,6 +97,9 @@ pub async fn inject(world: Rc<World>, fault: Fault, end: Instant) -> Result<bool
             sleep_until(until).await;
             // Another fault may have ended it, and yet another frozen the next one.
             if engine.boot(&host) == boot {
+                if host != BROKER {
+                    world.recorder().observe(&Observation::Thawed { instance: host.as_str().into() });
+                }
                 engine.thaw(&host)?;
             }
             true

@@ -192,7 +192,7 @@ impl Tap for Recorder {
         if !wire::is_of_replication(end.port) || end.side != Side::Client {
             return;
         }
-        let wire::Read { lines, count, is_answered } = self.wire.borrow_mut().read(end, bytes);
+        let wire::Read { lines, count, is_answered, has_pong } = self.wire.borrow_mut().read(end, bytes);
         self.count(|counts| counts.commands += count);
         let (mut has_greeted, mut announced) = (false, Vec::new());
         let greeting = if end.port == BROKER_PORT { "REPLICATE" } else { "SERVER" };
@@ -207,6 +207,9 @@ impl Tap for Recorder {
         let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
         if has_greeted || is_answered {
             self.observe(&Observation::Greeted { instance: instance.clone(), attempt });
+        }
+        if has_pong {
+            self.observe(&Observation::Ponged { instance: instance.clone(), attempt });
         }
         for Position { stream, writer, prev, new: position } in announced {
             let instance = instance.clone();

@@ -58,6 +58,8 @@ pub struct Read {
     pub count: u64,
     /// Whether the broker has answered all that was asked, on a connection that is there to publish.
     pub is_answered: bool,
+    /// Whether the broker has answered a ping on a subscription.
+    pub has_pong: bool,
 }
 
 impl Wire {
@@ -94,6 +96,8 @@ impl Wire {
                     } else if let Some(payload) = published(&reply) {
                         came.count += 1;
                         came.lines.extend(text(payload));
+                    } else {
+                        came.has_pong |= is_pong(&reply);
                     }
                 }
             }
@@ -162,6 +166,11 @@ fn published(reply: &Reply) -> Option<&Bytes> {
         [Reply::Bulk(Some(kind)), _channel, Reply::Bulk(Some(payload))] if kind == "message" => Some(payload),
         _ => None,
     }
+}
+
+/// Whether it answers a ping of whoever has subscribed.
+fn is_pong(reply: &Reply) -> bool {
+    matches!(reply, Reply::Array(words) if matches!(&words[..], [Reply::Bulk(Some(kind)), _] if kind == "pong"))
 }
 
 fn text(payload: &Bytes) -> Option<String> {

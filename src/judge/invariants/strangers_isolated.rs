@@ -7,12 +7,14 @@
 //! source has it in a shape that everybody knows.
 //!
 //! No false alarm: an end that gives up a connection says so by `ERROR`; said within [`AT_ONCE_MS`] of the strange line, it
-//! is not about a silence, which lasts longer. Lines are taken in order, so that by the time at which the same connection
+//! is not about a silence, which lasts longer. On a subscription nothing is said; but who closes one that the network has
+//! not ended, within [`HANDLED_AFTER_MS`] of a strange line, neither stops nor was without an answer to a ping for
+//! [`SILENCE_MS`], does it because of that line. Lines are taken in order, so that by the time at which the same connection
 //! has brought another position, later, the line was taken. From a broker one task reads and another one handles what was
 //! read, so there [`HANDLED_AFTER_MS`] have to pass. A process or a connection that has ended owes nothing. That it
 //! was reported is the instance's own word, which is what is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Invariant;
 use crate::judge::observation::{Line, Moment, Observation, Side};
@@ -28,6 +30,9 @@ const AT_ONCE_MS: u64 = 100;
 /// the polls of either may be put off.
 const HANDLED_AFTER_MS: u64 = 1_000;
 
+/// For how long the broker has not answered, at least, when a subscription is given up for its silence.
+const SILENCE_MS: u64 = 24_000;
+
 type Pair = (InstanceName, InstanceName);
 
 /// Judges what becomes of connections that bring something strange.
@@ -38,6 +43,10 @@ pub struct StrangersIsolated {
     last: BTreeMap<Pair, (Moment, StreamName)>,
     /// What was not reported yet, in the order in which it came.
     unreported: BTreeMap<Pair, Vec<(Moment, StreamName)>>,
+    /// The subscriptions that the network has not ended, and when the broker last answered on each.
+    subscriptions: BTreeMap<u64, Moment>,
+    /// Whoever was asked to stop.
+    stopping: BTreeSet<InstanceName>,
     judged: u64,
 }
 
@@ -65,13 +74,31 @@ impl Invariant for StrangersIsolated {
         match observation {
             Observation::Connecting { instance, target, attempt } => {
                 self.pairs.insert(*attempt, (instance.clone(), target.clone()));
-            }
-            Observation::Closed { attempt, .. } | Observation::Failed { attempt, .. } => {
-                if let Some(over) = self.pairs.remove(attempt) {
-                    self.forget(|pair| *pair == over);
+                if target.as_str() == SUBSCRIPTION {
+                    self.subscriptions.insert(*attempt, at);
                 }
             }
-            Observation::Stopped { instance, .. } | Observation::Frozen { instance } => {
+            Observation::Ponged { attempt, .. } => {
+                self.subscriptions.entry(*attempt).and_modify(|answered| *answered = at);
+            }
+            Observation::GivenUp { attempt, .. } => drop(self.subscriptions.remove(attempt)),
+            Observation::AskedToStop { instance, .. } => drop(self.stopping.insert(instance.clone())),
+            Observation::Closed { attempt, .. } | Observation::Failed { attempt, .. } => {
+                let answered = self.subscriptions.remove(attempt);
+                let Some(over) = self.pairs.remove(attempt) else { return Ok(()) };
+                let is_unexplained = answered.is_some_and(|answered| at.ms_since(answered) < SILENCE_MS)
+                    && !self.stopping.contains(&over.0);
+                let last = self.last.get(&over).filter(|(came, _)| at.ms_since(*came) <= HANDLED_AFTER_MS);
+                let not_isolated = last.filter(|_| is_unexplained).map(|(_, stream)| {
+                    let (instance, stream) = (over.0.clone(), stream.clone());
+                    Violation::Wire(WireViolation::NotIsolated { instance, stream })
+                });
+                self.forget(|pair| *pair == over);
+                return not_isolated.map_or(Ok(()), Err);
+            }
+            Observation::Frozen { instance } => self.forget(|(from, _)| from == instance),
+            Observation::Stopped { instance, .. } => {
+                self.stopping.remove(instance);
                 self.forget(|(from, _)| from == instance);
             }
             Observation::Strange { instance, target, stream } => {
@@ -176,6 +203,34 @@ mod tests {
             judge.observe(Moment(5 + ms), &announced(0).1).is_err()
         };
         assert_eq!((unreported(HANDLED_AFTER_MS), unreported(HANDLED_AFTER_MS + 1)), (false, true));
+    }
+
+    #[test]
+    fn whoever_closes_a_subscription_for_a_strange_line_is_found() {
+        let attempt = 3;
+        let of_worker =
+            |at: u64, observation: fn(InstanceName, u64) -> Observation| (at, observation("worker".into(), attempt));
+        let connecting = of_worker(0, |instance, attempt| Observation::Connecting {
+            instance,
+            target: SUBSCRIPTION.into(),
+            attempt,
+        });
+        let strange = |at| {
+            let (instance, target, stream) = ("worker".into(), SUBSCRIPTION.into(), "newer".into());
+            (at, Observation::Strange { instance, target, stream })
+        };
+        let closed = |at| of_worker(at, |instance, attempt| Observation::Closed { instance, attempt });
+        let ponged = |at| of_worker(at, |instance, attempt| Observation::Ponged { instance, attempt });
+        let ended = |at| of_worker(at, |instance, attempt| Observation::GivenUp { instance, attempt });
+        let stopping = |at| of_worker(at, |instance, boot| Observation::AskedToStop { instance, boot });
+        let told = |story: &[(u64, Observation)]| kind(&[std::slice::from_ref(&connecting), story].concat());
+        assert_eq!(told(&[strange(5), closed(9)]), "not_isolated");
+        assert_eq!(told(&[strange(5), closed(6 + HANDLED_AFTER_MS)]), "none", "that is about something else");
+        assert_eq!(told(&[strange(5), ended(8), closed(9)]), "none", "the network has ended it");
+        assert_eq!(told(&[strange(5), stopping(8), closed(9)]), "none", "it stops");
+        let late = SILENCE_MS + 5;
+        assert_eq!(told(&[strange(late), closed(late)]), "none", "the broker was silent");
+        assert_eq!(told(&[ponged(5_000), strange(late), closed(late)]), "not_isolated", "it was not");
     }
 
     #[test]
