@@ -13,17 +13,16 @@
 //!   first delay.
 //!
 //! No false alarm: nothing is due from a process that was asked to stop, that has ended or that stands still, and what was
-//! due from one that stood still is due anew; over TCP nobody is known to ping who has not greeted, and what the end that
-//! accepted gives up is not seen; jitter is taken at its highest, and [`SLACK_MS`] is more than polls that are
-//! put off can add up to. A silence begins with the last that was read: what had been sent before the other end was gone
-//! may come after it is.
+//! due from one that stood still is due anew; what the end that accepted gives up is not seen; jitter is taken at its
+//! highest, and [`SLACK_MS`] is more than polls that are put off can add up to. A silence begins with the last that was
+//! read: what had been sent before the other end was gone may come after it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Invariant;
 use crate::judge::observation::{Moment, Observation};
 use crate::judge::set_up::Pair;
-use crate::judge::topology::{PUBLICATIONS, SUBSCRIPTION};
+use crate::judge::topology::PUBLICATIONS;
 use crate::judge::violation::Violation;
 use crate::judge::wire_violation::WireViolation;
 use crate::protocol::InstanceName;
@@ -84,9 +83,8 @@ impl ReconnectsInTime {
 
     /// A connection that is dead at the other end at `at`. None if nobody can be asked to notice.
     fn died(&mut self, at: Moment, instance: &InstanceName, attempt: u64) {
-        let Some(Attempt { pair: (of, target), answered }) = self.attempts.get(&attempt) else { return };
-        let is_pinged = [SUBSCRIPTION, PUBLICATIONS].contains(&target.as_str()) || answered.is_some();
-        if of == instance && is_pinged && !self.stopping.contains(of) && !self.frozen.contains(of) {
+        let Some(Attempt { pair: (of, _), .. }) = self.attempts.get(&attempt) else { return };
+        if of == instance && !self.stopping.contains(of) && !self.frozen.contains(of) {
             self.dead.insert(attempt, (instance.clone(), at));
             self.look_at(noticed_until(at));
         }
@@ -258,15 +256,6 @@ mod tests {
         assert_eq!(told(&late_answer), 0, "that had been on its way");
         let other = Observation::HalfOpened { survivor: "writer".into(), attempt: 1 };
         assert_eq!(late(&[(0, connecting(1)), (5, other), (90_000, closed(1))]).0, 0, "the other end is not seen");
-    }
-
-    #[test]
-    fn over_tcp_only_who_has_greeted_is_known_to_ping() {
-        let over_tcp = |greeting: &[(u64, Observation)]| {
-            let connecting = Observation::Connecting { instance: "worker".into(), target: "master".into(), attempt: 1 };
-            late(&[&[(0, connecting)], greeting, &[(5, half_opened(1)), (90_000, closed(1))]].concat()).0
-        };
-        assert_eq!((over_tcp(&[]), over_tcp(&[(3, greeted(1))])), (0, 1));
     }
 
     #[test]
