@@ -113,7 +113,7 @@ impl Instance {
 
         let notifier = Rc::new(Notifier::default());
         consumers.register(notifier.clone());
-        let typing = Rc::new(TypingHandler::default());
+        let typing = Rc::new(typing_handler(&name, &config, &database));
         let (syncing, notifying) = (Rc::clone(&typing), Rc::clone(&notifier));
         let sync = SyncHandler::new(database.clone(), instances, &ids, syncing, notifying, env.clone());
         let stream = |(source, ids): (_, &Rc<IdGenerator>)| -> Rc<dyn Stream> {
@@ -362,6 +362,13 @@ fn writers(
         (source.name, writer)
     };
     written.map(writer).collect()
+}
+
+fn typing_handler(name: &InstanceName, config: &Config, database: &Database) -> TypingHandler {
+    if *name != config.stream_writers.typing {
+        return TypingHandler::default();
+    }
+    TypingHandler::on_writer(database.session().expect("it was begun").boot)
 }
 
 fn typing_stream(

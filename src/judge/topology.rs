@@ -43,7 +43,6 @@ pub struct Topology {
     instances: BTreeSet<InstanceName>,
     streams: BTreeMap<StreamName, Written>,
     process_expiry_ms: Option<u64>,
-    is_brokered: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -75,17 +74,6 @@ impl Topology {
     pub fn with_process_expiry_ms(mut self, process_expiry_ms: u64) -> Self {
         self.process_expiry_ms = Some(process_expiry_ms);
         self
-    }
-
-    /// The same deployment, where instances meet at a broker.
-    pub fn with_broker(mut self) -> Self {
-        self.is_brokered = true;
-        self
-    }
-
-    /// Whether instances meet at a broker.
-    pub fn is_brokered(&self) -> bool {
-        self.is_brokered
     }
 
     /// After how long a silence a process serves nobody; five minutes if nothing else is said.

@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// The name of the instance that every deployment has.
 pub const MASTER: &str = "master";
 
+/// How many bits the changes of one run are numbered with. If there are more, they go on in the numbers of the next run,
+/// whose own are then taken for those of a writer that went back: the followers start over.
+const RUN_SHIFT: u32 = 32;
+
 /// A position in a stream. Synapse counts from 1; some streams count downwards, so it is signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -23,6 +27,19 @@ impl Token {
     /// The token before this one.
     pub fn prev(self) -> Token {
         Token(self.0 - 1)
+    }
+
+    /// Where the numbers of a stream in memory begin in the `run`-th run of its writer: above all those of earlier runs.
+    /// The first row is the next.
+    ///
+    /// Synapse begins at 0 each time; then nothing in a row that was long on its way tells whose it is.
+    pub fn beginning_of(run: i64) -> Token {
+        Token(run << RUN_SHIFT)
+    }
+
+    /// In which run of its writer a stream in memory got this number; 0 in Synapse.
+    pub fn run(self) -> i64 {
+        self.0 >> RUN_SHIFT
     }
 }
 

@@ -21,6 +21,9 @@ use crate::env::observer::Trouble;
 use crate::protocol::{InstanceName, Token};
 use crate::streams::{Promise, Row, Stream, UpdateError, Updates};
 
+/// Asks the writer of a stream in memory for all that it has.
+const EVERYTHING: Token = Token(i64::MAX);
+
 /// With more than this waiting, what waits is given up for one catch-up from the source.
 pub const ITEMS_QUEUED_MAX: usize = 10_000;
 
@@ -34,10 +37,6 @@ pub struct Feed {
     arrived: Notify,
     /// The connection on which the writer's position came and was caught up with.
     connected_on: Cell<Option<u64>>,
-    /// How often a writer that keeps its rows in memory has said that it begins anew.
-    restarts: Cell<u64>,
-    /// Whether the last position of a writer that keeps its rows in memory went back. See [`Feed::is_doubtful`].
-    went_back: Cell<bool>,
 }
 
 /// What comes in, each on its connection.
@@ -93,8 +92,6 @@ impl Feed {
             queue: RefCell::default(),
             arrived: Notify::new(),
             connected_on: Cell::new(None),
-            restarts: Cell::new(0),
-            went_back: Cell::new(false),
         }
     }
 
@@ -110,12 +107,6 @@ impl Feed {
 
     fn push(&self, item: Item, upto: Token) {
         let mut queue = self.queue.borrow_mut();
-        if self.stream.promise() == Promise::Memory && matches!(item, Item::Position { new: Token(0), .. }) {
-            // At a broker a connection outlives the process whose rows came on it. They no longer count, and what is being
-            // fetched in its terms would be answered by another one.
-            queue.clear();
-            self.restarts.set(self.restarts.get() + 1);
-        }
         if queue.len() >= ITEMS_QUEUED_MAX {
             // All of it can be had from the source, where it takes no memory while it waits.
             let (Item::Position { link, .. } | Item::Rows { link, .. }) = item;
@@ -139,10 +130,6 @@ impl Feed {
                     let _ = self.env.tasks.timed("on_position", handled).await;
                     drop(pending);
                 }
-                Some(Item::Rows { link, token, .. }) if self.is_doubtful(&link, token) => {
-                    let handled = self.on_position(&link, token, token);
-                    let _ = self.env.tasks.timed("on_position", handled).await;
-                }
                 Some(Item::Rows { link, token, rows }) => {
                     self.env.tasks.timed("on_rdata", async { self.on_rows(&link, token, &rows) }).await;
                 }
@@ -151,18 +138,8 @@ impl Feed {
         }
     }
 
-    /// Whether rows lack before this one, though a position has come. One that went back tells of another process, or it
-    /// lay in the network while rows that its process has sent since overtook it, on another connection to the broker: then
-    /// those were given up with everything else. What tells the two apart is the next row, if all before it is fetched.
-    fn is_doubtful(&self, link: &Link, token: Token) -> bool {
-        let is_next = self.connected_on.get() == Some(link.id()) && token > self.stream.position(&self.writer);
-        is_next && self.went_back.get()
-    }
-
     fn on_rows(&self, link: &Link, token: Token, rows: &[Row]) {
-        // What a dead process held in memory no longer counts; what it committed to the database does.
-        let is_void = self.stream.promise() == Promise::Memory && !link.is_open();
-        if self.connected_on.get() == Some(link.id()) && !is_void {
+        if self.connected_on.get() == Some(link.id()) {
             self.apply(token, rows);
         }
     }
@@ -171,10 +148,11 @@ impl Feed {
         let is_first = self.connected_on.get() != Some(link.id());
         self.connected_on.set(None);
         let current = self.stream.position(&self.writer);
-        self.went_back.set(self.stream.promise() == Promise::Memory && !is_first && new < current);
-        if self.stream.promise() == Promise::Memory && (is_first || new < current) {
-            self.start_over(link, new).await?;
-        } else if !(prev <= current && current <= new) {
+        let lacks_rows = !(prev <= current && current <= new);
+        if self.stream.promise() == Promise::Memory && (is_first || lacks_rows) {
+            let from = if is_first || new < current { Token(0) } else { current };
+            self.catch_up_in_memory(link, from, new).await?;
+        } else if lacks_rows {
             self.catch_up(link, current, new).await?;
         }
         self.stream.advance(&self.writer, new);
@@ -191,43 +169,57 @@ impl Feed {
     /// Fetches and applies everything in `(from, upto]`.
     async fn catch_up(&self, link: &Link, mut from: Token, upto: Token) -> Result<(), Abandoned> {
         while from < upto {
-            let updates = self.fetch(link, from, upto).await?;
+            let updates = self.fetch(link, from, upto, upto).await?;
             from = updates.upto;
             self.apply_all(updates.rows);
         }
         Ok(())
     }
 
-    /// Replaces everything by what the writer has now: another process may be at the other end, whose tokens mean
-    /// other rows. Nobody sees the state in between.
-    async fn start_over(&self, link: &Link, upto: Token) -> Result<(), Abandoned> {
-        let mut rows = Vec::new();
-        let mut from = Token(0);
-        while from < upto {
-            let updates = self.fetch(link, from, upto).await?;
-            from = updates.upto;
+    /// Fetches everything after `from` of a writer that keeps it in memory. If that is all there is, or another process
+    /// answers than the one that `from` is of, it replaces what was here: rows that only a dead process had are not to stay.
+    /// Nobody sees the state in between.
+    ///
+    /// A position that was long on its way may be behind rows that overtook it, or a dead process's. So the answer may
+    /// reach further than `announced`, and where it ends is the position.
+    async fn catch_up_in_memory(&self, link: &Link, from: Token, announced: Token) -> Result<(), Abandoned> {
+        let (mut upto, mut rows) = (from, Vec::new());
+        // A writer that has changed nothing yet, as only Synapse says, need not be asked.
+        let mut is_all = announced == Token(0);
+        while !is_all {
+            let updates = self.fetch(link, upto, EVERYTHING, announced).await?;
+            let answered_upto = match updates.upto {
+                // Synapse says what was asked for.
+                EVERYTHING => updates.rows.last().map_or(announced, |(last, _)| announced.max(*last)),
+                upto => upto,
+            };
+            if answered_upto.run() != upto.run() {
+                // The writer was restarted since the last answer.
+                rows.clear();
+            }
+            (upto, is_all) = (answered_upto, !updates.limited);
             rows.extend(updates.rows);
         }
-        self.stream.reset(&self.writer);
-        self.consumers.tell(|consumer| consumer.reset(self.stream.name(), &self.writer));
+        if from == Token(0) || upto.run() != from.run() {
+            self.stream.reset(&self.writer);
+            self.consumers.tell(|consumer| consumer.reset(self.stream.name(), &self.writer));
+        }
         self.apply_all(rows);
+        self.stream.advance(&self.writer, upto);
         Ok(())
     }
 
-    /// Asks the source until it answers: a stream whose catch-up failed once must not stay behind for ever.
-    async fn fetch(&self, link: &Link, from: Token, upto: Token) -> Result<Updates, Abandoned> {
+    /// Asks the source for `(from, upto]` until it answers, at least up to `due`: a stream whose catch-up failed once must
+    /// not stay behind for ever.
+    async fn fetch(&self, link: &Link, from: Token, upto: Token, due: Token) -> Result<Updates, Abandoned> {
         let purpose = format!("catch_up/{}/{}/{}", self.stream.name(), self.writer, link.id());
         let mut backoff = Backoff::new(&self.env.chance.of(purpose));
-        let restarts = self.restarts.get();
         loop {
             if !link.is_open() {
                 return Err(Abandoned);
             }
             let updates = self.stream.updates(&self.writer, from, upto).await;
-            if self.restarts.get() != restarts {
-                return Err(Abandoned);
-            }
-            match updates.and_then(|updates| usable(updates, from, upto)) {
+            match updates.and_then(|updates| usable(updates, from, due)) {
                 Ok(updates) => {
                     self.env.observer.fetched(self.stream.name(), &self.writer, updates.rows.len());
                     return Ok(updates);
@@ -266,15 +258,15 @@ impl Feed {
     }
 }
 
-/// An answer must reach as far as was asked or, if it is limited, further than before: asking again at once for the
-/// same range would never end.
-fn usable(updates: Updates, from: Token, upto: Token) -> Result<Updates, UpdateError> {
+/// An answer must reach as far as is due or, if it is limited, further than before: asking again at once for the same range
+/// would never end.
+fn usable(updates: Updates, from: Token, due: Token) -> Result<Updates, UpdateError> {
     if updates.limited && updates.upto <= from {
         Err(Box::new(NoProgress { from }))
-    } else if updates.limited || updates.upto >= upto {
+    } else if updates.limited || updates.upto >= due {
         Ok(updates)
     } else {
-        Err(Box::new(WriterIsBehind { upto: updates.upto, announced: upto }))
+        Err(Box::new(WriterIsBehind { upto: updates.upto, announced: due }))
     }
 }
 

@@ -31,8 +31,6 @@ pub struct CommandHandler {
     /// With a broker: what we publish on and what we have subscribed on, as long as there is such a connection.
     publisher: RefCell<Option<Rc<Link>>>,
     subscription: RefCell<Option<Rc<Link>>>,
-    /// The names that were told on connections to this run.
-    met: RefCell<BTreeSet<String>>,
     links_made: Cell<u64>,
     user_syncing: OnceCell<Rc<dyn UserSyncing>>,
 }
@@ -40,10 +38,6 @@ pub struct CommandHandler {
 /// With more rows of one token than this, they are given up for one catch-up from the source: a batch that never ends must
 /// not be held for ever.
 pub const BATCH_ROWS_MAX: usize = 10_000;
-
-/// With more names heard than this, only those are remembered whose connections are open: whoever tells ever new ones must
-/// not have all of them kept. Those of a deployment are a few dozen.
-pub const NAMES_MET_MAX: usize = 1_000;
 
 /// How the broker is called in messages.
 pub(crate) const BROKER: &str = "the broker";
@@ -96,7 +90,6 @@ impl CommandHandler {
             links: RefCell::default(),
             publisher: RefCell::default(),
             subscription: RefCell::default(),
-            met: RefCell::default(),
             links_made: Cell::new(0),
             user_syncing: OnceCell::new(),
         })
@@ -211,10 +204,7 @@ impl CommandHandler {
             Command::Rdata(rdata) => self.on_rdata(link, rdata),
             Command::Position(position) => self.on_position(link, position),
             Command::Replicate => self.on_replicate(link),
-            Command::Name(name) => {
-                link.rename(&name);
-                self.meet(name);
-            }
+            Command::Name(name) => link.rename(&name),
             Command::Server(name) if name != self.server_name => link.close_with_error("Wrong remote"),
             Command::Server(_) => {
                 if link.greeted() {
@@ -359,20 +349,6 @@ impl CommandHandler {
         if let Err(error) = link.send(command) {
             self.env.observer.trouble(Trouble::Connection { peer: &link.peer(), error: &error });
         }
-    }
-
-    fn meet(&self, name: String) {
-        let mut met = self.met.borrow_mut();
-        met.insert(name);
-        if met.len() > NAMES_MET_MAX {
-            *met = self.links.borrow().values().map(|link| link.peer()).collect();
-        }
-    }
-
-    /// Whether an instance of this name has connected to this run or, with a broker, whether this run has published.
-    pub fn has_met(&self, name: &str) -> bool {
-        let is_heard = self.publisher.borrow().as_ref().is_some_and(|publisher| publisher.is_working());
-        is_heard || self.met.borrow().contains(name)
     }
 
     /// The answer to a request for rows that only this instance has.

@@ -20,7 +20,7 @@ use super::{Backoff, Link, Side};
 use crate::env::Env;
 use crate::env::observer::Trouble;
 use crate::protocol::{self, Command, Framing, InstanceName, Position, Rdata, Token};
-use crate::streams::{Promise, Row, Stream, UpdateError, Updates};
+use crate::streams::{Row, Stream, UpdateError, Updates};
 
 /// How often each stream's position is announced even if nothing happens.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -144,14 +144,8 @@ impl Streamer {
                 continue;
             }
             let mut following = self.following.borrow_mut();
-            let is_new = !following.iter().any(|known| known.id() == link.id());
-            if is_new && link.side() == Side::Publisher && self.stream.promise() == Promise::Memory {
-                // Nobody sees at their own connection to the broker that another process has begun to write. What the one
-                // before said is void, though this one's tokens may have passed it already.
-                self.send_position(std::slice::from_ref(&link), Token(0), Token(0));
-            }
             self.send_position(std::slice::from_ref(&link), now, now);
-            if is_new {
+            if !following.iter().any(|known| known.id() == link.id()) {
                 following.push(link);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Whoever asked another instance to write something, and then reads here, must see it: they wait until the position of
 //! (stream, writer) has reached what was written (Synapse #7542). The position is the writer's own, not that of whoever
-//! else writes the stream (Synapse #14856).
+//! else writes the stream (Synapse #14856). What was written in memory by a process that has ended is seen too, as it is: gone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -45,17 +45,6 @@ pub enum WaitError {
         /// How far it came.
         current: Token,
     },
-    /// The writer of an in-memory stream was restarted: the position was the previous run's, and with it is gone what
-    /// was written.
-    #[error("{writer} started {stream} over before {position} was seen")]
-    StartedOver {
-        /// The stream.
-        stream: StreamName,
-        /// Its writer.
-        writer: InstanceName,
-        /// What was waited for.
-        position: Token,
-    },
 }
 
 /// Everybody who waits on one instance.
@@ -69,12 +58,7 @@ pub struct Waiters {
 type FeedKey = (StreamName, InstanceName);
 /// By position, so that those that a new position wakes stand at the front; several may wait for the same position
 /// (Synapse #8196).
-type Queue = BTreeMap<(Token, u64), oneshot::Sender<Woken>>;
-
-enum Woken {
-    Moved,
-    StartedOver,
-}
+type Queue = BTreeMap<(Token, u64), oneshot::Sender<()>>;
 
 impl Waiters {
     /// Waits on the positions of `streams`, as `instance` has them. Must be registered as a consumer.
@@ -101,31 +85,24 @@ impl Waiters {
         }
         let reached = async {
             while followed.position(&writer) < position {
-                match self.woken((stream.clone(), writer.clone()), position).await {
-                    Woken::Moved => {}
-                    Woken::StartedOver => return Woken::StartedOver,
-                }
+                self.woken((stream.clone(), writer.clone()), position).await;
             }
-            Woken::Moved
         };
-        match tokio::time::timeout(WAIT_TIMEOUT, reached).await {
-            Ok(Woken::Moved) => Ok(()),
-            Ok(Woken::StartedOver) => Err(WaitError::StartedOver { stream, writer, position }),
-            Err(_) => {
-                let current = followed.position(&writer);
-                Err(WaitError::Timeout { stream, writer, position, current })
-            }
-        }
+        tokio::time::timeout(WAIT_TIMEOUT, reached).await.map_err(|_| {
+            let current = followed.position(&writer);
+            WaitError::Timeout { stream, writer, position, current }
+        })
     }
 
-    async fn woken(&self, key: FeedKey, position: Token) -> Woken {
+    async fn woken(&self, key: FeedKey, position: Token) {
         let number = self.waits_begun.get();
         self.waits_begun.set(number + 1);
         let (wake, woken) = oneshot::channel();
         let waits = (position, number);
         self.waiting.borrow_mut().entry(key.clone()).or_default().insert(waits, wake);
         let _waiting = Waiting { waiters: self, key, waits };
-        woken.await.unwrap_or(Woken::Moved)
+        // Whoever wakes drops the other end, too.
+        let _ = woken.await;
     }
 
     /// Wakes whoever waits for `position` or less.
@@ -134,7 +111,7 @@ impl Waiters {
         let Some(queue) = waiting.get_mut(&(stream.clone(), writer.clone())) else { return };
         let later = queue.split_off(&(position.next(), 0));
         for (_, wake) in std::mem::replace(queue, later) {
-            let _ = wake.send(Woken::Moved);
+            let _ = wake.send(());
         }
     }
 }
@@ -166,13 +143,6 @@ impl Consumer for Waiters {
     /// Positions move without rows, too (Synapse #9796).
     fn positioned(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
         self.moved(stream, writer, position);
-    }
-
-    fn reset(&self, stream: &StreamName, writer: &InstanceName) {
-        let queue = self.waiting.borrow_mut().remove(&(stream.clone(), writer.clone()));
-        for (_, wake) in queue.into_iter().flatten() {
-            let _ = wake.send(Woken::StartedOver);
-        }
     }
 }
 

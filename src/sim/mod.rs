@@ -35,7 +35,6 @@ pub fn topology(plan: &plan::Plan) -> Topology {
     let config = world::config_of(plan);
     let topology = Topology::new(plan.topology.hosts().map(InstanceName::from))
         .with_process_expiry_ms(plan.presence.process_expiry_ms);
-    let topology = if config.redis.is_some() { topology.with_broker() } else { topology };
     let in_memory = (typing::NAME, Promise::Memory);
     let streams = SOURCES.iter().map(|source| (source.name, source.promise)).chain([in_memory]);
     streams

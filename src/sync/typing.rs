@@ -1,6 +1,6 @@
 //! Where a client stands in `typing`, which lives in memory and begins anew with it.
 //!
-//! Rows of typing are numbered from 1 by each run of their writer, and an instance that follows it forgets everything
+//! Rows of typing are numbered anew by each run of their writer, and an instance that follows it forgets everything
 //! whenever it connects anew. Neither the number alone nor that it went back tells a client's instance whether it still
 //! counts in the same memory: the new run may have passed it already (Synapse compares numbers alone, and a client then
 //! keeps seeing whoever typed in the old run). So a client's number also says in which stretch of which instance's memory
@@ -84,7 +84,7 @@ impl Typing {
     /// What somebody does not know who stands at `from`.
     pub fn news(&self, from: TypingPosition) -> TypingNews {
         let now = self.now();
-        let known = Token(i64::from(from.serial));
+        let known = Token(Token::beginning_of(self.handler.serial().run()).0 + i64::from(from.serial));
         let knows_nothing =
             from.stretch != now.stretch || from.serial > now.serial || known < self.handler.forgotten_upto();
         let from = if knows_nothing { Token(0) } else { known };

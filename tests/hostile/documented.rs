@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use squall::protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use squall::replication::feed::ITEMS_QUEUED_MAX;
-use squall::replication::handler::{BATCH_ROWS_MAX, NAMES_MET_MAX};
+use squall::replication::handler::BATCH_ROWS_MAX;
 use squall::replication::link::COMMANDS_QUEUED_MAX;
 use squall::transport::{http, redis, tcp};
 
@@ -23,7 +23,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 13] = [
+    let amounts: [(&str, &[usize]); 12] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("CONNECTIONS_MAX", &[tcp::CONNECTIONS_MAX, http::CONNECTIONS_MAX]),
         ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
@@ -36,7 +36,6 @@ fn the_limits_are_those_of_the_document() {
         ("KEPT_MAX", &[http::request_cache::KEPT_MAX]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
-        ("NAMES_MET_MAX", &[NAMES_MET_MAX]),
     ];
     let durations: [(&str, &[Duration]); 9] = [
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),

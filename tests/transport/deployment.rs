@@ -28,7 +28,7 @@ pub const MASTER_POSITIONS: [&str; 7] = [
     "POSITION presence master 1 1",
     "POSITION receipts master 1 1",
     "POSITION to_device master 1 1",
-    "POSITION typing master 0 0",
+    "POSITION typing master 4294967296 4294967296",
 ];
 
 const REPLICATION_PORT: u16 = 9092;

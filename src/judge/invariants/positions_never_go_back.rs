@@ -2,7 +2,9 @@
 //!
 //! What an instance has seen of a writer's rows only ever grows: a row at or below its position is old news, and to apply
 //! it again undoes what came after it (Synapse #7648), as live rows do that are handled while a catch-up is under way
-//! (#7226). Only a stream in memory may begin anew, when its writer does, and says so: whatever was applied is void then.
+//! (#7226). Only of a stream in memory may all rows be given up and come anew: whatever was applied is void then, but the
+//! position that is reached with them is no less than before, for a writer that was restarted numbers on above its
+//! predecessor's.
 //!
 //! No false alarm: a position that is confirmed stays where it is; a new process begins where it says; and of a room in
 //! memory, the row of the position itself may come once more.
@@ -20,13 +22,20 @@ use crate::streams::Promise;
 pub struct PositionsNeverGoBack {
     topology: Topology,
     positions: BTreeMap<Feed, Token>,
+    /// Where those stood of whom all rows were given up, and who have not reached a position since.
+    given_up: BTreeMap<Feed, Token>,
     judged: u64,
 }
 
 impl PositionsNeverGoBack {
     /// Knows from `topology` which streams may begin anew.
     pub fn new(topology: &Topology) -> Self {
-        PositionsNeverGoBack { topology: topology.clone(), positions: BTreeMap::new(), judged: 0 }
+        PositionsNeverGoBack {
+            topology: topology.clone(),
+            positions: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            judged: 0,
+        }
     }
 
     fn is_in_memory(&self, feed: &Feed) -> bool {
@@ -50,6 +59,7 @@ impl Invariant for PositionsNeverGoBack {
         match observation {
             Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
                 self.positions.retain(|feed, _| feed.instance != *instance);
+                self.given_up.retain(|feed, _| feed.instance != *instance);
             }
             Observation::Following { instance, stream, writer, position } => {
                 self.positions.insert(Feed::new(instance, stream, writer), *position);
@@ -66,12 +76,16 @@ impl Invariant for PositionsNeverGoBack {
             Observation::Reset { instance, stream, writer, position }
                 if self.is_in_memory(&Feed::new(instance, stream, writer)) =>
             {
-                self.moved(&Feed::new(instance, stream, writer), *position);
+                let feed = Feed::new(instance, stream, writer);
+                let Some(from) = self.moved(&feed, *position) else { return Ok(()) };
+                let highest = self.given_up.entry(feed).or_default();
+                *highest = from.max(*highest);
             }
             Observation::Positioned { instance, stream, writer, position: to }
             | Observation::Reset { instance, stream, writer, position: to } => {
                 let feed = Feed::new(instance, stream, writer);
                 let Some(from) = self.moved(&feed, *to) else { return Ok(()) };
+                let from = self.given_up.remove(&feed).map_or(from, |given_up| given_up.max(from));
                 if *to < from {
                     return Err(Violation::WentBack { feed, from, to: *to });
                 }
@@ -142,10 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn a_position_goes_back_only_where_the_writer_began_anew_in_memory() {
+    fn rows_in_memory_may_come_anew_and_the_position_does_not_go_back() {
         assert_eq!(kind("events", &[Positioned(2)]), "went_back");
         assert_eq!(kind("typing", &[Positioned(2)]), "went_back");
         assert_eq!(kind("typing", &[Reset, Applied(1)]), "none");
+        assert_eq!(kind("typing", &[Reset, Applied(1), Positioned(3)]), "none");
+        assert_eq!(kind("typing", &[Reset, Applied(1), Positioned(2)]), "went_back");
+        assert_eq!(kind("typing", &[Reset, Positioned(4), Reset, Positioned(3)]), "went_back");
         assert_eq!(kind("events", &[Reset]), "went_back");
     }
 

@@ -341,18 +341,3 @@ fn a_row_of_any_length_is_published() {
         assert_eq!(sent(&link).await, [format!("11 {long}")]);
     });
 }
-
-#[test]
-fn every_connection_to_publish_a_stream_in_memory_on_begins_with_nothing() {
-    on_paused_clock(async {
-        let me = writer_with("typing", Promise::Memory);
-        let (first, second) = (publisher(1), publisher(2));
-        me.streamer.announce_to(&first);
-        assert_eq!(sent(&first).await, ["POSITION 0 0", "POSITION 10 10"], "another run may have come further");
-        me.streamer.announce_to(&first);
-        assert_eq!(sent(&first).await, ["POSITION 10 10"]);
-        first.closed();
-        me.streamer.announce_to(&second);
-        assert_eq!(sent(&second).await, ["POSITION 0 0", "POSITION 10 10"]);
-    });
-}

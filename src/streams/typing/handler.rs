@@ -46,6 +46,13 @@ struct Room {
 }
 
 impl TypingHandler {
+    /// Nobody types yet, in the `run`-th run of the writer. Of a follower, the [`Default`].
+    pub fn on_writer(run: i64) -> Self {
+        let beginning = Token::beginning_of(run);
+        let state = State { serial: beginning, forgotten_upto: beginning, rooms: BTreeMap::new() };
+        TypingHandler { state: RefCell::new(state), ..TypingHandler::default() }
+    }
+
     /// Calls `listener` after each change that is made here (not for rows taken in).
     pub fn on_change(&self, listener: OnChange) {
         self.on_change.borrow_mut().push(listener);
@@ -123,8 +130,7 @@ impl TypingHandler {
 
     /// The newest row of each room that changed in `(from, upto]`, at most `rows_max` of them.
     ///
-    /// The answer never reaches beyond the last change there was: whoever asks for more knows another run of this
-    /// writer, which is gone.
+    /// The answer never reaches beyond the last change there was, whatever is asked for.
     pub fn updates(&self, from: Token, upto: Token, rows_max: usize) -> Updates {
         let state = self.state.borrow();
         let upto = upto.min(state.serial);
@@ -192,6 +198,17 @@ impl State {
 mod tests {
     use super::*;
     use crate::env::Silent;
+
+    #[test]
+    fn each_run_numbers_on_above_all_before() {
+        on_paused_clock(|_, tasks| async move {
+            let (first, second) = (Rc::new(TypingHandler::on_writer(1)), Rc::new(TypingHandler::on_writer(2)));
+            let last = first.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            assert_eq!((last.run(), first.serial()), (1, Token::beginning_of(1).next()));
+            assert_eq!(second.updates(last, Token(i64::MAX), 100), Updates::none(Token::beginning_of(2)));
+            assert!(second.started(&tasks, "!a", "@x", Duration::from_secs(30)) > last);
+        });
+    }
 
     fn on_paused_clock<F: Future>(test: impl FnOnce(Rc<TypingHandler>, Scope) -> F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();

@@ -1,8 +1,9 @@
 //! `typing`: who is typing in which room.
 //!
-//! Held in memory by one instance, which numbers its changes from 1 at each start. A row holds everybody who is
-//! typing in a room, so only the newest row of each room matters and the older ones are never kept. Followers ask the
-//! writer by HTTP for what they missed.
+//! Held in memory by one instance, which numbers its changes anew at each start, above all that were before
+//! ([`Token::beginning_of`](crate::protocol::Token::beginning_of)). A row holds everybody who is typing in a room, so only
+//! the newest row of each room matters and the older ones are never kept. Followers ask the writer by HTTP for what they
+//! missed.
 
 mod handler;
 mod stream;

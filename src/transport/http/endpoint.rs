@@ -37,8 +37,6 @@ pub struct EndpointRequest {
     pub body: Map<String, Value>,
     /// What makes several requests one. It takes effect once, however often it comes.
     pub id: Option<RequestId>,
-    /// The instance that asks, if it says so.
-    pub asker: Option<String>,
 }
 
 impl EndpointRequest {

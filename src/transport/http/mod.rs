@@ -26,13 +26,6 @@ pub use router::{BODY_BYTES_MAX, BODY_TIMEOUT, Router};
 pub use server::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, WRITE_TIMEOUT, serve_requests};
 pub use stream_positions::StreamPositions;
 
-/// Names the instance that asks. Synapse has no such header; without it, what it is for is not checked.
-///
-/// The rows of an in-memory stream mean something only to whoever is connected to this very run of their writer. An
-/// instance connects to each other one at most once at a time, and says its name first. So a run that has never heard
-/// that name on a connection is not the run whose position the asker was told.
-const INSTANCE_HEADER: HeaderName = HeaderName::from_static("x-squall-instance");
-
 /// Carries the transaction id of requests whose path in Synapse has none. Synapse has no such header, and ignores it.
 const TRANSACTION_HEADER: HeaderName = HeaderName::from_static("x-squall-transaction");
 

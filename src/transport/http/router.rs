@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::request_cache::RequestCache;
-use super::{Endpoint, EndpointRequest, INSTANCE_HEADER, PATH_PREFIX, Refusal, StreamPositions, TRANSACTION_HEADER};
+use super::{Endpoint, EndpointRequest, PATH_PREFIX, Refusal, StreamPositions, TRANSACTION_HEADER};
 use crate::env::{Env, Observer};
 use crate::protocol::json;
 use crate::store::RequestId;
@@ -95,8 +95,7 @@ impl Router {
         let id =
             transaction_id.map(|id| RequestId { endpoint: path_of(endpoint.name(), &arguments), transaction_id: id });
         let key = id.as_ref().map(|id| format!("{} {}/{}?{query}", endpoint.method(), id.endpoint, id.transaction_id));
-        let asker = header_text(&head.headers, &INSTANCE_HEADER);
-        let asked = EndpointRequest { arguments, query: parse_query(query), body, id, asker };
+        let asked = EndpointRequest { arguments, query: parse_query(query), body, id };
 
         let is_read = endpoint.method() == Method::GET;
         let positions = Rc::clone(&self.positions);

@@ -76,9 +76,7 @@ impl Keyed {
 }
 
 impl Rows for Keyed {
-    fn begun(&mut self, _boot: u64) {}
-
-    fn written(&mut self, _boot: u64, token: Token, row: &Row) {
+    fn written(&mut self, token: Token, row: &Row) {
         self.highest = self.highest.max(Some(token));
         self.present.written(token, row);
     }
@@ -143,7 +141,7 @@ mod tests {
     }
 
     fn write(keyed: &mut Keyed, rows: &[(i64, &str)]) {
-        rows.iter().for_each(|(token, kind)| keyed.written(0, Token(*token), &row(kind)));
+        rows.iter().for_each(|(token, kind)| keyed.written(Token(*token), &row(kind)));
     }
 
     /// A stream with these rows committed, and a worker that follows it from 0.
@@ -219,7 +217,7 @@ mod tests {
         let left = |tokens: &[i64]| {
             let mut keyed = Keyed::new(Present::that(false));
             keyed.following(&feed.instance, Token(0));
-            tokens.iter().for_each(|token| keyed.written(0, Token(*token), &message()));
+            tokens.iter().for_each(|token| keyed.written(Token(*token), &message()));
             keyed
         };
         let mut keyed = left(&[2, 5]);
@@ -231,7 +229,7 @@ mod tests {
         assert_eq!(keyed.applied(&feed, Token(5), &[message()]), Ok(()), "who looks finds both");
         let mut keyed = left(&[2, 5]);
         let other = Row::ToDevice(ToDeviceRow { entity: "@other".into() });
-        keyed.written(0, Token(3), &other);
+        keyed.written(Token(3), &other);
         assert_eq!(
             keyed.applied(&feed, Token(3), std::slice::from_ref(&other)),
             Ok(()),

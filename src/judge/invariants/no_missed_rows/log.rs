@@ -48,9 +48,7 @@ struct Follower {
 }
 
 impl Rows for Log {
-    fn begun(&mut self, _boot: u64) {}
-
-    fn written(&mut self, _boot: u64, token: Token, row: &Row) {
+    fn written(&mut self, token: Token, row: &Row) {
         let rows = self.tokens.entry(token).or_default();
         let Some(room) = state_room(row) else {
             rows.has_others = true;
@@ -161,7 +159,7 @@ mod tests {
     fn followed(committed: &[(i64, Row)]) -> Log {
         let mut log = Log::default();
         log.following(&"worker".into(), Token(0));
-        committed.iter().for_each(|(token, row)| log.written(0, Token(*token), row));
+        committed.iter().for_each(|(token, row)| log.written(Token(*token), row));
         log
     }
 

@@ -1,16 +1,13 @@
-//! The promise of an in-memory stream: for each room the last row up to the position, within one boot of the writer.
+//! The promise of an in-memory stream: for each room the last row up to the position, within one run of the writer.
 //!
-//! The writer numbers its changes from 1 at every start. A follower that takes the new numbers for a continuation of
-//! the old ones keeps what the old process said, for ever (Synapse #4127, #7907, #8524).
+//! The writer numbers its changes anew at every start, and [`Token::run`] tells which start a number is of. A follower that
+//! takes the new numbers for a continuation of the old ones keeps what the old process said, for ever (Synapse #4127,
+//! #7907, #8524).
 //!
 //! No false alarm: a room that changed again after the follower's position may be out of date or absent, because the
-//! writer keeps only the newest row of each. Bytes of a dead process may still arrive, so a follower may hold what any
-//! boot said; the only boots ruled out are those before its own start (it cannot have talked to them) and those before
-//! the earliest one that could explain what it held at some time since (it cannot go back to them). At a broker a row that
-//! a dead process has sent may even arrive after its successor has said that it begins anew, on another connection; a row
-//! does not say whose process sent it, and nobody can tell. So where there is a broker, a view need be what some boot said
-//! only when a position has confirmed it, which the writer sends every five seconds. (This once held at every row, and
-//! accused a worker of what had lain in the network.)
+//! writer keeps only the newest row of each. Bytes of a dead process may still arrive; as long as the position is its, so is
+//! the view. (Every run once began at 1. Then whatever any run could have said was good enough, and at a broker not even
+//! that was asked for at each row, because what had lain in the network could not be told from what was new.)
 
 use std::collections::BTreeMap;
 
@@ -21,12 +18,12 @@ use crate::judge::violation::Violation;
 use crate::protocol::{InstanceName, Token};
 use crate::streams::{Row, TypingRow};
 
-/// What one writer said in each of its boots, and what each instance holds of it.
+/// What one writer said in each of its runs, and what each instance holds of it.
 #[derive(Default)]
 pub(super) struct Memory {
-    /// Whether instances meet at a broker.
-    is_brokered: bool,
-    boots: BTreeMap<u64, Truth>,
+    runs: BTreeMap<i64, Truth>,
+    /// Whether the present process has said nothing yet.
+    is_silent: bool,
     followers: BTreeMap<InstanceName, View>,
 }
 
@@ -42,15 +39,6 @@ struct Truth {
 struct View {
     position: Token,
     rooms: BTreeMap<String, (Token, TypingRow)>,
-    /// The earliest boot of the writer that may have said this.
-    boot_min: u64,
-}
-
-/// A room on which a view is not what a boot said.
-struct Difference {
-    room: String,
-    held: Box<[String]>,
-    truth: Box<[String]>,
 }
 
 impl View {
@@ -74,8 +62,8 @@ impl Truth {
         self.rows.last_key_value().map_or(Token(0), |(token, _)| *token)
     }
 
-    /// The first room on which this process does not explain `view`.
-    fn difference(&self, view: &View) -> Option<Difference> {
+    /// The first room on which `view` is not what this process said.
+    fn difference<'a>(&'a self, view: &'a View) -> Option<&'a String> {
         let differs = |room: &str| {
             let changed_again = self.newest.get(room).is_some_and(|newest| *newest > view.position);
             if !changed_again {
@@ -83,31 +71,19 @@ impl Truth {
             }
             view.rooms.get(room).is_some_and(|(token, row)| self.rows.get(token) != Some(row))
         };
-        let room = self.newest.keys().chain(view.rooms.keys()).find(|room| differs(room))?;
-        let (held, truth) = (view.users(room).into(), self.users(room).into());
-        Some(Difference { room: room.clone(), held, truth })
+        self.newest.keys().chain(view.rooms.keys()).find(|room| differs(room))
     }
 }
 
 impl Memory {
-    /// Of a stream that nothing was said of yet.
-    pub fn new(is_brokered: bool) -> Self {
-        Memory { is_brokered, ..Memory::default() }
-    }
-
-    /// Looks for a boot that explains what `feed` holds, and rules out those before it.
-    fn explain(&mut self, feed: &Feed) -> Result<(), Violation> {
-        let Some(view) = self.followers.get_mut(&feed.instance) else { return Ok(()) };
-        let mut newest_differs = None;
-        for (boot, truth) in self.boots.range(view.boot_min..) {
-            newest_differs = truth.difference(view);
-            if newest_differs.is_none() {
-                view.boot_min = *boot;
-                return Ok(());
-            }
-        }
-        let Some(Difference { room, held, truth }) = newest_differs else { return Ok(()) };
-        Err(Violation::WrongView { feed: feed.clone(), position: view.position, room, held, truth })
+    /// Compares what `feed` holds with what the run said that its position is of.
+    fn compare(&self, feed: &Feed) -> Result<(), Violation> {
+        let Some(view) = self.followers.get(&feed.instance) else { return Ok(()) };
+        let nothing = Truth::default();
+        let truth = self.runs.get(&view.position.run()).unwrap_or(&nothing);
+        let Some(room) = truth.difference(view) else { return Ok(()) };
+        let (held, truth) = (view.users(room).into(), truth.users(room).into());
+        Err(Violation::WrongView { feed: feed.clone(), position: view.position, room: room.clone(), held, truth })
     }
 
     /// Moves the position of `feed`.
@@ -119,12 +95,13 @@ impl Memory {
 }
 
 impl Rows for Memory {
-    fn begun(&mut self, boot: u64) {
-        self.boots.entry(boot).or_default();
+    fn begun(&mut self) {
+        self.is_silent = true;
     }
 
-    fn written(&mut self, boot: u64, token: Token, row: &Row) {
-        let truth = self.boots.entry(boot).or_default();
+    fn written(&mut self, token: Token, row: &Row) {
+        self.is_silent = false;
+        let truth = self.runs.entry(token.run()).or_default();
         if let Some(row) = typing_row(row) {
             truth.newest.insert(row.room_id.clone(), token);
             truth.rows.insert(token, row.clone());
@@ -132,12 +109,11 @@ impl Rows for Memory {
     }
 
     fn highest(&self) -> Option<Token> {
-        self.boots.last_key_value().map(|(_, truth)| truth.last())
+        self.runs.last_key_value().map(|(_, truth)| truth.last())
     }
 
     fn following(&mut self, instance: &InstanceName, position: Token) {
-        let boot_min = self.boots.last_key_value().map_or(0, |(boot, _)| *boot);
-        self.followers.insert(instance.clone(), View { position, rooms: BTreeMap::new(), boot_min });
+        self.followers.insert(instance.clone(), View { position, rooms: BTreeMap::new() });
     }
 
     fn gone(&mut self, instance: &InstanceName) {
@@ -148,12 +124,12 @@ impl Rows for Memory {
         if let Some(view) = self.advance(feed, token) {
             view.apply(token, rows);
         }
-        if self.is_brokered { Ok(()) } else { self.explain(feed) }
+        self.compare(feed)
     }
 
     fn positioned(&mut self, feed: &Feed, position: Token) -> Result<(), Violation> {
         self.advance(feed, position);
-        self.explain(feed)
+        self.compare(feed)
     }
 
     fn reset(&mut self, feed: &Feed, position: Token) -> Result<(), Violation> {
@@ -161,12 +137,14 @@ impl Rows for Memory {
             view.rooms.clear();
             view.position = position;
         }
-        self.explain(feed)
+        self.compare(feed)
     }
 
     fn lack(&self, instance: &InstanceName, _highest: Option<Token>) -> Option<Lack> {
         let Some(view) = self.followers.get(instance) else { return Some(Lack::Following) };
-        let (_, truth) = self.boots.last_key_value()?;
+        let (last_run, last) = self.runs.last_key_value()?;
+        let nothing = Truth::default();
+        let truth = if self.is_silent { &nothing } else { last };
         let position = view.position;
         let mut rooms: Vec<String> = truth.newest.keys().chain(view.rooms.keys()).cloned().collect();
         rooms.retain(|room| view.users(room) != truth.users(room));
@@ -174,6 +152,11 @@ impl Rows for Memory {
         rooms.dedup();
         if !rooms.is_empty() {
             return Some(Lack::Rooms { rooms, position });
+        }
+        if self.is_silent {
+            // At least: there may have been other silent runs.
+            let expected = Token::beginning_of(last_run + 1);
+            return (position < expected).then_some(Lack::Position { position, expected });
         }
         (position != truth.last()).then(|| Lack::Position { position, expected: truth.last() })
     }
@@ -195,22 +178,26 @@ mod tests {
         Feed::new(&"worker".into(), &"typing".into(), &"master".into())
     }
 
-    /// A writer in its first boot, which said these rows, and a worker that follows it from 0.
+    /// The number of the `serial`-th change in the `run`-th run.
+    fn token(run: i64, serial: i64) -> Token {
+        Token(Token::beginning_of(run).0 + serial)
+    }
+
+    /// A writer in its first run, which said these rows, and a worker that follows it from 0.
     fn followed(rows: &[(i64, Row)]) -> Memory {
         let mut memory = Memory::default();
-        begin(&mut memory, 1, &[]);
         memory.following(&"worker".into(), Token(0));
         begin(&mut memory, 1, rows);
         memory
     }
 
-    fn begin(memory: &mut Memory, boot: u64, rows: &[(i64, Row)]) {
-        memory.begun(boot);
-        rows.iter().for_each(|(token, row)| memory.written(boot, Token(*token), row));
+    fn begin(memory: &mut Memory, run: i64, rows: &[(i64, Row)]) {
+        memory.begun();
+        rows.iter().for_each(|(serial, row)| memory.written(token(run, *serial), row));
     }
 
-    fn apply(memory: &mut Memory, token: i64, row: Row) -> Result<(), Violation> {
-        memory.applied(&feed(), Token(token), &[row])
+    fn apply(memory: &mut Memory, at: Token, row: Row) -> Result<(), Violation> {
+        memory.applied(&feed(), at, &[row])
     }
 
     fn wrong_room(result: Result<(), Violation>) -> String {
@@ -223,109 +210,94 @@ mod tests {
     #[test]
     fn the_newest_row_of_each_room_is_enough() {
         let mut memory = followed(&[(1, typing("a", &["x"])), (2, typing("b", &["x"])), (3, typing("a", &[]))]);
-        assert_eq!(apply(&mut memory, 2, typing("b", &["x"])), Ok(()));
-        assert_eq!(apply(&mut memory, 3, typing("a", &[])), Ok(()));
-        assert_eq!(memory.positioned(&feed(), Token(3)), Ok(()));
+        assert_eq!(apply(&mut memory, token(1, 2), typing("b", &["x"])), Ok(()));
+        assert_eq!(apply(&mut memory, token(1, 3), typing("a", &[])), Ok(()));
+        assert_eq!(memory.positioned(&feed(), token(1, 3)), Ok(()));
         assert_eq!(memory.lack(&"worker".into(), None), None);
-    }
-
-    #[test]
-    fn at_a_broker_a_late_row_of_a_dead_process_is_confirmed_by_nobody() {
-        for is_brokered in [true, false] {
-            let mut memory = Memory { is_brokered, ..followed(&[(7, typing("a", &["x"])), (8, typing("b", &["x"]))]) };
-            begin(&mut memory, 2, &[]);
-            assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
-            assert_eq!(memory.positioned(&feed(), Token(0)), Ok(()));
-            let late = apply(&mut memory, 8, typing("b", &["x"]));
-            assert_eq!(late.is_ok(), is_brokered, "{late:?}");
-            assert_eq!(wrong_room(memory.positioned(&feed(), Token(8))), "b", "nobody ever said that alone");
-        }
     }
 
     #[test]
     fn a_room_that_was_passed_over_is_missing() {
         let mut memory = followed(&[(1, typing("a", &["x"])), (2, typing("b", &["x"]))]);
-        assert_eq!(wrong_room(apply(&mut memory, 2, typing("b", &["x"]))), "a");
+        assert_eq!(wrong_room(apply(&mut memory, token(1, 2), typing("b", &["x"]))), "a");
     }
 
     #[test]
     fn a_room_that_changed_again_may_be_out_of_date_until_the_position_reaches_it() {
         let mut memory = followed(&[(1, typing("a", &["x"])), (2, typing("b", &["x"])), (3, typing("a", &["y"]))]);
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
-        assert_eq!(apply(&mut memory, 2, typing("b", &["x"])), Ok(()));
-        assert_eq!(wrong_room(memory.positioned(&feed(), Token(3))), "a");
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
+        assert_eq!(apply(&mut memory, token(1, 2), typing("b", &["x"])), Ok(()));
+        assert_eq!(wrong_room(memory.positioned(&feed(), token(1, 3))), "a");
     }
 
     #[test]
     fn a_row_that_nobody_said_is_wrong_even_in_a_room_that_changed_again() {
         let mut memory = followed(&[(1, typing("a", &["x"])), (2, typing("a", &["y"]))]);
-        assert_eq!(wrong_room(apply(&mut memory, 1, typing("a", &["z"]))), "a");
+        assert_eq!(wrong_room(apply(&mut memory, token(1, 1), typing("a", &["z"]))), "a");
         let mut memory = followed(&[]);
-        assert_eq!(wrong_room(apply(&mut memory, 1, typing("nowhere", &["z"]))), "nowhere");
+        assert_eq!(wrong_room(apply(&mut memory, token(1, 1), typing("nowhere", &["z"]))), "nowhere");
     }
 
     #[test]
-    fn after_a_reset_the_numbers_begin_anew() {
+    fn after_a_reset_all_of_it_comes_again() {
         let mut memory = followed(&[(1, typing("a", &["x"]))]);
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
         assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
     }
 
     #[test]
     fn a_reset_that_keeps_its_position_has_dropped_rows() {
         let mut memory = followed(&[(1, typing("a", &["x"]))]);
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
-        assert_eq!(wrong_room(memory.reset(&feed(), Token(1))), "a");
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
+        assert_eq!(wrong_room(memory.reset(&feed(), token(1, 1))), "a");
     }
 
     #[test]
-    fn a_boot_that_is_over_explains_a_view_until_it_mixes_with_the_next() {
-        let mut memory = followed(&[(1, typing("a", &["x"]))]);
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
+    fn a_run_that_is_over_may_be_held_until_it_is_mixed_with_the_next() {
+        let mut memory = followed(&[(1, typing("a", &["x"])), (2, typing("d", &["x"]))]);
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
         begin(&mut memory, 2, &[(1, typing("c", &[])), (2, typing("b", &["y"]))]);
-        assert_eq!(memory.positioned(&feed(), Token(1)), Ok(()));
-        assert_eq!(wrong_room(apply(&mut memory, 2, typing("b", &["y"]))), "a");
+        assert_eq!(memory.positioned(&feed(), token(1, 1)), Ok(()));
+        assert_eq!(apply(&mut memory, token(1, 2), typing("d", &["x"])), Ok(()), "it was long on its way");
+        assert_eq!(wrong_room(apply(&mut memory, token(2, 2), typing("b", &["y"]))), "a");
     }
 
     #[test]
-    fn bytes_of_a_dead_writer_may_arrive_after_a_reset() {
-        let mut memory = followed(&[(1, typing("a", &["x"]))]);
+    fn a_row_of_a_dead_process_is_mixed_with_nothing_of_its_successor() {
+        let mut memory = followed(&[(1, typing("a", &["x"])), (2, typing("b", &["x"]))]);
         begin(&mut memory, 2, &[]);
-        assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
+        assert_eq!(memory.positioned(&feed(), token(2, 0)), Ok(()));
+        assert_eq!(wrong_room(apply(&mut memory, token(1, 2), typing("b", &["x"]))), "a");
     }
 
     #[test]
-    fn a_follower_never_goes_back_to_an_earlier_boot() {
+    fn what_the_newest_run_says_is_pending_until_it_is_held() {
+        let lack = |memory: &Memory| memory.lack(&"worker".into(), None);
         let mut memory = followed(&[(1, typing("a", &["x"]))]);
-        begin(&mut memory, 2, &[(1, typing("b", &["y"]))]);
-        assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
-        assert_eq!(apply(&mut memory, 1, typing("b", &["y"])), Ok(()));
-        assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
-        assert_eq!(wrong_room(apply(&mut memory, 1, typing("a", &["x"]))), "b");
-    }
-
-    #[test]
-    fn a_follower_never_talked_to_a_boot_that_was_over_when_it_began() {
-        let mut memory = followed(&[(1, typing("a", &["x"]))]);
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
         begin(&mut memory, 2, &[]);
-        memory.following(&"worker".into(), Token(0));
-        assert_eq!(wrong_room(apply(&mut memory, 1, typing("a", &["x"]))), "a");
-    }
-
-    #[test]
-    fn what_the_newest_boot_says_is_pending_until_it_is_held() {
-        let mut memory = followed(&[(1, typing("a", &["x"]))]);
-        assert_eq!(apply(&mut memory, 1, typing("a", &["x"])), Ok(()));
-        begin(&mut memory, 2, &[(1, typing("b", &[]))]);
-        let rooms = Lack::Rooms { rooms: vec!["a".to_owned()], position: Token(1) };
-        assert_eq!(memory.lack(&"worker".into(), None), Some(rooms));
+        let rooms = Lack::Rooms { rooms: vec!["a".to_owned()], position: token(1, 1) };
+        assert_eq!(lack(&memory), Some(rooms.clone()), "the new process knows of nobody");
+        memory.written(token(2, 1), &typing("b", &[]));
+        assert_eq!(lack(&memory), Some(rooms));
         assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
-        let position = Lack::Position { position: Token(0), expected: Token(1) };
-        assert_eq!(memory.lack(&"worker".into(), None), Some(position));
-        assert_eq!(apply(&mut memory, 1, typing("b", &[])), Ok(()));
-        assert_eq!(memory.lack(&"worker".into(), None), None);
+        let position = Lack::Position { position: Token(0), expected: token(2, 1) };
+        assert_eq!(lack(&memory), Some(position));
+        assert_eq!(apply(&mut memory, token(2, 1), typing("b", &[])), Ok(()));
+        assert_eq!(lack(&memory), None);
         assert_eq!(memory.lack(&"worker2".into(), None), Some(Lack::Following));
+    }
+
+    #[test]
+    fn a_run_that_has_said_nothing_is_pending_until_its_numbers_are_reached() {
+        let mut memory = followed(&[(1, typing("a", &[]))]);
+        assert_eq!(apply(&mut memory, token(1, 1), typing("a", &[])), Ok(()));
+        begin(&mut memory, 3, &[]);
+        let position = Lack::Position { position: token(1, 1), expected: token(2, 0) };
+        assert_eq!(memory.lack(&"worker".into(), None), Some(position));
+        assert_eq!(memory.reset(&feed(), Token(0)), Ok(()));
+        assert_eq!(memory.positioned(&feed(), token(3, 0)), Ok(()));
+        assert_eq!(memory.lack(&"worker".into(), None), None);
     }
 }

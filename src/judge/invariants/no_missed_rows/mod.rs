@@ -27,9 +27,9 @@ use crate::streams::{Promise, Row};
 /// judged, only pending.
 trait Rows {
     /// The writer began a new process.
-    fn begun(&mut self, boot: u64);
+    fn begun(&mut self) {}
     /// The writer wrote `row`.
-    fn written(&mut self, boot: u64, token: Token, row: &Row);
+    fn written(&mut self, token: Token, row: &Row);
     /// A row is no longer there.
     fn removed(&mut self, _token: Token, _row: &Row) {}
     /// The highest token written.
@@ -64,7 +64,7 @@ impl NoMissedRows {
             let rows: Box<dyn Rows> = match promise {
                 Promise::Log => Box::new(Log::default()),
                 Promise::Keyed => Box::new(Keyed::new(Present::new(stream, topology))),
-                Promise::Memory => Box::new(Memory::new(topology.is_brokered())),
+                Promise::Memory => Box::new(Memory::default()),
             };
             ((stream.clone(), writer.clone()), rows)
         });
@@ -101,14 +101,15 @@ impl Invariant for NoMissedRows {
 
     fn observe(&mut self, _at: Moment, observation: &Observation) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, boot } => {
+            Observation::Started { instance, .. } => {
                 self.rows.values_mut().for_each(|rows| rows.gone(instance));
                 let own = self.rows.iter_mut().filter(|((_, writer), _)| writer == instance);
-                own.for_each(|(_, rows)| rows.begun(*boot));
+                own.for_each(|(_, rows)| rows.begun());
             }
             Observation::Stopped { instance, .. } => self.rows.values_mut().for_each(|rows| rows.gone(instance)),
-            Observation::Committed { stream, writer, token, row } => {
-                self.of(stream, writer).into_iter().for_each(|rows| rows.written(0, *token, row));
+            Observation::Committed { stream, writer, token, row }
+            | Observation::Changed { stream, writer, token, row, .. } => {
+                self.of(stream, writer).into_iter().for_each(|rows| rows.written(*token, row));
             }
             Observation::StreamBroken { stream } => {
                 self.broken.insert(stream.clone());
@@ -117,9 +118,6 @@ impl Invariant for NoMissedRows {
                 if let Some(rows) = self.of(stream, writer) {
                     rows.removed(*token, row);
                 }
-            }
-            Observation::Changed { stream, writer, boot, token, row } => {
-                self.of(stream, writer).into_iter().for_each(|rows| rows.written(*boot, *token, row));
             }
             Observation::Following { instance, stream, writer, position } => {
                 if let Some(rows) = self.of(stream, writer) {

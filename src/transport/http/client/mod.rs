@@ -27,7 +27,7 @@ pub use requests::Sent;
 
 use super::endpoints::get_repl_stream_updates;
 use super::stream_positions::{self, StreamPositions};
-use super::{INSTANCE_HEADER, PATH_PREFIX, TRANSACTION_HEADER, encode};
+use super::{PATH_PREFIX, TRANSACTION_HEADER, encode};
 use crate::env::{Address, Env, LocalBoxFuture};
 use crate::protocol::{InstanceName, JsonError, StreamName, Token, json};
 use crate::replication::{Backoff, WaitError};
@@ -244,13 +244,12 @@ impl HttpClient {
     }
 
     fn request(&self, method: Method, path: &str, target: &InstanceName) -> Result<http::request::Builder, HttpError> {
-        let Shared { instance, secret, .. } = &*self.shared;
+        let Shared { secret, .. } = &*self.shared;
         let request = Request::builder().method(method).uri(path);
         Ok(request
             .header(header::HOST, self.address(target)?.to_string())
             .header(header::ACCEPT, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {secret}"))
-            .header(INSTANCE_HEADER, instance.as_str()))
+            .header(header::AUTHORIZATION, format!("Bearer {secret}")))
     }
 
     fn address(&self, target: &InstanceName) -> Result<&Address, HttpError> {

@@ -10,7 +10,6 @@ use super::object;
 use crate::env::LocalBoxFuture;
 use crate::instance::Instance;
 use crate::protocol::InstanceName;
-use crate::streams::Promise;
 use crate::transport::http::{Endpoint, EndpointRequest, Refusal, Reply};
 
 /// The endpoint's name.
@@ -50,18 +49,8 @@ async fn updates(instance: &Instance, request: &EndpointRequest) -> Result<Map<S
         let writers: Vec<_> = stream.writers().iter().map(InstanceName::as_str).collect();
         return Err(Refusal::bad_request(format!("{} is written by {}: ask there", stream.name(), writers.join(", "))));
     }
-    if stream.promise() == Promise::Memory {
-        check_acquaintance(instance, request.asker.as_deref())?;
-    }
     let updates = stream.updates(instance.name(), from, upto).await;
     let updates = updates.map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", error))?;
     let rows: Vec<Value> = updates.rows.iter().map(|(token, row)| json!([token, row.to_json()])).collect();
     Ok(object([("updates", rows.into()), ("upto_token", updates.upto.0.into()), ("limited", updates.limited.into())]))
-}
-
-/// Refuses whoever asks about a position of an earlier run.
-fn check_acquaintance(instance: &Instance, asker: Option<&str>) -> Result<(), Refusal> {
-    let Some(asker) = asker.filter(|asker| !instance.handler().has_met(asker)) else { return Ok(()) };
-    let error = format!("{} was restarted since {asker} connected to it: connect again", instance.name());
-    Err(Refusal::new(StatusCode::CONFLICT, "M_UNKNOWN", error))
 }
