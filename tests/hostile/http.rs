@@ -205,9 +205,9 @@ fn without_the_secret_no_body_is_read() {
         let body = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
         let path = format!("POST {EDU}");
         let watch = Watch::begin();
-        for (authorization, status) in [(None, 401), (Some("Bearer wrong"), 403), (Some("Basic cmVwbA=="), 403)] {
+        for authorization in [None, Some("Bearer wrong"), Some("Basic cmVwbA==")] {
             let (answered, answer) = ask(&deployment, "master", &path, authorization, Some(&body)).await;
-            assert_eq!(answered, status, "{answer}");
+            assert_eq!(answered, 401, "{answer}");
         }
         let bound = 2 * body.len() + CONNECTION_BYTES_MAX;
         assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());

@@ -140,7 +140,7 @@ impl Router {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error));
         };
         if given.as_bytes().strip_prefix(b"Bearer ") != Some(self.secret.as_bytes()) {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "M_FORBIDDEN", "that is not the shared secret"));
+            return Err(Refusal::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", "that is not the shared secret"));
         }
         Ok(())
     }
