@@ -383,9 +383,12 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
     for url in ["localhost", "http://localhost", "redis://", "redis://localhost:99999", ""] {
         refused(&follow(&["--redis", url]), "write redis://HOST:PORT");
     }
-    for url in ["unix:///run/redis.sock", "rediss://localhost"] {
-        refused(&follow(&["--redis", url]), "plain TCP");
-    }
+    refused(&follow(&["--redis", "unix:///run/redis.sock"]), "only Redis over TCP");
+    refused(&follow(&["--redis", "redis://127.0.0.1:1", "--ca-file", "ca.pem"]), "write rediss://");
+    let over_tls = |arguments: &[&'static str]| follow(&[&["--redis", "rediss://127.0.0.1:1"], arguments].concat());
+    refused(&over_tls(&["--ca-file", "no-such-file.pem"]), "cannot use no-such-file.pem");
+    refused(&over_tls(&["--ca-file", "Cargo.toml"]), "It has to be a file with certificates in PEM");
+    refused(&over_tls(&["--certificate-file", "squall.pem"]), "--private-key-file");
     let known = ["--redis", "redis://127.0.0.1:1"];
     let refused_with = |arguments: &[&'static str], what| refused(&follow(&[&known, arguments].concat()), what);
     refused_with(&["--writer", "typing"], "such as typing=master");

@@ -30,7 +30,7 @@ impl Server {
 
     /// How instances find it.
     pub fn config(&self) -> RedisConfig {
-        RedisConfig { host: "127.0.0.1".into(), port: self.port, password: None }
+        RedisConfig { host: "127.0.0.1".into(), port: self.port, password: None, tls: None }
     }
 }
 

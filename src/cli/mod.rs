@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+use crate::env::TlsError;
 use crate::follow::Refused;
 use crate::serve::ServeError;
 use crate::sim::corpus::EntryError;
@@ -142,6 +143,12 @@ enum CliError {
     /// A broker that cannot be followed.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The broker cannot be spoken to over TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Files for TLS, and no TLS.
+    #[error("{0} is for TLS, and the broker's address is redis://: write rediss://")]
+    NoTls(PathBuf),
     /// The address for metrics cannot be had.
     #[error("cannot serve metrics at {0}: {1}. Name an address of this machine and a free port")]
     Metrics(SocketAddr, std::io::Error),

@@ -9,6 +9,8 @@ pub mod deferral;
 pub mod network;
 pub mod observer;
 pub mod tasks;
+#[cfg(feature = "serve")]
+pub mod tls;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,9 +20,11 @@ use std::rc::Rc;
 pub use chance::Chance;
 pub use clock::{Clock, SystemClock};
 pub use deferral::Deferral;
-pub use network::{Address, BoundNetwork, BoxStream, Listener, Network, Stream};
+pub use network::{Address, BoundNetwork, BoxStream, Listener, Network, Stream, TlsConfig};
 pub use observer::{Both, Log, Observer, Silent};
 pub use tasks::Scope;
+#[cfg(feature = "serve")]
+pub use tls::{TlsError, TlsNetwork};
 
 /// A boxed future that lives on the instance's own thread.
 pub type LocalBoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -51,5 +55,15 @@ impl Env {
             tasks: Scope::new(Rc::clone(&observer)),
             observer,
         }
+    }
+
+    /// The same, with TLS on the way `to` one address.
+    ///
+    /// # Errors
+    /// The files of `config` cannot be used, or nobody would be trusted.
+    #[cfg(feature = "serve")]
+    pub fn with_tls(self, to: Address, config: &TlsConfig) -> Result<Env, TlsError> {
+        let network = Rc::new(TlsNetwork::new(self.network, to, config)?);
+        Ok(Env { network, ..self })
     }
 }

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::LocalBoxFuture;
@@ -42,6 +44,30 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// Whom to trust over TLS, and how to be trusted. All files are in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificates of the authorities that are trusted. If there is none, those of the machine.
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, with those that vouch for it, if the other end asks for one.
+    pub certificate_file: Option<PathBuf>,
+    /// The key of our own certificate.
+    pub private_key_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// The same, with files as seen from `folder`.
+    pub fn seen_from(self, folder: &Path) -> Self {
+        let seen = |file: Option<PathBuf>| file.map(|file| folder.join(file));
+        TlsConfig {
+            ca_file: seen(self.ca_file),
+            certificate_file: seen(self.certificate_file),
+            private_key_file: seen(self.private_key_file),
+        }
     }
 }
 

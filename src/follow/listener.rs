@@ -257,7 +257,7 @@ mod tests {
                 observer: Rc::new(Silent),
                 tasks: Scope::new(Rc::new(Silent)),
             };
-            let broker = RedisConfig { host: "broker".into(), port: 6379, password: None };
+            let broker = RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None };
             let target = Target { broker, user: None, server_name: "h".to_owned(), announce: false };
             let mut told = Told::default();
             let journal = Journal::new(&*env.clock, None);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::env::Address;
+use crate::env::{Address, TlsConfig};
 use crate::protocol::{InstanceName, MASTER};
 use crate::streams;
 
@@ -43,6 +43,9 @@ pub struct RedisConfig {
     /// The password, if the broker asks for one.
     #[serde(default)]
     pub password: Option<String>,
+    /// How to speak TLS with it, if it is to be spoken. Whoever makes the instance's network sees to it.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
 }
 
 /// Where Redis listens unless it is told otherwise.

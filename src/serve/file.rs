@@ -120,13 +120,15 @@ impl File {
             Ok(written) => written,
             Err(error) => return Err(FileError::Parse { path, error: Box::new(error) }),
         };
+        let folder = path.parent().unwrap_or(Path::new(""));
         let Written { server_name, secret, instance_map, stream_writers, presence, redis, .. } = written;
+        let redis = redis.map(|redis| RedisConfig { tls: redis.tls.map(|tls| tls.seen_from(folder)), ..redis });
         let config = Config { server_name, secret, instance_map, stream_writers, presence, redis };
         let named = written.workers.iter().try_for_each(|name| config::check_name("instance", name.as_str()));
         if let Err(error) = config.validate().and(named) {
             return Err(FileError::Config { path, error });
         }
-        let database = path.parent().unwrap_or(Path::new("")).join(written.database);
+        let database = folder.join(written.database);
         let Written { bind, workers, metrics, .. } = written;
         let file = File { path, config: Rc::new(config), database, bind, workers, metrics };
         let instances = file.instances();
@@ -195,7 +197,10 @@ mod tests {
         let (deployment, broker) = text.split_at(text.find("# [redis]").unwrap());
         let broker: String = broker.lines().map(|line| format!("{}\n", line.strip_prefix("# ").unwrap())).collect();
         let file = parse(&format!("{deployment}{broker}")).unwrap();
-        assert_eq!(file.config.redis.as_ref().map(|redis| redis.port), Some(6379));
+        let redis = file.config.redis.as_ref().unwrap();
+        assert_eq!(redis.port, 6379);
+        let tls = redis.tls.as_ref().unwrap();
+        assert_eq!(tls.ca_file.as_deref(), Some(Path::new("/etc/squall/ca.pem")), "as seen from the file's folder");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 pub use file::{File, FileError};
 
-use crate::env::{Both, Env, Log, Scope, Silent};
+use crate::env::{Both, Env, Log, Scope, Silent, TlsError};
 use crate::instance::{Instance, StartError};
 use crate::metrics::{self, Metrics};
 use crate::protocol::InstanceName;
@@ -64,6 +64,14 @@ pub enum ServeError {
         address: SocketAddr,
         /// Why not.
         error: io::Error,
+    },
+    /// The broker cannot be spoken to over TLS.
+    #[error("{}: [redis.tls]: {error}", file.display())]
+    Tls {
+        /// Which file says how.
+        file: PathBuf,
+        /// Why not.
+        error: TlsError,
     },
     /// A port of the instance cannot be opened.
     #[error("cannot listen on port {port}: {error}. Stop whoever has it, or give {instance} another one in {}",
@@ -128,6 +136,12 @@ pub async fn serve(
     consumers.register(counters.clone());
     consumers.register(Rc::new(log::Rows));
     let env = Env::of_process(file.bind, Rc::new(Both(Rc::new(Log), counters)));
+    let env = match file.config.redis.as_ref().and_then(|redis| Some((redis.address(), redis.tls.as_ref()?))) {
+        Some((broker, tls)) => {
+            env.with_tls(broker, tls).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?
+        }
+        None => env,
+    };
     let database = Database::new(Rc::new(backend));
     let mut stop = pin!(stop);
     let instance = tokio::select! {

@@ -139,7 +139,7 @@ pub(super) fn config_of(plan: &Plan) -> Config {
 
 fn redis_of(plan: &BrokerPlan) -> RedisConfig {
     let password = plan.has_password.then(|| BROKER_PASSWORD.to_owned());
-    RedisConfig { host: BROKER.into(), port: BROKER_PORT, password }
+    RedisConfig { host: BROKER.into(), port: BROKER_PORT, password, tls: None }
 }
 
 fn options_of(plan: &BrokerPlan) -> broker::Options {

@@ -111,7 +111,7 @@ fn stand_still() {
 
 #[test]
 fn what_comes_faster_than_it_is_handled_waits_with_the_broker() {
-    let redis = RedisConfig { host: "127.0.0.1".into(), port: play(serve_as_broker), password: None };
+    let redis = RedisConfig { host: "127.0.0.1".into(), port: play(serve_as_broker), password: None, tls: None };
     // Nobody connects to the writer.
     come_through(1, Some(redis), 4 * HELD_BYTES_MAX); // messages of the `redis` crate take much more than their bytes
 }

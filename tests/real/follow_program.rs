@@ -19,16 +19,19 @@ on_both! {
 }
 
 /// The program, and what it tells. It is gone when this is dropped.
-struct Program {
+pub struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Program {
     fn start(server: &Server, arguments: &[&str]) -> Self {
-        let url = format!("redis://:secret@127.0.0.1:{}", server.port);
+        Self::follow(&format!("redis://:secret@127.0.0.1:{}", server.port), arguments)
+    }
+
+    pub fn follow(url: &str, arguments: &[&str]) -> Self {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-        command.args(["follow", "--redis", &url, "--server-name", SERVER_NAME]).args(arguments);
+        command.args(["follow", "--redis", url, "--server-name", SERVER_NAME]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Program { child, lines }
@@ -40,7 +43,7 @@ impl Program {
     }
 
     /// The next JSON object of a kind, whatever comes before it.
-    async fn tells(&mut self, kind: &str) -> Value {
+    pub async fn tells(&mut self, kind: &str) -> Value {
         loop {
             let told: Value = serde_json::from_str(&self.line().await).unwrap();
             if told["kind"] == kind {

@@ -18,6 +18,7 @@ mod server;
 #[cfg(feature = "services")]
 mod stopping;
 mod tcp;
+mod tls;
 
 use tokio::task::LocalSet;
 

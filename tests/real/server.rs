@@ -10,6 +10,7 @@ use squall::sim::broker::{self, Limits};
 use tokio::task::JoinHandle;
 
 use crate::deployment::{PATIENCE, free_port};
+use crate::tls::Certificates;
 
 /// How much may wait for a subscriber of the brokers of these tests.
 pub const HARD_BYTES: usize = 1 << 20;
@@ -29,6 +30,7 @@ pub struct Server {
     pub port: u16,
     kind: Kind,
     password: Option<&'static str>,
+    tls: Option<Certificates>,
     running: Option<Running>,
 }
 
@@ -41,8 +43,17 @@ enum Running {
 impl Server {
     /// Starts a broker on a free port.
     pub async fn start(kind: Kind, password: Option<&'static str>) -> Self {
+        Self::start_on_free_port(kind, password, None).await
+    }
+
+    /// Starts a broker on a free port that speaks TLS, and asks who speaks to it.
+    pub async fn start_over_tls(kind: Kind, certificates: Certificates) -> Self {
+        Self::start_on_free_port(kind, None, Some(certificates)).await
+    }
+
+    async fn start_on_free_port(kind: Kind, password: Option<&'static str>, tls: Option<Certificates>) -> Self {
         let port = TcpListener::local_addr(&free_port()).unwrap().port();
-        let mut server = Server { port, kind, password, running: None };
+        let mut server = Server { port, kind, password, tls, running: None };
         server.start_again().await;
         server
     }
@@ -56,6 +67,10 @@ impl Server {
                 let options =
                     broker::Options { password: self.password.map(str::to_owned), limits, ..Default::default() };
                 let listener = TokioNetwork.listen(self.port).await.unwrap();
+                let listener = match &self.tls {
+                    Some(certificates) => certificates.accept_on(listener),
+                    None => listener,
+                };
                 Running::Simulated(tokio::task::spawn_local(broker::serve(listener, options)))
             }
             #[cfg(feature = "services")]
@@ -63,7 +78,16 @@ impl Server {
                 let port = self.port.to_string();
                 let limit = format!("pubsub {HARD_BYTES} 0 0");
                 let mut command = std::process::Command::new("redis-server");
-                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+                command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+                match &self.tls {
+                    Some(tls) => {
+                        command.args(["--port", "0", "--tls-port", &port]);
+                        command.arg("--tls-ca-cert-file").arg(tls.certificate("ca"));
+                        command.arg("--tls-cert-file").arg(tls.certificate("broker"));
+                        command.arg("--tls-key-file").arg(tls.key("broker"));
+                    }
+                    None => _ = command.args(["--port", &port]),
+                }
                 command.args(["--client-output-buffer-limit", &limit]);
                 if let Some(password) = self.password {
                     command.args(["--requirepass", password]);
@@ -107,7 +131,8 @@ impl Server {
 
     /// How instances find it.
     pub fn config(&self) -> RedisConfig {
-        RedisConfig { host: "127.0.0.1".into(), port: self.port, password: self.password.map(str::to_owned) }
+        let (password, tls) = (self.password.map(str::to_owned), self.tls.as_ref().map(Certificates::config));
+        RedisConfig { host: "127.0.0.1".into(), port: self.port, password, tls }
     }
 }
 

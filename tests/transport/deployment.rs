@@ -74,7 +74,7 @@ impl Deployment {
     #[cfg(feature = "sim")]
     /// The same, whose instances meet at a broker on `host`.
     pub fn with_broker(self, host: &str) -> Self {
-        let redis = RedisConfig { host: host.into(), port: REDIS_PORT, password: None };
+        let redis = RedisConfig { host: host.into(), port: REDIS_PORT, password: None, tls: None };
         Deployment { config: Rc::new(Config { redis: Some(redis), ..(*self.config).clone() }), ..self }
     }
 

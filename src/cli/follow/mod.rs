@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 use super::audit::WriterArguments;
 use super::signals::Signals;
 use super::{CliError, duration, status};
-use crate::env::{Env, Silent};
+use crate::env::{Env, Silent, TlsConfig};
 use crate::follow::{FollowMetrics, Follower, Journal, News, Target, Watcher, listen};
 use crate::instance::config::RedisConfig;
 use crate::judge::audit::{Audit, Transport, Writers};
@@ -31,9 +31,11 @@ use output::Output;
 
 #[derive(Debug, Args)]
 pub(super) struct FollowArguments {
-    /// The broker: redis://HOST, redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT.
+    /// The broker: redis://HOST, redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT; rediss:// for TLS.
     #[arg(long = "redis", value_name = "URL", value_parser = Broker::parse)]
     broker: Broker,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// The name of the homeserver, which its channels are called by.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     server_name: String,
@@ -59,6 +61,36 @@ pub(super) struct FollowArguments {
     duration: Option<Duration>,
 }
 
+/// Whom to trust over TLS, and how to be trusted.
+#[derive(Debug, Args)]
+struct TlsArguments {
+    /// Trust the certificate authorities in this file, in PEM, instead of those of this machine. For rediss:// only, as
+    /// the next two.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Show this certificate to a broker that asks for one.
+    #[arg(long, value_name = "FILE", requires = "private_key_file")]
+    certificate_file: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "certificate_file")]
+    private_key_file: Option<PathBuf>,
+}
+
+impl TlsArguments {
+    fn env(&self, broker: &RedisConfig, env: Env) -> Result<Env, CliError> {
+        let TlsArguments { ca_file, certificate_file, private_key_file } = self;
+        if broker.tls.is_some() {
+            let (ca_file, certificate_file) = (ca_file.clone(), certificate_file.clone());
+            let config = TlsConfig { ca_file, certificate_file, private_key_file: private_key_file.clone() };
+            return Ok(env.with_tls(broker.address(), &config)?);
+        }
+        match ca_file.as_ref().or(certificate_file.as_ref()) {
+            Some(file) => Err(CliError::NoTls(file.clone())),
+            None => Ok(env),
+        }
+    }
+}
+
 /// Where the broker is, and how to be let in.
 #[derive(Debug, Clone)]
 struct Broker {
@@ -68,18 +100,22 @@ struct Broker {
 
 impl Broker {
     fn parse(url: &str) -> Result<Broker, String> {
-        let form = "write redis://HOST:PORT, with :PASSWORD@ or USER:PASSWORD@ before the host if it asks for one";
-        let plain = || format!("only Redis over plain TCP can be followed: {form}; reach others through a tunnel");
-        if url.starts_with("rediss:") {
-            return Err(plain());
-        }
-        let info = url.into_connection_info().map_err(|_| format!("no address of a broker: {form}"))?;
-        let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(plain()) };
+        let form = "write redis://HOST:PORT, or rediss:// for TLS, with :PASSWORD@ or USER:PASSWORD@ before the host if it \
+            asks for one";
+        let (plain, tls) = match url.strip_prefix("rediss:") {
+            Some(rest) => (format!("redis:{rest}"), Some(TlsConfig::default())),
+            None => (url.to_owned(), None),
+        };
+        let info = plain.into_connection_info().map_err(|_| format!("no address of a broker: {form}"))?;
+        let ConnectionAddr::Tcp(host, port) = info.addr() else {
+            return Err(format!("only Redis over TCP can be followed: {form}"));
+        };
         if host.is_empty() {
             return Err(format!("no host: {form}"));
         }
         let (user, password) = (info.redis_settings().username(), info.redis_settings().password());
-        let config = RedisConfig { host: host.as_str().into(), port: *port, password: password.map(str::to_owned) };
+        let password = password.map(str::to_owned);
+        let config = RedisConfig { host: host.as_str().into(), port: *port, password, tls };
         Ok(Broker { config, user: user.map(str::to_owned) })
     }
 }
@@ -133,13 +169,13 @@ async fn until_over(
     recording: Option<Box<dyn Write>>,
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen().map_err(CliError::Begin)?;
-    let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
+    let Broker { config: broker, user } = arguments.broker.clone();
+    let env = arguments.tls.env(&broker, Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent)))?;
     let is_deaf = Rc::new(Cell::new(true));
     let metrics = match arguments.metrics {
         Some(address) => Some(serve_metrics(address, &env, &is_deaf).await?),
         None => None,
     };
-    let Broker { config: broker, user } = arguments.broker.clone();
     let output = Output::new(arguments.json, &arguments.server_name, &broker.address());
     let gone = output.gone();
     let mut watcher = Everybody { output, metrics, is_deaf };

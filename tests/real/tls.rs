@@ -1,0 +1,169 @@
+//! Brokers that are spoken to over TLS, and that ask who speaks.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use squall::env::{BoxStream, Env, Listener, LocalBoxFuture, Silent, TlsConfig};
+use squall::streams::typing;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use crate::deployment::{Deployment, PATIENCE, Scratch};
+use crate::follow_program::Program;
+use crate::server::{Kind, Server, on_both};
+
+on_both! {
+    instances_meet_over_tls;
+    a_broker_that_another_authority_vouches_for_is_not_spoken_to;
+    whoever_shows_no_certificate_hears_nothing;
+    follow_listens_over_tls;
+}
+
+/// An authority, a broker and an instance that it vouches for, and an authority that nobody knows: files in a folder that is
+/// gone when this is dropped.
+#[derive(Clone)]
+pub struct Certificates(Rc<Scratch>);
+
+impl Certificates {
+    fn new(test: &str) -> Self {
+        let certificates = Certificates(Rc::new(Scratch::new(test)));
+        let issuer = certificates.authority("ca");
+        certificates.authority("other-ca");
+        for name in ["broker", "squall"] {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+            params.distinguished_name.push(DnType::CommonName, name);
+            let certificate = params.signed_by(&key, &issuer).unwrap();
+            certificates.write(name, &certificate.pem(), &key);
+        }
+        certificates
+    }
+
+    fn authority(&self, name: &str) -> Issuer<'static, KeyPair> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        self.write(name, &params.self_signed(&key).unwrap().pem(), &key);
+        Issuer::new(params, key)
+    }
+
+    fn write(&self, name: &str, certificate: &str, key: &KeyPair) {
+        std::fs::write(self.certificate(name), certificate).unwrap();
+        std::fs::write(self.key(name), key.serialize_pem()).unwrap();
+    }
+
+    pub fn certificate(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.pem"))
+    }
+
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.key"))
+    }
+
+    /// How an instance speaks to the broker.
+    pub fn config(&self) -> TlsConfig {
+        TlsConfig {
+            ca_file: Some(self.certificate("ca")),
+            certificate_file: Some(self.certificate("squall")),
+            private_key_file: Some(self.key("squall")),
+        }
+    }
+
+    /// Takes connections as the broker, from those alone for whom the authority vouches.
+    pub fn accept_on(&self, below: Box<dyn Listener>) -> Box<dyn Listener> {
+        let read = |path: &Path| CertificateDer::from_pem_file(path).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let mut trusted = RootCertStore::empty();
+        trusted.add(read(&self.certificate("ca"))).unwrap();
+        let clients = WebPkiClientVerifier::builder_with_provider(trusted.into(), provider.clone()).build().unwrap();
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.key("broker")).unwrap();
+        let certificate = vec![read(&self.certificate("broker"))];
+        let config = config.with_client_cert_verifier(clients).with_single_cert(certificate, key).unwrap();
+        Box::new(TlsListener { below, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+}
+
+struct TlsListener {
+    below: Box<dyn Listener>,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    fn accept(&mut self) -> LocalBoxFuture<'_, std::io::Result<BoxStream>> {
+        Box::pin(async move {
+            loop {
+                let stream = self.below.accept().await?;
+                // Whoever is not let in is gone, and the next one is welcome.
+                if let Ok(stream) = self.acceptor.accept(stream).await {
+                    return Ok(Box::new(stream) as BoxStream);
+                }
+            }
+        })
+    }
+}
+
+async fn start(kind: Kind, test: &str) -> (Server, Certificates) {
+    let certificates = Certificates::new(&format!("tls-{test}-{kind:?}"));
+    (Server::start_over_tls(kind, certificates.clone()).await, certificates)
+}
+
+/// What comes of speaking to the broker.
+async fn ping(server: &Server, tls: &TlsConfig) -> std::io::Result<String> {
+    let to = server.config().address();
+    let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent)).with_tls(to.clone(), tls).unwrap();
+    let mut stream = env.network.connect(&to).await?;
+    stream.write_all(b"PING\r\n").await?;
+    let mut answer = [0; 7];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("it says something, or hangs up")?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+async fn instances_meet_over_tls(kind: Kind) {
+    let (mut server, certificates) = start(kind, "meet").await;
+    assert_eq!(ping(&server, &certificates.config()).await.unwrap(), "+PONG\r\n");
+    let deployment = Deployment::new(&format!("tls-{kind:?}"), Some(server.config()));
+    let master = deployment.start("master").await;
+    let worker = deployment.start("worker").await;
+    let typed = master.typing_begins("@before");
+    worker.follower.reaches(typing::NAME, "master", typed).await;
+    server.kill().await;
+    server.start_again().await;
+    let typed = master.typing_begins("@after");
+    worker.follower.reaches(typing::NAME, "master", typed).await;
+}
+
+async fn a_broker_that_another_authority_vouches_for_is_not_spoken_to(kind: Kind) {
+    let (server, certificates) = start(kind, "stranger").await;
+    let config = TlsConfig { ca_file: Some(certificates.certificate("other-ca")), ..certificates.config() };
+    let error = ping(&server, &config).await.unwrap_err().to_string();
+    let address = server.config().address();
+    assert!(error.starts_with(&format!("no TLS with {address}: ")) && error.contains("UnknownIssuer"), "{error}");
+}
+
+async fn whoever_shows_no_certificate_hears_nothing(kind: Kind) {
+    let (server, certificates) = start(kind, "nobody").await;
+    let config = TlsConfig { ca_file: Some(certificates.certificate("ca")), ..TlsConfig::default() };
+    assert!(ping(&server, &config).await.is_err());
+    assert!(ping(&server, &certificates.config()).await.is_ok(), "others are let in all the same");
+}
+
+async fn follow_listens_over_tls(kind: Kind) {
+    let (server, certificates) = start(kind, "follow").await;
+    let file = |path: PathBuf| path.to_str().unwrap().to_owned();
+    let (ca, certificate) = (file(certificates.certificate("ca")), file(certificates.certificate("squall")));
+    let key = file(certificates.key("squall"));
+    let url = format!("rediss://127.0.0.1:{}", server.port);
+    let tls = ["--ca-file", &ca, "--certificate-file", &certificate, "--private-key-file", &key];
+    let mut program = Program::follow(&url, &[&tls[..], &["--json"]].concat());
+    program.tells("listening").await;
+}
