@@ -48,8 +48,9 @@ pub enum Promise {
     /// For each key (see [`Row::key`]) the last row up to the position; rows that were overwritten or removed before
     /// the follower asked may be missing.
     Keyed,
-    /// For each key the last row up to the position, within one boot of the writer. A new boot is announced by a
-    /// position that goes back, or by a new connection.
+    /// For each key the last row up to the position, within one run of the writer, which every number tells
+    /// ([`Token::run`](crate::protocol::Token::run)). With Synapse's writers, who number from 1 at every start, a position
+    /// that goes back or a new connection tells of another run.
     Memory,
 }
 

@@ -28,7 +28,7 @@ pub struct PositionsNeverGoBack {
 }
 
 impl PositionsNeverGoBack {
-    /// Knows from `topology` which streams may begin anew.
+    /// Knows from `topology` which streams' rows may come anew.
     pub fn new(topology: &Topology) -> Self {
         PositionsNeverGoBack {
             topology: topology.clone(),
