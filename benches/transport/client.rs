@@ -1,4 +1,5 @@
-//! The `redis` crate's client alone: a publisher, and subscribers who read the JSON of what they hear.
+//! The `redis` crate's client alone: as many processes as the stack has. Every one has subscribed, as an instance has, and
+//! all but the one that publishes read the JSON of what they hear; that one hears itself, and passes over it.
 
 use std::time::Duration;
 
@@ -32,12 +33,16 @@ impl Client {
             stream
         };
         let info = RedisConnectionInfo::default();
-        for _ in 0..subscribers {
+        let subscribe = async || {
             let mut subscriber = PubSub::new(&info, connect().await).await.expect("it is a Redis");
             subscriber.subscribe(CHANNEL).await.expect("everybody may");
-            let tell = tell.clone();
+            subscriber.into_on_message()
+        };
+        let mut own = subscribe().await;
+        tokio::task::spawn_local(async move { while own.next().await.is_some() {} });
+        for _ in 0..subscribers {
+            let (mut messages, tell) = (subscribe().await, tell.clone());
             tokio::task::spawn_local(async move {
-                let mut messages = subscriber.into_on_message();
                 while let Some(message) = messages.next().await {
                     let payload = std::str::from_utf8(message.get_payload_bytes()).expect("it was text");
                     if read(payload) {

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Backend, DatabaseError, Job};
@@ -15,6 +15,9 @@ use crate::env::LocalBoxFuture;
 
 /// How long a transaction waits for another process's to end before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long to wait where SQLite does not do so itself.
+const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
 type Request = (Job, oneshot::Sender<Result<(), DatabaseError>>);
 
@@ -27,8 +30,8 @@ pub struct SqliteBackend {
 impl SqliteBackend {
     /// Opens the file at `path`, creating it and its tables where there are none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
-        let mut connection =
-            connect(path.as_ref()).map_err(|source| DatabaseError::Sqlite { transaction: "open", source })?;
+        let opened = connect(path.as_ref());
+        let mut connection = opened.map_err(|source| DatabaseError::Sqlite { transaction: "open", source })?;
         schema::prepare(&mut connection)?;
         let (requests, queue) = mpsc::unbounded_channel();
         #[expect(clippy::disallowed_methods, reason = "SQLite blocks, and the instance's own thread must not")]
@@ -40,9 +43,17 @@ impl SqliteBackend {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Write-ahead logging: a reader in one process does not hold up the writer in another.
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    Ok(connection)
+    // Write-ahead logging: a reader in one process does not hold up the writer in another. While another process does the
+    // same to a new file, SQLite says that it is busy without waiting: two that waited for each other would wait for ever.
+    let mut attempts = BUSY_TIMEOUT.as_millis() / BUSY_INTERVAL.as_millis();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && attempts > 0 => attempts -= 1,
+            set => return set.map(|()| connection),
+        }
+        #[expect(clippy::disallowed_methods, reason = "nothing runs yet that this could hold up")]
+        std::thread::sleep(BUSY_INTERVAL);
+    }
 }
 
 fn serve(mut connection: Connection, mut queue: mpsc::UnboundedReceiver<Request>) {
@@ -116,6 +127,19 @@ mod tests {
             poke: Default::default(),
         };
         IdGenerator::load(database.begin_session(&instance.into()).await.unwrap(), options).await.unwrap()
+    }
+
+    #[test]
+    fn a_new_file_may_be_opened_by_several_processes_at_once() {
+        for round in 0..20 {
+            let file = File::new(&format!("opened-at-once-{round}"));
+            let open = || SqliteBackend::open(&file.0).map(drop).map_err(|error| error.to_string());
+            let opened: Vec<_> = std::thread::scope(|scope| {
+                let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+                opening.into_iter().map(|opening| opening.join().unwrap()).collect()
+            });
+            assert_eq!(opened, [const { Ok(()) }; 8]);
+        }
     }
 
     #[test]
