@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::env::{Address, TlsConfig};
+#[cfg(feature = "serve")]
+use crate::env::{Env, TlsError};
 use crate::protocol::{InstanceName, MASTER};
 use crate::streams;
 
@@ -178,6 +180,18 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// `env` as the instances of this deployment need it: with TLS on the way to the broker, if that is to be spoken.
+    ///
+    /// # Errors
+    /// TLS cannot be spoken with what `[redis.tls]` says.
+    #[cfg(feature = "serve")]
+    pub fn with_tls(&self, env: Env) -> Result<Env, TlsError> {
+        match &self.redis {
+            Some(redis @ RedisConfig { tls: Some(tls), .. }) => env.with_tls(redis.address(), tls),
+            _ => Ok(env),
+        }
+    }
+
     /// Checks that every name can be sent and every writer can be reached.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let names = self.instance_map.keys().chain(self.stream_writers.all()).map(|name| ("instance", name.as_str()));

@@ -136,12 +136,7 @@ pub async fn serve(
     consumers.register(counters.clone());
     consumers.register(Rc::new(log::Rows));
     let env = Env::of_process(file.bind, Rc::new(Both(Rc::new(Log), counters)));
-    let env = match file.config.redis.as_ref().and_then(|redis| Some((redis.address(), redis.tls.as_ref()?))) {
-        Some((broker, tls)) => {
-            env.with_tls(broker, tls).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?
-        }
-        None => env,
-    };
+    let env = file.config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));
     let mut stop = pin!(stop);
     let instance = tokio::select! {

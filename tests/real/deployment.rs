@@ -82,10 +82,7 @@ impl Deployment {
         consumers.register(follower.clone());
         let database = Database::new(Rc::new(SqliteBackend::open(self.scratch.path().join("squall.db")).unwrap()));
         let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
-        let env = match self.config.redis.as_ref().and_then(|redis| Some((redis.address(), redis.tls.as_ref()?))) {
-            Some((broker, tls)) => env.with_tls(broker, tls).unwrap(),
-            None => env,
-        };
+        let env = self.config.with_tls(env).unwrap();
         // What a process leaves behind must end with it.
         let tasks = LocalSet::new();
         let starting = Instance::start(name.into(), Rc::clone(&self.config), env, database, consumers);
