@@ -59,7 +59,7 @@ enum Command {
     /// Judge recordings of real replication traffic.
     Audit(audit::AuditArguments),
     /// Follow a live deployment on its Redis broker, and judge what is said there.
-    Follow(follow::FollowArguments),
+    Follow(Box<follow::FollowArguments>),
     /// Run an instance: over real sockets, on a database file.
     Serve(serve::ServeArguments),
     /// Print a plan, to be edited and run by `run --plan`.
