@@ -6,8 +6,8 @@
 //!
 //! No false alarm: writers of one stream share its tokens, so a token that anybody sent is accounted for, and so is any
 //! that a writer may have sent before it was first heard. Others may be on their way, so nothing is found before
-//! [`SETTLED_AFTER`] more payloads and [`SETTLED_MS_MIN`], or [`SETTLED_MS_MAX`]. A writer of a stream in memory that says
-//! 0 and, at once, where it stands, takes back what was said before, and did not skip it. What remains was sent by
+//! [`SETTLED_AFTER`] more payloads and [`SETTLED_MS_MIN`], or [`SETTLED_MS_MAX`]. A writer of a stream in memory that was
+//! started again begins where its numbers do ([`Token::run`]), and skips none of those between. What remains was sent by
 //! nobody: it is a row that is missing, or a token that was taken and not used; the traffic cannot tell which.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,9 +26,6 @@ pub const SETTLED_MS_MIN: u64 = 1_000;
 /// After how long it is, however few payloads there are, in milliseconds.
 pub const SETTLED_MS_MAX: u64 = 5_000;
 
-/// How soon a position follows the one that it goes with, in milliseconds.
-const AT_ONCE_MS: u64 = 1_000;
-
 /// How many tokens of a stream are remembered.
 const TOKENS_MAX: usize = 10_000;
 
@@ -38,19 +35,12 @@ const NAMED_MAX: usize = 8;
 /// Judges where positions begin.
 #[derive(Debug, Default)]
 pub struct PositionsMeet {
-    positions: BTreeMap<Origin, Stand>,
+    /// Where each writer stands.
+    positions: BTreeMap<Origin, Token>,
     sent: BTreeMap<StreamName, Sent>,
     unsettled: VecDeque<Gap>,
     heard: u64,
     judged: u64,
-}
-
-/// Where a writer stands.
-#[derive(Debug, Clone, Copy)]
-struct Stand {
-    token: Token,
-    /// When it said that it begins again, if that was the last that was heard of it.
-    began_again: Option<Moment>,
 }
 
 /// The tokens of a stream that anybody sent rows of.
@@ -99,11 +89,11 @@ impl Sent {
 
 impl PositionsMeet {
     /// `origin` said something of the token. Whatever a writer says first, it may have said more before.
-    fn stand(&mut self, origin: Origin, stand: Stand) -> Option<Stand> {
+    fn stand(&mut self, origin: Origin, token: Token) -> Option<Token> {
         let stream = origin.stream.clone();
-        let before = self.positions.insert(origin, stand);
+        let before = self.positions.insert(origin, token);
         if before.is_none() {
-            self.sent.entry(stream).or_default().forget(stand.token);
+            self.sent.entry(stream).or_default().forget(token);
         }
         before
     }
@@ -138,27 +128,24 @@ impl Rule for PositionsMeet {
             Ok(Command::Rdata(rdata)) => {
                 let Some(token) = rdata.token else { return };
                 let origin = Origin::from(rdata);
-                let before = self.positions.get(&origin).map_or(token, |before| before.token);
-                self.stand(origin, Stand { token: token.max(before), began_again: None });
+                let before = self.positions.get(&origin).copied().unwrap_or(token);
+                self.stand(origin, token.max(before));
                 self.sent.entry(rdata.stream.clone()).or_default().add(token);
             }
             Ok(Command::Position(position)) => {
                 let (origin, line, at) = (Origin::from(position), heard.line, heard.at);
                 let (prev, new) = (position.prev, position.new);
-                let begins_again = origin.is_in_memory() && new == Token(0);
-                let began_again = at.filter(|_| begins_again);
-                let before = self.stand(origin.clone(), Stand { token: new, began_again });
-                if origin.is_in_memory() && before.is_some_and(|before| new < before.token) {
-                    // The same tokens mean other rows from here on.
+                let before = self.stand(origin.clone(), new);
+                if origin.is_in_memory() && before.is_some_and(|before| new < before || new.run() != before.run()) {
+                    // The same tokens mean other rows from here on, or no rows at all.
                     self.sent.remove(&origin.stream);
                 }
-                match before.filter(|before| before.token < prev) {
-                    Some(Stand { began_again: Some(then), .. })
-                        if at.is_some_and(|at| at.ms_since(then) < AT_ONCE_MS) =>
-                    {
-                        self.sent.entry(origin.stream).or_default().forget(new);
+                match before.filter(|before| *before < prev) {
+                    Some(from) if origin.is_in_memory() && prev.run() != from.run() => {
+                        self.sent.entry(origin.stream).or_default().forget(prev);
+                        self.judged += 1;
                     }
-                    Some(Stand { token: from, .. }) => {
+                    Some(from) => {
                         let heard = self.heard;
                         self.unsettled.push_back(Gap { heard, line, at, origin, from, prev });
                     }
@@ -249,18 +236,20 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_back_what_was_said_before_skips_nothing() {
-        let found_after = |ms| {
+    fn a_writer_in_memory_that_was_started_again_skips_nothing() {
+        let (first, second) = (Token::beginning_of(1).0, Token::beginning_of(2).0);
+        let found_in = |stream: &str, prev: i64| {
             let payloads = [
-                (0, r#"RDATA typing a 26 ["!r",[]]"#),
-                (7_000, "POSITION typing a 0 0"),
-                (7_000 + ms, "POSITION typing a 26 26"),
-                (9_000, r#"RDATA typing a 27 ["!r",[]]"#),
-                (9_000, "POSITION typing a 27 27"),
+                format!(r#"RDATA {stream} a {} ["!r",[]]"#, first + 26),
+                format!("POSITION {stream} a {prev} {prev}"),
+                format!(r#"RDATA {stream} a {} ["!r",[]]"#, prev + 1),
+                format!("POSITION {stream} a {0} {0}", prev + 1),
             ];
-            found_at(PositionsMeet::default(), &payloads).len()
+            found(PositionsMeet::default(), &payloads.each_ref().map(String::as_str))
         };
-        assert_eq!((found_after(0), found_after(AT_ONCE_MS)), (0, 1));
+        assert_eq!(found_in("typing", second), []);
+        assert_eq!(found_in("typing", first + 28), [(2, "skipped")], "the same run");
+        assert_eq!(found_in("receipts", second), [(2, "skipped")], "what is in the database has one run");
     }
 
     #[test]
