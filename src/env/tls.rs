@@ -1,5 +1,6 @@
 //! TLS on the way to one address.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,8 +16,8 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use super::network::CONNECT_TIMEOUT;
 use super::{Address, BoxStream, Listener, LocalBoxFuture, Network, TlsConfig};
 
-/// A network on which one address, such as the broker's, is spoken to over TLS. Whatever else there is to connect to, and
-/// every port, is as on the network below it.
+/// A network on which one address, such as the broker's, is spoken to over TLS. Whatever else there is to connect to,
+/// and every port, is as on the network below it.
 pub struct TlsNetwork {
     below: Rc<dyn Network>,
     to: Address,
@@ -38,7 +39,7 @@ pub enum TlsError {
         /// What has to be in it.
         expected: &'static str,
         /// Why it cannot be used.
-        error: pem::Error,
+        error: Box<dyn Error + Send + Sync>,
     },
     /// There is half of what proves who we are.
     #[error("certificate_file and private_key_file go together: give both, or neither")]
@@ -80,11 +81,14 @@ impl Network for TlsNetwork {
         }
         let (to, name, connector) = (to.clone(), self.name.clone(), self.connector.clone());
         Box::pin(async move {
-            let stream = connecting.await?;
+            let shaken_hands = async {
+                let stream = connecting.await?;
+                let stream = connector.connect(name, stream).await;
+                stream.map_err(|error| io::Error::new(error.kind(), format!("no TLS with {to}: {error}")))
+            };
             // Whoever accepts and then says nothing would be waited for for ever.
-            match tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream)).await {
-                Ok(Ok(stream)) => Ok(Box::new(stream) as BoxStream),
-                Ok(Err(error)) => Err(io::Error::new(error.kind(), format!("no TLS with {to}: {error}"))),
+            match tokio::time::timeout(CONNECT_TIMEOUT, shaken_hands).await {
+                Ok(stream) => Ok(Box::new(stream?) as BoxStream),
                 Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no TLS with {to}: it says nothing"))),
             }
         })
@@ -98,26 +102,36 @@ impl Network for TlsNetwork {
 /// The authorities that are trusted: those of the file alone, if there is one, and otherwise the machine's.
 fn trusted(config: &TlsConfig) -> Result<RootCertStore, TlsError> {
     let mut trusted = RootCertStore::empty();
-    let certificates = match &config.ca_file {
-        Some(file) => read_certificates(file)?,
-        // What else there is besides them is none of ours: a machine has many, and some that cannot be read.
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    match trusted.add_parsable_certificates(certificates) {
+    if let Some(file) = &config.ca_file {
+        for certificate in read_certificates(file)? {
+            trusted.add(certificate).map_err(unusable(file, CERTIFICATES))?;
+        }
+        return Ok(trusted);
+    }
+    // A machine has many, and some that cannot be read, which is none of ours.
+    match trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs) {
         (0, _) => Err(TlsError::TrustsNobody),
         _ => Ok(trusted),
     }
 }
 
+const CERTIFICATES: &str = "certificates";
+
+fn unusable<E: Into<Box<dyn Error + Send + Sync>>>(path: &Path, expected: &'static str) -> impl Fn(E) -> TlsError {
+    move |error| TlsError::File { path: path.to_owned(), expected, error: error.into() }
+}
+
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let failed = |error| TlsError::File { path: path.to_owned(), expected: "certificates", error };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(failed)?;
-    if certificates.is_empty() { Err(failed(pem::Error::NoItemsFound)) } else { Ok(certificates) }
+    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = certificates.and_then(|certificates| match &certificates[..] {
+        [] => Err(pem::Error::NoItemsFound),
+        _ => Ok(certificates),
+    });
+    certificates.map_err(unusable(path, CERTIFICATES))
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let failed = |error| TlsError::File { path: path.to_owned(), expected: "a private key", error };
-    PrivateKeyDer::from_pem_file(path).map_err(failed)
+    PrivateKeyDer::from_pem_file(path).map_err(unusable(path, "a private key"))
 }
 
 #[cfg(test)]
@@ -147,13 +161,14 @@ mod tests {
         }
     }
 
+    /// A file that no other test has.
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("squall-{}-{name}-{:?}.pem", std::process::id(), std::thread::current().id()))
+    }
+
     /// What it is to speak TLS to `broker`, with an authority that is trusted.
     fn network(config: TlsConfig) -> Result<TlsNetwork, TlsError> {
-        let file = std::env::temp_dir().join(format!(
-            "squall-{}-tls-{:?}.pem",
-            std::process::id(),
-            std::thread::current().id()
-        ));
+        let file = scratch("authority");
         std::fs::write(&file, rcgen::generate_simple_self_signed(["broker".to_owned()]).unwrap().cert.pem()).unwrap();
         let config = TlsConfig { ca_file: Some(file.clone()), ..config };
         let network = TlsNetwork::new(Rc::new(Mute), Address::new("broker", 6379), &config);
@@ -167,7 +182,9 @@ mod tests {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let network = network(TlsConfig::default()).unwrap();
             let began = tokio::time::Instant::now();
-            let error = network.connect(&Address::new("broker", 6379)).await.err().expect("nobody answers");
+            let connecting = network.connect(&Address::new("broker", 6379));
+            let connected = tokio::time::timeout(2 * CONNECT_TIMEOUT, connecting).await.expect("it is given up");
+            let error = connected.err().expect("nobody answers");
             assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, CONNECT_TIMEOUT));
             for other in [Address::new("broker", 6380), Address::new("writer1", 6379)] {
                 assert!(network.connect(&other).await.is_ok());
@@ -184,5 +201,12 @@ mod tests {
         let (certificate, key) = (Some("no-such.pem".into()), Some("no-such.key".into()));
         let missing = TlsConfig { certificate_file: certificate, private_key_file: key, ca_file: None };
         assert!(refused(missing).starts_with("cannot use no-such.pem: "));
+        let file = scratch("no-authority");
+        let text = "-----BEGIN CERTIFICATE-----\nbm90aGluZw==\n-----END CERTIFICATE-----\n";
+        std::fs::write(&file, text).unwrap();
+        let config = TlsConfig { ca_file: Some(file.clone()), ..TlsConfig::default() };
+        let error = TlsNetwork::new(Rc::new(Mute), Address::new("broker", 6379), &config).err().unwrap().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(error.starts_with(&format!("cannot use {}: ", file.display())), "{error}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Whoever asked another instance to write something, and then reads here, must see it: they wait until the position of
 //! (stream, writer) has reached what was written (Synapse #7542). The position is the writer's own, not that of whoever
-//! else writes the stream (Synapse #14856). What was written in memory by a process that has ended is seen too, as it is: gone.
+//! else writes the stream (Synapse #14856). What a process that has ended had written in memory is seen as it is, too:
+//! gone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,10 +1,10 @@
 //! Where a client stands in `typing`, which lives in memory and begins anew with it.
 //!
-//! Rows of typing are numbered anew by each run of their writer, and an instance that follows it forgets everything
-//! whenever it connects anew. Neither the number alone nor that it went back tells a client's instance whether it still
-//! counts in the same memory: the new run may have passed it already (Synapse compares numbers alone, and a client then
-//! keeps seeing whoever typed in the old run). So a client's number also says in which stretch of which instance's memory
-//! it counts, and whoever comes from another one is told everything, and that it is everything.
+//! An instance that follows the writer of typing gives up what it has and fetches everything whenever it connects anew,
+//! and what is fetched says nothing of rooms that the writer remembers no longer. And the writer may be a Synapse,
+//! whose next run numbers from 1 and may have passed a client's number already (Synapse compares numbers alone, and a
+//! client then keeps seeing whoever typed in the old run). So a client's number also says in which stretch of which
+//! instance's memory it counts, and whoever comes from another one is told everything, and that it is everything.
 //!
 //! It is one plain number all the same, as Synapse's is: the stretch in its upper half, drawn at random, and the row in
 //! the lower. The number therefore goes up and down as it pleases, and it is the only part of a token that may.

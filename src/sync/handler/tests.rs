@@ -287,6 +287,23 @@ fn who_types_is_told_as_it_changes_and_anew_once_it_was_forgotten() {
 }
 
 #[test]
+fn who_types_is_told_as_it_changes_in_whichever_run_of_the_writer() {
+    on_worker(|worker| async move {
+        let begins = |serial: i64, room: &str| {
+            let token = Token(Token::beginning_of(3).0 + serial);
+            worker.typing.take(token, &TypingRow { room_id: room.into(), user_ids: vec!["@x".into()] });
+            worker.typing.advance(token);
+        };
+        begins(1, "!one");
+        let first = worker.sync(None, Duration::ZERO).await;
+        begins(2, "!other");
+        let answer = worker.sync(Some(&first.next_batch), Duration::ZERO).await;
+        let rooms: Vec<_> = answer.news.typing.rooms.iter().map(|row| row.room_id.as_str()).collect();
+        assert_eq!((answer.news.typing.is_all, &rooms[..]), (false, &["!other"][..]));
+    });
+}
+
+#[test]
 fn a_token_that_cannot_be_understood_is_answered_with_what_is_wrong() {
     on_worker(|worker| async move {
         let error = worker.sync.sync("@user", "DEVICE", Some("m5~9.7"), Duration::ZERO).await.unwrap_err();
