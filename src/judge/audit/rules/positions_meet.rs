@@ -136,15 +136,12 @@ impl Rule for PositionsMeet {
                 let (origin, line, at) = (Origin::from(position), heard.line, heard.at);
                 let (prev, new) = (position.prev, position.new);
                 let before = self.stand(origin.clone(), new);
-                if origin.is_in_memory() && before.is_some_and(|before| new < before || new.run() != before.run()) {
-                    // The same tokens mean other rows from here on, or no rows at all.
+                if origin.is_in_memory() && before.is_some_and(|before| new < before) {
+                    // The same tokens mean other rows from here on.
                     self.sent.remove(&origin.stream);
                 }
-                match before.filter(|before| *before < prev) {
-                    Some(from) if origin.is_in_memory() && prev.run() != from.run() => {
-                        self.sent.entry(origin.stream).or_default().forget(prev);
-                        self.judged += 1;
-                    }
+                let is_another_run = |before: Token| origin.is_in_memory() && prev.run() != before.run();
+                match before.filter(|before| *before < prev && !is_another_run(*before)) {
                     Some(from) => {
                         let heard = self.heard;
                         self.unsettled.push_back(Gap { heard, line, at, origin, from, prev });
@@ -250,6 +247,13 @@ mod tests {
         assert_eq!(found_in("typing", second), []);
         assert_eq!(found_in("typing", first + 28), [(2, "skipped")], "the same run");
         assert_eq!(found_in("receipts", second), [(2, "skipped")], "what is in the database has one run");
+        let skipped_before = [
+            format!(r#"RDATA typing a {} ["!r",[]]"#, first + 26),
+            format!("POSITION typing a {0} {0}", first + 28),
+            format!("POSITION typing a {second} {second}"),
+        ];
+        let payloads = skipped_before.each_ref().map(String::as_str);
+        assert_eq!(found(PositionsMeet::default(), &payloads), [(2, "skipped")]);
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn what_a_dead_process_has_said_is_not_mixed_with_what_its_successor_says() {
         a.row(&link, 15, "old and late");
         a.row(&link, token(1, 5), "newer");
         settle().await;
+        assert_eq!(journal.times("a", "reset").len(), 1, "nothing of the old one is left");
         assert_eq!(journal.applied("a"), [format!("{}: new", token(1, 3)), format!("{}: newer", token(1, 5))]);
         assert_eq!(follower.position(), token(1, 5));
     });
