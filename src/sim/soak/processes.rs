@@ -4,7 +4,7 @@
 //! stays silent for too long, holds too much memory or dies, then that is the verdict on the seed it was given, and the
 //! next seed is given to a new process. After [`SEEDS_PER_PROCESS`] seeds a process is replaced anyway.
 //!
-//! No process outlives this one: it ends when its standard input does, see [`super::worker`].
+//! No process outlives this one: it ends when its standard input does, see `worker`.
 
 use std::cell::RefCell;
 use std::io;
