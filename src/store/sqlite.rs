@@ -136,6 +136,7 @@ mod tests {
         other.execute_batch("CREATE TABLE other (id); BEGIN IMMEDIATE").unwrap();
         std::thread::scope(|scope| {
             let opening = scope.spawn(|| SqliteBackend::open(&file.0).map(drop).map_err(|error| error.to_string()));
+            #[expect(clippy::disallowed_methods, reason = "so that it has begun, on a thread of its own")]
             std::thread::sleep(10 * BUSY_INTERVAL);
             assert!(!opening.is_finished(), "the other one is about to write");
             other.execute_batch("COMMIT").unwrap();
