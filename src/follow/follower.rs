@@ -6,12 +6,13 @@ use std::io;
 use tokio::time::Instant;
 
 use super::{Journal, News, Watcher};
+use crate::judge::audit::bounds::HEARD_LATE_MS;
 use crate::judge::audit::{Audit, Away, Entry, Finding, Origin, Tally, Violation};
 use crate::judge::observation::Moment;
 
 /// If what is heard, or the broker's answer, is older than this, what was said in between may be heard later than it was
 /// said, in milliseconds.
-pub const LATE_MS: u64 = 5_000;
+pub const LATE_MS: u64 = HEARD_LATE_MS;
 
 /// How many findings of one kind are told one by one within [`SHOWN_WINDOW_MS`]; of the others, only how many.
 pub const SHOWN_MAX: u64 = 20;
@@ -395,6 +396,22 @@ mod tests {
         test.hears(&["REPLICATE", "USER_SYNC old @u:h D start 0", "USER_SYNC new @u:h D start 0"]);
         test.is_quiet(40).await;
         assert_eq!(test.ends(), ["5000 skipped", "31000 unanswered", "31000 not_cleared"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_dies_is_found_within_ten_seconds_unless_it_was_not_heard() {
+        let mut test = Test::listening();
+        test.hears(&["USER_SYNC squall.a @u:h D start 0"]);
+        test.is_quiet(10).await;
+        assert_eq!(test.ends(), ["9000 lifeless"]);
+
+        let mut test = Test::listening();
+        test.hears(&["USER_SYNC squall.a @u:h D start 0"]);
+        test.is_quiet(4).await;
+        // It may have said something meanwhile, or clear its id now.
+        sleep(Duration::from_millis(LATE_MS + 1)).await;
+        test.is_quiet(20).await;
+        assert_eq!(test.ends(), ["10001 away since 4000, the broker or this process stood still"]);
     }
 
     #[tokio::test(start_paused = true)]

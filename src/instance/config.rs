@@ -66,7 +66,7 @@ impl RedisConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PresenceConfig {
-    /// How often a process says again who is syncing through it, in milliseconds.
+    /// In which time a process has said again of each who is syncing through it that they are, in milliseconds.
     pub refresh_ms: u64,
     /// After how long a silence a process is taken for dead, in milliseconds.
     pub process_expiry_ms: u64,
@@ -79,7 +79,7 @@ impl Default for PresenceConfig {
 }
 
 impl PresenceConfig {
-    /// How often a process says again who is syncing through it.
+    /// In which time a process has said again of each who is syncing through it that they are.
     pub fn refresh(&self) -> Duration {
         Duration::from_millis(self.refresh_ms)
     }

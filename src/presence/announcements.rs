@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use super::PresenceHandler;
 use crate::env::Chance;
-use crate::protocol::{Command, UserSync};
+use crate::protocol::{Command, SIGNS_OF_LIFE, UserSync};
 use crate::replication::Link;
 
-/// How many letters an instance id has, as in Synapse.
+/// How many letters an instance id has behind its prefix: as many as Synapse's have.
 const INSTANCE_ID_LETTERS: usize = 5;
 
 /// Tells the presence writer.
@@ -108,5 +108,6 @@ fn send(link: &Link, command: &Command) {
 fn draw_id(chance: &Chance) -> String {
     let mut rng = chance.rng();
     let letter = |n: u8| char::from(if n < 26 { b'a' + n } else { b'A' + n - 26 });
-    (0..INSTANCE_ID_LETTERS).map(|_| letter(rng.random_range(0..52))).collect()
+    let letters = (0..INSTANCE_ID_LETTERS).map(|_| letter(rng.random_range(0..52)));
+    SIGNS_OF_LIFE.chars().chain(letters).collect()
 }

@@ -2,6 +2,9 @@
 //!
 //! Clients sync again and again, so a user whose last sync has ended is not gone: only if nothing follows for
 //! [`STOP_DELAY`] is the presence writer told, and then with the time at which it ended.
+//!
+//! Everybody who syncs is announced again once in a while, for what nobody repeats expires (Synapse #16771); a few of
+//! them at a time, so that a process that serves anybody is never silent for longer than [`SIGN_OF_LIFE_INTERVAL`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +19,7 @@ use super::PresenceHandler;
 use super::announcements::Announcements;
 use crate::env::Env;
 use crate::instance::config::PresenceConfig;
-use crate::protocol::UserSync;
+use crate::protocol::{SIGN_OF_LIFE_INTERVAL, UserSync};
 use crate::replication::Link;
 
 /// How long after the end of a user's last sync the presence writer is told, at least.
@@ -26,6 +29,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long those are waited for who may also want to be told again.
 pub const SAY_AGAIN_DELAY: Duration = Duration::from_secs(1);
+
+/// How often it is some users' turn to be announced again: as soon as it has to be if, then, others are waited for first.
+const TURN_INTERVAL: Duration = SIGN_OF_LIFE_INTERVAL.saturating_sub(SAY_AGAIN_DELAY);
 
 /// How many are announced again before what waits in the outbox is given time to go out: far fewer than make a
 /// connection give up its peer as too slow.
@@ -90,16 +96,23 @@ impl UserSyncs {
         // Clients choose device ids: one that breaks a line must not break the connection for everybody.
         let device_id = device_id.filter(|id| is_word(id) && id.len() <= DEVICE_ID_BYTES_MAX);
         let device = (user_id.to_owned(), device_id.map(str::to_owned));
-        let before = self.devices.borrow_mut().remove(&device);
+        // No user id has ever had a space in it; this one must not cost everybody else the connection.
+        if is_word(user_id) {
+            self.began(&device);
+        }
+        Syncing { syncs: Rc::clone(self), device }
+    }
+
+    fn began(&self, device: &Device) {
+        let before = self.devices.borrow_mut().remove(device);
         let count = match &before {
             Some(State::Syncing(count)) => *count,
             Some(State::Stopped { .. }) | None => 0,
         };
         self.devices.borrow_mut().insert(device.clone(), State::Syncing(count + 1));
         if before.is_none() {
-            self.say(&device, true, self.now_ms());
+            self.say(device, true, self.now_ms());
         }
-        Syncing { syncs: Rc::clone(self), device }
     }
 
     fn ended(&self, device: &Device) {
@@ -128,14 +141,15 @@ impl UserSyncs {
         }
     }
 
-    /// A connection to the presence writer was made. It is told of everybody, and again in good time before it would
-    /// take this process for dead.
+    /// A connection to the presence writer was made. It is told of everybody, and then of some every few seconds: of
+    /// everybody again in good time before it would take this process for dead.
     pub fn connected(self: &Rc<Self>, link: &Rc<Link>) {
         self.announcements.connected(link);
         let (syncs, link) = (Rc::clone(self), Rc::clone(link));
         self.env.tasks.spawn("announce_user_syncs", async move {
+            let mut last = None;
+            syncs.announce_all(Some(&link)).await;
             while link.is_open() {
-                syncs.announce_all(Some(&link)).await;
                 // A connection that is lost takes its task with it.
                 tokio::select! {
                     biased;
@@ -145,9 +159,10 @@ impl UserSyncs {
                         tokio::time::sleep(SAY_AGAIN_DELAY).await;
                         if link.is_open() {
                             syncs.announcements.connected(&link);
+                            syncs.announce_all(Some(&link)).await;
                         }
                     }
-                    () = tokio::time::sleep(syncs.refresh) => {}
+                    () = tokio::time::sleep(syncs.turn()) => syncs.announce_next(&mut last, &link).await,
                 }
             }
         });
@@ -167,26 +182,50 @@ impl UserSyncs {
         }
     }
 
+    fn turn(&self) -> Duration {
+        self.refresh.min(TURN_INTERVAL)
+    }
+
     async fn announce_all(&self, link: Option<&Link>) {
-        let mut last: Option<Device> = None;
-        loop {
-            let some = self.devices_after(last.as_ref());
-            let Some((device, _)) = some.last() else { return };
-            last = Some(device.clone());
+        self.announce(&mut None, usize::MAX, link).await;
+    }
+
+    /// Announces those whose turn it is after `last`, which goes round: so many that everybody's turn comes once in
+    /// each refresh.
+    async fn announce_next(&self, last: &mut Option<Device>, link: &Link) {
+        let all = self.devices.borrow().len() as u128;
+        let share = (all * self.turn().as_millis()).div_ceil(self.refresh.as_millis()) as usize;
+        let said = self.announce(last, share, Some(link)).await;
+        if said < share {
+            self.announce(last, share - said, Some(link)).await;
+        }
+    }
+
+    /// Announces up to so many of those that come after `last`, none after the last of all. Says how many there were.
+    async fn announce(&self, last: &mut Option<Device>, count: usize, link: Option<&Link>) -> usize {
+        let mut said = 0;
+        while said < count {
+            let some = self.devices_after(last.as_ref(), (count - said).min(ANNOUNCED_AT_ONCE));
+            *last = some.last().map(|(device, _)| device.clone());
+            if some.is_empty() {
+                break;
+            }
+            said += some.len();
             for (device, last_sync_ms) in some {
                 self.say(&device, true, last_sync_ms);
             }
             if let Some(link) = link {
                 link.drained().await;
                 if !link.is_open() {
-                    return;
+                    break;
                 }
             }
         }
+        said
     }
 
-    /// Those that come after `last`, as they are now, with when they last synced.
-    fn devices_after(&self, last: Option<&Device>) -> Vec<(Device, i64)> {
+    /// Up to so many of those that come after `last`, as they are now, with when they last synced.
+    fn devices_after(&self, last: Option<&Device>, count: usize) -> Vec<(Device, i64)> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let (devices, now_ms) = (self.devices.borrow(), self.now_ms());
         let last_sync_ms = |state: &State| match state {
@@ -194,7 +233,7 @@ impl UserSyncs {
             State::Stopped { last_sync_ms, .. } => *last_sync_ms,
         };
         let after = devices.range::<Device, _>((from, Bound::Unbounded));
-        after.take(ANNOUNCED_AT_ONCE).map(|(device, state)| (device.clone(), last_sync_ms(state))).collect()
+        after.take(count).map(|(device, state)| (device.clone(), last_sync_ms(state))).collect()
     }
 
     /// This process serves nobody any more: the presence writer is told at once, and nothing after that.
@@ -203,12 +242,9 @@ impl UserSyncs {
     }
 
     fn say(&self, (user_id, device_id): &Device, is_syncing: bool, last_sync_ms: i64) {
-        // No user id has ever had a space in it; this one must not cost everybody else the connection.
-        if is_word(user_id) {
-            let instance_id = self.announcements.instance_id();
-            let (user_id, device_id) = (user_id.clone(), device_id.clone());
-            self.announcements.say(UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms });
-        }
+        let instance_id = self.announcements.instance_id();
+        let (user_id, device_id) = (user_id.clone(), device_id.clone());
+        self.announcements.say(UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms });
     }
 
     fn now_ms(&self) -> i64 {

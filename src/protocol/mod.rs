@@ -17,7 +17,9 @@ pub mod line;
 pub mod names;
 
 pub use command::{Command, LineBreak};
-pub use commands::{FederationAck, LockReleased, Position, Rdata, RdataHeader, UserIp, UserSync};
+pub use commands::{
+    FederationAck, LockReleased, Position, Rdata, RdataHeader, SIGN_OF_LIFE_INTERVAL, SIGNS_OF_LIFE, UserIp, UserSync,
+};
 pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};

@@ -126,6 +126,12 @@ impl Process {
         let _ = (&mut self.running).await;
     }
 
+    /// Ends it without a word to anybody.
+    pub async fn dies(self) {
+        self.running.abort();
+        let _ = self.running.await;
+    }
+
     /// Persists one event for each id and gives the last token.
     pub async fn persist(&self, event_ids: impl IntoIterator<Item = String>) -> Token {
         self.instance.events().unwrap().persist(event_ids.into_iter().map(event).collect()).await.unwrap()

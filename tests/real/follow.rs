@@ -315,6 +315,15 @@ async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {
     }
     let deserted = Instant::now();
 
+    // And one of Squall's, which ends without a word: what it has kept saying is missed, wherever its users are.
+    let another = deployment.start("another").await;
+    let _syncing = another.instance.user_syncs().begin("@third:squall.test", Some("D"));
+    healthy.work(Duration::from_secs(10)).await;
+    another.dies().await;
+    let died = Instant::now();
+    let at = following.finds("syncs_cleared/lifeless", SOON).await;
+    assert!(at - died < SOON, "found {:?} after", at - died);
+
     // A stream of one writer that another one announces too, and a stream that is not the announcer's.
     let announced = Instant::now();
     publisher.say("POSITION typing worker 3 3").await;
@@ -342,6 +351,7 @@ async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {
         "one_writer/events/not_its_writer",
         "one_writer/typing/second_writer",
         "positions_meet/pushers/skipped",
+        "syncs_cleared/lifeless",
         "syncs_cleared/not_cleared",
     ];
     assert_eq!(found, kinds.map(|kind| (kind.to_owned(), 1)).into());

@@ -139,6 +139,8 @@ pub enum Violation {
     Storm { replicates: usize, within_ms: u64, instances: usize },
     /// A process whose users went on to another one never said that it serves them no more.
     NotCleared { instance_id: String, devices: usize, successors: Vec<String> },
+    /// A process gave no sign of life for so long, and never said that it serves its users no more.
+    Lifeless { instance_id: String, devices: usize, silent_ms: u64 },
     /// A federation sender acknowledged what had not been announced.
     AcknowledgedAhead { instance: InstanceName, token: Token, announced: Token },
 }
@@ -163,7 +165,7 @@ impl Violation {
             Violation::SecondWriter { .. } | Violation::NotItsWriter { .. } => "one_writer",
             Violation::Twice { .. } | Violation::Unanswered { .. } => "replicate_answered_once",
             Violation::Storm { .. } => "replicates_bounded",
-            Violation::NotCleared { .. } => "syncs_cleared",
+            Violation::NotCleared { .. } | Violation::Lifeless { .. } => "syncs_cleared",
             Violation::AcknowledgedAhead { .. } => "acknowledgements_follow",
         }
     }
@@ -193,6 +195,7 @@ impl Violation {
             Violation::Unanswered { .. } => "unanswered",
             Violation::Storm { .. } => "storm",
             Violation::NotCleared { .. } => "not_cleared",
+            Violation::Lifeless { .. } => "lifeless",
             Violation::AcknowledgedAhead { .. } => "acknowledged_ahead",
         }
     }
@@ -222,6 +225,7 @@ impl Violation {
             | Violation::WrongChannel { .. }
             | Violation::Storm { .. }
             | Violation::NotCleared { .. }
+            | Violation::Lifeless { .. }
             | Violation::AcknowledgedAhead { .. } => None,
         }
     }
@@ -324,6 +328,11 @@ impl fmt::Display for Violation {
                 "process {instance_id} never said CLEAR_USER_SYNC: its {devices} devices sync with {} now, and it has \
                  said neither that they stopped nor anything else",
                 list(successors)
+            ),
+            Violation::Lifeless { instance_id, devices, silent_ms } => write!(
+                f,
+                "process {instance_id} never said CLEAR_USER_SYNC: {devices} devices sync with it, as far as heard, and it \
+                 has given no sign of life for {silent_ms} ms",
             ),
             Violation::AcknowledgedAhead { instance, token, announced } => {
                 write!(f, "{instance} acknowledged federation rows up to {token}, where {announced} was announced")

@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::super::testing::{EPOCH_MS, Written, on_paused_clock, seconds};
 use super::*;
-use crate::protocol::Command;
+use crate::protocol::{Command, SIGNS_OF_LIFE};
 use crate::replication::Side;
 
 /// An instance that serves syncs, and its connection to the presence writer.
@@ -10,13 +10,14 @@ struct Worker {
     syncs: Rc<UserSyncs>,
     link: Rc<Link>,
     links: u64,
+    announced: RefCell<BTreeSet<String>>,
 }
 
 impl Worker {
     async fn new(env: &Env) -> Self {
         let config = PresenceConfig { refresh_ms: 60_000, process_expiry_ms: 300_000 };
         let syncs = UserSyncs::new(None, &config, env.clone());
-        let mut worker = Worker { syncs, link: new_link(0), links: 0 };
+        let mut worker = Worker { syncs, link: new_link(0), links: 0, announced: RefCell::default() };
         worker.connect();
         // Nobody is there to be announced.
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -49,6 +50,20 @@ impl Worker {
         };
         commands(&self.link).await.into_iter().map(tell).collect()
     }
+
+    /// The same without those who were announced before and are only announced again.
+    async fn news(&self) -> Vec<String> {
+        let mut said = self.said().await;
+        let mut announced = self.announced.borrow_mut();
+        said.retain(|said| {
+            let (user_id, what) = said.split_once(' ').unwrap();
+            match what.starts_with("start") {
+                true => announced.insert(user_id.to_owned()),
+                false => announced.remove(user_id),
+            }
+        });
+        said
+    }
 }
 
 fn new_link(id: u64) -> Rc<Link> {
@@ -68,21 +83,21 @@ fn only_the_first_of_several_syncs_is_announced_and_their_end_once_nothing_follo
     on_paused_clock(|env| async move {
         let worker = Worker::new(&env).await;
         let (first, second) = (worker.begin("@a"), worker.begin("@a"));
-        assert_eq!(worker.said().await, ["@a start 0"]);
+        assert_eq!(worker.news().await, ["@a start 0"]);
         drop(first);
         seconds(30).await;
-        assert_eq!(worker.said().await, NOTHING);
+        assert_eq!(worker.news().await, NOTHING);
         drop(second);
         seconds(5).await;
         let third = worker.begin("@a");
         seconds(3).await;
         drop(third);
         seconds(7).await;
-        assert_eq!(worker.said().await, NOTHING, "it may come back");
+        assert_eq!(worker.news().await, NOTHING, "it may come back");
         seconds(10).await;
-        assert_eq!(worker.said().await, ["@a end 17"], "with when it really ended");
+        assert_eq!(worker.news().await, ["@a end 17"], "with when it really ended");
         let _again = worker.begin("@a");
-        assert_eq!(worker.said().await, ["@a start 0"]);
+        assert_eq!(worker.news().await, ["@a start 0"]);
     });
 }
 
@@ -95,8 +110,11 @@ fn devices_are_counted_each_for_itself() {
         // A device id that no line can carry counts as unknown.
         let _strange = worker.syncs.begin("@a", Some("a b\nPING"));
         assert_eq!(worker.said().await, ["@a start 0", "@a start 0"]);
-        let _nobody = worker.syncs.begin("@no user", None);
+        let nobody = worker.syncs.begin("@no user", None);
         assert_eq!(worker.said().await, NOTHING);
+        drop(nobody);
+        seconds(6).await;
+        assert_eq!(worker.said().await.len(), 3, "it is somebody's turn every two seconds");
     });
 }
 
@@ -106,9 +124,51 @@ fn a_steady_sync_is_announced_again_and_again() {
         let worker = Worker::new(&env).await;
         let _steady = worker.begin("@a");
         assert_eq!(worker.said().await, ["@a start 0"]);
-        for _ in 0..10 {
-            seconds(60).await;
+        for _ in 0..100 {
+            tokio::time::sleep(TURN_INTERVAL).await;
             assert_eq!(worker.said().await, ["@a start 0"]);
+        }
+    });
+}
+
+#[test]
+fn of_many_some_are_announced_at_a_time_and_everybody_in_each_refresh() {
+    on_paused_clock(|env| async move {
+        let worker = Worker::new(&env).await;
+        let all: Vec<_> = (10..60).map(|n| worker.begin(&format!("@{n}"))).collect();
+        let everybody: BTreeSet<_> = worker.said().await.into_iter().collect();
+        assert_eq!(everybody.len(), 50);
+        for _ in 0..10 {
+            let mut said = Vec::new();
+            for _ in 0..30 {
+                tokio::time::sleep(TURN_INTERVAL).await;
+                let some = worker.said().await;
+                assert_eq!(some.len(), 2, "50 in 30 times");
+                said.extend(some);
+            }
+            assert_eq!(said.into_iter().collect::<BTreeSet<_>>(), everybody);
+        }
+        drop(all);
+        seconds(30).await;
+        let ends = worker.said().await.iter().filter(|said| said.contains("end")).count();
+        assert_eq!(ends, 50);
+        seconds(60).await;
+        assert_eq!(worker.said().await, NOTHING, "nobody is there to be announced");
+    });
+}
+
+#[test]
+fn whoever_repeats_more_often_than_a_sign_of_life_is_due_repeats_everybody() {
+    on_paused_clock(|env| async move {
+        let config = PresenceConfig { refresh_ms: 1_500, process_expiry_ms: 3_000 };
+        let (syncs, link) = (UserSyncs::new(None, &config, env.clone()), new_link(0));
+        syncs.connected(&link);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let _all: Vec<_> = (0..3).map(|n| syncs.begin(&format!("@{n}"), None)).collect();
+        assert_eq!(commands(&link).await.len(), 3);
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            assert_eq!(commands(&link).await.len(), 3);
         }
     });
 }
@@ -189,7 +249,8 @@ fn the_last_word_is_that_nobody_is_served_any_more() {
         drop(a);
         seconds(200).await;
         let id = worker.syncs.announcements.instance_id();
-        assert_eq!((id.len(), worker.said().await), (5, vec!["@a start 200".to_owned(), format!("clear {id}")]));
+        assert!(id.starts_with(SIGNS_OF_LIFE) && id.len() == SIGNS_OF_LIFE.len() + 5, "{id}");
+        assert_eq!(worker.said().await, ["@a start 200".to_owned(), format!("clear {id}")]);
     });
 }
 

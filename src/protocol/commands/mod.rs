@@ -12,4 +12,4 @@ pub use lock_released::LockReleased;
 pub use position::Position;
 pub use rdata::{Rdata, RdataHeader};
 pub use user_ip::UserIp;
-pub use user_sync::UserSync;
+pub use user_sync::{SIGN_OF_LIFE_INTERVAL, SIGNS_OF_LIFE, UserSync};

@@ -2,6 +2,11 @@
 //!
 //! The process is named by an id that it draws, not by its name or its connection (Synapse #7128): what a crashed
 //! process said expires by itself and is not taken for its successor's.
+//!
+//! Over Redis everybody hears it, and nobody but the process itself could tell that it is gone. So the ids of Squall's
+//! own processes carry a promise, which costs other implementations nothing: see [`SIGNS_OF_LIFE`].
+
+use std::time::Duration;
 
 use crate::protocol::ParseErrorKind;
 use crate::protocol::arguments::{Arguments, integer};
@@ -12,10 +17,17 @@ const NO_DEVICE: &str = "None";
 const START: &str = "start";
 const END: &str = "end";
 
+/// How the id begins of a process that gives signs of life: as long as any user syncs through it, or is not yet said to
+/// have stopped, it says a `USER_SYNC` at least every [`SIGN_OF_LIFE_INTERVAL`]. Who is silent for much longer is gone,
+/// or cannot be heard. Synapse draws no such id, and looks into none.
+pub const SIGNS_OF_LIFE: &str = "squall.";
+/// How often such a process says something, at least.
+pub const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(3);
+
 /// A user started or stopped syncing through an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserSync {
-    /// The process that serves the user: an id that it drew.
+    /// The process that serves the user: an id that it drew, behind [`SIGNS_OF_LIFE`] if it gives them.
     pub instance_id: String,
     /// The user.
     pub user_id: String,

@@ -4,21 +4,30 @@
 //! users sync with it (Synapse #7128), and they stay online. Unmodified Synapse never gets it onto the wire: the sockets
 //! close while it is still waiting to be sent.
 //!
-//! A process that lives says `end` at most 20 s after a user went elsewhere. So one that has not, of any of the devices
-//! that it announced, [`SILENT_FOR_MS`] after every one of them began to sync with another process, has ended without a
-//! word.
+//! A process of Squall gives signs of life as long as anybody syncs with it ([`SIGNS_OF_LIFE`]): one that has been silent
+//! for [`LIFELESS_AFTER_MS`] has ended without a word.
 //!
-//! No false alarm: a process that says anything about one of its devices, or has one that went nowhere else, is not
-//! judged; nor is one whose users all left before it ended, which has nothing to clear. Whether it was stopped or killed
-//! cannot be told from traffic; only who was stopped could have said it.
+//! One of Synapse's does not. But if it lives it says `end` at most 20 s after a user went elsewhere. So one that has not,
+//! of any of the devices that it announced, [`SILENT_FOR_MS`] after every one of them began to sync with another process,
+//! has ended, too.
+//!
+//! No false alarm: a process that says anything about one of its devices is not judged; nor is one whose users all left
+//! before it ended, which has nothing to clear, nor one of Synapse's that has a device which went nowhere else. Whether it
+//! was stopped or killed cannot be told from traffic; only who was stopped could have said it. A process that stands still,
+//! or is cut off from the broker, for so long as to be taken for dead is dead for everybody else, too, as long as that goes
+//! on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rule;
+use crate::judge::audit::bounds::HEARD_LATE_MS;
 use crate::judge::audit::{Findings, Heard, Violation};
 use crate::judge::observation::{Device, Moment};
-use crate::protocol::{Command, UserSync};
+use crate::protocol::{Command, SIGN_OF_LIFE_INTERVAL, SIGNS_OF_LIFE, UserSync};
 
+/// How long a process that gives signs of life is silent before it is taken for dead: as long as one that lives is, and
+/// [`HEARD_LATE_MS`].
+pub const LIFELESS_AFTER_MS: u64 = SIGN_OF_LIFE_INTERVAL.as_millis() as u64 + HEARD_LATE_MS;
 /// How long after its last device went elsewhere a process is taken for dead: half as long again as it may take to say so.
 pub const SILENT_FOR_MS: u64 = 30_000;
 
@@ -38,6 +47,8 @@ pub struct SyncsCleared {
 #[derive(Debug, Default)]
 struct Process {
     line: u64,
+    /// When it said something last.
+    heard: Option<Moment>,
     /// Where each device went, and when, if it did.
     devices: BTreeMap<Device, Option<(String, Moment)>>,
     /// How many of them did not.
@@ -45,12 +56,25 @@ struct Process {
 }
 
 impl Process {
-    /// When the last of its devices went elsewhere; none if one of them did not.
-    fn deserted(&self) -> Option<Moment> {
+    /// Whether it should have given a sign of life by now.
+    fn is_lifeless(&self, now: Moment, instance_id: &str) -> Option<Violation> {
+        let silent_ms = now.ms_since(self.heard?);
+        let (instance_id, devices) = (instance_id.to_owned(), self.devices.len());
+        (silent_ms > LIFELESS_AFTER_MS).then_some(Violation::Lifeless { instance_id, devices, silent_ms })
+    }
+
+    /// Whether it should have said by now that the last of its devices went elsewhere, if none of them stayed.
+    fn is_deserted(&self, now: Moment, instance_id: &str) -> Option<Violation> {
         if self.staying > 0 {
             return None;
         }
-        self.devices.values().flatten().map(|(_, at)| *at).max()
+        let deserted = self.devices.values().flatten().map(|(_, at)| *at).max()?;
+        if now.ms_since(deserted) <= SILENT_FOR_MS {
+            return None;
+        }
+        let successors: BTreeSet<&String> = self.devices.values().flatten().map(|(id, _)| id).collect();
+        let successors = successors.into_iter().cloned().collect();
+        Some(Violation::NotCleared { instance_id: instance_id.to_owned(), devices: self.devices.len(), successors })
     }
 
     fn stays(&mut self, device: Device) {
@@ -78,7 +102,7 @@ impl SyncsCleared {
     fn synced(&mut self, line: u64, at: Option<Moment>, sync: &UserSync) {
         let device = Device { user: sync.user_id.clone(), device: sync.device_id.clone() };
         let process = self.processes.entry(sync.instance_id.clone()).or_default();
-        process.line = line;
+        (process.line, process.heard) = (line, at);
         if sync.is_syncing {
             process.stays(device.clone());
             let others = self.processes.iter_mut().filter(|(id, _)| **id != sync.instance_id);
@@ -104,18 +128,15 @@ impl SyncsCleared {
     fn find_dead(&mut self, now: Option<Moment>, findings: &mut Findings) {
         let Some(now) = now else { return };
         self.processes.retain(|instance_id, process| {
-            let is_dead = process.deserted().is_some_and(|since| now.ms_since(since) > SILENT_FOR_MS);
-            if is_dead {
-                let successors: BTreeSet<&String> = process.devices.values().flatten().map(|(id, _)| id).collect();
-                let violation = Violation::NotCleared {
-                    instance_id: instance_id.clone(),
-                    devices: process.devices.len(),
-                    successors: successors.into_iter().cloned().collect(),
-                };
-                self.judged += 1;
-                findings.add(process.line, violation);
-            }
-            !is_dead
+            let ended = if instance_id.starts_with(SIGNS_OF_LIFE) {
+                process.is_lifeless(now, instance_id)
+            } else {
+                process.is_deserted(now, instance_id)
+            };
+            let Some(violation) = ended else { return true };
+            self.judged += 1;
+            findings.add(process.line, violation);
+            false
         });
     }
 }
@@ -175,6 +196,31 @@ mod tests {
     fn a_process_whose_users_all_went_elsewhere_without_a_word_is_found() {
         assert_eq!(found(&[&BEGINNING[..], &[(40_000, "PING 1")]].concat()), []);
         assert_eq!(found(&[&BEGINNING[..], &[(40_001, "PING 1")]].concat()), [(2, "not_cleared")]);
+    }
+
+    const LIVELY: (u64, &str) = (1_000, "USER_SYNC squall.a @a:h D start 0");
+
+    #[test]
+    fn a_process_that_gives_no_sign_of_life_is_found() {
+        let again = (4_000, "USER_SYNC squall.a @a:h D start 3");
+        assert_eq!(found(&[LIVELY, (9_000, "PING 1")]), []);
+        assert_eq!(found(&[LIVELY, (9_001, "PING 1")]), [(1, "lifeless")]);
+        assert_eq!(found(&[LIVELY, again, (12_000, "PING 1")]), []);
+        assert_eq!(found(&[LIVELY, again, (12_001, "PING 1"), (90_000, "PING 2")]), [(2, "lifeless")]);
+        // A word of another one is none.
+        let other = [(5_000, "USER_SYNC squall.b @b:h D start 0"), (9_001, "USER_SYNC squall.b @b:h D end 0")];
+        assert_eq!(found(&[&[LIVELY], &other[..]].concat()), [(1, "lifeless")]);
+    }
+
+    #[test]
+    fn a_process_that_need_not_give_signs_of_life_is_not_found_for_that() {
+        let cleared = (2_000, "CLEAR_USER_SYNC squall.a");
+        let ended = (2_000, "USER_SYNC squall.a @a:h D end 0");
+        let foreign = (2_000, "USER_SYNC other @a:h D start 0");
+        for last in [cleared, ended] {
+            assert_eq!(found(&[LIVELY, last, (90_000, "PING 1")]), []);
+        }
+        assert_eq!(found(&[foreign, (90_000, "PING 1")]), []);
     }
 
     #[test]
