@@ -11,12 +11,12 @@ use squall::transport::http::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::attack::{Follower, Target, with_causes};
+use crate::attack::{Follower, with_causes};
 use crate::deployment::{Deployment, SECRET};
 use crate::memory::Watch;
 use crate::peer::Peer;
 use crate::requests::{ask, post};
-use crate::run;
+use crate::{on_master, run};
 
 /// What one connection may cost without the secret: a head, what hyper reads and answers with, and the pipes of the test
 /// itself.
@@ -44,9 +44,7 @@ fn request(headers: &str, rest: &str) -> Vec<u8> {
 
 #[test]
 fn a_head_that_is_none_is_refused_and_nothing_behind_it_is_looked_at() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let smuggled = format!("POST {EDU} HTTP/1.1\r\nHost: master\r\nContent-Length: 2\r\n\r\n{{}}");
         let heads: [(&str, Vec<u8>); 9] = [
             ("two lengths", request("Content-Length: 2\r\nContent-Length: 40\r\n", &smuggled)),
@@ -73,9 +71,7 @@ fn a_head_that_is_none_is_refused_and_nothing_behind_it_is_looked_at() {
 
 #[test]
 fn garbage_is_answered_or_hung_up_on_and_never_waited_for() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         for _ in 0..300 {
             let mut garbage = vec![0; rng.random_range(1..2 * HEAD_BYTES_MAX)];
@@ -92,9 +88,7 @@ fn garbage_is_answered_or_hung_up_on_and_never_waited_for() {
 
 #[test]
 fn a_head_without_end_is_not_held() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let long = "x".repeat(1024 * 1024);
         let many: String = (0..100_000).map(|number| format!("X-{number}: a\r\n")).collect();
         for (what, bytes, status) in [
@@ -124,9 +118,7 @@ fn a_head_without_end_is_not_held() {
 
 #[test]
 fn a_head_that_does_not_come_whole_in_time_is_not_waited_for() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut attacker = deployment.connect_http("master").await;
         let since = Instant::now();
         for byte in request("Content-Length: 2\r\n", "{}") {
@@ -145,9 +137,7 @@ fn a_head_that_does_not_come_whole_in_time_is_not_waited_for() {
 
 #[test]
 fn a_body_that_does_not_come_whole_in_time_is_not_waited_for() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         for framing in ["Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n"] {
             let mut attacker = deployment.connect_http("master").await;
             let since = Instant::now();
@@ -172,9 +162,7 @@ fn a_body_that_does_not_come_whole_in_time_is_not_waited_for() {
 
 #[test]
 fn a_body_that_is_too_long_is_refused_before_it_is_held() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         // Believed, it would be waited for.
         let watch = Watch::begin();
         let answer = answer_to(&deployment, &request(&format!("Content-Length: {}\r\n", u64::MAX / 2), "{")).await;
@@ -199,9 +187,7 @@ fn a_body_that_is_too_long_is_refused_before_it_is_held() {
 
 #[test]
 fn without_the_secret_no_body_is_read() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let body = format!("{{\"a\":\"{}\"}}", "x".repeat(1024 * 1024));
         let path = format!("POST {EDU}");
         let watch = Watch::begin();
@@ -217,9 +203,7 @@ fn without_the_secret_no_body_is_read() {
 
 #[test]
 fn json_nested_too_deep_is_refused_and_does_not_exhaust_the_stack() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         for levels in [1_000, 1_000_000] {
             let deep = format!("{{\"content\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
             let (status, answer) = post(&deployment, "master", EDU, &deep).await;
@@ -232,9 +216,7 @@ fn json_nested_too_deep_is_refused_and_does_not_exhaust_the_stack() {
 
 #[test]
 fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let watch = Watch::begin();
         let mut idle = Vec::new();
@@ -254,9 +236,7 @@ fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
 
 #[test]
 fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut idle = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             idle.push(deployment.connect_http("master").await);
@@ -272,9 +252,7 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
 
 #[test]
 fn one_who_asks_and_asks_and_takes_no_answer_is_given_up() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut attacker: Peer = deployment.connect_http("master").await;
         let request = b"GET /nothing HTTP/1.1\r\nHost: master\r\n\r\n";
         let since = Instant::now();

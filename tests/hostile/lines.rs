@@ -19,7 +19,7 @@ use crate::attack::{Follower, Target, persist, persist_many};
 use crate::deployment::Deployment;
 use crate::memory::Watch;
 use crate::peer::Peer;
-use crate::run;
+use crate::{on_master, run};
 
 /// What one connection may cost: what is read at once, the line that is being put together and twice that while it
 /// grows, and the pipes of the test itself.
@@ -50,9 +50,7 @@ fn nested(levels: usize) -> String {
 
 #[test]
 fn lines_that_are_too_long_or_never_end_are_not_held() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         for line in [vec![b'x'; 64 * 1024], [&[b'x'; LINE_BYTES_MAX + 1][..], b"\n"].concat()] {
             let watch = Watch::begin();
@@ -74,9 +72,7 @@ fn lines_that_are_too_long_or_never_end_are_not_held() {
 
 #[test]
 fn garbage_is_told_and_costs_its_sender_the_connection() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for _ in 0..300 {
@@ -94,9 +90,7 @@ fn garbage_is_told_and_costs_its_sender_the_connection() {
 
 #[test]
 fn a_line_that_does_not_come_whole_in_time_is_not_waited_for() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         for first_words in ["", "NAME drip\n"] {
             let mut attacker = deployment.join("master").await;
             attacker.say_bytes(first_words.as_bytes()).await;
@@ -116,9 +110,7 @@ fn a_line_that_does_not_come_whole_in_time_is_not_waited_for() {
 
 #[test]
 fn a_line_that_comes_slowly_but_in_time_is_taken() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut slow = deployment.join("master").await;
         for _ in 0..3 {
             for byte in b"REPLICATE\n" {
@@ -134,9 +126,7 @@ fn a_line_that_comes_slowly_but_in_time_is_taken() {
 
 #[test]
 fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let watch = Watch::begin();
         let mut idle = Vec::new();
@@ -157,9 +147,7 @@ fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
 
 #[test]
 fn ever_new_names_are_not_all_kept() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut attacker = deployment.join("master").await;
         let watch = Watch::begin();
         for number in 0..20_000 {
@@ -173,9 +161,7 @@ fn ever_new_names_are_not_all_kept() {
 
 #[test]
 fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let mut idle = Vec::new();
         for _ in 1..CONNECTIONS_MAX {
@@ -194,9 +180,7 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
 
 #[test]
 fn one_who_takes_nothing_is_dropped_and_what_waits_for_them_is_bounded() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut slow = deployment.join("master").await;
         slow.say("REPLICATE").await;
         slow.hear("POSITION events ").await;
@@ -216,9 +200,7 @@ fn one_who_takes_nothing_is_dropped_and_what_waits_for_them_is_bounded() {
 
 #[test]
 fn one_who_asks_for_positions_without_end_is_dropped() {
-    run(async {
-        let deployment = Deployment::new();
-        let master = Target::start(&deployment, "master").await;
+    on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let attacker = deployment.join("master").await;
         let watch = Watch::begin();

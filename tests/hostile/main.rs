@@ -27,6 +27,9 @@ mod peer;
 mod requests;
 mod simulated;
 
+use attack::Target;
+use deployment::Deployment;
+
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
@@ -34,4 +37,13 @@ static COUNTING: memory::Counting = memory::Counting;
 fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
+}
+
+/// Runs a test on a deployment of which the master runs and can be attacked.
+fn on_master(test: impl AsyncFnOnce(Deployment, Target)) {
+    run(async {
+        let deployment = Deployment::new();
+        let master = Target::start(&deployment, "master").await;
+        test(deployment, master).await;
+    });
 }
