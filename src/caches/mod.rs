@@ -4,8 +4,9 @@
 //! after this instance told the caller of a write that it is done reflects that write. It rests on three things:
 //!
 //! - a value is loaded from the database, which holds every row that any position is past;
-//! - [`Caches`] is a [`Keeper`]: it is told of rows before the position moves past them (Synapse #14723), of those that
-//!   this instance writes itself too, and drops everything when nobody knows what became of a transaction;
+//! - [`Caches`] is a [`Keeper`](crate::streams::Keeper): it is told of rows before the position moves past them (Synapse
+//!   #14723), of those that this instance writes itself too, and drops everything when nobody knows what became of a
+//!   transaction;
 //! - a load that was overtaken by an invalidation is not kept, see `cache`.
 //!
 //! An instance's caches are made after it has read where the streams stand. So nothing in them is older than the

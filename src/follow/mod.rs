@@ -9,8 +9,8 @@
 //! the answers prove that everything was heard, and what may have been said while there was no connection, or while the
 //! broker or this process stood still, is nobody's fault.
 //!
-//! What waits to be judged is bounded ([`listener::LIMITS`]), what is remembered too ([`bounds`](crate::judge::audit::bounds)), and
-//! what is told of one kind of finding as well ([`Follower`]).
+//! What waits to be judged is bounded (by the listener's `LIMITS`), what is remembered too
+//! ([`bounds`](crate::judge::audit::bounds)), and what is told of one kind of finding as well ([`Follower`]).
 
 mod follower;
 mod journal;

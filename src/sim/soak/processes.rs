@@ -2,7 +2,7 @@
 //!
 //! A process is given one seed after another and answers with one verdict after another. It is watched from here: if it
 //! stays silent for too long, holds too much memory or dies, then that is the verdict on the seed it was given, and the
-//! next seed is given to a new process. After [`SEEDS_PER_PROCESS`] seeds a process is replaced anyway.
+//! next seed is given to a new process. After `SEEDS_PER_PROCESS` seeds a process is replaced anyway.
 //!
 //! No process outlives this one: it ends when its standard input does, see `worker`.
 
