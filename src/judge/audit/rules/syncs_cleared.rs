@@ -12,8 +12,9 @@
 //! has ended, too.
 //!
 //! No false alarm: a process that says anything about one of its devices is not judged; nor is one whose users all left
-//! before it ended, which has nothing to clear, nor one of Synapse's that has a device which went nowhere else. Whether it
-//! was stopped or killed cannot be told from traffic; only who was stopped could have said it. A process that stands still,
+//! before it ended, which has nothing to clear, nor one of Synapse's that has a device which went nowhere else: where the
+//! process that a device left announces it once more, it has not gone back. Whether a process was stopped or killed cannot
+//! be told from traffic; only who was stopped could have said it. A process that stands still,
 //! or is cut off from the broker, for so long as to be taken for dead is dead for everybody else, too, as long as that goes
 //! on.
 
@@ -56,15 +57,15 @@ struct Process {
 }
 
 impl Process {
-    /// Whether it should have given a sign of life by now.
-    fn is_lifeless(&self, now: Moment, instance_id: &str) -> Option<Violation> {
+    /// That it should have given a sign of life by now, if so.
+    fn lifeless(&self, now: Moment, instance_id: &str) -> Option<Violation> {
         let silent_ms = now.ms_since(self.heard?);
         let (instance_id, devices) = (instance_id.to_owned(), self.devices.len());
         (silent_ms > LIFELESS_AFTER_MS).then_some(Violation::Lifeless { instance_id, devices, silent_ms })
     }
 
-    /// Whether it should have said by now that the last of its devices went elsewhere, if none of them stayed.
-    fn is_deserted(&self, now: Moment, instance_id: &str) -> Option<Violation> {
+    /// That it should have said by now that the last of its devices went elsewhere, if so: if none of them stayed.
+    fn deserted(&self, now: Moment, instance_id: &str) -> Option<Violation> {
         if self.staying > 0 {
             return None;
         }
@@ -77,10 +78,13 @@ impl Process {
         Some(Violation::NotCleared { instance_id: instance_id.to_owned(), devices: self.devices.len(), successors })
     }
 
-    fn stays(&mut self, device: Device) {
-        if !matches!(self.devices.insert(device, None), Some(None)) {
+    /// A device syncs with it. Says whether it began to: whoever has been announced before is only announced again.
+    fn stays(&mut self, device: Device) -> bool {
+        let before = self.devices.insert(device, None);
+        if before != Some(None) {
             self.staying += 1;
         }
+        before.is_none()
     }
 
     /// One of its devices, if it is one, began to sync with another process.
@@ -104,10 +108,10 @@ impl SyncsCleared {
         let process = self.processes.entry(sync.instance_id.clone()).or_default();
         (process.line, process.heard) = (line, at);
         if sync.is_syncing {
-            process.stays(device.clone());
+            let began = process.stays(device.clone());
             let others = self.processes.iter_mut().filter(|(id, _)| **id != sync.instance_id);
             // Without times, nobody is ever deserted for long enough.
-            if let Some(at) = at {
+            if let Some(at) = at.filter(|_| began) {
                 others.for_each(|(_, process)| process.went(&device, (sync.instance_id.clone(), at)));
             }
         } else {
@@ -129,9 +133,9 @@ impl SyncsCleared {
         let Some(now) = now else { return };
         self.processes.retain(|instance_id, process| {
             let ended = if instance_id.starts_with(SIGNS_OF_LIFE) {
-                process.is_lifeless(now, instance_id)
+                process.lifeless(now, instance_id)
             } else {
-                process.is_deserted(now, instance_id)
+                process.deserted(now, instance_id)
             };
             let Some(violation) = ended else { return true };
             self.judged += 1;
@@ -221,6 +225,27 @@ mod tests {
             assert_eq!(found(&[LIVELY, last, (90_000, "PING 1")]), []);
         }
         assert_eq!(found(&[foreign, (90_000, "PING 1")]), []);
+    }
+
+    #[test]
+    fn a_device_does_not_go_back_to_whoever_only_announces_it_again() {
+        let came = (2_000, "USER_SYNC synapse @a:h D start 0");
+        let again = (3_000, "USER_SYNC squall.a @a:h D start 0");
+        let ended = (9_000, "USER_SYNC squall.a @a:h D end 0");
+        assert_eq!(found(&[LIVELY, came, again, ended, (90_000, "PING 1")]), []);
+        // But it may go there again.
+        let back = (10_000, "USER_SYNC other @a:h D start 0");
+        assert_eq!(found(&[LIVELY, came, again, ended, back, (40_001, "PING 1")]), [(2, "not_cleared")]);
+    }
+
+    #[test]
+    fn who_is_found_was_judged() {
+        let (mut rule, mut findings) = (SyncsCleared::default(), Findings::default());
+        let Ok(Command::UserSync(sync)) = Command::parse(LIVELY.1) else { panic!() };
+        rule.synced(1, Some(Moment(LIVELY.0)), &sync);
+        assert_eq!(rule.judged(), 0);
+        rule.tick(Some(Moment(LIVELY.0 + LIFELESS_AFTER_MS + 1)), &mut findings);
+        assert_eq!((findings.0.len(), rule.judged()), (1, 1));
     }
 
     #[test]
