@@ -10,10 +10,6 @@ use crate::judge::audit::bounds::HEARD_LATE_MS;
 use crate::judge::audit::{Audit, Away, Entry, Finding, Origin, Tally, Violation};
 use crate::judge::observation::Moment;
 
-/// If what is heard, or the broker's answer, is older than this, what was said in between may be heard later than it was
-/// said, in milliseconds.
-pub const LATE_MS: u64 = HEARD_LATE_MS;
-
 /// How many findings of one kind are told one by one within [`SHOWN_WINDOW_MS`]; of the others, only how many.
 pub const SHOWN_MAX: u64 = 20;
 
@@ -219,7 +215,7 @@ impl Follower {
 
     /// Whether all this could be heard is not known if it comes so late: the broker or this process stood still.
     fn may_be_late(&mut self, now: Moment, watcher: &mut dyn Watcher) {
-        if now.ms_since(self.proven) > LATE_MS {
+        if now.ms_since(self.proven) > HEARD_LATE_MS {
             self.was_away(now, "the broker or this process stood still".to_owned(), watcher);
             self.proven = now;
         }
@@ -409,7 +405,7 @@ mod tests {
         test.hears(&["USER_SYNC squall.a @u:h D start 0"]);
         test.is_quiet(4).await;
         // It may have said something meanwhile, or clear its id now.
-        sleep(Duration::from_millis(LATE_MS + 1)).await;
+        sleep(Duration::from_millis(HEARD_LATE_MS + 1)).await;
         test.is_quiet(20).await;
         assert_eq!(test.ends(), ["10001 away since 4000, the broker or this process stood still"]);
     }
@@ -437,7 +433,7 @@ mod tests {
             let mut test = Test::listening();
             test.hears(&BROKEN);
             test.is_quiet(2).await;
-            sleep(Duration::from_millis(LATE_MS + 1)).await;
+            sleep(Duration::from_millis(HEARD_LATE_MS + 1)).await;
             match is_answer {
                 true => test.follower.proven(Instant::now(), &mut test.told),
                 false => test.hears(&["PING 1"]),
@@ -446,7 +442,7 @@ mod tests {
             assert_eq!(test.ends(), [format!("7001 away since 2000, {still}")]);
         }
         let mut test = Test::listening();
-        sleep(Duration::from_millis(LATE_MS)).await;
+        sleep(Duration::from_millis(HEARD_LATE_MS)).await;
         test.hears(&["PING 1"]);
         assert!(test.ends().is_empty());
     }

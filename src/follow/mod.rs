@@ -17,7 +17,7 @@ mod journal;
 mod listener;
 mod metrics;
 
-pub use follower::{AWAY_KEPT_MAX, Absences, Follower, Found, FoundOf, LATE_MS, SHOWN_MAX, SHOWN_WINDOW_MS};
+pub use follower::{AWAY_KEPT_MAX, Absences, Follower, Found, FoundOf, SHOWN_MAX, SHOWN_WINDOW_MS};
 pub use journal::Journal;
 pub use listener::{PING_INTERVAL, Refused, Target, listen};
 pub use metrics::FollowMetrics;

@@ -182,6 +182,7 @@ impl UserSyncs {
         }
     }
 
+    /// How often it is some users' turn: more often than that if everybody's comes more often.
     fn turn(&self) -> Duration {
         self.refresh.min(TURN_INTERVAL)
     }

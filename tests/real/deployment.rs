@@ -122,14 +122,13 @@ impl Process {
     /// The same, for one that another one takes the place of.
     pub async fn stop_here(&mut self) {
         self.instance.stop().await;
-        self.running.abort();
-        let _ = (&mut self.running).await;
+        self.dies().await;
     }
 
     /// Ends it without a word to anybody.
-    pub async fn dies(self) {
+    pub async fn dies(&mut self) {
         self.running.abort();
-        let _ = self.running.await;
+        let _ = (&mut self.running).await;
     }
 
     /// Persists one event for each id and gives the last token.

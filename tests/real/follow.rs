@@ -316,7 +316,7 @@ async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {
     let deserted = Instant::now();
 
     // And one of Squall's, which ends without a word: what it has kept saying is missed, wherever its users are.
-    let another = deployment.start("another").await;
+    let mut another = deployment.start("another").await;
     let _syncing = another.instance.user_syncs().begin("@third:squall.test", Some("D"));
     healthy.work(Duration::from_secs(10)).await;
     another.dies().await;

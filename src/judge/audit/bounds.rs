@@ -22,8 +22,8 @@ pub const WRITERS_MAX: usize = 2_000;
 /// How long a name may be, in bytes. Those of users are at most 255.
 pub const NAME_BYTES_MAX: usize = 512;
 
-/// How much later than it was said something may be heard without being known to be late, in milliseconds: nothing is
-/// concluded from a silence that such a delay explains.
+/// How much later than it was said something may be heard, in milliseconds, before it is known to be late: nothing is
+/// concluded from a silence that such a delay explains, and what is later still counts as not heard.
 pub const HEARD_LATE_MS: u64 = 5_000;
 
 /// More than is remembered.

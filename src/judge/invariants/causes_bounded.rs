@@ -10,8 +10,8 @@
 //! - what is passed on to everybody comes no more often than somebody has begun to say it;
 //! - everything else is bounded by the time that has passed and by what users have done.
 //!
-//! No false alarm: each bound is a multiple of what heartbeats, pings and refreshes need, from when the connection was
-//! attempted; and what was said on it is counted when the kernel has it, which is later than it was caused. Streams in
+//! No false alarm: each bound is a multiple of what heartbeats and pings need, and as much as signs of life do and twice
+//! what users have done, from when the connection was attempted; and what was said on it is counted when the kernel has it, which is later than it was caused. Streams in
 //! memory count anew with their writers, but so do connections. At a broker everybody hears each `REPLICATE`, and nobody
 //! knows whether it was the presence writer who asks because it has missed who is syncing, so each of them makes everybody
 //! tell that again.
@@ -32,7 +32,8 @@ const PASSED_ON: [&str; 2] = ["REMOTE_SERVER_UP", "LOCK_RELEASED"];
 const POSITIONS_A_SECOND: u64 = 10;
 /// How many of them there may be at once.
 const POSITIONS_AT_ONCE: u64 = 100;
-/// After how many seconds a user who syncs may be announced again: less than half of the shortest refresh that plans draw.
+/// After how many seconds a user who syncs may be announced again: at every turn, if they are the only one on an instance
+/// that gives signs of life; the more there are, the less often.
 const REFRESH_SECS: u64 = 2;
 
 /// Judges how much is said on each connection.

@@ -3,8 +3,8 @@
 //! The process is named by an id that it draws, not by its name or its connection (Synapse #7128): what a crashed
 //! process said expires by itself and is not taken for its successor's.
 //!
-//! Over Redis everybody hears it, and nobody but the process itself could tell that it is gone. So the ids of Squall's
-//! own processes carry a promise, which costs other implementations nothing: see [`SIGNS_OF_LIFE`].
+//! Over Redis nothing but its silence shows that a process is gone, and one that lives may be silent, too. So the ids of
+//! Squall's own processes carry a promise, which costs other implementations nothing: see [`SIGNS_OF_LIFE`].
 
 use std::time::Duration;
 

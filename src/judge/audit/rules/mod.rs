@@ -25,7 +25,7 @@ pub use positions_meet::PositionsMeet;
 pub use replicate_answered_once::ReplicateAnsweredOnce;
 pub use replicates_bounded::ReplicatesBounded;
 pub use rows_complete::RowsComplete;
-pub use syncs_cleared::{LIFELESS_AFTER_MS, SILENT_FOR_MS, SyncsCleared};
+pub use syncs_cleared::{SILENT_FOR_MS, SyncsCleared};
 pub use tokens_ascend::TokensAscend;
 
 use super::{Findings, Heard, Writers};
