@@ -155,7 +155,7 @@ fn a_request_needs_the_shared_secret() {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
         let request = format!("GET {TYPING}?from_token=0&upto_token=0");
-        for secret in [None, Some("wrong"), Some(""), Some("replsecret2")] {
+        for secret in [None, Some("wrong"), Some(""), Some("replsecre"), Some("replsecreT"), Some("replsecret2")] {
             let authorization = secret.map(|secret| format!("Bearer {secret}"));
             let (answered, body) = ask(&deployment, "master", &request, authorization.as_deref(), None).await;
             assert_eq!(answered, 401, "{secret:?} was answered {body}");
