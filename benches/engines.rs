@@ -1,8 +1,8 @@
-//! The two engines side by side, and what either costs without the stack.
+//! Compares the two engines, and measures the cost of an engine without the stack.
 //!
-//! The event-driven engine exists because stepping every host through every millisecond is too dear for a night's soak.
-//! That has to stay so: on a quiet cluster and on bare traffic it must be ten times as fast, and its cost must not grow
-//! faster with the hosts than hosts times messages does. This ends with an error if it is not so.
+//! The event-driven engine exists because stepping every host through every millisecond is too slow for a long soak. It
+//! must stay ten times as fast on a quiet cluster and on bare traffic, and its cost must not grow faster than hosts times
+//! messages. The benchmark fails otherwise.
 
 mod bare;
 mod figures;
@@ -13,23 +13,23 @@ use std::process::ExitCode;
 
 use divan::Bencher;
 use figures::{measure, rate};
-use squall::sim::engine::EngineName;
 use squall::sim::plan::{Plan, Scenario};
-use squall::sim::runner::{self, Entropy, Onlookers};
+use squall::sim::runner::{self, Entropy, RunHooks};
 use squall::sim::soak;
+use squall_netsim::EngineName;
 
 const ENGINES: [EngineName; 2] = EngineName::ALL;
 
-/// How many times as fast as turmoil the event-driven engine must be where little happens.
+/// Least ratio of the event-driven engine's rate to turmoil's on a quiet cluster and on bare traffic.
 const FACTOR_MIN: f64 = 10.0;
 
-/// How many hosts there are in the quiet cluster and in the swarm.
+/// Number of hosts in the quiet cluster and in the swarm.
 const HOSTS: usize = 9;
 
-/// How the hosts grow, from the first of these.
+/// Numbers of hosts for the growth of the cost. The first is the base.
 const GROWING: [usize; 4] = [5, 10, 20, 40];
 
-/// How long bare traffic goes on, in simulated seconds.
+/// Length of bare traffic, in simulated seconds.
 const BARE_SECS: u64 = 60;
 
 fn main() -> ExitCode {
@@ -51,8 +51,9 @@ fn main() -> ExitCode {
     for hosts in GROWING {
         let rate = |hosts| rate(&format!("{hosts} hosts"));
         let (Some(least), Some(now)) = (rate(first), rate(hosts)) else { continue };
-        // As many messages more as hosts, in as much simulated time.
-        let (cost, more) = (least / now, hosts as f64 / first as f64);
+        // The number of messages grows with the number of hosts, in the same simulated time.
+        let cost = least / now;
+        let more = hosts as f64 / first as f64;
         println!("{hosts} hosts: {cost:.1} times the cost of {first}, {:.2} times a message", cost / more);
         if cost > more * more {
             println!("{hosts} hosts: worse than hosts times messages");
@@ -62,28 +63,28 @@ fn main() -> ExitCode {
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Nine hosts and a simulated minute of pings and heartbeats.
+/// Runs nine hosts for a simulated minute of pings and heartbeats.
 #[divan::bench(sample_count = 5, sample_size = 1, args = ENGINES)]
 fn quiet(bencher: Bencher, engine: EngineName) {
     let plan = Plan { storm_ms: 60_000, ..Plan::generate(Scenario::Quiet, 0) };
-    let tell = |rate| format!("quiet: {rate:.0} simulated seconds a second on {engine}");
-    measure(bencher, &format!("quiet on {engine}"), 60, tell, || {
-        let verdict = runner::run_on(engine, &plan, Entropy::Seed, Onlookers::default());
+    let describe = |rate| format!("quiet: {rate:.0} simulated seconds a second on {engine}");
+    measure(bencher, &format!("quiet on {engine}"), 60, describe, || {
+        let verdict = runner::run_on(engine, &plan, Entropy::Seed, RunHooks::default());
         assert!(verdict.passed(), "{}", verdict.reproduction());
     });
 }
 
-/// Nine hosts without the stack, each of which sends another one a message a second.
+/// Runs nine hosts without the stack. Each sends a message a second to another one.
 #[divan::bench(sample_count = 5, sample_size = 1, args = ENGINES)]
 fn bare_traffic(bencher: Bencher, engine: EngineName) {
-    let tell = |rate| format!("bare traffic: {rate:.0} simulated seconds a second on {engine}");
+    let describe = |rate| format!("bare traffic: {rate:.0} simulated seconds a second on {engine}");
     let messages = HOSTS as u64 * BARE_SECS;
-    measure(bencher, &format!("bare on {engine}"), BARE_SECS, tell, || {
+    measure(bencher, &format!("bare on {engine}"), BARE_SECS, describe, || {
         bare::run(engine, HOSTS, BARE_SECS, messages);
     });
 }
 
-/// Whole runs of the swarm. Fewer seeds on turmoil, which needs so much longer.
+/// Runs seeds of the swarm; fewer on turmoil, which is much slower.
 #[divan::bench(sample_count = 3, sample_size = 1, args = ENGINES)]
 fn swarm(bencher: Bencher, engine: EngineName) {
     let seeds = match engine {
@@ -91,8 +92,8 @@ fn swarm(bencher: Bencher, engine: EngineName) {
         EngineName::Turmoil => "0..4",
     };
     let seeds: soak::SeedRange = seeds.parse().expect("it is a range of seeds");
-    let tell = |rate| format!("swarm: {:.0} seeds a minute on one thread on {engine}", rate * 60.0);
-    measure(bencher, &format!("swarm on {engine}"), seeds.len(), tell, || {
+    let describe = |rate| format!("swarm: {:.0} seeds a minute on one thread on {engine}", rate * 60.0);
+    measure(bencher, &format!("swarm on {engine}"), seeds.len(), describe, || {
         soak::run(engine, Scenario::Swarm, seeds, NonZeroUsize::MIN, |verdict| {
             assert!(verdict.passed(), "{}", verdict.reproduction());
             ControlFlow::Continue(())
@@ -100,34 +101,35 @@ fn swarm(bencher: Bencher, engine: EngineName) {
     });
 }
 
-/// One run of the swarm on the event-driven engine.
+/// Runs one seed of the swarm on the event-driven engine.
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn whole_run(bencher: Bencher) {
     let plan = Plan::generate(Scenario::Swarm, 1);
-    let tell = |rate| format!("whole run: {:.1} ms", 1_000.0 / rate);
-    measure(bencher, "whole", 1, tell, || {
-        runner::run_on(EngineName::TurmoilNet, &plan, Entropy::Seed, Onlookers::default());
+    let describe = |rate| format!("whole run: {:.1} ms", 1_000.0 / rate);
+    measure(bencher, "whole", 1, describe, || {
+        runner::run_on(EngineName::TurmoilNet, &plan, Entropy::Seed, RunHooks::default());
     });
 }
 
-/// As many hosts for as long, with a message for every command that was read in that run, and nothing else.
+/// Runs the same number of hosts for the same time without the stack, with a message for every command of that run.
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn as_much_without_the_stack(bencher: Bencher) {
     let plan = Plan::generate(Scenario::Swarm, 1);
-    let verdict = runner::run_on(EngineName::TurmoilNet, &plan, Entropy::Seed, Onlookers::default());
-    let (secs, messages) = (verdict.simulated_ms / 1_000, verdict.commands);
-    let tell = |rate| {
+    let verdict = runner::run_on(EngineName::TurmoilNet, &plan, Entropy::Seed, RunHooks::default());
+    let secs = verdict.simulated_ms / 1_000;
+    let messages = verdict.commands;
+    let describe = |rate| {
         format!("the engine alone: {:.1} ms for {messages} messages in {secs} simulated seconds", 1_000.0 / rate)
     };
-    measure(bencher, "as much", 1, tell, || bare::run(EngineName::TurmoilNet, verdict.hosts, secs, messages));
+    measure(bencher, "as much", 1, describe, || bare::run(EngineName::TurmoilNet, verdict.hosts, secs, messages));
 }
 
-/// More and more hosts on the event-driven engine, each of which sends a message a second.
+/// Runs a growing number of hosts on the event-driven engine. Each sends a message a second.
 #[divan::bench(sample_count = 10, sample_size = 1, args = GROWING)]
 fn growing(bencher: Bencher, hosts: usize) {
-    let tell = |rate| format!("{hosts} hosts: {rate:.0} simulated seconds a second");
+    let describe = |rate| format!("{hosts} hosts: {rate:.0} simulated seconds a second");
     let messages = hosts as u64 * BARE_SECS;
-    measure(bencher, &format!("{hosts} hosts"), BARE_SECS, tell, || {
+    measure(bencher, &format!("{hosts} hosts"), BARE_SECS, describe, || {
         bare::run(EngineName::TurmoilNet, hosts, BARE_SECS, messages);
     });
 }

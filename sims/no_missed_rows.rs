@@ -1,4 +1,4 @@
-//! Every committed row reaches every follower, whatever happens to the network and the processes.
+//! Every committed row reaches every follower, in spite of faults of the network and of processes.
 
 use squall::sim::plan::Scenario;
 
@@ -10,6 +10,6 @@ fn no_row_is_missed_in_a_storm() {
 }
 
 #[test]
-fn no_row_is_missed_by_a_swarm() {
+fn no_row_is_missed_in_a_swarm() {
     suite::judge(Scenario::Swarm, "0..40");
 }

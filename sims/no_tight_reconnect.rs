@@ -1,10 +1,10 @@
-//! However long connections keep failing, nobody tries again faster than the back-off allows.
+//! No connection is retried before its back-off delay has passed, however long set-up keeps failing.
 
 use squall::sim::plan::Scenario;
 
 use crate::suite;
 
 #[test]
-fn nobody_reconnects_in_a_tight_loop() {
+fn no_instance_reconnects_in_a_tight_loop() {
     suite::judge(Scenario::Storm, "1000..1100");
 }

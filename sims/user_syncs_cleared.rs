@@ -1,10 +1,11 @@
-//! Whoever syncs is not offline, and whoever does not is, whatever happens to the network and the processes.
+//! A user who syncs is online, and a user whose sync has ended goes offline, in spite of faults of the network and of
+//! processes.
 
 use squall::sim::plan::Scenario;
 
 use crate::suite;
 
 #[test]
-fn nobody_goes_offline_while_they_sync_or_stays_online_when_they_do_not() {
+fn users_are_online_exactly_while_they_sync() {
     suite::judge(Scenario::Storm, "2000..2100");
 }

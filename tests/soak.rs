@@ -1,4 +1,7 @@
-//! Soaks: that none is lost to a seed that hangs, crashes or swells, and none to being killed itself.
+//! Soaks survive seeds that hang, crash or take too much memory, and can be resumed after they were killed.
+
+#[path = "support/program.rs"]
+mod program;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,29 +12,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take. It takes a second or two, unless the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+use program::{command as squall, output, refused};
 
-fn squall(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
-    command.args(arguments);
-    command
-}
+/// Most time for any wait. Each takes a second or two, unless the machine is busy.
+const WAIT_MAX: Duration = Duration::from_secs(120);
 
-fn output(arguments: &[&str]) -> Output {
-    squall(arguments).output().expect("squall runs")
-}
-
-/// Checks that the arguments are refused with status 2 and an error that says `what`.
-fn refused(arguments: &[&str], what: &str) {
-    let output = output(arguments);
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?} printed {error}");
-    assert!(error.contains(what), "{arguments:?} printed {error}");
-    assert!(output.stdout.is_empty());
-}
-
-/// The verdicts on standard output, by seed. Each seed must have one, and the seeds be ascending.
+/// Returns the verdicts on standard output, by seed. Checks that the seeds ascend.
 fn verdicts(output: &Output) -> BTreeMap<u64, Value> {
     let text = std::str::from_utf8(&output.stdout).unwrap();
     let verdicts: Vec<Value> =
@@ -41,7 +27,7 @@ fn verdicts(output: &Output) -> BTreeMap<u64, Value> {
     seeds.into_iter().zip(verdicts).collect()
 }
 
-/// A soak's folder, gone when the test is over.
+/// The folder of a soak, removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -55,7 +41,7 @@ impl Folder {
         self.0.to_str().unwrap()
     }
 
-    /// The seeds that have a verdict, in the order in which they came. Half a line is none.
+    /// Returns the seeds that have a verdict, in the order of arrival. An unfinished line does not count.
     fn seeds(&self) -> Vec<u64> {
         let text = fs::read_to_string(self.0.join("verdicts.jsonl")).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -74,7 +60,7 @@ impl Drop for Folder {
     }
 }
 
-/// A soak under way, killed when the test is over.
+/// A running soak, killed at the end of the test.
 struct Soak(Child);
 
 impl Soak {
@@ -82,13 +68,13 @@ impl Soak {
         Soak(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("squall runs"))
     }
 
-    /// SIGKILL: it is given no moment to do anything.
+    /// Kills the soak with SIGKILL.
     fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 
-    /// SIGTERM.
+    /// Stops the soak with SIGTERM.
     fn terminate(&self) {
         let killed = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
         assert!(killed.success());
@@ -102,11 +88,11 @@ impl Drop for Soak {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it waits for other processes, in real time")]
+#[expect(clippy::disallowed_methods, reason = "the test waits for other processes, in real time")]
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(began.elapsed() < WAIT_MAX, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -119,9 +105,9 @@ fn a_soak_killed_again_and_again_ends_with_each_seed_once() {
         let mut soak = Soak::start(&mut squall(&arguments));
         eventually("the next verdicts", || folder.seeds().len() >= lines);
         soak.kill();
-        assert_eq!(folder.summary(), None, "nothing says that it is over");
+        assert_eq!(folder.summary(), None, "an unfinished soak has no summary");
     }
-    // And as a kill in the middle of a line would leave it.
+    // A kill in the middle of a line would leave half a line.
     let file = folder.0.join("verdicts.jsonl");
     let written = fs::read(&file).unwrap();
     fs::write(&file, &written[..written.len() - 7]).unwrap();
@@ -136,14 +122,14 @@ fn a_soak_killed_again_and_again_ends_with_each_seed_once() {
     let summary = folder.summary().unwrap();
     assert_eq!((&summary["complete"], &summary["seeds"]), (&true.into(), &24.into()));
     assert_eq!(summary["verdicts"]["passed"], 24);
-    // The same as if nothing had happened.
+    // The summary is the same as that of an uninterrupted soak.
     let undisturbed = Folder::new("undisturbed");
     output(&["soak", "--seeds", "0..24", "--jobs", "2", "--out", undisturbed.path()]);
     assert_eq!(summary, undisturbed.summary().unwrap());
 }
 
 #[test]
-fn a_soak_that_is_over_runs_nothing_again() {
+fn a_complete_soak_runs_no_seed_again() {
     let folder = Folder::new("over");
     let arguments = ["soak", "--seeds", "0..3", "--json", "--out", folder.path()];
     assert_eq!(verdicts(&output(&arguments)).len(), 3);
@@ -155,7 +141,7 @@ fn a_soak_that_is_over_runs_nothing_again() {
 #[test]
 fn a_seed_that_hangs_and_one_that_crashes_are_findings_and_the_rest_still_runs() {
     let folder = Folder::new("findings");
-    let arguments = ["soak", "--seeds", "0..8", "--jobs", "2", "--patience", "10s", "--json", "--out", folder.path()];
+    let arguments = ["soak", "--seeds", "0..8", "--jobs", "2", "--timeout", "10s", "--json", "--out", folder.path()];
     let mut command = squall(&arguments);
     let found = command.env("SQUALL_TEST_HANG_SEED", "2").env("SQUALL_TEST_CRASH_SEED", "5").output().unwrap();
     assert_eq!(found.status.code(), Some(1), "{}", String::from_utf8_lossy(&found.stderr));
@@ -174,7 +160,7 @@ fn a_seed_that_hangs_and_one_that_crashes_are_findings_and_the_rest_still_runs()
     failed.sort_unstable();
     assert_eq!(failed, [2, 5]);
     assert_eq!(summary["fingerprints"]["hung"]["first"], 2);
-    // A finding is not forgotten by the next invocation.
+    // The next command still reports the finding.
     assert_eq!(output(&arguments).status.code(), Some(1));
 }
 
@@ -186,13 +172,13 @@ fn a_seed_that_takes_too_much_memory_is_a_finding() {
     let verdicts = verdicts(&found);
     let ends: Vec<&str> = verdicts.values().map(|verdict| verdict["verdict"].as_str().unwrap()).collect();
     assert_eq!(ends, ["passed", "out_of_memory", "passed"]);
-    assert!(verdicts[&1]["death"].as_str().unwrap().contains("of which it may have 300"));
+    assert!(verdicts[&1]["death"].as_str().unwrap().contains("above its limit of 300 MiB"));
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_killed_soak_leaves_no_process_behind() {
-    // One of them hangs, so that it can hear of nothing but the end of its parent.
+    // One process hangs, so that only the end of its parent can end it.
     let mut command = squall(&["soak", "--seeds", "0..1000", "--jobs", "2"]);
     let mut soak = Soak::start(command.env("SQUALL_TEST_HANG_SEED", "1"));
     let parent = soak.0.id();
@@ -203,14 +189,14 @@ fn a_killed_soak_leaves_no_process_behind() {
         children.len() == 2
     });
     soak.kill();
-    // A process that nobody has waited for yet is dead all the same.
+    // A zombie has ended too.
     let runs = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     eventually("the end of its processes", || !children.iter().any(runs));
 }
 
 #[cfg(unix)]
 #[test]
-fn a_soak_asked_to_stop_says_how_to_go_on_and_does() {
+fn a_stopped_soak_says_how_to_resume_it_and_is_resumed() {
     let folder = Folder::new("stopped");
     let arguments = ["soak", "--for", "1h", "--from", "40", "--jobs", "2", "--out", folder.path()];
     let mut soak = Soak::start(&mut squall(&arguments));
@@ -218,8 +204,8 @@ fn a_soak_asked_to_stop_says_how_to_go_on_and_does() {
     soak.terminate();
     assert_eq!(soak.0.wait().unwrap().code(), Some(128 + 15));
     let errors = BufReader::new(soak.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let said = errors.last().unwrap();
-    assert!(said.contains("the same command again goes on from there"), "{said}");
+    let last_line = errors.last().unwrap();
+    assert!(last_line.contains("run the same command again to resume"), "{last_line}");
     assert_eq!(folder.summary().unwrap()["complete"], false);
 
     let shorter = ["soak", "--for", "1s", "--from", "40", "--jobs", "2", "--out", folder.path()];
@@ -235,15 +221,16 @@ fn a_soak_asked_to_stop_says_how_to_go_on_and_does() {
 #[test]
 fn the_shards_of_a_soak_have_each_seed_once() {
     let shard = |shard| output(&["soak", "--seeds", "3..9", "--shard", shard, "--json"]);
-    let (even, odd) = (verdicts(&shard("0/2")), verdicts(&shard("1/2")));
+    let even = verdicts(&shard("0/2"));
+    let odd = verdicts(&shard("1/2"));
     assert!(even.keys().eq(&[4, 6, 8]));
     assert!(odd.keys().eq(&[3, 5, 7]));
 }
 
 #[test]
-fn a_soak_stops_at_the_failure_that_it_is_to_look_for() {
-    let crash = |until| {
-        let mut command = squall(&["soak", "--seeds", "0..6", "--jobs", "2", "--json", "--until", until]);
+fn a_soak_stops_at_the_failure_that_it_searches_for() {
+    let crash = |failure| {
+        let mut command = squall(&["soak", "--seeds", "0..6", "--jobs", "2", "--json", "--stop-on", failure]);
         command.env("SQUALL_TEST_CRASH_SEED", "2").output().unwrap()
     };
     let found = crash("crashed");
@@ -253,24 +240,24 @@ fn a_soak_stops_at_the_failure_that_it_is_to_look_for() {
 }
 
 #[test]
-fn arguments_that_make_no_soak_are_refused() {
+fn arguments_that_describe_no_soak_are_refused() {
     refused(&["soak"], "--seeds");
     refused(&["soak", "--seeds", "0..2", "--for", "1h"], "cannot be used with");
     refused(&["soak", "--seeds", "0..2", "--from", "1"], "cannot be used with");
     refused(&["soak", "--for", "8"], "such as 8h, 1h30m or 90s");
-    refused(&["soak", "--for", "0s"], "no time at all");
+    refused(&["soak", "--for", "0s"], "is zero");
     refused(&["soak", "--seeds", "0..2", "--shard", "2/2"], "the shards of 2 are 0/2 to 1/2");
     refused(&["soak", "--seeds", "0..2", "--shard", "half"], "write I/N");
     refused(&["soak", "--seeds", "0..1", "--shard", "1/2"], "has none of the seeds");
-    refused(&["soak", "--seeds", "0..2", "--until", "rain"], "no_missed_rows");
+    refused(&["soak", "--seeds", "0..2", "--stop-on", "rain"], "no_missed_rows");
     refused(&["soak", "--seeds", "0..2", "--memory", "0"], "0");
-    refused(&["soak", "--seeds", "0..2", "--patience", "soon"], "such as 8h, 1h30m or 90s");
+    refused(&["soak", "--seeds", "0..2", "--timeout", "soon"], "such as 8h, 1h30m or 90s");
 }
 
 #[test]
 fn a_folder_with_another_soak_is_refused_and_left_alone() {
     let folder = Folder::new("another");
-    output(&["soak", "--seeds", "0..2", "--out", folder.path()]);
+    output(&["soak", "--seeds", "0..2", "--jobs", "1", "--out", folder.path()]);
     refused(&["soak", "--seeds", "0..3", "--out", folder.path()], r#"seeds "0..2", not "0..3""#);
     refused(&["soak", "--for", "1h", "--out", folder.path()], r#"seeds "0..2", not "0..""#);
     refused(&["soak", "--seeds", "0..2", "--scenario", "swarm", "--out", folder.path()], "scenario");

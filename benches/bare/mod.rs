@@ -1,28 +1,28 @@
-//! Hosts without the stack: plain tasks that send each other messages.
+//! Hosts without the stack: tasks that send messages to each other.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use squall::env::{Address, Chance, Network};
-use squall::sim::engine::{self, EngineName, LatencyRange, Options};
+use squall_env::{Address, Network, SeedTree};
+use squall_netsim::{self as engine, EngineName, LatencyRange, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 const PORT: u16 = 9000;
-/// About a row on the wire.
+/// A message of about the size of a row on the wire.
 const MESSAGE: [u8; 100] = [b'x'; 100];
 
-/// Runs `hosts` hosts for `secs` simulated seconds, in which each sends its share of `messages` to the next one, evenly
-/// spaced and no two of them at one time, and waits for no answer.
+/// Runs `hosts` hosts for `secs` simulated seconds. Each sends its share of `messages` to the next one, evenly spaced, and
+/// waits for no answer. No two hosts send at the same time.
 ///
 /// # Panics
-/// If not every message arrives.
-pub fn run(name: EngineName, hosts: usize, secs: u64, messages: u64) {
+/// Panics if a message does not arrive.
+pub(crate) fn run(name: EngineName, hosts: usize, secs: u64, messages: u64) {
     let names: Vec<Arc<str>> = (0..hosts).map(|n| Arc::from(format!("host{n}"))).collect();
     let options = Options {
-        chance: Chance::from_seed(7),
+        seeds: SeedTree::from_seed(7),
         hosts: names.clone(),
         latency: LatencyRange { min_us: 1_000, max_us: 5_000 },
         tap: Rc::new(()),
@@ -32,7 +32,8 @@ pub fn run(name: EngineName, hosts: usize, secs: u64, messages: u64) {
     let count = Rc::clone(&arrived);
     engine::simulate(name, options, |engine| async move {
         for (n, host) in names.iter().enumerate() {
-            let (next, arrived) = (Arc::clone(&names[(n + 1) % hosts]), Rc::clone(&count));
+            let next = Arc::clone(&names[(n + 1) % hosts]);
+            let arrived = Rc::clone(&count);
             let pause = Duration::from_secs(secs) / u32::try_from(each).expect("there are not that many");
             let offset = pause.mul_f64(n as f64 / hosts as f64);
             engine.start(
@@ -40,7 +41,7 @@ pub fn run(name: EngineName, hosts: usize, secs: u64, messages: u64) {
                 Box::new(move |network| {
                     Box::pin(async move {
                         tokio::task::spawn_local(listen(Rc::clone(&network), arrived));
-                        tokio::time::sleep(Duration::from_millis(10)).await; // until all listen
+                        tokio::time::sleep(Duration::from_millis(10)).await; // every host listens by then
                         send(network, next, each, offset, pause).await;
                     })
                 }),
@@ -53,7 +54,7 @@ pub fn run(name: EngineName, hosts: usize, secs: u64, messages: u64) {
 
 async fn listen(network: Rc<dyn Network>, arrived: Rc<Cell<u64>>) {
     let mut listener = network.listen(PORT).await.expect("the port is free");
-    let mut stream = listener.accept().await.expect("somebody dials");
+    let mut stream = listener.accept().await.expect("the host before this one connects");
     let mut message = MESSAGE;
     while stream.read_exact(&mut message).await.is_ok() {
         arrived.set(arrived.get() + 1);

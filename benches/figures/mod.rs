@@ -1,4 +1,4 @@
-//! What is measured, once more in words: divan keeps its measurements to itself, and a rate says more than a time.
+//! Prints measurements as rates at the end. divan prints times only, and does not return them.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,22 +7,22 @@ use std::time::Instant;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
-/// Rates by name, in things a second.
+/// Rates by name, in items a second.
 static RATES: Mutex<BTreeMap<String, f64>> = Mutex::new(BTreeMap::new());
-/// The same in words, as they came.
-static WORDS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Rates in words, in the order of the measurements.
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Runs the benchmarks, and says at the end what was measured.
-pub fn main() {
+/// Runs the benchmarks, and prints the rates at the end.
+pub(crate) fn main() {
     divan::main();
-    for words in WORDS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-        println!("{words}");
+    for line in LINES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        println!("{line}");
     }
 }
 
-/// Samples `work`, which does `items` things, and keeps the median rate, in things a second, under `name`; `tell` says
-/// what it means.
-pub fn measure(bencher: Bencher, name: &str, items: u64, tell: impl Fn(f64) -> String, work: impl Fn()) {
+/// Samples `work`, which processes `items` items. Keeps the median rate under `name`, in items a second; `describe`
+/// returns it in words.
+pub(crate) fn measure(bencher: Bencher, name: &str, items: u64, describe: impl Fn(f64) -> String, work: impl Fn()) {
     let mut took = Vec::new();
     bencher.counter(ItemsCount::new(items)).bench_local(|| {
         let began = now();
@@ -32,18 +32,18 @@ pub fn measure(bencher: Bencher, name: &str, items: u64, tell: impl Fn(f64) -> S
     took.sort();
     if let Some(median) = took.get(took.len() / 2) {
         let rate = items as f64 / median.as_secs_f64();
-        WORDS.lock().unwrap_or_else(PoisonError::into_inner).push(tell(rate));
+        LINES.lock().unwrap_or_else(PoisonError::into_inner).push(describe(rate));
         RATES.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), rate);
     }
 }
 
-/// The rate kept under `name`, if that was measured.
-#[allow(dead_code, reason = "not every benchmark compares")]
-pub fn rate(name: &str) -> Option<f64> {
+/// Returns the rate kept under `name`, if that was measured.
+#[allow(dead_code, reason = "not every benchmark compares rates")]
+pub(crate) fn rate(name: &str) -> Option<f64> {
     RATES.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
 }
 
-#[expect(clippy::disallowed_methods, reason = "real time is what a benchmark is about")]
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,5 +1,6 @@
-//! The `redis` crate's client alone: as many processes as the stack has. Every one has subscribed, as an instance has, and
-//! all but the one that publishes read the JSON of what they hear; that one hears itself, and passes over it.
+//! The `redis` crate's client without the stack, with as many connections as the stack has. Each connection subscribes, as
+//! an instance does. The subscribers parse the JSON of each payload. The publisher receives its own payloads and drops
+//! them.
 
 use std::time::Duration;
 
@@ -13,20 +14,20 @@ use tokio::sync::mpsc;
 use crate::server::Server;
 use crate::{BURST, now};
 
-/// How many commands are published before their answers are waited for, as by the stack.
+/// Most commands that are published before their answers are awaited, as in the stack.
 const UNANSWERED_MAX: usize = 1_000;
 const CHANNEL: &str = "the client alone";
 
-pub struct Client {
+pub(crate) struct Client {
     publisher: MultiplexedConnection,
     subscribers: usize,
-    /// Tells of each subscriber that has read the last payload.
-    heard: tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>,
+    /// Receives a message from each subscriber that has read the last payload.
+    finished: tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>,
 }
 
 impl Client {
-    pub async fn start(server: &Server, subscribers: usize) -> Self {
-        let (tell, heard) = mpsc::unbounded_channel();
+    pub(crate) async fn start(server: &Server, subscribers: usize) -> Self {
+        let (sender, finished) = mpsc::unbounded_channel();
         let connect = async || {
             let stream = TcpStream::connect(("127.0.0.1", server.port)).await.expect("the server is there");
             stream.set_nodelay(true).expect("it is a socket");
@@ -35,18 +36,19 @@ impl Client {
         let info = RedisConnectionInfo::default();
         let subscribe = async || {
             let mut subscriber = PubSub::new(&info, connect().await).await.expect("it is a Redis");
-            subscriber.subscribe(CHANNEL).await.expect("everybody may");
+            subscriber.subscribe(CHANNEL).await.expect("the server has no access rules");
             subscriber.into_on_message()
         };
         let mut own = subscribe().await;
         tokio::task::spawn_local(async move { while own.next().await.is_some() {} });
         for _ in 0..subscribers {
-            let (mut messages, tell) = (subscribe().await, tell.clone());
+            let mut messages = subscribe().await;
+            let sender = sender.clone();
             tokio::task::spawn_local(async move {
                 while let Some(message) = messages.next().await {
                     let payload = std::str::from_utf8(message.get_payload_bytes()).expect("it was text");
                     if read(payload) {
-                        let _ = tell.send(());
+                        let _ = sender.send(());
                     }
                 }
             });
@@ -55,11 +57,11 @@ impl Client {
         let connecting = MultiplexedConnection::new_with_config(&info, connect().await, config);
         let (publisher, driver) = connecting.await.expect("it is a Redis");
         tokio::task::spawn_local(driver);
-        Client { publisher, subscribers, heard: heard.into() }
+        Client { publisher, subscribers, finished: finished.into() }
     }
 
-    /// How long it takes until every subscriber has read them all.
-    pub async fn carry(&self, payloads: &[String]) -> Duration {
+    /// Publishes the payloads. Returns the time until every subscriber has read all of them.
+    pub(crate) async fn carry(&self, payloads: &[String]) -> Duration {
         let mut took = Duration::ZERO;
         for payloads in payloads.chunks(BURST) {
             let payloads = [payloads, &[LAST.to_owned()]].concat();
@@ -79,17 +81,17 @@ impl Client {
             }
             pipeline.exec_async(&mut publisher).await.expect("the server is there");
         }
-        let mut heard = self.heard.lock().await;
+        let mut finished = self.finished.lock().await;
         for _ in 0..self.subscribers {
-            heard.recv().await.expect("the subscribers stay");
+            finished.recv().await.expect("the subscribers stay");
         }
     }
 }
 
-/// What is published behind the payloads.
+/// The payload that follows the others.
 const LAST: &str = "LAST";
 
-/// Reads a payload's JSON; tells whether it was the last payload.
+/// Parses a payload's JSON. Returns true for the last payload.
 fn read(payload: &str) -> bool {
     if payload == LAST {
         return true;

@@ -1,9 +1,9 @@
-//! How fast rows get from their writer to its followers, over TCP and over a real `redis-server`, and what memory a
-//! follower takes that is far behind.
+//! Measures the rate of rows from a writer to its followers, over TCP and over a real `redis-server`, and the memory of a
+//! follower that is far behind.
 //!
-//! Rows a second say little by themselves: they differ by more than two from machine to machine. So in the same run, in
-//! turn with the stack, the `redis` crate's own client publishes the very payloads to as many subscribers, each of which
-//! reads their JSON and does nothing with it. The ratio is what the stack costs.
+//! Rates differ by more than a factor of two between machines. Therefore the `redis` crate's own client publishes the same
+//! payloads in the same run, in turn with the stack. It has as many subscribers, which parse the JSON and drop it. The
+//! ratio of the two rates is the cost of the stack.
 
 mod client;
 #[path = "../../tests/support/memory.rs"]
@@ -21,20 +21,20 @@ use tokio::task::LocalSet;
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-/// How many rows a sample has, unless `SQUALL_BENCH_ROWS` says otherwise.
+/// Number of rows in a sample. The environment variable `SQUALL_BENCH_ROWS` overrides it.
 const ROWS: usize = 20_000;
-/// How many of them are committed at once; the next ones when these have arrived. With more than ten thousand waiting for
-/// it a follower would be dropped, and catch up instead.
-pub const BURST: usize = 5_000;
-/// How many samples there are of each; their median counts.
+/// Number of rows that are committed at once. The next rows follow once these have arrived. A follower with more than ten
+/// thousand rows waiting would be dropped, and would catch up instead.
+const BURST: usize = 5_000;
+/// Number of samples of each measurement. Their median counts.
 const SAMPLES: usize = 5;
-/// How many followers there are.
+/// Numbers of followers.
 const FOLLOWERS: [usize; 3] = [1, 4, 16];
-/// At the least this much of the client's rate the stack must have.
+/// Least ratio of the stack's rate to the client's.
 const RATIO_MIN: f64 = 0.3;
-/// How many rows a follower is behind, scaled as the samples are.
+/// Numbers of rows that a follower is behind, scaled like the samples.
 const BEHIND: [usize; 2] = [10_000, 100_000];
-/// How many times the memory the second may take.
+/// Most ratio of the second one's memory to the first one's.
 const GROWTH_MAX: f64 = 1.2;
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Says how fast the stack is beside the client alone, and whether it is fast enough.
+/// Prints the rate of the stack and of the client alone. Returns true if the stack is fast enough.
 fn compare_rates(rows: usize, followers: usize) -> bool {
     let [tcp, redis, client] = rates(rows, followers);
     let to = if followers == 1 { "1 follower".to_owned() } else { format!("{followers} followers") };
@@ -70,7 +70,7 @@ fn compare_rates(rows: usize, followers: usize) -> bool {
     is_well
 }
 
-/// Says what memory a follower takes that is so far behind, and whether it is no more the further it is.
+/// Prints the memory of a follower that is behind. Returns true if it does not grow with the distance.
 fn compare_memory(behind: [usize; 2]) -> bool {
     let [less, more] = behind.map(|rows| {
         let peak = memory_behind(rows);
@@ -85,7 +85,7 @@ fn compare_memory(behind: [usize; 2]) -> bool {
     growth <= GROWTH_MAX
 }
 
-/// Rows a second over TCP, over Redis, and of the client alone, which take turns.
+/// Returns the rates over TCP, over Redis and of the client alone, in rows a second. The three take turns.
 fn rates(rows: usize, followers: usize) -> [f64; 3] {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there are sockets");
     LocalSet::new().block_on(&runtime, async {
@@ -104,7 +104,7 @@ fn rates(rows: usize, followers: usize) -> [f64; 3] {
     })
 }
 
-/// The most memory that a follower takes, in bytes, until it has made good that it is so many rows behind.
+/// Returns the peak memory of a follower that catches up with so many rows, in bytes.
 fn memory_behind(rows: usize) -> usize {
     let cluster = stack::Scratch::new("behind", None);
     let writer = stack::Remote::start(&cluster);
@@ -115,7 +115,7 @@ fn memory_behind(rows: usize) -> usize {
         follower.reaches(writer.write(1)).await;
         follower
     });
-    // Nobody runs the follower now, and the writer cannot wait for it.
+    // The follower does not run now, so the writer cannot wait for it.
     let last = writer.write(rows);
     let watch = memory::Watch::begin();
     tasks.block_on(&runtime, follower.reaches(last));
@@ -127,7 +127,7 @@ fn median(mut took: Vec<Duration>) -> Duration {
     took[took.len() / 2]
 }
 
-#[expect(clippy::disallowed_methods, reason = "real time is what a benchmark is about")]
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn now() -> Instant {
     Instant::now()
 }

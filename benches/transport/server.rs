@@ -1,20 +1,20 @@
-//! A `redis-server` of its own.
+//! A `redis-server` for the benchmark.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use squall::instance::config::RedisConfig;
+use squall::transport::RedisConfig;
 
-/// It is gone when this is dropped.
-pub struct Server {
+/// A running `redis-server`. Dropping it ends the server.
+pub(crate) struct Server {
     child: Child,
     pub port: u16,
 }
 
 impl Server {
-    /// Starts one on a free port.
-    pub async fn start() -> Self {
+    /// Starts a server on a free port.
+    pub(crate) async fn start() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
@@ -28,8 +28,8 @@ impl Server {
         Server { child, port }
     }
 
-    /// How instances find it.
-    pub fn config(&self) -> RedisConfig {
+    /// Returns the configuration of instances that use this server.
+    pub(crate) fn config(&self) -> RedisConfig {
         RedisConfig { host: "127.0.0.1".into(), port: self.port, password: None, tls: None }
     }
 }

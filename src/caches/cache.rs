@@ -1,9 +1,9 @@
 //! A read-through cache whose values can be invalidated at any time, also while they are being loaded.
 //!
-//! What a load brings is as old as the moment at which it looked at the source. So a value is kept only if nothing
-//! invalidated its key since its load began: otherwise the invalidation, which came too early to find it, would never
-//! take effect (Synapse has the same rule for its deferred caches). And a reader who comes after an invalidation may
-//! know of the change that caused it, so it does not join an older load but begins its own.
+//! A loaded value is as old as the moment at which the load read the source. So a value is cached only if its key was not
+//! invalidated since its load began. Otherwise the invalidation, which came before there was a value to drop, would never
+//! take effect (Synapse has the same rule for its deferred caches). A reader that comes after an invalidation may know of
+//! the change that caused it. So it does not join an older load but begins a new one.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -12,30 +12,30 @@ use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-use super::kept::Kept;
+use super::lru_map::LruMap;
 
-/// Why a value could not be loaded; shared by all readers of the load.
+/// The error of a failed load, shared by all readers of the load.
 pub type LoadError = Rc<dyn Error>;
 
-/// Values by key, read through. Whoever holds one clones it, so it should be cheap to clone.
+/// Values by key, read through. Each reader gets a clone, so values should be cheap to clone.
 pub struct Cache<K, V> {
-    kept: RefCell<Kept<K, V>>,
-    /// The loads that a reader who comes now may join, by key.
+    kept: RefCell<LruMap<K, V>>,
+    /// The loads that a new reader may join, by key.
     loads: RefCell<BTreeMap<K, Rc<Load<V>>>>,
     raced: Cell<u64>,
 }
 
-/// One question to the source, asked by one reader and waited for by others.
+/// One read of the source, begun by one reader and shared by others.
 struct Load<V> {
-    /// Nothing if the reader that asked went away before the answer came.
+    /// Empty if the reader that began the load went away before its end.
     result: OnceCell<Result<V, LoadError>>,
     ended: Notify,
     has_ended: Cell<bool>,
-    /// Its key was invalidated since it began.
+    /// True if its key was invalidated since it began.
     is_void: Cell<bool>,
 }
 
-/// What a reader finds.
+/// The result of a look-up.
 enum Found<V> {
     Value(V),
     Loading(Rc<Load<V>>),
@@ -43,18 +43,18 @@ enum Found<V> {
 }
 
 impl<K: Ord + Clone, V: Clone> Cache<K, V> {
-    /// An empty cache of at most `entries_max` values.
+    /// Creates an empty cache of at most `entries_max` values.
     pub fn new(entries_max: usize) -> Self {
-        Cache { kept: RefCell::new(Kept::new(entries_max)), loads: RefCell::default(), raced: Cell::new(0) }
+        Cache { kept: RefCell::new(LruMap::new(entries_max)), loads: RefCell::default(), raced: Cell::new(0) }
     }
 
-    /// The value of `key`: kept from before, brought by a load that is under way, or brought by `load`. It reflects
-    /// whatever took effect before the last invalidation of the key that came before this call.
+    /// Returns the value of `key`: the cached one, or that of a load under way, or that of `load`. It reflects every change
+    /// that took effect before the last invalidation of the key before this call.
     ///
-    /// Cancel-safe: a reader who goes away while its own load is under way leaves it to the others to ask again.
+    /// Cancel-safe: if a reader goes away while its own load is under way, another reader of the load begins a new one.
     ///
     /// # Errors
-    /// What the load failed with. A failure is not kept.
+    /// The load failed. A failure is not cached.
     pub async fn get<E: Error + 'static>(
         &self,
         key: &K,
@@ -103,7 +103,7 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         Found::Nothing(load)
     }
 
-    /// The value of `key` is no longer to be believed.
+    /// Drops the value of `key`.
     pub fn invalidate(&self, key: &K) {
         self.kept.borrow_mut().remove(key);
         if let Some(load) = self.loads.borrow_mut().remove(key) {
@@ -111,7 +111,7 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         }
     }
 
-    /// No value whose key `is_stale` is to be believed any longer.
+    /// Drops every value for whose key `is_stale` returns true.
     pub fn invalidate_where(&self, is_stale: impl Fn(&K) -> bool) {
         self.kept.borrow_mut().retain(|key| !is_stale(key));
         self.loads.borrow_mut().retain(|key, load| {
@@ -121,27 +121,27 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         });
     }
 
-    /// No value is to be believed any longer.
+    /// Drops all values.
     pub fn invalidate_all(&self) {
         self.invalidate_where(|_| true);
     }
 
-    /// Whether the value of `key` is kept. Not a use of it.
-    pub fn has(&self, key: &K) -> bool {
-        self.kept.borrow().has(key)
+    /// Returns true if the value of `key` is cached. Does not count as a use of it.
+    pub fn contains(&self, key: &K) -> bool {
+        self.kept.borrow().contains(key)
     }
 
-    /// How many values are kept.
+    /// Returns the number of cached values.
     pub fn len(&self) -> usize {
         self.kept.borrow().len()
     }
 
-    /// Whether nothing is kept.
+    /// Returns true if no value is cached.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many values were not kept because their keys were invalidated while they were loaded.
+    /// Returns the number of loaded values that were not cached, because their keys were invalidated during the load.
     pub fn raced(&self) -> u64 {
         self.raced.get()
     }
@@ -155,7 +155,7 @@ impl<V> Load<V> {
     }
 }
 
-/// Ends a load, however its reader ends.
+/// Ends a load on drop, also if its reader goes away.
 struct UnderWay<'a, K: Ord, V> {
     cache: &'a Cache<K, V>,
     key: &'a K,

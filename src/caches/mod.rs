@@ -1,46 +1,44 @@
-//! What an instance keeps of the database in its memory, and when it ceases to believe it.
+//! The values of the database that an instance caches, and their invalidation.
 //!
-//! The promise: **a read that begins when the instance's position is P reflects every row up to P**, and one that begins
-//! after this instance told the caller of a write that it is done reflects that write. It rests on three things:
+//! The guarantee: **a read that begins when the instance's position is P reflects every row up to P**, and a read that
+//! begins after this instance has acknowledged a write reflects that write. It rests on three rules:
 //!
-//! - a value is loaded from the database, which holds every row that any position is past;
-//! - [`Caches`] is a [`Keeper`](crate::streams::Keeper): it is told of rows before the position moves past them (Synapse
-//!   #14723), of those that this instance writes itself too, and drops everything when nobody knows what became of a
-//!   transaction;
-//! - a load that was overtaken by an invalidation is not kept, see `cache`.
+//! - A value is loaded from the database, which holds every row that any position has passed.
+//! - [`Caches`] is a [`CacheView`](crate::streams::CacheView). It receives rows before the position moves past them
+//!   (Synapse #14723), including the rows that this instance writes. It drops everything that a transaction with an
+//!   unknown result could change.
+//! - A load that was overtaken by an invalidation is not cached, see `cache`.
 //!
-//! An instance's caches are made after it has read where the streams stand. So nothing in them is older than the
-//! positions it begins with, and what comes after those comes as rows.
+//! An instance creates its caches after it has read the positions of the streams. So no cached value is older than those
+//! positions, and every later change arrives as a row.
 //!
-//! A stream whose later rows overwrite earlier ones (account data, receipts) may move past a row that is gone without
-//! telling of it. What was overwritten is then invalidated with the row that did it, when that one comes.
+//! A stream whose later rows replace earlier ones (account data, receipts) may move past a replaced row without sending
+//! it. The cached value is then invalidated by the row that replaced it, when that one arrives.
 
 mod cache;
-mod cached;
 mod invalidation;
-mod kept;
-pub mod values;
+mod lru_map;
+mod values;
 
 use std::rc::Rc;
 
 use rusqlite::Transaction;
 
 pub use cache::{Cache, LoadError};
-pub use cached::Cached;
 pub use values::{AccountData, Receipts, RoomState, Versioned};
 
-use crate::env::Observer;
+use crate::observer::Observer;
 use crate::store::{Database, account_data, current_state, events, receipts};
-use crate::streams::events::EventRow;
+use squall_protocol::rows::events::EventRow;
 
-/// How many rooms' states are kept at most, and how many rooms' receipts.
-pub const ROOMS_MAX: usize = 10_000;
-/// How many events are kept at most.
-pub const EVENTS_MAX: usize = 10_000;
-/// How many users' account data are kept at most, and how many of a user and a room.
-pub const USERS_MAX: usize = 10_000;
+/// Maximum number of rooms whose state is cached, and of rooms whose receipts are.
+const ROOMS_MAX: usize = 10_000;
+/// Maximum number of cached events.
+const EVENTS_MAX: usize = 10_000;
+/// Maximum number of users whose account data is cached, and of pairs of a user and a room.
+const USERS_MAX: usize = 10_000;
 
-/// A value as readers share it.
+/// A cached value, shared by its readers.
 type Shared<T> = Rc<Versioned<T>>;
 
 /// The caches of one instance.
@@ -56,7 +54,7 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Empty caches over `database`. To be registered as a keeper before a position moves.
+    /// Creates empty caches over `database`. They must be registered as a view before a position moves.
     pub fn new(database: Database, observer: Rc<dyn Observer>) -> Rc<Self> {
         Rc::new(Caches {
             database,
@@ -69,46 +67,62 @@ impl Caches {
         })
     }
 
-    /// The current state of a room.
+    /// Returns the current state of a room.
     ///
     /// # Errors
-    /// Of this and the others: what the database failed with.
+    /// The database failed.
     pub async fn current_state(&self, room_id: &str) -> Result<Shared<RoomState>, LoadError> {
-        let (key, room_id) = (room_id.to_owned(), room_id.to_owned());
-        let read = move |tx: &Transaction<'_>| Ok(current_state::of_room(tx, &room_id)?.into());
+        let key = room_id.to_owned();
+        let room_id = key.clone();
+        let read = move |tx: &Transaction<'_>| Ok(current_state::in_room(tx, &room_id)?.into());
         self.state.get(&key, self.load("read_current_state", read)).await
     }
 
-    /// An event; none if there is none of that id.
+    /// Returns an event, or `None` if no event has that id.
+    ///
+    /// # Errors
+    /// The database failed.
     pub async fn event(&self, event_id: &str) -> Result<Shared<Option<EventRow>>, LoadError> {
-        let (key, event_id) = (event_id.to_owned(), event_id.to_owned());
+        let key = event_id.to_owned();
+        let event_id = key.clone();
         let read = move |tx: &Transaction<'_>| Ok(events::event(tx, &event_id)?.into());
         self.events.get(&key, self.load("read_event", read)).await
     }
 
-    /// The receipts in a room.
+    /// Returns the receipts in a room.
+    ///
+    /// # Errors
+    /// The database failed.
     pub async fn receipts(&self, room_id: &str) -> Result<Shared<Receipts>, LoadError> {
-        let (key, room_id) = (room_id.to_owned(), room_id.to_owned());
-        let read = move |tx: &Transaction<'_>| Ok(receipts::of_room(tx, &room_id)?.into());
+        let key = room_id.to_owned();
+        let room_id = key.clone();
+        let read = move |tx: &Transaction<'_>| Ok(receipts::in_room(tx, &room_id)?.into());
         self.receipts.get(&key, self.load("read_receipts", read)).await
     }
 
-    /// What a user keeps for the whole account.
+    /// Returns a user's data for the whole account.
+    ///
+    /// # Errors
+    /// The database failed.
     pub async fn account_data(&self, user_id: &str) -> Result<Shared<AccountData>, LoadError> {
-        let (key, user_id) = (user_id.to_owned(), user_id.to_owned());
-        let read = move |tx: &Transaction<'_>| Ok(account_data::of_user(tx, &user_id, None)?.into());
+        let key = user_id.to_owned();
+        let user_id = key.clone();
+        let read = move |tx: &Transaction<'_>| Ok(account_data::for_user(tx, &user_id, None)?.into());
         self.account_data.get(&key, self.load("read_account_data", read)).await
     }
 
-    /// What a user keeps for one room.
+    /// Returns a user's data for one room.
+    ///
+    /// # Errors
+    /// The database failed.
     pub async fn room_account_data(&self, user_id: &str, room_id: &str) -> Result<Shared<AccountData>, LoadError> {
         let key = (user_id.to_owned(), room_id.to_owned());
         let (user_id, room_id) = key.clone();
-        let read = move |tx: &Transaction<'_>| Ok(account_data::of_user(tx, &user_id, Some(&room_id))?.into());
+        let read = move |tx: &Transaction<'_>| Ok(account_data::for_user(tx, &user_id, Some(&room_id))?.into());
         self.room_account_data.get(&key, self.load("read_room_account_data", read)).await
     }
 
-    /// A load by `read`, in a transaction called `name`.
+    /// Returns a load that runs `read` in a transaction called `name`.
     fn load<T: Send + 'static>(
         &self,
         name: &'static str,

@@ -1,4 +1,4 @@
-//! Which rows make which values stale, and that they do so before the position moves.
+//! The rows that invalidate each cached value, and their order with the position.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,17 +6,21 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::protocol::{InstanceName, Token};
+use crate::store::account_data;
 use crate::store::account_data::Datum;
 use crate::store::memory::MemoryBackend;
-use crate::store::{IdGenerator, IdGeneratorOptions, NewEvent, StateDelta};
-use crate::streams::{
-    self, AccountDataRow, CachesRow, DatabaseStream, Json, Keeper, Keepers, ReceiptsRow, Row, Stream,
-};
+use crate::store::{IdGenerator, IdGeneratorOptions};
+use crate::streams::{CacheView, CacheViews, DatabaseStream, Stream};
+use squall_env::TaskObserver;
+use squall_protocol::rows::events::{EventRow, StateRow};
+use squall_protocol::rows::{self, AccountDataRow, CachesRow, Json, ReceiptsRow, Row};
+use squall_protocol::{InstanceName, Token};
 
-/// Remembers the caches that were not known.
+/// Records the unknown caches.
 #[derive(Default)]
 struct Unknown(RefCell<Vec<String>>);
+
+impl TaskObserver for Unknown {}
 
 impl Observer for Unknown {
     fn unknown_cache(&self, name: &str) {
@@ -30,7 +34,7 @@ struct World {
     caches: Rc<Caches>,
 }
 
-/// Everything that is read in these tests.
+/// All values that are read in these tests.
 const ALL: [&str; 7] =
     ["state a", "state b", "event", "receipts a", "account data x", "room account data x a", "room account data x b"];
 
@@ -46,13 +50,13 @@ impl World {
         World { backend, unknown, caches }
     }
 
-    /// The same world with everything read once.
+    /// Creates a world in which every value was read once.
     async fn filled() -> Self {
         let world = World::new();
         for what in ALL {
             world.version(what).await;
         }
-        assert_eq!(world.kept(), ALL);
+        assert_eq!(world.cached(), ALL);
         world
     }
 
@@ -70,28 +74,28 @@ impl World {
         }
     }
 
-    /// What is kept of what was read.
-    fn kept(&self) -> Vec<&'static str> {
+    /// Returns the values that are cached.
+    fn cached(&self) -> Vec<&'static str> {
         let Caches { state, events, receipts, account_data, room_account_data, .. } = &*self.caches;
-        let is_kept = |what: &&str| match *what {
-            "state a" => state.has(&"!a".into()),
-            "state b" => state.has(&"!b".into()),
-            "event" => events.has(&"$e".into()),
-            "receipts a" => receipts.has(&"!a".into()),
-            "account data x" => account_data.has(&"@x".into()),
-            "room account data x a" => room_account_data.has(&("@x".into(), "!a".into())),
-            "room account data x b" => room_account_data.has(&("@x".into(), "!b".into())),
+        let is_cached = |what: &&str| match *what {
+            "state a" => state.contains(&"!a".into()),
+            "state b" => state.contains(&"!b".into()),
+            "event" => events.contains(&"$e".into()),
+            "receipts a" => receipts.contains(&"!a".into()),
+            "account data x" => account_data.contains(&"@x".into()),
+            "room account data x a" => room_account_data.contains(&("@x".into(), "!a".into())),
+            "room account data x b" => room_account_data.contains(&("@x".into(), "!b".into())),
             other => panic!("{other}"),
         };
-        ALL.into_iter().filter(is_kept).collect()
+        ALL.into_iter().filter(is_cached).collect()
     }
 
-    /// What is no longer kept after `row`.
+    /// Returns the values that `row` drops from the caches.
     async fn dropped_by(row: Row) -> Vec<&'static str> {
         let world = World::filled().await;
-        world.caches.take(Token(9), &row);
-        let kept = world.kept();
-        ALL.into_iter().filter(|what| !kept.contains(what)).collect()
+        world.caches.apply(Token(9), &row);
+        let cached = world.cached();
+        ALL.into_iter().filter(|what| !cached.contains(what)).collect()
     }
 
     async fn write(&self, write: impl Fn(&Transaction<'_>) -> rusqlite::Result<()> + Send + 'static) {
@@ -119,7 +123,7 @@ fn parsed(stream: &str, row: Value) -> Row {
 }
 
 #[test]
-fn a_row_makes_stale_what_it_changes_and_nothing_else() {
+fn a_row_invalidates_the_values_it_changes_and_no_other() {
     run(async {
         let event = json!(["ev", ["$e", "!a", "m.room.message", null, null, null, null, false, false]]);
         assert_eq!(World::dropped_by(parsed("events", event)).await, ["event"]);
@@ -136,13 +140,17 @@ fn a_row_makes_stale_what_it_changes_and_nothing_else() {
 }
 
 #[test]
-fn an_invalidation_is_of_a_key_of_a_part_of_one_or_of_a_whole_cache() {
+fn an_invalidation_is_for_a_key_or_a_part_of_one_or_a_whole_cache() {
     run(async {
         let dropped = async |cache, keys| World::dropped_by(invalidation(cache, keys)).await;
         assert_eq!(dropped("cs_cache_fake", Some(json!(["!a", "@x", "@y"]))).await, ["state a"]);
         assert_eq!(dropped("cs_cache_fake", None).await, ["state a", "state b"]);
         assert_eq!(dropped("get_event", Some(json!(["$e"]))).await, ["event"]);
-        assert_eq!(dropped("get_event", Some(json!([7]))).await, ["event"], "a key that is not understood is all keys");
+        assert_eq!(
+            dropped("get_event", Some(json!([7]))).await,
+            ["event"],
+            "a key of unknown shape stands for all keys"
+        );
         let for_room = "get_account_data_for_room";
         assert_eq!(dropped(for_room, Some(json!(["@x", "!b"]))).await, ["room account data x b"]);
         let both = ["room account data x a", "room account data x b"];
@@ -152,22 +160,22 @@ fn an_invalidation_is_of_a_key_of_a_part_of_one_or_of_a_whole_cache() {
 }
 
 #[test]
-fn a_cache_of_another_version_is_reported_and_harms_nothing() {
+fn a_cache_of_another_version_is_reported_and_changes_no_value() {
     run(async {
         let world = World::filled().await;
-        world.caches.take(Token(9), &invalidation("get_weather", None));
-        assert_eq!(world.kept(), ALL);
+        world.caches.apply(Token(9), &invalidation("get_weather", None));
+        assert_eq!(world.cached(), ALL);
         assert_eq!(*world.unknown.0.borrow(), ["get_weather"]);
     });
 }
 
 #[test]
-fn doubt_about_a_stream_makes_stale_all_that_its_rows_could() {
+fn invalidating_a_stream_drops_all_values_that_its_rows_could_change() {
     run(async {
         let left = async |stream| {
             let world = World::filled().await;
-            world.caches.doubt(stream);
-            world.kept()
+            world.caches.invalidate_stream(stream);
+            world.cached()
         };
         assert_eq!(left("events").await, ALL[3..]);
         assert_eq!(left("receipts").await.len(), ALL.len() - 1);
@@ -187,8 +195,8 @@ fn a_value_has_the_highest_token_it_reflects() {
         world
             .write(|tx| {
                 let writer = InstanceName::from("writer");
-                let outlier = NewEvent { outlier: true, ..NewEvent::message("$e", "!a") };
-                let delta = |state_key: &str, event_id: Option<&str>| StateDelta {
+                let outlier = EventRow { outlier: true, ..EventRow::message("$e", "!a") };
+                let delta = |state_key: &str, event_id: Option<&str>| StateRow {
                     room_id: "!a".into(),
                     kind: "m.room.member".into(),
                     state_key: state_key.into(),
@@ -205,59 +213,59 @@ fn a_value_has_the_highest_token_it_reflects() {
                 Ok(())
             })
             .await;
-        world.caches.doubt("caches");
+        world.caches.invalidate_stream("caches");
         let versions = [Some(4), None, Some(2), Some(5), Some(7), None, Some(8)].map(|token| token.map(Token));
         for (what, version) in ALL.into_iter().zip(versions) {
             assert_eq!(world.version(what).await, version, "{what}");
         }
-        // A removed entry is not of the state but of its version.
+        // A removed entry counts for the version, but is not part of the state.
         assert_eq!(world.caches.current_state("!a").await.unwrap().value.len(), 1);
         assert!(world.caches.event("$e").await.unwrap().value.as_ref().unwrap().outlier);
 
         world.write(|tx| events::mark_ex_outlier(tx, &"writer".into(), Token(9), "$e").map(drop)).await;
-        assert_eq!(world.version("event").await, Some(Token(2)), "kept until the row comes");
-        world.caches.doubt("events");
+        assert_eq!(world.version("event").await, Some(Token(2)), "cached until the row arrives");
+        world.caches.invalidate_stream("events");
         assert_eq!(world.version("event").await, Some(Token(9)));
         assert!(!world.caches.event("$e").await.unwrap().value.as_ref().unwrap().outlier);
     });
 }
 
-/// Notes where the stream stood when it was told something.
+/// Records each call with the position of the stream at that time.
 struct Spy {
     ids: Rc<IdGenerator>,
-    told: RefCell<Vec<(String, Token)>>,
+    calls: RefCell<Vec<(String, Token)>>,
 }
 
 impl Spy {
-    fn note(&self, what: String) {
-        self.told.borrow_mut().push((what, self.ids.current_token_for_writer(&"writer".into())));
+    fn record(&self, what: String) {
+        self.calls.borrow_mut().push((what, self.ids.current_token_for_writer(&"writer".into())));
     }
 }
 
-impl Keeper for Spy {
-    fn take(&self, token: Token, row: &Row) {
-        self.note(format!("{token}: {}", row.to_json()));
+impl CacheView for Spy {
+    fn apply(&self, token: Token, row: &Row) {
+        self.record(format!("{token}: {}", row.to_json()));
     }
 
-    fn doubt(&self, stream: &str) {
-        self.note(format!("doubt {stream}"));
+    fn invalidate_stream(&self, stream: &str) {
+        self.record(format!("invalidate {stream}"));
     }
 }
 
-/// The ids of account data as `instance` has them, and a spy among its keepers.
-async fn spied(backend: &Rc<MemoryBackend>, instance: &str) -> (Rc<IdGenerator>, Keepers, Rc<Spy>) {
+/// Returns the ids of account data on `instance`, its cache views, and a spy among them.
+async fn spied(backend: &Rc<MemoryBackend>, instance: &str) -> (Rc<IdGenerator>, CacheViews, Rc<Spy>) {
     let options = IdGeneratorOptions {
-        stream: streams::account_data::NAME.into(),
+        stream: rows::account_data::NAME.into(),
         instance: instance.into(),
         writers: vec!["writer".into()],
-        sequence: streams::account_data::SOURCE.sequence,
-        tables: streams::account_data::SOURCE.tables,
+        sequence: account_data::SOURCE.sequence,
+        tables: account_data::SOURCE.tables,
         poke: Default::default(),
     };
     let ids = IdGenerator::load(backend.database(), options).await.unwrap();
-    let (keepers, spy) = (Keepers::default(), Rc::new(Spy { ids: ids.clone(), told: RefCell::default() }));
-    keepers.register(spy.clone());
-    (ids, keepers, spy)
+    let (cache_views, spy) = (CacheViews::default(), Rc::new(Spy { ids: ids.clone(), calls: RefCell::default() }));
+    cache_views.register(&spy);
+    (ids, cache_views, spy)
 }
 
 fn row(kind: &str) -> Row {
@@ -265,15 +273,16 @@ fn row(kind: &str) -> Row {
 }
 
 #[test]
-fn a_follower_takes_rows_before_its_position_moves() {
+fn a_follower_applies_rows_before_its_position_moves() {
     run(async {
         let backend = MemoryBackend::open();
-        let (ids, keepers, spy) = spied(&backend, "worker").await;
-        let stream = DatabaseStream::new(streams::account_data::SOURCE, ids, backend.database(), keepers);
-        let (writer, before) = (InstanceName::from("writer"), stream.position(&"writer".into()));
-        stream.take(&writer, Token(9), &[row("a"), row("b")]);
-        assert!(spy.told.borrow().iter().all(|(_, position)| *position == before));
-        assert_eq!((spy.told.borrow().len(), stream.position(&writer)), (2, before));
+        let (ids, cache_views, spy) = spied(&backend, "worker").await;
+        let stream = DatabaseStream::new(account_data::SOURCE, ids, backend.database(), cache_views);
+        let writer = InstanceName::from("writer");
+        let before = stream.position(&writer);
+        stream.apply(&writer, Token(9), &[row("a"), row("b")]);
+        assert!(spy.calls.borrow().iter().all(|(_, position)| *position == before));
+        assert_eq!((spy.calls.borrow().len(), stream.position(&writer)), (2, before));
         stream.advance_by_row(&writer, Token(9));
         assert_eq!(stream.position(&writer), Token(9));
     });

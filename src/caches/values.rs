@@ -1,28 +1,28 @@
-//! What caches hold: values with the highest token they reflect.
+//! The cached values, each with the highest token it reflects.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::protocol::Token;
 use crate::store::current_state::StateEntry;
-use crate::streams::ReceiptsRow;
-use crate::streams::events::EventRow;
+use squall_protocol::Token;
+use squall_protocol::rows::ReceiptsRow;
+use squall_protocol::rows::events::EventRow;
 
-/// A value, and how new it is.
+/// A value and its version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Versioned<T> {
     /// The value.
     pub value: T,
-    /// The highest token of a row that it reflects; none if no row ever said anything of it.
+    /// The highest token of a row that it reflects; `None` if there was never a row about it.
     pub version: Option<Token>,
 }
 
 /// The current state of a room: events by type and state key.
 pub type RoomState = BTreeMap<(String, String), String>;
-/// The receipts in a room, in the order in which they were given.
+/// The receipts in a room, in the order of their tokens.
 pub type Receipts = Vec<ReceiptsRow>;
-/// What a user keeps: contents by type.
+/// A user's account data: contents by type.
 pub type AccountData = BTreeMap<String, Value>;
 
 impl From<Vec<StateEntry>> for Versioned<RoomState> {

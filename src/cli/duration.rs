@@ -4,40 +4,30 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// What is wrong with a duration.
-#[derive(Debug, Error, PartialEq, Eq)]
+/// The longest duration that is accepted. No soak lasts longer, and the clock could not wait for much more.
+const DURATION_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// A duration that is not accepted.
+#[derive(Debug, Error, PartialEq)]
 pub(super) enum DurationError {
-    /// It is not of the form.
-    #[error("{0:?} is no duration: write days, hours, minutes and seconds, such as 8h, 1h30m or 90s")]
-    Form(String),
-    /// It is over before anything happens.
-    #[error("{0:?} is no time at all")]
+    /// The text is not a duration.
+    #[error("{0:?} is not a duration ({1}): write days, hours, minutes and seconds, such as 8h, 1h30m or 90s")]
+    Malformed(String, humantime::DurationError),
+    /// The duration is zero.
+    #[error("{0:?} is zero: write a longer time, such as 90s")]
     Zero(String),
+    /// The duration is longer than [`DURATION_MAX`].
+    #[error("{0:?} is longer than a year: write a shorter time, such as 30d")]
+    TooLong(String),
 }
 
-/// The units, the longest first, and how many seconds each has.
-const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
-
-/// Parses whole numbers of units, each unit at most once and the longer ones first.
+/// Parses a duration of at most a year.
 pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
-    let form = || DurationError::Form(text.to_owned());
-    let mut units = UNITS.into_iter();
-    let mut seconds = 0_u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(form)?;
-        let number: u64 = rest[..end].parse().map_err(|_| form())?;
-        let unit = rest[end..].chars().next().ok_or_else(form)?;
-        let (_, unit_seconds) = units.find(|(name, _)| *name == unit).ok_or_else(form)?;
-        let more = number.checked_mul(unit_seconds).ok_or_else(form)?;
-        // A year is more than any soak; beyond the clock's own range it could not be waited for.
-        seconds = seconds.checked_add(more).filter(|sum| *sum <= 366 * 86_400).ok_or_else(form)?;
-        rest = &rest[end + 1..];
-    }
-    match seconds {
-        0 if text.is_empty() => Err(form()),
-        0 => Err(DurationError::Zero(text.to_owned())),
-        _ => Ok(Duration::from_secs(seconds)),
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err(DurationError::Zero(text.to_owned())),
+        Ok(duration) if duration > DURATION_MAX => Err(DurationError::TooLong(text.to_owned())),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(DurationError::Malformed(text.to_owned(), error)),
     }
 }
 
@@ -49,14 +39,21 @@ mod tests {
     fn a_duration_is_the_sum_of_its_parts() {
         let parsed = ["90s", "45m", "8h", "1h30m", "1d2h3m4s"].map(|text| parse(text).unwrap().as_secs());
         assert_eq!(parsed, [90, 2_700, 28_800, 5_400, 93_784]);
+        assert_eq!(parse("1500ms"), Ok(Duration::from_millis(1_500)));
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
-        for text in ["", "8", "h", "8x", "8 h", "-1h", "1.5h", "30m1h", "1h1h", "99999999999999999999s", "400d", "1hé"]
-        {
-            assert_eq!(parse(text), Err(DurationError::Form(text.into())));
+    fn a_text_that_is_not_a_duration_is_refused() {
+        for text in ["", "8", "h", "8x", "-1h", "1e3s", "99999999999999999999s", "1hé"] {
+            let error = parse(text).unwrap_err();
+            assert!(matches!(error, DurationError::Malformed(..)), "{text:?}: {error}");
+            assert!(error.to_string().ends_with("such as 8h, 1h30m or 90s"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_time_and_more_than_a_year_are_refused() {
         assert_eq!(parse("0s"), Err(DurationError::Zero("0s".into())));
+        assert_eq!(parse("400d"), Err(DurationError::TooLong("400d".into())));
     }
 }

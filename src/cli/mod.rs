@@ -1,7 +1,12 @@
-//! The command line: one file per subcommand, each of which parses, calls the library and prints.
+//! The command line. Each subcommand has one file, which parses arguments, calls the library and prints.
 //!
-//! Exit status: 0 all well, 1 an invariant was violated, something was stuck or a recording shows a finding, 2 the
-//! arguments, a file or the set-up are wrong, 101 it panicked, 128 and a signal's number: the signal cut it short.
+//! | exit status | meaning |
+//! |---|---|
+//! | 0 | no finding |
+//! | 1 | a finding: a run failed, a defect was not found, or a recording has a violation |
+//! | 2 | the arguments, a file or the set-up are wrong |
+//! | 101 | Squall panicked |
+//! | 128 + N | signal N stopped the command |
 
 mod audit;
 mod defects;
@@ -15,25 +20,28 @@ mod shrink;
 mod signals;
 mod soak;
 mod summary;
+mod table;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
-use crate::env::TlsError;
 use crate::follow::Refused;
 use crate::serve::ServeError;
 use crate::sim::corpus::EntryError;
-use crate::sim::defects::{PatchError, WorkshopError};
-use crate::sim::engine::EngineName;
+use crate::sim::defects::{BuildError, PatchError};
 use crate::sim::plan::{Plan, PlanError, Scenario};
 use crate::sim::soak::folder::FolderError;
 use crate::sim::soak::{Shard, processes};
+use squall_env::TlsError;
+use squall_netsim::EngineName;
 
-/// Synapse's replication layer, and the deterministic storm that judges it.
+/// Synapse's replication layer, and a deterministic simulator that tests it.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
 struct Arguments {
@@ -43,52 +51,66 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one plan and judge it.
+    /// Run one plan and check every invariant.
     Run(run::RunArguments),
-    /// Run many seeds and count what they find.
+    /// Run many seeds and count their failures.
     Soak(soak::SoakArguments),
-    /// One of a soak's processes.
+    /// Run the seeds that standard input names: one process of a soak.
     #[command(name = processes::WORKER, hide = true)]
     SoakWorker(soak::WorkerArguments),
-    /// Run entries of the corpus: findings that must not come back.
+    /// Run entries of the corpus: findings that must not return.
     Replay(replay::ReplayArguments),
-    /// Find the least plan that fails as a given one does.
+    /// Find the smallest plan that fails in the same way as a given one.
     Shrink(shrink::ShrinkArguments),
-    /// Plant known defects and measure how soon the storm finds each.
+    /// Plant known defects, and measure how soon a search of seeds finds each.
     Defects(defects::DefectsArguments),
-    /// Judge recordings of real replication traffic.
+    /// Check recordings of real replication traffic.
     Audit(audit::AuditArguments),
-    /// Follow a live deployment on its Redis broker, and judge what is said there.
+    /// Follow a live deployment on its Redis broker, and check its traffic.
     Follow(Box<follow::FollowArguments>),
-    /// Run an instance: over real sockets, on a database file.
+    /// Run one instance of a deployment, on real sockets and a real database.
     Serve(serve::ServeArguments),
-    /// Print a plan, to be edited and run by `run --plan`.
+    /// Print the plan of a seed. Edit it, and run it with `run --plan`.
     Plan(plan::PlanArguments),
 }
 
-/// What runs plans.
+/// The engine that runs plans.
 #[derive(Debug, Args)]
 struct EngineArguments {
-    /// Which engine simulates: turmoil-net, or turmoil, which cannot inject every fault and skips those.
+    /// Engine that simulates the network: turmoil-net, or turmoil, which skips the faults that it cannot inject.
     #[arg(long, default_value_t)]
     engine: EngineName,
 }
 
-/// What a scenario's plans are generated for.
+/// The scenario that plans are drawn for.
 #[derive(Debug, Args)]
 struct ScenarioArguments {
-    /// What kind of deployment and weather: storm, swarm or quiet.
-    #[arg(long, default_value = "storm")]
+    /// Deployment, operations and faults that plans are drawn for.
+    #[arg(long, value_name = "NAME", default_value_t, value_parser = scenarios())]
     scenario: Scenario,
 }
 
-/// The plan that a command is about.
+/// Returns a parser of scenarios, whose names the help text lists.
+fn scenarios() -> impl TypedValueParser<Value = Scenario> {
+    let parse = |name: String| name.parse::<Scenario>();
+    PossibleValuesParser::new(Scenario::ALL.iter().map(|scenario| scenario.name())).try_map(parse)
+}
+
+/// The amount of detail in printed tables.
+#[derive(Debug, Args)]
+struct DetailArguments {
+    /// Print every counter, also those that are zero.
+    #[arg(short, long, conflicts_with = "json")]
+    verbose: bool,
+}
+
+/// The plan that a command runs.
 #[derive(Debug, Args)]
 struct PlanOfArguments {
-    /// The seed that decides everything.
+    /// Seed that the plan and all of the run's random numbers are drawn from.
     #[arg(long, default_value_t = 0, conflicts_with = "plan")]
     seed: u64,
-    /// Take the plan in this file instead of generating one.
+    /// File with the plan to run, instead of one that is drawn from a seed.
     #[arg(long, value_name = "FILE", conflicts_with = "scenario")]
     plan: Option<PathBuf>,
     #[command(flatten)]
@@ -104,68 +126,85 @@ impl PlanOfArguments {
     }
 }
 
-/// Why a command could not do its work.
+/// An error that ends a command with exit status 2.
 #[derive(Debug, Error)]
 enum CliError {
-    /// A file that cannot be read.
+    /// The file of a plan cannot be read.
     #[error("cannot read {0}: {1}. Name a file that `squall plan` printed")]
     Read(PathBuf, std::io::Error),
-    /// A file that is no plan.
+    /// The file's content is not a plan.
     #[error("{0}: {1}")]
     Plan(PathBuf, PlanError),
-    /// A file that is no entry of the corpus.
+    /// The file is not an entry of the corpus.
     #[error("{0}: {1}")]
     Entry(PathBuf, EntryError),
-    /// A plan to be shrunk that does not fail.
-    #[error("the plan does not fail{}: there is nothing to shrink; see what `squall run` says of it", with(.0))]
+    /// The plan to be shrunk does not fail.
+    #[error("the plan does not fail{}, so there is nothing to shrink: see its verdict with `squall run`", with(.0))]
     DoesNotFail(Option<String>),
-    /// A defect that cannot be read.
+    /// A patch cannot be read.
     #[error(transparent)]
     Patch(#[from] PatchError),
-    /// Defects cannot be planted.
+    /// A defect cannot be planted.
     #[error(transparent)]
-    Workshop(#[from] WorkshopError),
-    /// A soak's folder that cannot be used.
+    Build(#[from] BuildError),
+    /// The file of an earlier measurement cannot be read.
+    #[error("cannot read {0}: {1}. Name a file with the output of `squall defects --json`")]
+    ReadMeasured(PathBuf, std::io::Error),
+    /// A line of the file is not a measurement.
+    #[error("{path}, line {line}: {cause}. Name a file with the output of `squall defects --json`")]
+    Measured {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// The parser's error.
+        cause: serde_json::Error,
+    },
+    /// The file has no measurement of a defect.
+    #[error("{0} has no measurement of {1}: name one of the defects in it, or none for all")]
+    NotMeasured(PathBuf, String),
+    /// The folder of a soak cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// A shard without seeds.
+    /// The shard has no seeds.
     #[error("shard {0} has none of the seeds: give a larger range, or fewer shards")]
     EmptyShard(Shard),
-    /// The program cannot be started once more, to run seeds.
+    /// A process for seeds cannot be started.
     #[error("cannot start a process to run seeds in: {0}")]
     Start(std::io::Error),
-    /// A file that cannot be made.
+    /// A file or directory cannot be created.
     #[error("cannot create {0}: {1}")]
     Create(PathBuf, std::io::Error),
-    /// An instance that is not served.
+    /// The instance cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// A broker that cannot be followed.
+    /// The broker refused the follower.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The broker cannot be spoken to over TLS.
+    /// TLS to the broker cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Files for TLS, and no TLS.
-    #[error("{0} is for TLS, and the broker's address is redis://: write rediss://")]
+    /// A file for TLS was given with an address without TLS.
+    #[error("{0} is a file for TLS, but the broker's address is redis://: write rediss://")]
     NoTls(PathBuf),
-    /// The address for metrics cannot be had.
+    /// The address for metrics cannot be bound.
     #[error("cannot serve metrics at {0}: {1}. Name an address of this machine and a free port")]
     Metrics(SocketAddr, std::io::Error),
-    /// No level of what is logged.
+    /// The log level does not exist.
     #[error(
-        "{0:?} is no level: take error, warn, info, debug or trace, or one of a part, as in squall::transport=debug,info"
+        "{0:?} is not a log level: write error, warn, info, debug or trace, or a level for each module, such as \
+         squall::transport=debug,info"
     )]
     LogLevel(String),
-    /// What every process needs is not to be had.
-    #[error("cannot begin: {0}")]
+    /// The runtime or the signal handlers cannot be set up.
+    #[error("cannot start the runtime: {0}")]
     Begin(std::io::Error),
     /// The output cannot be written.
-    #[error("cannot write: {0}")]
+    #[error("cannot write the output: {0}")]
     Write(#[from] std::io::Error),
 }
 
-/// Runs the command that the process was started with.
+/// Parses the process's arguments and runs the command that they name.
 pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
@@ -181,7 +220,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(status) => status,
-        // Whoever reads our output has had enough of it.
+        // The reader of the output has closed it, as `head` does.
         Err(CliError::Write(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -194,7 +233,7 @@ impl From<processes::Error> for CliError {
     fn from(error: processes::Error) -> Self {
         match error {
             processes::Error::Start(error) => CliError::Start(error),
-            processes::Error::Take(error) => CliError::Write(error),
+            processes::Error::Report(error) => CliError::Write(error),
         }
     }
 }
@@ -209,7 +248,12 @@ fn load_plan(path: &Path) -> Result<Plan, CliError> {
     Plan::load(&text).map_err(|error| CliError::Plan(path.to_owned(), error))
 }
 
-/// The exit status that says whether all went well.
+/// Returns exit status 0 if there is no finding, and 1 otherwise.
 fn status(all_well: bool) -> ExitCode {
     if all_well { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Returns the number of cores that this process may use: the default of `--jobs`.
+fn all_cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }

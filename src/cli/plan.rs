@@ -1,4 +1,4 @@
-//! `squall plan`: print a plan.
+//! `squall plan`: prints the plan of a seed.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use crate::sim::plan::Plan;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArguments {
-    /// The seed that decides everything.
+    /// Seed that the plan is drawn from.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]

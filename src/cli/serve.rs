@@ -1,4 +1,4 @@
-//! `squall serve`: run one instance.
+//! `squall serve`: runs one instance.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,38 +16,38 @@ use tracing_subscriber::{Layer, fmt};
 
 use super::CliError;
 use super::signals::Signals;
-use crate::protocol::InstanceName;
 use crate::serve::{File, ServeError, serve as serve_instance};
+use squall_protocol::InstanceName;
 
-/// Where the level is looked for if there is no option.
+/// The environment variable with the log level, if there is no option.
 const LEVEL_VARIABLE: &str = "SQUALL_LOG";
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArguments {
-    /// The deployment and its database, in TOML. Its instances may share one file; see the README.
+    /// Configuration file of the deployment, in TOML. All instances may share one file; see docs/operators.md.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Which instance of the deployment to run.
+    /// Name of the instance to run.
     #[arg(long, value_name = "NAME")]
     instance: String,
-    /// Where to serve /metrics and /health. Otherwise where the file says, if it does.
+    /// Address to serve /metrics and /health on, instead of the one in the configuration file.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// What a line of the log, on standard error, is.
+    /// Format of the log on standard error.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log: LogFormat,
-    /// What is logged: error, warn, info, debug or trace; for a part of the program alone, squall::transport=debug,info.
-    /// Otherwise what the environment variable SQUALL_LOG says, or else info.
+    /// Log level: error, warn, info, debug or trace, or a level for each module, such as squall::transport=debug,info. The
+    /// default is the environment variable SQUALL_LOG, or else info.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
 }
 
-/// What a line of the log is.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
-    /// For people.
+    /// Text.
     Text,
-    /// One JSON object.
+    /// One JSON object on each line.
     Json,
 }
 
@@ -63,22 +63,22 @@ pub(super) fn serve(arguments: &ServeArguments) -> Result<ExitCode, CliError> {
     LocalSet::new().block_on(&runtime, until_stopped(arguments, &file))
 }
 
-/// Serves until a signal asks to stop, and then until that is done or another signal asks.
+/// Serves the instance until a signal asks the process to stop. Then shuts down, or ends at once at a second signal.
 async fn until_stopped(arguments: &ServeArguments, file: &File) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen().map_err(CliError::Begin)?;
     let name = InstanceName::from(arguments.instance.as_str());
-    let (stop, asked) = oneshot::channel::<()>();
-    let asked = async {
-        let _ = asked.await;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopped = async {
+        let _ = stopped.await;
     };
     let mut stop = Some(stop);
-    let mut serving = pin!(serve_instance(file, &name, arguments.metrics, asked));
+    let mut serving = pin!(serve_instance(file, &name, arguments.metrics, stopped));
     loop {
         tokio::select! {
             biased;
             served = &mut serving => return Ok(served.map(|()| ExitCode::SUCCESS)?),
             (signal, number) = signals.next() => {
-                tracing::info!(signal, "asked to stop");
+                tracing::info!(signal, "stopping");
                 if stop.take().is_none() {
                     return Ok(ExitCode::from(128 + number));
                 }
@@ -87,9 +87,9 @@ async fn until_stopped(arguments: &ServeArguments, file: &File) -> Result<ExitCo
     }
 }
 
-/// Logs on standard error from now on.
+/// Starts logging on standard error.
 fn log(format: LogFormat, level: &str) -> Result<(), CliError> {
-    // Anything that is no level would be taken for a part of the program, of which there is none of that name.
+    // `Targets` takes any other word for the name of a module, and would log nothing.
     let is_known = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
     let levels = level.parse::<Targets>().ok().filter(|_| level.split(',').all(is_known));
     let levels = levels.ok_or_else(|| CliError::LogLevel(level.to_owned()))?;
@@ -102,8 +102,8 @@ fn log(format: LogFormat, level: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// An instance one of whose tasks has panicked would be one that others wait for in vain. Whoever looks after the process
-/// can start another.
+/// Ends the process when a task panics. Other instances would wait in vain for an instance without that task, and a
+/// service manager can restart a process that has ended.
 fn end_when_a_task_panics() {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "ending");

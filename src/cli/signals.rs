@@ -1,11 +1,11 @@
-//! What asks a process to stop.
+//! Signals that ask the process to stop.
 
 use std::io;
 
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask this process to stop, which do not end it from now on.
+/// Receives SIGINT and SIGTERM, which then no longer end the process.
 #[cfg(unix)]
 pub(super) struct Signals {
     interrupt: Signal,
@@ -18,16 +18,17 @@ impl Signals {
         Ok(Signals { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one. Gives its name and its number.
+    /// Waits for the next signal. Returns its name and its number.
     pub(super) async fn next(&mut self) -> (&'static str, u8) {
         tokio::select! {
+            biased;
             _ = self.interrupt.recv() => ("SIGINT", 2),
             _ = self.terminate.recv() => ("SIGTERM", 15),
         }
     }
 }
 
-/// Ctrl-C.
+/// Receives Ctrl-C.
 #[cfg(not(unix))]
 pub(super) struct Signals;
 
@@ -37,7 +38,7 @@ impl Signals {
         Ok(Signals)
     }
 
-    /// Waits for the next one. Gives its name and its number.
+    /// Waits for the next signal. Returns its name and its number.
     pub(super) async fn next(&mut self) -> (&'static str, u8) {
         let _ = tokio::signal::ctrl_c().await;
         ("SIGINT", 2)

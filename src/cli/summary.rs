@@ -1,175 +1,176 @@
-//! Plans and verdicts in words.
+//! Plans and verdicts in words and tables, on lines of at most 80 characters.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 
-use crate::sim::plan::{BrokerPlan, ClientPlan, Fault, OperationKind, Plan, Reading, Writing};
+use super::table::{self, Align, Table, wrap};
+use crate::sim::plan::{BrokerPlan, ClientPlan, OperationKind, Plan, Reading, Writing};
+use crate::sim::soak::Tally;
 use crate::sim::verdict::Verdict;
 
-/// What is about to happen: every knob of the plan.
+/// Returns a description of a plan before it runs: its hosts, its size and its settings.
 pub(super) fn of_plan(plan: &Plan) -> String {
-    let mut text = String::new();
     let hosts: Vec<&str> = plan.topology.machines().collect();
-    let _ = writeln!(text, "seed {}, scenario {}: {}", plan.seed, plan.scenario, hosts.join(", "));
+    let mut text = wrap(&format!("seed {}, scenario {}: {}", plan.seed, plan.scenario, hosts.join(", ")), "  ");
     let network = &plan.network;
-    let _ = writeln!(
-        text,
-        "latency {} to {} µs, {} operations and {} faults in {} s",
+    let size = format!(
+        "{} and {} in {} s; latency {} to {} µs",
+        of_count(plan.operations.len(), "operation"),
+        of_count(plan.faults.len(), "fault"),
+        plan.storm_ms / 1000,
         network.latency_us_min,
         network.latency_us_max,
-        plan.operations.len(),
-        plan.faults.len(),
-        plan.storm_ms / 1000,
     );
+    text.push_str(&wrap(&size, "  "));
     if let Some(BrokerPlan { hard_bytes, soft_bytes, soft_for_ms, has_password }) = &plan.topology.broker {
         let password = if *has_password { "a password" } else { "no password" };
-        let _ = writeln!(
-            text,
-            "broker with {password}: drops whoever has {hard_bytes} bytes waiting, or {soft_bytes} for {soft_for_ms} ms"
+        let broker = format!(
+            "broker with {password}: drops a client with {hard_bytes} bytes waiting, or with {soft_bytes} bytes waiting \
+             for {soft_for_ms} ms"
         );
+        text.push_str(&wrap(&broker, "  "));
     }
     let scheduling = &plan.scheduling;
     if scheduling.deferred_per_mille > 0 {
-        let _ = writeln!(
-            text,
-            "{} ‰ of all polls deferred, by up to {} ms",
-            scheduling.deferred_per_mille, scheduling.deferral_ms_max
-        );
-    }
-    let mut kinds: BTreeMap<&'static str, usize> = BTreeMap::new();
-    for entry in &plan.faults {
-        *kinds.entry(entry.fault.family().name()).or_default() += 1;
-    }
-    if !kinds.is_empty() {
-        let _ = writeln!(text, "faults planned: {}", tally(&kinds));
+        let per_mille = scheduling.deferred_per_mille;
+        let ms_max = scheduling.deferral_ms_max;
+        text.push_str(&wrap(&format!("{per_mille} ‰ of all polls deferred, by up to {ms_max} ms"), "  "));
     }
     text
 }
 
-/// How a run ended.
-pub(super) fn of_verdict(verdict: &Verdict) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{} rows committed, {} applied by {} hosts, {} commands, {} faults took effect ({} found nothing to disturb)",
-        verdict.rows_committed,
-        verdict.rows_applied,
-        verdict.hosts,
-        verdict.commands,
-        verdict.faults,
-        verdict.faults_idle,
-    );
+/// Returns the tables of one run, and the reasons for which it failed. The verdict itself is printed after them.
+pub(super) fn of_run(verdict: &Verdict, is_verbose: bool) -> String {
+    let mut tally = Tally::default();
+    tally.add(verdict);
+    let mut text = format!("\n{}\n", of_tally(&tally, is_verbose));
     if verdict.faults_skipped > 0 {
-        let (skipped, engine) = (verdict.faults_skipped, verdict.engine);
-        let _ = writeln!(text, "{skipped} more faults skipped: the engine {engine} cannot inject them");
+        let skipped = of_count(verdict.faults_skipped, "fault");
+        let line = format!("{skipped} skipped, because the engine {} cannot inject them", verdict.engine);
+        text.push_str(&wrap(&line, "  "));
     }
-    let _ = writeln!(text, "marks: {}", tally(&verdict.marks));
-    let _ = writeln!(text, "checks: {}", tally(&verdict.exercised));
-    let _ = writeln!(
-        text,
-        "{} simulated seconds in {} ms, trace {}",
-        verdict.simulated_ms / 1000,
-        verdict.wall_ms,
-        verdict.trace_hash
-    );
+    if is_verbose {
+        text.push_str(&counters(verdict).render_side_by_side());
+    } else {
+        let line = format!(
+            "{} committed, {} applied by {}",
+            of_count(verdict.rows_committed, "row"),
+            verdict.rows_applied,
+            of_count(verdict.hosts, "host")
+        );
+        text.push_str(&wrap(&line, "  "));
+    }
+    let simulated_s = verdict.simulated_ms / 1000;
+    let _ = writeln!(text, "{simulated_s} simulated seconds in {} ms, trace {}", verdict.wall_ms, verdict.trace_hash);
     text.push_str(&of_failure(verdict));
-    let _ = writeln!(text, "verdict: {}", verdict.verdict);
     text
 }
 
-/// What went wrong; nothing if nothing did.
+/// Returns a table of every counter of a verdict that no other table shows.
+fn counters(verdict: &Verdict) -> Table {
+    let mut table = Table::new([("counter", Align::Left), ("value", Align::Right)]);
+    for (name, value) in [
+        ("hosts", verdict.hosts as u64),
+        ("rows committed", verdict.rows_committed),
+        ("rows applied, all hosts", verdict.rows_applied),
+        ("lines read", verdict.commands),
+        ("faults that took effect", verdict.faults as u64),
+        ("faults without effect", verdict.faults_idle as u64),
+        ("faults skipped", verdict.faults_skipped as u64),
+        ("simulated time, ms", verdict.simulated_ms),
+        ("real time, ms", verdict.wall_ms),
+    ] {
+        table.row([name.to_owned(), value.to_string()]);
+    }
+    table
+}
+
+/// Returns the tables of one or more runs: the faults, the situations that were reached, and the checks.
+///
+/// A situation that was not reached is only named below its table, unless `is_verbose`.
+pub(super) fn of_tally(tally: &Tally, is_verbose: bool) -> String {
+    let mut text = faults(tally);
+    text.push('\n');
+    text.push_str(&counts("situation", "times reached", "not reached", &tally.marks, is_verbose));
+    text.push('\n');
+    text.push_str(&counts("invariant", "checks", "never checked", &tally.exercised, is_verbose));
+    text
+}
+
+fn faults(tally: &Tally) -> String {
+    let mut families: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (family, planned) in &tally.faults_planned {
+        families.entry(family).or_default().0 = *planned;
+    }
+    for (family, effective) in &tally.faults_by_family {
+        families.entry(family).or_default().1 = *effective;
+    }
+    if families.is_empty() {
+        return "no faults planned\n".to_owned();
+    }
+    let mut table = Table::new([("fault", Align::Left), ("planned", Align::Right), ("took effect", Align::Right)]);
+    let mut planned_all = 0;
+    let mut effective_all = 0;
+    for (family, (planned, effective)) in families {
+        planned_all += planned;
+        effective_all += effective;
+        table.row([family.to_owned(), planned.to_string(), effective.to_string()]);
+    }
+    table.row(["all".to_owned(), planned_all.to_string(), effective_all.to_string()]);
+    table.render()
+}
+
+fn counts(name: &str, times: &str, none: &str, counts: &BTreeMap<String, u64>, is_verbose: bool) -> String {
+    let mut table = Table::new([(name, Align::Left), (times, Align::Right)]);
+    let mut zeros = Vec::new();
+    for (name, count) in counts {
+        if *count == 0 {
+            zeros.push(name.as_str());
+        }
+        if *count > 0 || is_verbose {
+            table.row([name.clone(), count.to_string()]);
+        }
+    }
+    let mut text = if table.is_empty() { String::new() } else { table.render_side_by_side() };
+    if !zeros.is_empty() {
+        text.push_str(&table::list(none, zeros));
+    }
+    text
+}
+
+/// Returns the reasons for which a run failed: its violation, everything that had not converged, and its panic.
 pub(super) fn of_failure(verdict: &Verdict) -> String {
     let mut text = String::new();
     if let Some(finding) = &verdict.violation {
-        let _ = writeln!(text, "{} at {} ms: {}", finding.invariant, finding.at_ms, finding.message);
+        let line = format!("{} at {} ms: {}", finding.invariant, finding.at_ms, finding.message);
+        text.push_str(&wrap(&line, "  "));
     }
     for pending in &verdict.pending {
-        let _ = writeln!(text, "pending: {pending}");
+        text.push_str(&wrap(&format!("pending: {pending}"), "  "));
     }
     if let Some(panic) = &verdict.panic {
-        let _ = writeln!(text, "panicked: {panic}");
+        text.push_str(&wrap(&format!("panicked: {panic}"), "  "));
     }
     text
 }
 
-/// "partition from worker1 to writer2 for 3.0 s".
-pub(super) fn of_fault(fault: &Fault) -> String {
-    let mut text = match fault {
-        Fault::Latency { from, to, min_us, max_us, .. } => {
-            format!("latency from {from} to {to} {} to {} ms", min_us / 1000, max_us / 1000)
-        }
-        Fault::Cut { a, b } => format!("cut between {a} and {b}"),
-        Fault::LostReply { server, after_ms, .. } => {
-            format!("lost replies: HTTP connections to {server} live {after_ms} ms")
-        }
-        Fault::Flap { client, server, after_ms, .. } => {
-            format!("flap: connections from {client} to {server} live {after_ms} ms")
-        }
-        Fault::Partition { from, to, both: false, .. } => format!("partition from {from} to {to}"),
-        Fault::Partition { from, to, both: true, .. } => format!("partition between {from} and {to}"),
-        Fault::HalfOpen { gone, survivor, .. } => {
-            format!("half-open: {gone}'s end of a connection is gone, {survivor} hears nothing")
-        }
-        Fault::SlowDrip { from, to, bytes_per_sec, .. } => {
-            format!("slow drip from {from} to {to}: {bytes_per_sec} bytes a second")
-        }
-        Fault::PowerCut { host, .. } => format!("power cut of {host}"),
-        Fault::Restart { host, .. } => format!("restart of {host}"),
-        Fault::RollingRestart { hosts, down_ms, pause_ms } => {
-            format!("rolling restart of {}, each down {down_ms} ms, {pause_ms} ms apart", hosts.join(", "))
-        }
-        Fault::Freeze { host, .. } => format!("freeze of {host}"),
-        Fault::SlowConsumer { host, bytes, pause_ms, .. } => {
-            format!("slow consumer: {host} reads {bytes} bytes every {pause_ms} ms")
-        }
-        Fault::SlowWriter { host, delay_ms_min, delay_ms_max, rollback_per_mille, .. } => format!(
-            "slow writer: {host}'s rows are committed {delay_ms_min} to {delay_ms_max} ms late, {rollback_per_mille} ‰ \
-             never"
-        ),
-        Fault::SlowDatabase { host, extra_ms_min, extra_ms_max, .. } => {
-            format!("slow database: {extra_ms_min} to {extra_ms_max} ms more each way for {}", host_or_all(host))
-        }
-        Fault::StalledDatabase { host, .. } => format!("stalled database for {}", host_or_all(host)),
-        Fault::FailingDatabase { host, per_mille, .. } => {
-            format!("failing database: {per_mille} ‰ of {host}'s transactions")
-        }
-        Fault::FailingHandlers { host, per_mille, .. } => {
-            format!("failing handlers: {per_mille} ‰ of {host}'s reads of rows")
-        }
-        Fault::LostAcknowledgement { host, per_mille, .. } => {
-            format!("lost acknowledgement: {per_mille} ‰ of {host}'s transactions")
-        }
-        Fault::BrokenStream { host, stream } => format!("broken stream: {host} cannot read {stream} any more"),
-        Fault::Strangers { host, per_mille, .. } => {
-            format!("strangers: {per_mille} ‰ of what {host} reads is of a newer version")
-        }
-        Fault::CancelledRequests { host, per_mille, .. } => {
-            format!("cancelled requests: {per_mille} ‰ of {host}'s")
-        }
-    };
-    if fault.for_ms() > 0 {
-        let _ = write!(text, ", for {:.1} s", fault.for_ms() as f64 / 1000.0);
-    }
-    text
-}
-
-/// What happens in a plan that is small enough to be told, in order of time.
+/// Returns every client, operation and fault of a small plan in words, in order of time.
 pub(super) fn of_shrunk(plan: &Plan) -> Vec<String> {
     let operations = plan.operations.iter().map(|operation| (operation.at_ms, of_operation(&operation.kind)));
-    let faults = plan.faults.iter().map(|entry| (entry.at_ms, of_fault(&entry.fault)));
+    let faults = plan.faults.iter().map(|entry| (entry.at_ms, entry.fault.to_string()));
     let clients = plan.clients.iter().map(|client| (client.from_ms, of_client(client)));
     let mut lines: Vec<(u64, String)> = clients.chain(operations).chain(faults).collect();
     lines.sort_by_key(|(at_ms, _)| *at_ms);
     lines.into_iter().map(|(at_ms, line)| format!("{:.1} s {line}", at_ms as f64 / 1000.0)).collect()
 }
 
-/// "user 3 syncs on worker1, worker2".
+/// Returns a client in words: "user 3 begins to sync with device 0 on worker1, worker2".
 fn of_client(client: &ClientPlan) -> String {
     format!("user {} begins to sync with device {} on {}", client.user, client.device, client.hosts.join(", "))
 }
 
-/// "120 rows of state in room 2, on 1 token".
-pub(super) fn of_operation(operation: &OperationKind) -> String {
+/// Returns an operation in words: "120 rows of state in room 2, on 1 token".
+fn of_operation(operation: &OperationKind) -> String {
     match operation {
         OperationKind::Send { room } => format!("message to room {room}"),
         OperationKind::StateBurst { room, rows, tokens } => {
@@ -187,11 +188,19 @@ pub(super) fn of_operation(operation: &OperationKind) -> String {
         OperationKind::Receipt { user, room, through } => {
             format!("user {user} reads in room {room}{}", through_host(through))
         }
+        OperationKind::Receipts { user, rooms, host } => {
+            format!("user {user} reads in {} at once, through {host}", of_count(rooms.len(), "room"))
+        }
         OperationKind::ToDevice { users, through } => {
             format!("messages to the devices of {}{}", of_count(users.len(), "user"), through_host(through))
         }
         OperationKind::Sync { user, host, for_ms, .. } => {
             format!("user {user} syncs on {host} for {:.1} s", *for_ms as f64 / 1000.0)
+        }
+        OperationKind::SetPresence { user, device, state, is_sync, through, .. } => {
+            let device = device.map_or_else(String::new, |device| format!(" on device {device}"));
+            let by = if *is_sync { ", by a sync" } else { "" };
+            format!("user {user} is {}{device}{by}{}", state, through_host(through))
         }
         OperationKind::ServerUp { server, host } => format!("{host} hears from server {server}, which was down"),
         OperationKind::Outlier { room, event } => format!("outlier {event} in room {room}"),
@@ -212,7 +221,7 @@ pub(super) fn of_operation(operation: &OperationKind) -> String {
     }
 }
 
-/// "1 row", "120 rows".
+/// Returns a number with its noun: "1 row", "120 rows".
 pub(super) fn of_count(count: impl TryInto<u64>, thing: &str) -> String {
     let count = count.try_into().unwrap_or(u64::MAX);
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
@@ -233,14 +242,4 @@ fn account_or_room(room: &Option<u32>) -> String {
 
 fn through_host(host: &Option<String>) -> String {
     host.as_ref().map_or(String::new(), |host| format!(", through {host}"))
-}
-
-fn host_or_all(host: &Option<String>) -> &str {
-    host.as_deref().unwrap_or("all hosts")
-}
-
-/// "cut 12, partition 3".
-pub(super) fn tally<K: Display, N: Display>(counts: &BTreeMap<K, N>) -> String {
-    let parts: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }

@@ -1,17 +1,17 @@
-//! What was heard, as the lines of a recording.
+//! The lines of a recording.
 
 use std::io::{self, Write};
 
 use tokio::time::Instant;
 
-use crate::env::Clock;
-use crate::judge::audit::{Entry, Recorded};
-use crate::judge::observation::Moment;
+use squall_env::Clock;
+use squall_judge::audit::{Entry, Recorded};
+use squall_judge::observation::SimTime;
 
-/// Numbers what was heard, and writes it down if there is something to write to.
+/// Numbers the lines of a recording, and writes them if there is a file.
 pub struct Journal {
-    /// When it began: milliseconds since the Unix epoch, by the wall clock. From there on time is counted by the
-    /// monotonic one, which nobody sets.
+    /// The beginning by the wall clock, in milliseconds since the Unix epoch. Later times are counted from here by the
+    /// monotonic clock, which cannot be set.
     began_ms: u64,
     began: Instant,
     line: u64,
@@ -19,38 +19,44 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal that begins now.
+    /// Returns a journal that begins now.
     pub fn new(clock: &dyn Clock, recording: Option<Box<dyn Write>>) -> Self {
         Journal { began_ms: clock.now_ms(), began: Instant::now(), line: 0, recording }
     }
 
-    /// How long it has been since the beginning.
-    pub fn now(&self) -> Moment {
+    /// Returns the time since the beginning.
+    pub fn now(&self) -> SimTime {
         self.at(Instant::now())
     }
 
-    /// How long after the beginning that was.
-    pub fn at(&self, instant: Instant) -> Moment {
-        Moment(instant.saturating_duration_since(self.began).as_millis() as u64)
+    /// Converts an instant to the time since the beginning.
+    pub fn at(&self, instant: Instant) -> SimTime {
+        SimTime(instant.saturating_duration_since(self.began).as_millis() as u64)
     }
 
-    /// Seconds since the Unix epoch.
-    pub fn seconds(&self, at: Moment) -> f64 {
+    /// Converts a time to seconds since the Unix epoch.
+    pub fn seconds(&self, at: SimTime) -> f64 {
         (self.began_ms + at.0) as f64 / 1_000.0
     }
 
-    /// The next line.
-    pub fn line(&self, at: Moment, entry: Entry) -> Recorded {
+    /// Returns the next line, which is not kept yet.
+    pub fn line(&self, at: SimTime, entry: Entry) -> Recorded {
         Recorded { line: self.line + 1, at: Some(at), entry }
     }
 
-    /// Keeps a line that [`line`](Self::line) made. What cannot be written ends the recording.
+    /// Keeps a line that [`line`](Self::line) returned.
+    ///
+    /// # Errors
+    /// The line cannot be written. The recording ends.
     pub fn keep(&mut self, recorded: &Recorded) -> io::Result<()> {
         self.line = recorded.line;
         self.write(|recording, began_ms| writeln!(recording, "{}", recorded.to_line(began_ms)))
     }
 
-    /// Whatever was kept is in the file from now on.
+    /// Flushes every kept line to the file.
+    ///
+    /// # Errors
+    /// The file cannot be written. The recording ends.
     pub fn flush(&mut self) -> io::Result<()> {
         self.write(|recording, _| recording.flush())
     }

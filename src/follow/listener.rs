@@ -1,4 +1,4 @@
-//! The subscription.
+//! The subscription to the broker.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -8,46 +8,47 @@ use redis::aio::PubSubSink;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::{Follower, News, Watcher};
-use crate::env::{Address, Env};
-use crate::instance::config::RedisConfig;
+use super::event::Event;
+use super::follower::{Follower, Watcher};
+use crate::observer::Env;
 use crate::replication::Backoff;
-use crate::replication::link::QUIET_UNTIL_SET_UP;
+use crate::replication::connection::QUIET_UNTIL_SET_UP;
+use crate::transport::RedisConfig;
 use crate::transport::redis::{
-    Broker, BrokerError, Limits, Messages, answer, publish_once, subscribe, user_ip_channel,
+    Broker, BrokerError, Limits, Messages, answer, publish_on_new_connection, subscribe, user_ip_channel,
 };
+use squall_env::Address;
 
-/// How often the broker is pinged, and so how soon what shows only as time passes is found.
-pub const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between pings of the broker. Findings that take time come at most this much later.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often whoever watches is told that time passes.
+/// Interval between [`Event::Tick`]s.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much may wait to be judged, and how long a payload may be.
-pub const LIMITS: Limits = Limits { waiting: 8 << 20, reply: 16 << 20 };
+/// Bounds on the unjudged payloads and on the length of one, in bytes.
+const LIMITS: Limits = Limits { waiting: 8 << 20, reply: 16 << 20 };
 
-/// What asks everybody for their positions.
+/// The command that asks every writer for its positions.
 const REPLICATE: &[u8] = b"REPLICATE";
 
-/// What is followed.
+/// The deployment to follow.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The broker.
     pub broker: RedisConfig,
-    /// As which of its users, if it has several.
+    /// The user of the broker, if it has several.
     pub user: Option<String>,
     /// The homeserver's name.
     pub server_name: String,
-    /// Whether to ask everybody's positions, once. Nothing else is ever published.
-    pub announce: bool,
+    /// True if one REPLICATE is to be published. Nothing else is ever published.
+    pub send_replicate: bool,
 }
 
-/// The broker does not let us in.
+/// A broker that refused the subscription.
 #[derive(Debug, Error)]
 #[error(
-    "the broker at {address} does not let this in ({error}). Name who may subscribe to the channels of {server_name}, \
-     with the password that the broker asks for, in its address: redis://:PASSWORD@HOST:PORT or \
-     redis://USER:PASSWORD@HOST:PORT"
+    "the broker at {address} refused the subscription ({error}). Put the password, and a user who may subscribe to the \
+     channels of {server_name}, into its address: redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT"
 )]
 pub struct Refused {
     address: Address,
@@ -55,72 +56,75 @@ pub struct Refused {
     error: BrokerError,
 }
 
-/// Listens for ever. Whatever happens to the connection, it is made again, later and later; but a broker that does not
-/// let us in the first time ends it.
+/// Gives every payload on the broker to the follower.
+///
+/// A lost connection is retried for ever, with a back-off. Returns only if the broker refuses the first subscription.
 pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher: &mut dyn Watcher) -> Refused {
     let broker = Broker::new(&target.broker, env).with_user(target.user.clone()).with_limits(LIMITS);
     let channels = [target.server_name.clone(), user_ip_channel(&target.server_name)];
-    let mut backoff = Backoff::new(&env.chance.of("follow"));
-    let (mut was_let_in, mut is_to_ask) = (false, target.announce);
+    let mut backoff = Backoff::new(&env.seeds.child("follow"));
+    let mut was_subscribed = false;
+    let mut is_replicate_due = target.send_replicate;
     loop {
         let since = Instant::now();
-        let error = match attended(subscribe(&broker, &channels), follower, watcher).await {
+        let error = match with_ticks(subscribe(&broker, &channels), follower, watcher).await {
             Ok((sink, messages)) => {
-                was_let_in = true;
-                follower.listening(watcher);
-                let asking = async {
-                    if !is_to_ask {
+                was_subscribed = true;
+                follower.subscribed(watcher);
+                let replicate = async {
+                    if !is_replicate_due {
                         return std::future::pending().await;
                     }
-                    publish_once(&broker, &target.server_name, REPLICATE, env).await
+                    publish_on_new_connection(&broker, &target.server_name, REPLICATE, env).await
                 };
-                let (error, has_asked) = hear(sink, messages, asking, follower, watcher).await;
-                is_to_ask &= !has_asked;
+                let (error, is_sent) = receive(sink, messages, replicate, follower, watcher).await;
+                is_replicate_due &= !is_sent;
                 error
             }
-            Err(error) if error.is_refusal() && !was_let_in => {
-                let (address, server_name) = (target.broker.address(), target.server_name.clone());
-                return Refused { address, server_name, error };
+            Err(error) if error.is_refusal() && !was_subscribed => {
+                return Refused { address: target.broker.address(), server_name: target.server_name.clone(), error };
             }
             Err(error) => error,
         };
         if since.elapsed() >= QUIET_UNTIL_SET_UP {
             backoff.reset();
         }
-        follower.is_deaf(error.to_string(), watcher);
-        attended(tokio::time::sleep(backoff.next_delay()), follower, watcher).await;
+        follower.connection_lost(error.to_string(), watcher);
+        with_ticks(tokio::time::sleep(backoff.next_delay()), follower, watcher).await;
     }
 }
 
-/// Does something that may take long, while whoever watches is told that time passes.
-async fn attended<T>(doing: impl Future<Output = T>, follower: &mut Follower, watcher: &mut dyn Watcher) -> T {
-    let mut doing = pin!(doing);
+/// Runs a future, and reports [`Event::Tick`]s meanwhile.
+async fn with_ticks<T>(future: impl Future<Output = T>, follower: &mut Follower, watcher: &mut dyn Watcher) -> T {
+    let mut future = pin!(future);
     loop {
-        match tokio::time::timeout(TICK_INTERVAL, &mut doing).await {
-            Ok(done) => return done,
+        match tokio::time::timeout(TICK_INTERVAL, &mut future).await {
+            Ok(output) => return output,
             Err(_) => follower.tick(watcher),
         }
     }
 }
 
-/// Tells the follower what is published, until the connection is over. Says too whether it has `asked`.
-async fn hear(
+/// Gives payloads to the follower until the connection is lost. Returns the error, and true if the REPLICATE was sent.
+async fn receive(
     sink: PubSubSink,
     mut messages: Messages,
-    asking: impl Future<Output = Result<(), BrokerError>>,
+    replicate: impl Future<Output = Result<(), BrokerError>>,
     follower: &mut Follower,
     watcher: &mut dyn Watcher,
 ) -> (BrokerError, bool) {
-    let (mut asking, mut is_asking, mut has_asked) = (pin!(asking), true, false);
-    let mut pinged = pin!(ping(sink.clone()));
+    let mut replicate = pin!(replicate);
+    let mut is_sending = true;
+    let mut is_sent = false;
+    let mut ping = pin!(ping_later(sink.clone()));
     let mut tick = Instant::now() + TICK_INTERVAL;
     loop {
-        // All of them, so that none is left that was published before what the broker answers.
+        // Takes every payload first, so that none is left from before the broker's answer to a ping.
         loop {
             match messages.try_next() {
-                Ok(Some(message)) => take(&message, follower, watcher),
+                Ok(Some(message)) => give(&message, follower, watcher),
                 Ok(None) => break,
-                Err(error) => return (error, has_asked),
+                Err(error) => return (error, is_sent),
             }
             if Instant::now() >= tick {
                 follower.tick(watcher);
@@ -130,24 +134,24 @@ async fn hear(
         tokio::select! {
             biased;
             message = messages.next() => match message {
-                Ok(message) => take(&message, follower, watcher),
-                Err(error) => return (error, has_asked),
+                Ok(message) => give(&message, follower, watcher),
+                Err(error) => return (error, is_sent),
             },
-            answered = &mut pinged => match answered {
-                Ok(asked) => {
-                    follower.proven(asked, watcher);
-                    pinged.set(ping(sink.clone()));
+            pong = &mut ping => match pong {
+                Ok(pinged) => {
+                    follower.ponged(pinged, watcher);
+                    ping.set(ping_later(sink.clone()));
                 }
-                Err(error) => return (error, has_asked),
+                Err(error) => return (error, is_sent),
             },
-            asked = &mut asking, if is_asking => {
-                is_asking = false;
-                match asked {
-                    Ok(()) => has_asked = true,
+            sent = &mut replicate, if is_sending => {
+                is_sending = false;
+                match sent {
+                    Ok(()) => is_sent = true,
                     Err(error) => {
-                        // Otherwise it is asked with the next subscription.
-                        has_asked = error.is_refusal();
-                        watcher.tell(follower.now(), News::NotAsked(&error.to_string()), follower);
+                        // Unless the broker refuses it, it is sent after the next subscription.
+                        is_sent = error.is_refusal();
+                        watcher.on_event(follower.now(), Event::ReplicateFailed(&error.to_string()), follower);
                     }
                 }
             }
@@ -159,16 +163,16 @@ async fn hear(
     }
 }
 
-fn take(message: &Msg, follower: &mut Follower, watcher: &mut dyn Watcher) {
-    follower.heard(message.get_channel_name(), message.get_payload_bytes(), watcher);
+fn give(message: &Msg, follower: &mut Follower, watcher: &mut dyn Watcher) {
+    follower.received(message.get_channel_name(), message.get_payload_bytes(), watcher);
 }
 
-/// Waits a while and asks the broker for an answer. Gives the time at which it was asked.
-async fn ping(mut sink: PubSubSink) -> Result<Instant, BrokerError> {
+/// Waits for the ping interval and pings the broker. Returns the time of the ping when the broker has answered.
+async fn ping_later(mut sink: PubSubSink) -> Result<Instant, BrokerError> {
     tokio::time::sleep(PING_INTERVAL).await;
-    let asked = Instant::now();
+    let pinged = Instant::now();
     answer("PING", sink.ping::<redis::Value>()).await?;
-    Ok(asked)
+    Ok(pinged)
 }
 
 #[cfg(test)]
@@ -182,12 +186,12 @@ mod tests {
     use tokio::task::LocalSet;
 
     use super::*;
-    use crate::env::{BoxStream, Chance, Listener, LocalBoxFuture, Network, Scope, Silent, SystemClock};
     use crate::follow::Journal;
-    use crate::judge::audit::{Audit, Transport};
-    use crate::judge::observation::Moment;
+    use squall_env::{BoxStream, Listener, LocalBoxFuture, Network, Noop, SeedTree, SystemClock, TaskSpawner};
+    use squall_judge::audit::{Audit, Transport};
+    use squall_judge::observation::SimTime;
 
-    /// What a connection to the broker is like, one after the other; then there are no more.
+    /// A network on which each connection to the broker acts as scripted. Further connections are refused.
     struct Script(RefCell<VecDeque<Act>>);
 
     type Act = Box<dyn FnOnce(DuplexStream) -> LocalBoxFuture<'static, ()>>;
@@ -203,68 +207,70 @@ mod tests {
         }
 
         fn listen(&self, _port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
-            unreachable!("nobody connects")
+            unreachable!("the follower does not listen")
         }
     }
 
-    /// Answers until the other end is gone, but no more than so many pings.
+    /// Answers a client until it is gone, but at most this many pings.
     async fn answer_pings(wire: &mut DuplexStream, pings: usize) {
-        let (mut heard, mut answered) = (Vec::new(), 0);
-        while let Ok(1..) = wire.read_buf(&mut heard).await {
-            let words = String::from_utf8_lossy(&heard).into_owned();
+        let mut received = Vec::new();
+        let mut answered = 0;
+        while let Ok(1..) = wire.read_buf(&mut received).await {
+            let text = String::from_utf8_lossy(&received).into_owned();
             let mut answer = String::new();
-            if words.contains("SUBSCRIBE") {
+            if text.contains("SUBSCRIBE") {
                 for (number, channel) in ["h", "h/USER_IP"].into_iter().enumerate() {
                     let length = channel.len();
                     answer += &format!("*3\r\n$9\r\nsubscribe\r\n${length}\r\n{channel}\r\n:{}\r\n", number + 1);
                 }
             }
-            if words.contains("PING") {
+            if text.contains("PING") {
                 answered += 1;
                 if answered > pings {
                     return;
                 }
                 answer += "*2\r\n$4\r\npong\r\n$0\r\n\r\n";
             }
-            heard.clear();
+            received.clear();
             wire.write_all(answer.as_bytes()).await.unwrap();
         }
     }
 
+    /// A watcher that keeps each event as text.
     #[derive(Default)]
-    struct Told(Vec<(u64, String)>);
+    struct EventLog(Vec<(u64, String)>);
 
-    impl Watcher for Told {
-        fn tell(&mut self, now: Moment, news: News<'_>, _follower: &Follower) {
-            let words = match news {
-                News::Listening => "listening".to_owned(),
-                News::Deaf(why) => why.to_owned(),
-                News::Away(away) => format!("away since {}", away.since.0),
+    impl Watcher for EventLog {
+        fn on_event(&mut self, now: SimTime, event: Event<'_>, _follower: &Follower) {
+            let text = match event {
+                Event::Subscribed => "subscribed".to_owned(),
+                Event::Disconnected(why) => why.to_owned(),
+                Event::Gap(gap) => format!("gap since {}", gap.since.0),
                 _ => return,
             };
-            self.0.push((now.0, words));
+            self.0.push((now.0, text));
         }
     }
 
-    /// What is told of these connections within a minute.
-    fn told_of(acts: Vec<Act>) -> Vec<(u64, String)> {
+    /// Returns the events of these connections within a minute.
+    fn events_of(acts: Vec<Act>) -> Vec<(u64, String)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let env = Env {
                 network: Rc::new(Script(RefCell::new(acts.into()))),
                 clock: Rc::new(SystemClock),
-                chance: Chance::from_seed(1),
-                observer: Rc::new(Silent),
-                tasks: Scope::new(Rc::new(Silent)),
+                seeds: SeedTree::from_seed(1),
+                observer: Rc::new(Noop),
+                tasks: TaskSpawner::new(Rc::new(Noop)),
             };
             let broker = RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None };
-            let target = Target { broker, user: None, server_name: "h".to_owned(), announce: false };
-            let mut told = Told::default();
+            let target = Target { broker, user: None, server_name: "h".to_owned(), send_replicate: false };
+            let mut events = EventLog::default();
             let journal = Journal::new(&*env.clock, None);
-            let mut follower = Follower::new(Audit::new(Transport::Redis, None), journal, &mut told);
-            let listening = listen(&target, &env, &mut follower, &mut told);
+            let mut follower = Follower::new(Audit::new(Transport::Redis, None), journal, &mut events);
+            let listening = listen(&target, &env, &mut follower, &mut events);
             assert!(tokio::time::timeout(Duration::from_secs(60), listening).await.is_err(), "it is refused");
-            told.0
+            events.0
         })
     }
 
@@ -273,19 +279,19 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_falls_silent_is_left_and_the_gap_begins_where_it_answered_last() {
+    fn a_silent_broker_is_left_and_the_gap_begins_at_its_last_answer() {
         let silent: Act = Box::new(|mut wire| {
             Box::pin(async move {
                 answer_pings(&mut wire, 3).await;
                 std::future::pending().await
             })
         });
-        let told = told_of(vec![silent, healthy()]);
-        let words: Vec<_> = told.iter().map(|(_, words)| words.as_str()).collect();
-        let expected = ["listening", "no answer from the broker to PING", "away since 3000", "listening"];
-        assert_eq!(words, expected, "{told:?}");
-        assert_eq!((told[0].0, told[1].0), (0, 29_000));
-        assert!((29_050..29_200).contains(&told[3].0), "{told:?}");
+        let events = events_of(vec![silent, healthy()]);
+        let texts: Vec<_> = events.iter().map(|(_, text)| text.as_str()).collect();
+        let expected = ["subscribed", "no answer from the broker to PING", "gap since 3000", "subscribed"];
+        assert_eq!(texts, expected, "{events:?}");
+        assert_eq!((events[0].0, events[1].0), (0, 29_000));
+        assert!((29_050..29_200).contains(&events[3].0), "{events:?}");
     }
 
     #[test]
@@ -300,19 +306,19 @@ mod tests {
                 }
             })
         });
-        let told = told_of(vec![endless, healthy()]);
-        let words: Vec<_> = told.iter().map(|(_, words)| words.as_str()).collect();
-        let expected = ["listening", "a reply of more than 16777216 bytes", "away since 0", "listening"];
-        assert_eq!(words, expected, "{told:?}");
+        let events = events_of(vec![endless, healthy()]);
+        let texts: Vec<_> = events.iter().map(|(_, text)| text.as_str()).collect();
+        let expected = ["subscribed", "a reply of more than 16777216 bytes", "gap since 0", "subscribed"];
+        assert_eq!(texts, expected, "{events:?}");
     }
 
     #[test]
-    fn it_is_tried_again_for_ever() {
-        let told = told_of(vec![]);
-        assert_eq!(told, [(0, "connection refused".to_owned())], "the same is told once");
+    fn the_connection_is_retried_for_ever() {
+        let events = events_of(vec![]);
+        assert_eq!(events, [(0, "connection refused".to_owned())], "the same error is reported once");
         let hang_up = || -> Act { Box::new(|wire| Box::pin(async { drop(wire) })) };
-        let told = told_of((0..10).map(|_| hang_up()).chain([healthy()]).collect());
-        assert_eq!(told.last().map(|(_, words)| words.as_str()), Some("listening"), "{told:?}");
-        assert!((25_000..45_000).contains(&told.last().unwrap().0), "ever more seldom: {told:?}");
+        let events = events_of((0..10).map(|_| hang_up()).chain([healthy()]).collect());
+        assert_eq!(events.last().map(|(_, text)| text.as_str()), Some("subscribed"), "{events:?}");
+        assert!((25_000..45_000).contains(&events.last().unwrap().0), "with a back-off: {events:?}");
     }
 }

@@ -1,20 +1,21 @@
-//! What is followed, for Prometheus.
+//! The follower's metrics for Prometheus.
 
 use prometheus::core::Collector;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{Follower, News};
-use crate::judge::audit::Origin;
-use crate::judge::observation::Moment;
+use super::event::Event;
+use super::follower::Follower;
+use squall_judge::audit::{Origin, Violation};
+use squall_judge::observation::SimTime;
 
-/// The follower's numbers. Labels are names that were heard, of which there are only so many
-/// ([`bounds`](crate::judge::audit::bounds)).
+/// The follower's metrics. Their labels are names from the traffic, the number of which is bounded by
+/// [`bounds`](squall_judge::audit::bounds).
 pub struct FollowMetrics {
     payloads: IntCounter,
     findings: IntCounterVec,
     listening: IntGauge,
-    away: IntCounter,
-    away_seconds: Gauge,
+    gaps: IntCounter,
+    gap_seconds: Gauge,
     position: IntGaugeVec,
     behind: IntGaugeVec,
     silent_seconds: IntGaugeVec,
@@ -24,63 +25,65 @@ pub struct FollowMetrics {
 const WRITER: [&str; 2] = ["stream", "writer"];
 
 impl FollowMetrics {
-    /// Numbers in `registry`, all at the beginning.
+    /// Registers the metrics.
     ///
     /// # Errors
-    /// The registry has such numbers already.
+    /// The registry has metrics of these names already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let gauges = |name, help| add(registry, IntGaugeVec::new(opts(name, help), &WRITER)?);
         let counter = |name, help| add(registry, IntCounter::with_opts(opts(name, help))?);
-        let findings = opts("findings_total", "Rules that were not kept.");
-        let listening = opts("listening", "Whether everything is heard that is published.");
-        let away_seconds = opts("away_seconds", "For how long nothing could be heard, in all.");
+        let findings = opts("findings_total", "Violations of rules.");
+        let listening = opts("listening", "1 if subscribed, so that every payload is received, else 0.");
+        let gap_seconds = opts("away_seconds", "Total length of the times in which payloads may have been missed.");
         Ok(FollowMetrics {
-            payloads: counter("payloads_total", "What was published.")?,
+            payloads: counter("payloads_total", "Payloads received.")?,
             findings: add(registry, IntCounterVec::new(findings, &["rule", "kind", "stream"])?)?,
             listening: add(registry, IntGauge::with_opts(listening)?)?,
-            away: counter("away_total", "Times in which nothing could be heard.")?,
-            away_seconds: add(registry, Gauge::with_opts(away_seconds)?)?,
-            position: gauges("position", "The last token of a writer.")?,
-            behind: gauges("behind_tokens", "How far a writer is behind the first of its stream.")?,
-            silent_seconds: gauges("silent_seconds", "How long ago a writer was last heard.")?,
-            skipped: gauges("skipped_tokens", "Tokens a writer passed over that nobody sent.")?,
+            gaps: counter("away_total", "Times in which payloads may have been missed.")?,
+            gap_seconds: add(registry, Gauge::with_opts(gap_seconds)?)?,
+            position: gauges("position", "Last token of a writer.")?,
+            behind: gauges("behind_tokens", "Tokens by which a writer is behind the first writer of its stream.")?,
+            silent_seconds: gauges("silent_seconds", "Seconds since the last row or position of a writer.")?,
+            skipped: gauges("skipped_tokens", "Tokens that a writer skipped and no instance sent.")?,
         })
     }
 
-    /// Takes news into account.
-    pub fn tell(&self, now: Moment, news: News<'_>, follower: &Follower) {
-        match news {
-            News::Finding(finding) => {
-                let violation = &finding.violation;
-                let stream = violation.stream().map_or("", |stream| stream.as_str());
-                self.findings.with_label_values(&[violation.rule(), violation.kind(), stream]).inc();
+    /// Updates the metrics after an event.
+    pub fn on_event(&self, now: SimTime, event: Event<'_>, follower: &Follower) {
+        match event {
+            Event::Finding(finding) => {
+                self.count(&finding.violation, 1);
             }
-            News::Omitted(fingerprint, count) => {
+            Event::Suppressed(fingerprint, count) => {
                 let Some(found) = follower.found().get(fingerprint) else { return };
-                let violation = &found.first.violation;
-                let stream = violation.stream().map_or("", |stream| stream.as_str());
-                self.findings.with_label_values(&[violation.rule(), violation.kind(), stream]).inc_by(count);
+                self.count(&found.first.violation, count);
             }
-            News::Listening | News::Deaf(_) | News::Tick => self.update(now, follower),
-            News::Away(_) | News::NotRecorded(_) | News::NotAsked(_) => {}
+            Event::Subscribed | Event::Disconnected(_) | Event::Tick => self.update(now, follower),
+            Event::Gap(_) | Event::RecordingFailed(_) | Event::ReplicateFailed(_) => {}
         }
     }
 
-    fn update(&self, now: Moment, follower: &Follower) {
-        let (tally, away) = (follower.tally(), follower.away());
+    fn count(&self, violation: &Violation, count: u64) {
+        let stream = violation.stream().map_or("", |stream| stream.as_str());
+        self.findings.with_label_values(&[violation.rule(), violation.kind(), stream]).inc_by(count);
+    }
+
+    fn update(&self, now: SimTime, follower: &Follower) {
+        let tally = follower.tally();
+        let gaps = follower.gaps();
         self.payloads.inc_by(tally.payloads - self.payloads.get());
-        self.away.inc_by(away.count - self.away.get());
-        self.away_seconds.set(away.ms as f64 / 1_000.0);
-        self.listening.set(i64::from(follower.deaf().is_none()));
+        self.gaps.inc_by(gaps.count - self.gaps.get());
+        self.gap_seconds.set(gaps.ms as f64 / 1_000.0);
+        self.listening.set(i64::from(follower.disconnected().is_none()));
         for (stream, writers) in &tally.streams {
-            let first = writers.values().filter_map(|said| said.last_token).max();
-            for (writer, said) in writers {
+            let first = writers.values().filter_map(|counts| counts.last_token).max();
+            for (writer, counts) in writers {
                 let labels = [stream.as_str(), writer.as_str()];
-                if let (Some(token), Some(first)) = (said.last_token, first) {
+                if let Some((token, first)) = counts.last_token.zip(first) {
                     self.position.with_label_values(&labels).set(token.0);
                     self.behind.with_label_values(&labels).set(first.0.saturating_sub(token.0));
                 }
-                if let Some(last_at) = said.last_at {
+                if let Some(last_at) = counts.last_at {
                     self.silent_seconds.with_label_values(&labels).set((now.ms_since(last_at) / 1_000) as i64);
                 }
                 let origin = Origin { stream: stream.clone(), writer: writer.clone() };

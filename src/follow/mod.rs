@@ -1,53 +1,27 @@
-//! Following a live deployment: everything that is published on its broker, judged as it comes by the
-//! [audit](crate::judge::audit).
+//! Following a live deployment: every payload on its broker, judged as it comes by the [audit](squall_judge::audit).
 //!
-//! A [`listen`]er stays subscribed and tells a [`Follower`], which puts everything it is told into the form of a recording,
-//! keeps the recording if it is asked to, and lets the audit judge each line of it: what is found live is what is found in
-//! the recording later. A [`Watcher`] is told what came of it.
+//! [`listen`] stays subscribed to the broker and gives each payload to a [`Follower`]. The follower turns it into a line of
+//! a recording, writes the line if there is a file for it, and lets the audit check it. Therefore an audit of the recording
+//! has the findings of the live traffic. A [`Watcher`] receives the follower's [events](Event).
 //!
-//! Nothing is believed that was not heard. The broker is pinged once a second; time passes for the audit only as far as
-//! the answers prove that everything was heard, and what may have been said while there was no connection, or while the
-//! broker or this process stood still, is nobody's fault.
+//! The follower concludes nothing from payloads it may have missed. It pings the broker once a second, and the audit's time
+//! advances only as far as the answers prove that every payload was received. A time without a connection, or in which the
+//! broker or this process hung, is a gap.
 //!
-//! What waits to be judged is bounded (by the listener's `LIMITS`), what is remembered too
-//! ([`bounds`](crate::judge::audit::bounds)), and what is told of one kind of finding as well ([`Follower`]).
+//! The queue of unjudged payloads is bounded (`LIMITS` of the listener), and so are the audit's memory
+//! ([`bounds`](squall_judge::audit::bounds)) and the number of findings of one kind that are reported one by one
+//! ([`Follower`]).
 
+mod event;
 mod follower;
 mod journal;
 mod listener;
 mod metrics;
 
-pub use follower::{AWAY_KEPT_MAX, Absences, Follower, Found, FoundOf, SHOWN_MAX, SHOWN_WINDOW_MS};
+pub use event::Event;
+pub use follower::{
+    FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, REPORT_WINDOW_MS, REPORTED_MAX, Watcher,
+};
 pub use journal::Journal;
-pub use listener::{PING_INTERVAL, Refused, Target, listen};
+pub use listener::{Refused, Target, listen};
 pub use metrics::FollowMetrics;
-
-use crate::judge::audit::{Away, Finding};
-use crate::judge::observation::Moment;
-
-/// What a follower has to tell.
-#[derive(Debug, Clone, Copy)]
-pub enum News<'a> {
-    /// From now on everything is heard.
-    Listening,
-    /// From now on nothing is, and this is why. It will be tried again.
-    Deaf(&'a str),
-    /// What was said in that time was not heard.
-    Away(&'a Away),
-    /// A rule was not kept.
-    Finding(&'a Finding),
-    /// So many more findings of a kind were not told of one by one.
-    Omitted(&'a str, u64),
-    /// The recording cannot go on, and this is why.
-    NotRecorded(&'a str),
-    /// The positions could not be asked for, and this is why.
-    NotAsked(&'a str),
-    /// Nothing; but time has passed.
-    Tick,
-}
-
-/// Who is told.
-pub trait Watcher {
-    /// It is `now` since the beginning, and there is news of the follower.
-    fn tell(&mut self, now: Moment, news: News<'_>, follower: &Follower);
-}

@@ -1,122 +1,55 @@
 //! The configuration of a deployment, the same for all its instances.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::env::{Address, TlsConfig};
 #[cfg(feature = "serve")]
-use crate::env::{Env, TlsError};
-use crate::protocol::{InstanceName, MASTER};
-use crate::streams;
+use crate::observer::Env;
+use crate::presence::PresenceConfig;
+use crate::store::SOURCES;
+use crate::transport::{InstanceLocation, RedisConfig};
+use squall_env::Address;
+#[cfg(feature = "serve")]
+use squall_env::TlsError;
+use squall_protocol::{InstanceName, MASTER, rows};
 
-/// A deployment: who there is, where they listen and what they write.
+/// A deployment: its instances, their addresses, and the streams that each writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// The homeserver's name, which both ends of a connection must agree on.
+    /// The homeserver's name, which must be the same at both ends of a connection.
     pub server_name: String,
-    /// The secret that instances prove themselves with over HTTP.
+    /// The secret that authenticates instances to each other over HTTP.
     pub secret: String,
-    /// Every instance that others connect to: the master, and whoever writes a stream.
-    pub instance_map: BTreeMap<InstanceName, Endpoint>,
-    /// Who writes what.
+    /// The address of every instance that others connect to: the master and the writers of streams.
+    pub instance_map: BTreeMap<InstanceName, InstanceLocation>,
+    /// The writers of each stream.
     pub stream_writers: StreamWriters,
-    /// How long what is said about syncing users is relied on.
+    /// The time limits of announcements about syncing users.
     #[serde(default)]
     pub presence: PresenceConfig,
-    /// The broker on which instances meet. Without one they connect to each other.
+    /// The Redis broker. Without one, instances connect to each other.
     #[serde(default)]
     pub redis: Option<RedisConfig>,
 }
 
-/// Where the Redis broker is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RedisConfig {
-    /// Host name.
-    pub host: Arc<str>,
-    /// Port.
-    #[serde(default = "redis_port")]
-    pub port: u16,
-    /// The password, if the broker asks for one.
-    #[serde(default)]
-    pub password: Option<String>,
-    /// How to speak TLS with it, if it is to be spoken. Whoever makes the instance's network sees to it.
-    #[serde(default)]
-    pub tls: Option<TlsConfig>,
-}
-
-/// Where Redis listens unless it is told otherwise.
-fn redis_port() -> u16 {
-    6379
-}
-
-impl RedisConfig {
-    /// Where to connect to.
-    pub fn address(&self) -> Address {
-        Address::new(Arc::clone(&self.host), self.port)
-    }
-}
-
-/// How long what is said about syncing users is relied on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PresenceConfig {
-    /// In which time a process has said again of each who is syncing through it that they are, in milliseconds.
-    pub refresh_ms: u64,
-    /// After how long a silence a process is taken for dead, in milliseconds.
-    pub process_expiry_ms: u64,
-}
-
-impl Default for PresenceConfig {
-    fn default() -> Self {
-        PresenceConfig { refresh_ms: 60_000, process_expiry_ms: 300_000 }
-    }
-}
-
-impl PresenceConfig {
-    /// In which time a process has said again of each who is syncing through it that they are.
-    pub fn refresh(&self) -> Duration {
-        Duration::from_millis(self.refresh_ms)
-    }
-
-    /// After how long a silence a process is taken for dead.
-    pub fn process_expiry(&self) -> Duration {
-        Duration::from_millis(self.process_expiry_ms)
-    }
-}
-
-/// Where an instance listens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoint {
-    /// Host name.
-    pub host: Arc<str>,
-    /// Port of the line protocol.
-    pub replication_port: u16,
-    /// Port of HTTP requests.
-    pub http_port: u16,
-}
-
-/// Which instances write each stream. What is left out the master writes.
+/// The instances that write each stream. The master writes the streams that are left out.
 ///
-/// `caches` is not among them: the master and whoever writes a stream write it.
+/// `caches` is not among them: the master and every writer of another stream write it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamWriters {
-    /// The writers of events. Each room falls to one of them.
+    /// The writers of events. Each room is assigned to one of them.
     pub events: Vec<InstanceName>,
-    /// The one instance that knows who is typing.
+    /// The one writer of typing notifications.
     pub typing: InstanceName,
     /// The one writer of account data.
     pub account_data: InstanceName,
-    /// The one instance that decides who is present.
+    /// The one writer of presence.
     pub presence: InstanceName,
-    /// The writers of receipts. Each room falls to one of them.
+    /// The writers of receipts. Each room is assigned to one of them.
     pub receipts: Vec<InstanceName>,
     /// The one writer of messages to devices.
     pub to_device: InstanceName,
@@ -137,53 +70,53 @@ impl Default for StreamWriters {
 }
 
 impl StreamWriters {
-    /// The streams that may have several writers, by name.
+    /// Returns the streams that may have several writers, by name.
     fn shared(&self) -> [(&'static str, &Vec<InstanceName>); 2] {
         [("events", &self.events), ("receipts", &self.receipts)]
     }
 
-    /// Everybody who writes a stream.
+    /// Returns the writers of all streams, some more than once.
     fn all(&self) -> impl Iterator<Item = &InstanceName> {
         let StreamWriters { events, typing, account_data, presence, receipts, to_device } = self;
         events.iter().chain(receipts).chain([typing, account_data, presence, to_device])
     }
 }
 
-/// What is wrong with a configuration.
+/// An error in a configuration.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// A stream that nobody writes.
+    /// A stream has no writer.
     #[error("stream_writers.{0} is empty: name at least one instance")]
     NoWriter(&'static str),
-    /// An instance that writes a stream twice would split its rooms with itself.
+    /// An instance is named twice among the writers of a stream.
     #[error("stream_writers.{0} names {1} twice: name each instance once")]
     TwiceAWriter(&'static str, InstanceName),
-    /// An instance that others must connect to has no address.
+    /// An instance that others connect to has no address.
     #[error("{0} writes a stream or is the master but has no address: add it to instance_map")]
     NoAddress(InstanceName),
-    /// Steady users would be taken for gone.
+    /// Syncing users would expire before they are announced again.
     #[error(
         "presence.refresh_ms is {refresh_ms}: it must be from 1 to half of presence.process_expiry_ms, {expiry_ms}"
     )]
     RefreshTooSlow {
-        /// How often is refreshed.
+        /// The configured `refresh_ms`.
         refresh_ms: u64,
-        /// After how long a process counts as dead.
+        /// The configured `process_expiry_ms`.
         expiry_ms: u64,
     },
-    /// A broker, and a program that cannot speak to it.
+    /// Redis is configured, but the program was built without it.
     #[error("redis is configured, but this program was built without it: build it with the feature `redis`")]
     NoRedis,
-    /// A name or secret that no line or header can carry.
+    /// A name or secret that does not fit a line or header.
     #[error("{0} contains a space or a control character: {1:?}")]
     BadName(&'static str, String),
 }
 
 impl Config {
-    /// `env` as the instances of this deployment need it: with TLS on the way to the broker, if that is to be spoken.
+    /// Returns `env` with TLS on connections to the broker, if `[redis.tls]` is configured.
     ///
     /// # Errors
-    /// TLS cannot be spoken with what `[redis.tls]` says.
+    /// The files that `[redis.tls]` names cannot be used.
     #[cfg(feature = "serve")]
     pub fn with_tls(&self, env: Env) -> Result<Env, TlsError> {
         match &self.redis {
@@ -192,7 +125,7 @@ impl Config {
         }
     }
 
-    /// Checks that every name can be sent and every writer can be reached.
+    /// Checks that every name fits a line, every writer has an address, and the other values are valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let names = self.instance_map.keys().chain(self.stream_writers.all()).map(|name| ("instance", name.as_str()));
         let others = [("server_name", self.server_name.as_str()), ("secret", self.secret.as_str())];
@@ -208,7 +141,7 @@ impl Config {
                 return Err(ConfigError::TwiceAWriter(stream, twice.clone()));
             }
         }
-        let PresenceConfig { refresh_ms, process_expiry_ms: expiry_ms } = self.presence;
+        let PresenceConfig { refresh_ms, process_expiry_ms: expiry_ms, .. } = self.presence;
         if refresh_ms == 0 || refresh_ms > expiry_ms / 2 {
             return Err(ConfigError::RefreshTooSlow { refresh_ms, expiry_ms });
         }
@@ -221,63 +154,64 @@ impl Config {
         }
     }
 
-    /// The instances that others connect to: the master, and whoever writes a stream.
+    /// Returns the instances that others connect to: the master and the writers of streams.
     pub fn listeners(&self) -> BTreeSet<InstanceName> {
         self.stream_writers.all().cloned().chain([MASTER.into()]).collect()
     }
 
-    /// The instances that write `stream`; none for a stream of another version.
+    /// Returns the instances that write `stream`: none for an unknown stream.
     pub fn writers_of(&self, stream: &str) -> Vec<InstanceName> {
         let StreamWriters { events, typing, account_data, presence, receipts, to_device } = &self.stream_writers;
         match stream {
-            streams::events::NAME => events.clone(),
-            streams::receipts::NAME => receipts.clone(),
-            streams::typing::NAME => vec![typing.clone()],
-            streams::account_data::NAME => vec![account_data.clone()],
-            streams::presence::NAME => vec![presence.clone()],
-            streams::to_device::NAME => vec![to_device.clone()],
-            streams::caches::NAME => self.listeners().into_iter().collect(),
+            rows::events::NAME => events.clone(),
+            rows::receipts::NAME => receipts.clone(),
+            rows::typing::NAME => vec![typing.clone()],
+            rows::account_data::NAME => vec![account_data.clone()],
+            rows::presence::NAME => vec![presence.clone()],
+            rows::to_device::NAME => vec![to_device.clone()],
+            rows::caches::NAME => self.listeners().into_iter().collect(),
+            _ if SOURCES.iter().any(|source| source.name == stream) => vec![MASTER.into()],
             _ => Vec::new(),
         }
     }
 
-    /// The instance that writes the events of `room_id`.
+    /// Returns the instance that writes the events of `room_id`.
     pub fn events_writer_of(&self, room_id: &str) -> &InstanceName {
-        falls_to(&self.stream_writers.events, room_id)
+        writer_for(&self.stream_writers.events, room_id)
     }
 
-    /// The instance that writes the receipts of `room_id`.
+    /// Returns the instance that writes the receipts of `room_id`.
     pub fn receipts_writer_of(&self, room_id: &str) -> &InstanceName {
-        falls_to(&self.stream_writers.receipts, room_id)
+        writer_for(&self.stream_writers.receipts, room_id)
     }
 
-    /// Where each listening instance serves the line protocol.
+    /// Returns the address of the line protocol of each instance that listens.
     pub fn replication_addresses(&self) -> BTreeMap<InstanceName, Address> {
-        self.addresses(|endpoint| endpoint.replication_port)
+        self.addresses(InstanceLocation::replication_address)
     }
 
-    /// Where each listening instance serves HTTP.
+    /// Returns the HTTP address of each instance that listens.
     pub fn http_addresses(&self) -> BTreeMap<InstanceName, Address> {
-        self.addresses(|endpoint| endpoint.http_port)
+        self.addresses(InstanceLocation::http_address)
     }
 
-    fn addresses(&self, port: impl Fn(&Endpoint) -> u16) -> BTreeMap<InstanceName, Address> {
-        let address = |endpoint: &Endpoint| Address::new(Arc::clone(&endpoint.host), port(endpoint));
+    fn addresses(&self, address: fn(&InstanceLocation) -> Address) -> BTreeMap<InstanceName, Address> {
         let listeners = self.listeners();
         let listening = self.instance_map.iter().filter(|(name, _)| listeners.contains(*name));
-        listening.map(|(name, endpoint)| (name.clone(), address(endpoint))).collect()
+        listening.map(|(name, location)| (name.clone(), address(location))).collect()
     }
 }
 
-/// The one among `writers` that `key` falls to: its SHA-256 as a little-endian number, modulo the number of writers, as
-/// Synapse has it.
-fn falls_to<'a>(writers: &'a [InstanceName], key: &str) -> &'a InstanceName {
+/// Returns the writer among `writers` to which `key` is assigned: the SHA-256 of `key` as a little-endian number, modulo
+/// the number of writers, as in Synapse.
+fn writer_for<'a>(writers: &'a [InstanceName], key: &str) -> &'a InstanceName {
     let digest = Sha256::digest(key.as_bytes());
     let index = digest.iter().rev().fold(0, |rest, byte| (rest * 256 + usize::from(*byte)) % writers.len());
     &writers[index]
 }
 
-/// Checks that lines and headers can carry a name: that of an instance which nobody connects to is in no configuration.
+/// Checks that a name fits lines and headers. [`Config::validate`] does not see the name of an instance that no other one
+/// connects to, so the caller checks it with this.
 pub fn check_name(what: &'static str, name: &str) -> Result<(), ConfigError> {
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic()) {
         return Err(ConfigError::BadName(what, name.to_owned()));
@@ -290,11 +224,11 @@ mod tests {
     use super::*;
 
     fn config(events: &[&str]) -> Config {
-        let endpoint = |host: &str| Endpoint { host: host.into(), replication_port: 9092, http_port: 9093 };
+        let location = |host: &str| InstanceLocation { host: host.into(), replication_port: 9092, http_port: 9093 };
         Config {
             server_name: "squall.test".into(),
             secret: "secret".into(),
-            instance_map: ["master", "writer1"].map(|name| (name.into(), endpoint(name))).into(),
+            instance_map: ["master", "writer1"].map(|name| (name.into(), location(name))).into(),
             stream_writers: StreamWriters {
                 events: events.iter().map(|name| InstanceName::from(*name)).collect(),
                 ..StreamWriters::default()
@@ -316,7 +250,8 @@ mod tests {
     #[test]
     fn syncing_users_are_refreshed_well_before_they_expire() {
         let with = |refresh_ms, process_expiry_ms| {
-            Config { presence: PresenceConfig { refresh_ms, process_expiry_ms }, ..config(&["writer1"]) }.validate()
+            let presence = PresenceConfig { refresh_ms, process_expiry_ms, ..PresenceConfig::default() };
+            Config { presence, ..config(&["writer1"]) }.validate()
         };
         assert_eq!(with(60_000, 120_000), Ok(()));
         let too_slow = |refresh_ms, expiry_ms| Err(ConfigError::RefreshTooSlow { refresh_ms, expiry_ms });
@@ -332,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_falls_to_a_writer_by_its_hash_as_a_little_endian_number() {
+    fn a_room_is_assigned_to_a_writer_by_its_hash_as_a_little_endian_number() {
         // int.from_bytes(sha256(b"!room:0"), "little") % 3 and so on, computed with Python.
         let three = config(&["a", "b", "c"]);
         let writers: Vec<_> = (0..6).map(|room| three.events_writer_of(&format!("!room:{room}")).as_str()).collect();

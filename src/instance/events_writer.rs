@@ -1,4 +1,4 @@
-//! Persisting events: what makes the events stream grow.
+//! Persists events: writes the rows of the events stream.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -6,21 +6,21 @@ use std::rc::Rc;
 use rusqlite::Transaction;
 use serde_json::Value;
 
-use super::stream_writer::{Once, PersistError, StreamWriter, Written, persist_together};
-use crate::env::Env;
-use crate::protocol::Token;
-use crate::store::{NewEvent, StateDelta, cache_invalidation, events};
-use crate::streams::caches::{CURRENT_STATE, MEMBERS_PER_ROW_MAX};
-use crate::streams::events::{EventRow, StateRow};
-use crate::streams::{CachesRow, EventsRow, Json, Row};
+use super::stream_writer::{IdempotencyKey, PersistError, StreamWriter, Written, persist_together};
+use crate::observer::Env;
+use crate::store::{caches, events};
+use squall_protocol::Token;
+use squall_protocol::rows::caches::{CURRENT_STATE, MEMBERS_PER_ROW_MAX};
+use squall_protocol::rows::events::{EventRow, StateRow};
+use squall_protocol::rows::{CachesRow, EventsRow, Json, Row};
 
-/// What is persisted under one token: an event, the changes of current state that it brings, or both.
+/// The content of one token: an event, the changes of current state that it causes, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The event.
-    pub event: Option<NewEvent>,
+    pub event: Option<EventRow>,
     /// The entries of current state that change.
-    pub state: Vec<StateDelta>,
+    pub state: Vec<StateRow>,
 }
 
 /// Persists events under this instance's tokens.
@@ -31,13 +31,13 @@ pub struct EventsWriter {
 }
 
 impl EventsWriter {
-    /// A writer of both streams: state that changes also makes caches stale.
-    pub fn new(events: Rc<StreamWriter>, caches: Rc<StreamWriter>, env: Env) -> Rc<Self> {
+    /// Returns a writer of both streams: a change of state also invalidates caches.
+    pub(super) fn new(events: Rc<StreamWriter>, caches: Rc<StreamWriter>, env: Env) -> Rc<Self> {
         Rc::new(EventsWriter { events, caches, env })
     }
 
-    /// Persists `writes` in one transaction, each under a token of its own, and returns the last one. An event that is
-    /// there already stays as it is, with the token it has (Synapse #8476).
+    /// Persists `writes` in one transaction, each under a token of its own, and returns the last token. An event that
+    /// exists already stays as it is, under its own token (Synapse #8476).
     ///
     /// # Panics
     /// If there is nothing to persist.
@@ -45,24 +45,25 @@ impl EventsWriter {
         self.persist_once(None, writes).await
     }
 
-    /// Persists like [`persist`](Self::persist), but only once for each request.
+    /// Persists like [`persist`](Self::persist), but only once for each idempotency key.
     ///
     /// # Panics
     /// If there is nothing to persist.
-    pub async fn persist_once(&self, once: Option<Once>, writes: Vec<Write>) -> Result<Token, PersistError> {
-        let stale = stale_state(&writes, self.env.clock.now_ms() as i64);
+    pub async fn persist_once(&self, key: Option<IdempotencyKey>, writes: Vec<Write>) -> Result<Token, PersistError> {
+        let invalidated = invalidations(&writes, self.env.clock.now_ms() as i64);
         let mut parts = vec![(Rc::clone(&self.events), writes.len())];
-        if !stale.is_empty() {
-            parts.push((Rc::clone(&self.caches), stale.len()));
+        if !invalidated.is_empty() {
+            parts.push((Rc::clone(&self.caches), invalidated.len()));
         }
         let writer = self.events.instance().clone();
         let persist = move |tx: &Transaction<'_>, tokens: &[Vec<Token>]| {
-            Written::once(tx, once.as_ref(), || {
-                let (mut rows, mut last) = (Vec::new(), Token::default());
+            Written::once(tx, key.as_ref(), || {
+                let mut rows = Vec::new();
+                let mut last = Token::default();
                 for (token, write) in tokens[0].iter().zip(&writes) {
-                    let there = write.event.as_ref().map(|event| events::token_of(tx, &event.event_id)).transpose()?;
-                    if let Some(there) = there.flatten() {
-                        last = last.max(there);
+                    let known = write.event.as_ref().map(|event| events::token_of(tx, &event.event_id)).transpose()?;
+                    if let Some(known) = known.flatten() {
+                        last = last.max(known);
                         continue;
                     }
                     let event = write.event.clone().map(|event| (*token, event));
@@ -72,8 +73,8 @@ impl EventsWriter {
                     last = last.max(*token);
                 }
                 if let Some(tokens) = tokens.get(1).filter(|_| !rows.is_empty()) {
-                    cache_invalidation::invalidate(tx, &writer, tokens.iter().copied().zip(stale.iter().cloned()))?;
-                    rows.extend(tokens.iter().copied().zip(stale.iter().cloned().map(Row::Caches)));
+                    caches::insert(tx, &writer, tokens.iter().copied().zip(invalidated.iter().cloned()))?;
+                    rows.extend(tokens.iter().copied().zip(invalidated.iter().cloned().map(Row::Caches)));
                 }
                 Ok(Written { rows, reply: last })
             })
@@ -81,8 +82,8 @@ impl EventsWriter {
         persist_together("persist_events", parts, persist).await
     }
 
-    /// Makes an outlier an ordinary event, as happens when the state of its room at it becomes known. Gives the token
-    /// that says so; nothing does if there is no such outlier.
+    /// Makes an outlier an ordinary event, as happens when the room's state at the event becomes known. Returns the token
+    /// of the change, or none if there is no such outlier.
     pub async fn mark_ex_outlier(&self, event_id: String) -> Result<Option<Token>, PersistError> {
         let writer = self.events.instance().clone();
         let mark = move |tx: &Transaction<'_>, tokens: &[Token]| {
@@ -95,62 +96,55 @@ impl EventsWriter {
     }
 }
 
-/// The rows of `events` that `write` makes.
+/// Returns the rows of the events stream for `write`.
 fn rows_of(write: &Write) -> impl Iterator<Item = Row> {
-    let event = write.event.clone().map(|event| {
-        EventsRow::Event(EventRow {
-            event_id: event.event_id,
-            room_id: event.room_id,
-            kind: event.kind,
-            state_key: event.state_key,
-            redacts: event.redacts,
-            relates_to: event.relates_to,
-            membership: event.membership,
-            rejected: event.rejected,
-            outlier: event.outlier,
-        })
-    });
-    let state = write.state.iter().cloned().map(|StateDelta { room_id, kind, state_key, event_id }| {
-        EventsRow::State(StateRow { room_id, kind, state_key, event_id })
-    });
+    let event = write.event.clone().map(EventsRow::Event);
+    let state = write.state.iter().cloned().map(EventsRow::State);
     event.into_iter().chain(state).map(Row::Events)
 }
 
-/// What `writes` make stale: the current state of each room whose state changes, with the members that change, a few in
-/// each row.
-fn stale_state(writes: &[Write], now_ms: i64) -> Vec<CachesRow> {
+/// Returns the cache invalidations for `writes`: the current state of each room whose state changes, with the members that
+/// change, at most [`MEMBERS_PER_ROW_MAX`] in each row.
+fn invalidations(writes: &[Write], now_ms: i64) -> Vec<CachesRow> {
     let mut rooms: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for delta in writes.iter().flat_map(|write| &write.state) {
         let members = rooms.entry(&delta.room_id).or_default();
         members.extend((delta.kind == "m.room.member").then_some(delta.state_key.as_str()));
     }
-    let row = |room_id: &str, members: &[&str]| {
-        let keys: Vec<Value> = [room_id].iter().chain(members).map(|key| Value::from(*key)).collect();
-        CachesRow { cache: CURRENT_STATE.into(), keys: Some(Json(keys.into())), invalidated_ms: Some(now_ms) }
-    };
-    let rows = rooms.iter().flat_map(|(room_id, members)| {
-        let nobody = members.is_empty().then(|| row(room_id, &[]));
-        nobody.into_iter().chain(members.chunks(MEMBERS_PER_ROW_MAX).map(|some| row(room_id, some)))
-    });
-    rows.collect()
+    let mut rows = Vec::new();
+    for (room_id, members) in rooms {
+        if members.is_empty() {
+            rows.push(invalidation(room_id, &[], now_ms));
+        }
+        for some in members.chunks(MEMBERS_PER_ROW_MAX) {
+            rows.push(invalidation(room_id, some, now_ms));
+        }
+    }
+    rows
+}
+
+/// Returns the invalidation of a room's current state, with these of its members.
+fn invalidation(room_id: &str, members: &[&str], now_ms: i64) -> CachesRow {
+    let keys: Vec<Value> = [room_id].iter().chain(members).map(|key| Value::from(*key)).collect();
+    CachesRow { cache: CURRENT_STATE.into(), keys: Some(Json(keys.into())), invalidated_ms: Some(now_ms) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn state(room_id: &str, kind: &str, state_key: String) -> StateDelta {
-        StateDelta { room_id: room_id.into(), kind: kind.into(), state_key, event_id: None }
+    fn state(room_id: &str, kind: &str, state_key: String) -> StateRow {
+        StateRow { room_id: room_id.into(), kind: kind.into(), state_key, event_id: None }
     }
 
     #[test]
-    fn a_room_whose_state_changes_is_stale_with_its_members_fifty_a_row() {
+    fn a_room_whose_state_changes_is_invalidated_with_its_members_fifty_a_row() {
         let members = (0..101).map(|n| state("!a", "m.room.member", format!("@{n}")));
         let topic = state("!b", "m.room.topic", String::new());
         let write = Write { event: None, state: members.chain([topic]).collect() };
-        let stale = stale_state(&[write], 7);
+        let invalidated = invalidations(&[write], 7);
         let named = |row: &CachesRow| row.keys.as_ref().unwrap().0.as_array().unwrap().len();
-        assert_eq!(stale.iter().map(named).collect::<Vec<_>>(), [51, 51, 2, 1]);
-        assert_eq!(stale[3].to_json(), serde_json::json!(["cs_cache_fake", ["!b"], 7]));
+        assert_eq!(invalidated.iter().map(named).collect::<Vec<_>>(), [51, 51, 2, 1]);
+        assert_eq!(invalidated[3].to_json(), serde_json::json!(["cs_cache_fake", ["!b"], 7]));
     }
 }

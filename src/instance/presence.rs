@@ -1,25 +1,28 @@
-//! The presence of users, as part of an instance.
+//! The parts of an instance that concern presence.
 
 use std::rc::Rc;
 
 use super::Config;
 use super::stream_writer::{StreamWriter, Written};
-use crate::env::{Env, LocalBoxFuture};
+use crate::observer::Env;
 use crate::presence::{PersistPresence, PresenceConnections, PresenceHandler, UserPresence, UserSyncs};
-use crate::protocol::{InstanceName, Token};
 use crate::replication::UserSyncing;
 use crate::store::{IdGenerator, presence};
-use crate::streams::{PresenceRow, Row, UpdateError};
+use crate::streams::UpdateError;
+use squall_env::LocalBoxFuture;
+use squall_protocol::rows::{PresenceRow, Row};
+use squall_protocol::{InstanceName, Token};
 
-/// Everybody's presence, and who is syncing here.
+/// The presence of all users, and the users who are syncing on this instance.
 pub(super) struct Presence {
-    pub handler: Rc<PresenceHandler>,
-    pub syncs: Rc<UserSyncs>,
+    pub(super) handler: Rc<PresenceHandler>,
+    pub(super) syncs: Rc<UserSyncs>,
 }
 
 impl Presence {
-    /// Begins with what the database held, `states`. `writer` writes the stream, if this instance does.
-    pub fn start(
+    /// Makes both parts from the states in the database, and spawns their tasks. `writer` is the stream's writer, if this
+    /// instance writes the stream.
+    pub(super) fn start(
         states: Vec<(Token, PresenceRow)>,
         writer: Option<Rc<StreamWriter>>,
         ids: &Rc<IdGenerator>,
@@ -27,26 +30,25 @@ impl Presence {
         env: &Env,
     ) -> Presence {
         let states = states.into_iter().map(|(token, row)| (token, row.into())).collect();
-        let expiry = config.presence.process_expiry();
         let handler = match writer {
             Some(writer) => {
                 let source = Rc::new(Persist { writer, ids: Rc::clone(ids) });
-                PresenceHandler::on_writer(states, source, expiry, env.clone())
+                PresenceHandler::on_writer(states, source, &config.presence, env.clone())
             }
             None => PresenceHandler::on_follower(states, env.clone()),
         };
-        let here = handler.is_writer().then(|| Rc::clone(&handler));
-        let syncs = UserSyncs::new(here, &config.presence, env.clone());
+        let local = handler.is_writer().then(|| Rc::clone(&handler));
+        let syncs = UserSyncs::new(local, &config.presence, env.clone());
         Presence { handler, syncs }
     }
 
-    /// What its connections have to know of it.
-    pub fn connections(&self, writer: InstanceName) -> Rc<dyn UserSyncing> {
+    /// Returns the receiver of connections and of commands about syncing users. `writer` is the presence writer.
+    pub(super) fn connections(&self, writer: InstanceName) -> Rc<dyn UserSyncing> {
         Rc::new(PresenceConnections::new(writer, Rc::clone(&self.syncs), Rc::clone(&self.handler)))
     }
 }
 
-/// Writes rows of `presence`.
+/// Writes rows of the `presence` stream.
 struct Persist {
     writer: Rc<StreamWriter>,
     ids: Rc<IdGenerator>,
@@ -54,7 +56,9 @@ struct Persist {
 
 impl PersistPresence for Persist {
     fn persist(&self, states: Vec<UserPresence>) -> LocalBoxFuture<'static, Result<Token, UpdateError>> {
-        let (writer, name, count) = (Rc::clone(&self.writer), self.writer.instance().clone(), states.len());
+        let writer = Rc::clone(&self.writer);
+        let name = writer.instance().clone();
+        let count = states.len();
         let states: Vec<PresenceRow> = states.into_iter().map(PresenceRow::from).collect();
         let set = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             let mut rows = Vec::with_capacity(states.len());
@@ -62,7 +66,7 @@ impl PersistPresence for Persist {
                 presence::set(tx, &name, *token, state)?;
                 rows.push((*token, Row::Presence(state.clone())));
             }
-            Ok(Written { rows, reply: *tokens.last().expect("there is something to write") })
+            Ok(Written { rows, reply: *tokens.last().expect("the presence handler persists at least one state") })
         };
         Box::pin(async move { Ok(writer.persist("set_presence", count, set).await?) })
     }

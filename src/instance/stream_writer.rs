@@ -1,4 +1,4 @@
-//! Writing the rows of one stream: tokens, a transaction, and what this instance itself keeps in memory.
+//! Writes the rows of one stream: tokens, a transaction, and the views that this instance keeps in memory.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,56 +11,59 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
-use crate::env::Env;
-use crate::env::observer::Trouble;
-use crate::protocol::{InstanceName, StreamName, Token};
+use crate::observer::Env;
+use crate::observer::InstanceEvent;
 use crate::replication::Backoff;
 use crate::store::{AllocateError, Allocation, Database, DatabaseError, IdGenerator, RequestId, transactions};
-use crate::streams::{Keepers, Row};
+use crate::streams::CacheViews;
+use crate::tasks;
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, StreamName, Token};
 
-/// Why it is not known that anything was persisted.
+/// The reason for which rows are not known to be persisted.
 #[derive(Debug, Error)]
 pub enum PersistError {
-    /// No tokens could be had.
+    /// No tokens could be allocated.
     #[error("cannot allocate tokens: {0}")]
     Allocate(#[from] AllocateError),
     /// The transaction failed.
     #[error("cannot persist: {0}")]
     Database(#[from] DatabaseError),
-    /// The instance ended meanwhile; whether anything was persisted is not known.
+    /// The instance ended meanwhile. The rows may have been persisted or not.
     #[error("the instance ended before the rows were known to be persisted")]
     Ended,
 }
 
-/// What a transaction has written.
+/// The result of a transaction that writes rows.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Written<R> {
-    /// The rows with their tokens, of every stream it wrote.
-    pub rows: Vec<(Token, Row)>,
-    /// What its caller wants to know.
-    pub reply: R,
+pub(super) struct Written<R> {
+    /// The rows of all streams, with their tokens.
+    pub(super) rows: Vec<(Token, Row)>,
+    /// The value for the caller.
+    pub(super) reply: R,
 }
 
-/// The request that a write belongs to, and when it came: the write takes effect once, however often it is asked for.
+/// Identifies the request of a write, so that a repeated request takes effect only once.
 #[derive(Debug, Clone)]
-pub struct Once {
-    /// The request.
+pub struct IdempotencyKey {
+    /// The id of the request, the same in each attempt.
     pub request: RequestId,
-    /// The time, in milliseconds since the epoch.
+    /// Time at which the request arrived, in milliseconds since the epoch.
     pub now_ms: i64,
 }
 
 impl<R: Serialize + DeserializeOwned> Written<R> {
-    /// What `write` writes, or, if it took effect before, no rows and the reply of then.
+    /// Runs `write` and records its reply under `key`. If the request took effect before, returns no rows and the
+    /// recorded reply instead. Without a key, only runs `write`.
     ///
     /// # Panics
-    /// If the reply cannot stand in JSON.
-    pub fn once(
+    /// If the reply cannot be serialised as JSON.
+    pub(super) fn once(
         tx: &Transaction<'_>,
-        once: Option<&Once>,
+        key: Option<&IdempotencyKey>,
         write: impl FnOnce() -> rusqlite::Result<Self>,
     ) -> rusqlite::Result<Self> {
-        let Some(Once { request, now_ms }) = once else { return write() };
+        let Some(IdempotencyKey { request, now_ms }) = key else { return write() };
         if let Some(reply) = transactions::recorded(tx, request)? {
             let reply = serde_json::from_str(&reply)
                 .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
@@ -78,7 +81,7 @@ pub struct StreamWriter {
     stream: StreamName,
     ids: Rc<IdGenerator>,
     database: Database,
-    keepers: Keepers,
+    cache_views: CacheViews,
     env: Env,
     in_flight: Cell<usize>,
     idle: Notify,
@@ -86,14 +89,14 @@ pub struct StreamWriter {
 }
 
 impl StreamWriter {
-    /// A writer of the stream whose tokens `ids` gives out. Its [`keep_position`](Self::keep_position) has to be
-    /// spawned.
-    pub fn new(ids: Rc<IdGenerator>, database: Database, keepers: Keepers, env: Env) -> Rc<Self> {
+    /// Returns a writer of the stream whose tokens `ids` allocates. The caller must spawn its
+    /// [`keep_position`](Self::keep_position).
+    pub(super) fn new(ids: Rc<IdGenerator>, database: Database, cache_views: CacheViews, env: Env) -> Rc<Self> {
         Rc::new(StreamWriter {
             stream: ids.stream().clone(),
             ids,
             database,
-            keepers,
+            cache_views,
             env,
             in_flight: Cell::new(0),
             idle: Notify::new(),
@@ -101,15 +104,15 @@ impl StreamWriter {
         })
     }
 
-    /// The instance that writes.
-    pub fn instance(&self) -> &InstanceName {
+    /// Returns the name of the instance that writes.
+    pub(super) fn instance(&self) -> &InstanceName {
         self.ids.instance()
     }
 
-    /// Takes `count` tokens and runs `write` with them in one transaction called `name`.
+    /// Allocates `count` tokens and runs `write` with them in one transaction called `name`.
     ///
-    /// `write` may run several times, as every transaction's closure; it need not use all its tokens.
-    pub async fn persist<R: Send + 'static>(
+    /// `write` may run several times, like every transaction's closure. It need not use all its tokens.
+    pub(super) async fn persist<R: Send + 'static>(
         self: &Rc<Self>,
         name: &'static str,
         count: usize,
@@ -119,14 +122,14 @@ impl StreamWriter {
         persist_together(name, parts, move |tx, tokens| write(tx, &tokens[0])).await
     }
 
-    /// Keeps the position in the database up with the writes, for ever. It may lag: whoever starts from it only
-    /// fetches more.
-    pub async fn keep_position(self: Rc<Self>) {
-        let mut backoff = Backoff::new(&self.env.chance.of("keep_position").of(&self.stream));
+    /// Stores the position in the database after each write, for ever. The stored position may lag: an instance that
+    /// starts from it only fetches more rows.
+    pub(super) async fn keep_position(self: Rc<Self>) {
+        let mut backoff = Backoff::new(&self.env.seeds.child("keep_position").child(&self.stream));
         loop {
             self.written.notified().await;
             while let Err(error) = self.ids.persist_position().await {
-                self.env.observer.trouble(Trouble::Streaming { stream: &self.stream, error: &error });
+                self.env.observer.event(InstanceEvent::Streaming { stream: &self.stream, error: &error });
                 tokio::time::sleep(backoff.next_delay()).await;
             }
             backoff.reset();
@@ -134,29 +137,29 @@ impl StreamWriter {
     }
 
     /// Waits until no write is under way.
-    pub async fn idle(&self) {
+    pub(super) async fn idle(&self) {
         while self.in_flight.get() > 0 {
             self.idle.notified().await;
         }
     }
 }
 
-/// Takes tokens of several streams that one instance writes, and runs `write` with them in one transaction called
-/// `name`: `parts` says how many of each, and `write` is given them in that order.
+/// Allocates tokens of several streams that one instance writes, and runs `write` with them in one transaction called
+/// `name`. `parts` holds each stream's writer and number of tokens, and `write` receives the tokens in that order.
 ///
-/// It runs in a task of its own: a caller that goes away must not take the tokens with it while the transaction may
-/// still commit (Synapse #19800).
+/// The write runs in a task of its own: if its caller is cancelled, the tokens must stay allocated while the transaction
+/// may still commit (Synapse #19800).
 ///
 /// # Panics
 /// If `parts` is empty.
-pub async fn persist_together<R: Send + 'static>(
+pub(super) async fn persist_together<R: Send + 'static>(
     name: &'static str,
     parts: Vec<(Rc<StreamWriter>, usize)>,
     write: impl FnMut(&Transaction<'_>, &[Vec<Token>]) -> rusqlite::Result<Written<R>> + Send + 'static,
 ) -> Result<R, PersistError> {
     let env = parts[0].0.env.clone();
     let in_flight: Vec<InFlight> = parts.iter().map(|(writer, _)| InFlight::new(writer)).collect();
-    let task = env.tasks.spawn("persist", async move {
+    let task = env.tasks.spawn(tasks::PERSIST, async move {
         let _in_flight = in_flight;
         persist_now(name, parts, write).await
     });
@@ -173,8 +176,8 @@ async fn persist_now<R: Send + 'static>(
         allocations.push(writer.ids.allocate(*count).await?);
     }
     let tokens: Vec<Vec<Token>> = allocations.iter().map(|allocation| allocation.ids().to_vec()).collect();
-    // The tokens stay in flight, and the positions below them, for as long as the closure may still run; and here until
-    // nothing that is kept in memory contradicts the rows.
+    // The tokens stay in flight, and hold the positions below them, for as long as the closure may still run, and on this
+    // instance until the views in memory agree with the rows.
     let allocations = Arc::new(allocations);
     let held = Arc::clone(&allocations);
     let (settling, settled) = oneshot::channel::<()>();
@@ -184,19 +187,29 @@ async fn persist_now<R: Send + 'static>(
     };
     let (first, _) = &parts[0];
     let persisted = first.database.transaction(name, transaction).await;
-    // When the connection was lost, the rows may still be on their way, and what is read before they are there is as old
-    // as what was kept before.
+    // If the connection was lost, the transaction may still run, and a view read before it commits would be stale. So wait
+    // until the closure was dropped, which closes the channel.
     let _ = settled.await;
     match &persisted {
-        Ok(written) => written.rows.iter().for_each(|(token, row)| first.keepers.take(*token, [row])),
-        Err(_) => parts.iter().for_each(|(writer, _)| writer.keepers.doubt(writer.stream.as_str())),
+        Ok(written) => {
+            for (token, row) in &written.rows {
+                first.cache_views.apply(*token, [row]);
+            }
+        }
+        Err(_) => {
+            for (writer, _) in &parts {
+                writer.cache_views.invalidate_stream(writer.stream.as_str());
+            }
+        }
     }
     drop(allocations);
-    parts.iter().for_each(|(writer, _)| writer.written.notify_one());
+    for (writer, _) in &parts {
+        writer.written.notify_one();
+    }
     Ok(persisted?.reply)
 }
 
-/// Counts a write for as long as it runs.
+/// Counts a write as under way until this is dropped.
 struct InFlight {
     writer: Rc<StreamWriter>,
 }

@@ -1,25 +1,16 @@
-//! Writing what users leave on the server: account data, receipts, and messages to devices.
-
-use std::rc::Rc;
+//! Writes users' data: account data, receipts, and messages to devices.
 
 use super::Instance;
-use super::stream_writer::{Once, PersistError, StreamWriter, Written};
-use crate::protocol::Token;
+use super::stream_writer::{IdempotencyKey, PersistError, Written};
 use crate::store::account_data::Datum;
 use crate::store::to_device::Message;
-use crate::store::{AllocateError, account_data, receipts, to_device};
-use crate::streams::{self, AccountDataRow, ReceiptsRow, Row, ToDeviceRow};
+use crate::store::{account_data, receipts, to_device};
+use squall_protocol::Token;
+use squall_protocol::rows::{self, AccountDataRow, ReceiptsRow, Row, ToDeviceRow};
 
 impl Instance {
-    /// The writer of `stream`, if this instance writes it.
-    pub fn writer(&self, stream: &'static str) -> Result<&Rc<StreamWriter>, PersistError> {
-        self.writers.get(stream).ok_or_else(|| {
-            PersistError::Allocate(AllocateError::NotAWriter { instance: self.name.clone(), stream: stream.into() })
-        })
-    }
-
-    /// Writes each of `data` over what its user kept there before, in one transaction, and returns the last
-    /// token: of those, or of what has come to stand in their place.
+    /// Writes account data in one transaction, and returns the last token. Each of `data` replaces the earlier content of
+    /// its type. Where the database already holds newer content, its token counts instead.
     ///
     /// # Panics
     /// If there is nothing to write.
@@ -27,15 +18,21 @@ impl Instance {
         self.set_account_data_once(None, data).await
     }
 
-    /// Writes like [`set_account_data`](Self::set_account_data), but only once for each request.
+    /// Writes like [`set_account_data`](Self::set_account_data), but only once for each idempotency key.
     ///
     /// # Panics
     /// If there is nothing to write.
-    pub async fn set_account_data_once(&self, once: Option<Once>, data: Vec<Datum>) -> Result<Token, PersistError> {
-        let (writer, count) = (self.name.clone(), data.len());
+    pub async fn set_account_data_once(
+        &self,
+        key: Option<IdempotencyKey>,
+        data: Vec<Datum>,
+    ) -> Result<Token, PersistError> {
+        let writer = self.name.clone();
+        let count = data.len();
         let set = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
-            Written::once(tx, once.as_ref(), || {
-                let (mut rows, mut last) = (Vec::with_capacity(data.len()), Token::default());
+            Written::once(tx, key.as_ref(), || {
+                let mut rows = Vec::with_capacity(data.len());
+                let mut last = Token::default();
                 for (token, datum) in tokens.iter().zip(&data) {
                     last = last.max(account_data::set(tx, &writer, *token, datum)?);
                     let Datum { user_id, room_id, kind, .. } = datum.clone();
@@ -44,28 +41,29 @@ impl Instance {
                 Ok(Written { rows, reply: last })
             })
         };
-        self.writer(streams::account_data::NAME)?.persist("set_account_data", count, set).await
+        self.writer(rows::account_data::NAME)?.persist("set_account_data", count, set).await
     }
 
-    /// Takes down up to where a user has read.
+    /// Writes a receipt: the position up to which a user has read a room. Returns its token.
     pub async fn insert_receipt(&self, receipt: ReceiptsRow) -> Result<Token, PersistError> {
         self.insert_receipts_once(None, vec![receipt]).await
     }
 
-    /// Takes down up to where users have read, in one transaction and only once for each request, and returns the last
-    /// token.
+    /// Writes receipts in one transaction, only once for each idempotency key, and returns the last token.
     ///
     /// # Panics
     /// If there is nothing to write.
     pub async fn insert_receipts_once(
         &self,
-        once: Option<Once>,
+        key: Option<IdempotencyKey>,
         receipts: Vec<ReceiptsRow>,
     ) -> Result<Token, PersistError> {
-        let (writer, count) = (self.name.clone(), receipts.len());
+        let writer = self.name.clone();
+        let count = receipts.len();
         let insert = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
-            Written::once(tx, once.as_ref(), || {
-                let (mut rows, mut last) = (Vec::with_capacity(receipts.len()), Token::default());
+            Written::once(tx, key.as_ref(), || {
+                let mut rows = Vec::with_capacity(receipts.len());
+                let mut last = Token::default();
                 for (token, receipt) in tokens.iter().zip(&receipts) {
                     last = last.max(receipts::insert(tx, &writer, *token, receipt)?);
                     rows.push((*token, Row::Receipts(receipt.clone())));
@@ -73,25 +71,29 @@ impl Instance {
                 Ok(Written { rows, reply: last })
             })
         };
-        self.writer(streams::receipts::NAME)?.persist("insert_receipts", count, insert).await
+        self.writer(rows::receipts::NAME)?.persist("insert_receipts", count, insert).await
     }
 
-    /// Puts messages into the inboxes of their recipients, all under one token.
+    /// Writes messages to the inboxes of their recipients' devices, all under one token, and returns it.
     pub async fn send_to_device(&self, messages: Vec<Message>) -> Result<Token, PersistError> {
         self.send_to_device_once(None, messages).await
     }
 
-    /// Sends like [`send_to_device`](Self::send_to_device), but only once for each request.
-    pub async fn send_to_device_once(&self, once: Option<Once>, messages: Vec<Message>) -> Result<Token, PersistError> {
+    /// Sends like [`send_to_device`](Self::send_to_device), but only once for each idempotency key.
+    pub async fn send_to_device_once(
+        &self,
+        key: Option<IdempotencyKey>,
+        messages: Vec<Message>,
+    ) -> Result<Token, PersistError> {
         let writer = self.name.clone();
         let add = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
-            Written::once(tx, once.as_ref(), || {
+            Written::once(tx, key.as_ref(), || {
                 to_device::add(tx, &writer, tokens[0], &messages)?;
                 let row = |message: &Message| Row::ToDevice(ToDeviceRow { entity: message.user_id.clone() });
                 let rows = messages.iter().map(|message| (tokens[0], row(message))).collect();
                 Ok(Written { rows, reply: tokens[0] })
             })
         };
-        self.writer(streams::to_device::NAME)?.persist("send_to_device", 1, add).await
+        self.writer(rows::to_device::NAME)?.persist("send_to_device", 1, add).await
     }
 }

@@ -1,18 +1,21 @@
-//! The counters, and what each counts.
+//! The metrics of an instance.
 
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use crate::env::Observer;
-use crate::env::observer::Trouble;
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::replication::{Consumer, Side};
-use crate::streams::Row;
+use crate::observer::InstanceEvent;
+use crate::observer::Observer;
+use crate::replication::Consumer;
+use squall_env::{TaskKind, TaskObserver};
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, Role, StreamName, Token};
 
-/// Counts one instance's work. Labels are names of the program and of the configuration alone, so that nobody outside
-/// can make there be ever more of them.
+/// The metrics of one instance.
+///
+/// The values of labels are names from the program and the configuration only. So input from outside cannot create new
+/// time series.
 pub struct Metrics {
     lines_received: IntCounterVec,
     lines_sent: IntCounterVec,
@@ -35,48 +38,69 @@ pub struct Metrics {
     task_seconds: CounterVec,
 }
 
-/// The labels of what is counted for each writer of each stream.
-const FEED: [&str; 2] = ["stream", "writer"];
+/// The labels of metrics that are per writer of a stream.
+const FOLLOWER_LABELS: [&str; 2] = ["stream", "writer"];
 
 impl Metrics {
-    /// Counters in `registry`, all at the beginning.
+    /// Creates the metrics and registers them with `registry`.
     ///
     /// # Errors
-    /// The registry has such counters already: it is another instance's.
+    /// The registry already has such metrics, which belong to another instance.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counters = |name, help, labels: &[&str]| add(registry, IntCounterVec::new(opts(name, help), labels)?);
         let gauges = |name, help, labels: &[&str]| add(registry, IntGaugeVec::new(opts(name, help), labels)?);
         let counter = |name, help| add(registry, IntCounter::with_opts(opts(name, help))?);
         Ok(Metrics {
-            lines_received: counters("lines_received_total", "Commands that came in.", &["command"])?,
-            lines_sent: counters("lines_sent_total", "Commands that went out.", &["command"])?,
-            connections: gauges("connections", "Open replication connections, by which end this is.", &["side"])?,
-            connection_attempts: counters("connection_attempts_total", "Connections that were tried.", &["target"])?,
+            lines_received: counters("lines_received_total", "Commands received.", &["command"])?,
+            lines_sent: counters("lines_sent_total", "Commands sent.", &["command"])?,
+            connections: gauges(
+                "connections",
+                "Open replication connections by the role of this instance.",
+                &["role"],
+            )?,
+            connection_attempts: counters("connection_attempts_total", "Attempts to connect.", &["target"])?,
             connections_set_up: counters(
                 "connections_set_up_total",
-                "Connections on which everything was caught up with that was announced.",
+                "Connections that were set up: every announced stream was caught up.",
                 &["target"],
             )?,
-            followed_from: gauges("followed_from", "The token behind which rows were first followed.", &FEED)?,
-            position: gauges("position", "The token up to which all rows are known.", &FEED)?,
-            rows_applied: counters("rows_applied_total", "Rows that were taken in.", &FEED)?,
-            resets: counters("resets_total", "How often a writer started over, which voids its rows.", &FEED)?,
-            fetches: counters("catch_up_fetches_total", "Answers to requests for missed rows.", &FEED)?,
-            rows_fetched: counters("catch_up_rows_total", "Missed rows that were fetched.", &FEED)?,
-            fetches_failed: counters("catch_up_failures_total", "Requests for missed rows that failed.", &FEED)?,
+            followed_from: gauges(
+                "followed_from",
+                "Token after which this instance began to follow the stream.",
+                &FOLLOWER_LABELS,
+            )?,
+            position: gauges("position", "Token up to which every row has been applied.", &FOLLOWER_LABELS)?,
+            rows_applied: counters("rows_applied_total", "Rows applied.", &FOLLOWER_LABELS)?,
+            resets: counters("resets_total", "Restarts of a writer that invalidated its rows.", &FOLLOWER_LABELS)?,
+            fetches: counters("catch_up_fetches_total", "Responses to requests for missed rows.", &FOLLOWER_LABELS)?,
+            rows_fetched: counters("catch_up_rows_total", "Missed rows fetched.", &FOLLOWER_LABELS)?,
+            fetches_failed: counters(
+                "catch_up_failures_total",
+                "Requests for missed rows that failed.",
+                &FOLLOWER_LABELS,
+            )?,
             requests: counters(
                 "http_requests_total",
-                "HTTP requests answered. Without an endpoint: there is none at that path.",
+                "HTTP requests answered. The endpoint is empty if the path has none.",
                 &["endpoint", "status"],
             )?,
-            troubles: counters("troubles_total", "Troubles that the instance gets over by itself.", &["kind"])?,
-            users_expired: counter("users_expired_total", "Users whose processes were silent for too long.")?,
-            unknown_caches: counter("unknown_caches_total", "Invalidations of caches that are not here.")?,
-            tasks_started: counters("tasks_started_total", "Background tasks that began.", &["task"])?,
-            tasks_running: gauges("tasks_running", "Background tasks under way.", &["task"])?,
+            troubles: counters("troubles_total", "Errors that the instance recovers from by itself.", &["kind"])?,
+            users_expired: counter(
+                "users_expired_total",
+                "Users taken offline because their process was silent for too long.",
+            )?,
+            unknown_caches: counter(
+                "unknown_caches_total",
+                "Invalidations of caches that this instance does not have.",
+            )?,
+            tasks_started: counters("tasks_started_total", "Background tasks started.", &["task"])?,
+            tasks_running: gauges("tasks_running", "Background tasks running.", &["task"])?,
             task_seconds: add(
                 registry,
-                CounterVec::new(opts("task_seconds_total", "From the beginning to the end of tasks."), &["task"])?,
+                CounterVec::new(
+                    opts("task_seconds_total", "Time from the start to the end of background tasks."),
+                    &["task"],
+                )?,
             )?,
         })
     }
@@ -91,42 +115,44 @@ fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> pro
     Ok(collector)
 }
 
-fn side_name(side: Side) -> &'static str {
-    match side {
-        Side::Client => "client",
-        Side::Server => "server",
-        Side::Subscriber => "subscriber",
-        Side::Publisher => "publisher",
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Client => "client",
+        Role::Server => "server",
+        Role::Subscriber => "subscriber",
+        Role::Publisher => "publisher",
     }
 }
 
-/// The first word of a line, which is the name of its command.
+/// Returns the first word of a line, which is the name of its command.
 fn command_of(line: &[u8]) -> &str {
     let name = line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
     std::str::from_utf8(name).unwrap_or_default()
 }
 
+impl TaskObserver for Metrics {
+    fn task_started(&self, kind: TaskKind, _running: u64) {
+        self.tasks_started.with_label_values(&[kind.label()]).inc();
+        self.tasks_running.with_label_values(&[kind.label()]).inc();
+    }
+
+    fn task_ended(&self, kind: TaskKind, took: Duration) {
+        self.tasks_running.with_label_values(&[kind.label()]).dec();
+        self.task_seconds.with_label_values(&[kind.label()]).inc_by(took.as_secs_f64());
+    }
+}
+
 impl Observer for Metrics {
-    fn task_started(&self, name: &'static str, _running: u64) {
-        self.tasks_started.with_label_values(&[name]).inc();
-        self.tasks_running.with_label_values(&[name]).inc();
-    }
-
-    fn task_ended(&self, name: &'static str, took: Duration) {
-        self.tasks_running.with_label_values(&[name]).dec();
-        self.task_seconds.with_label_values(&[name]).inc_by(took.as_secs_f64());
-    }
-
-    fn trouble(&self, what: Trouble<'_>) {
-        let kind = match what {
-            Trouble::CatchUp { stream, writer, .. } => {
+    fn event(&self, event: InstanceEvent<'_>) {
+        let kind = match event {
+            InstanceEvent::CatchUp { stream, writer, .. } => {
                 self.fetches_failed.with_label_values(&[stream.as_str(), writer.as_str()]).inc();
                 "catch_up"
             }
-            Trouble::Streaming { .. } => "streaming",
-            Trouble::Connection { .. } => "connection",
-            Trouble::Row { .. } => "row",
-            Trouble::UnknownStream { .. } => "unknown_stream",
+            InstanceEvent::Streaming { .. } => "streaming",
+            InstanceEvent::Connection { .. } => "connection",
+            InstanceEvent::Row { .. } => "row",
+            InstanceEvent::UnknownStream { .. } => "unknown_stream",
         };
         self.troubles.with_label_values(&[kind]).inc();
     }
@@ -147,12 +173,12 @@ impl Observer for Metrics {
         self.connection_attempts.with_label_values(&[target]).inc();
     }
 
-    fn opened(&self, side: Side) {
-        self.connections.with_label_values(&[side_name(side)]).inc();
+    fn opened(&self, role: Role) {
+        self.connections.with_label_values(&[role_name(role)]).inc();
     }
 
-    fn closed(&self, side: Side) {
-        self.connections.with_label_values(&[side_name(side)]).dec();
+    fn closed(&self, role: Role) {
+        self.connections.with_label_values(&[role_name(role)]).dec();
     }
 
     fn received(&self, command: &'static str) {
@@ -164,9 +190,9 @@ impl Observer for Metrics {
     }
 
     fn fetched(&self, stream: &StreamName, writer: &InstanceName, rows: usize) {
-        let feed = [stream.as_str(), writer.as_str()];
-        self.fetches.with_label_values(&feed).inc();
-        self.rows_fetched.with_label_values(&feed).inc_by(rows as u64);
+        let follower = [stream.as_str(), writer.as_str()];
+        self.fetches.with_label_values(&follower).inc();
+        self.rows_fetched.with_label_values(&follower).inc_by(rows as u64);
     }
 
     fn answered(&self, endpoint: &'static str, status: u16) {
@@ -197,13 +223,14 @@ impl Consumer for Metrics {
 
 #[cfg(test)]
 mod tests {
+    use crate::tasks;
     use prometheus::TextEncoder;
 
     use super::*;
-    use crate::streams::EventsRow;
-    use crate::streams::events::StateAllRow;
+    use squall_protocol::rows::EventsRow;
+    use squall_protocol::rows::events::StateAllRow;
 
-    /// The lines that tell values, but for tasks'.
+    /// Returns the lines of the exposition that hold values.
     fn counted(registry: &Registry) -> Vec<String> {
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
@@ -256,23 +283,23 @@ mod tests {
     }
 
     #[test]
-    fn what_ended_is_no_longer_counted_as_running_or_open() {
+    fn tasks_and_connections_that_ended_are_not_counted_as_running_or_open() {
         let (registry, metrics) = metrics();
-        metrics.opened(Side::Client);
-        metrics.opened(Side::Server);
-        metrics.closed(Side::Client);
-        metrics.task_started("persist", 1);
-        metrics.task_started("persist", 2);
-        metrics.task_ended("persist", Duration::from_millis(1_500));
+        metrics.opened(Role::Client);
+        metrics.opened(Role::Server);
+        metrics.closed(Role::Client);
+        metrics.task_started(tasks::PERSIST, 1);
+        metrics.task_started(tasks::PERSIST, 2);
+        metrics.task_ended(tasks::PERSIST, Duration::from_millis(1_500));
         let lines = counted(&registry);
-        assert!(lines.contains(&r#"squall_connections{side="client"} 0"#.to_owned()), "{lines:?}");
-        assert!(lines.contains(&r#"squall_connections{side="server"} 1"#.to_owned()), "{lines:?}");
+        assert!(lines.contains(&r#"squall_connections{role="client"} 0"#.to_owned()), "{lines:?}");
+        assert!(lines.contains(&r#"squall_connections{role="server"} 1"#.to_owned()), "{lines:?}");
         assert!(lines.contains(&r#"squall_tasks_running{task="persist"} 1"#.to_owned()), "{lines:?}");
         assert!(lines.contains(&r#"squall_task_seconds_total{task="persist"} 1.5"#.to_owned()), "{lines:?}");
     }
 
     #[test]
-    fn one_registry_is_for_one_instance() {
+    fn a_registry_takes_the_metrics_of_one_instance_only() {
         let (registry, _metrics) = metrics();
         assert!(Metrics::new(&registry).is_err());
     }

@@ -1,11 +1,11 @@
-//! What an instance does, for whoever watches it from outside.
+//! Prometheus metrics and the health check of an instance.
 //!
-//! [`Metrics`] counts what it tells of its work, as an [`Observer`](crate::env::Observer) and a
-//! [`Consumer`](crate::replication::Consumer), into a registry. [`serve`] shows a registry over HTTP, in Prometheus's text
-//! format, and whether all is well. Neither knows of the other, nor of an instance.
+//! [`Metrics`] is an [`Observer`](crate::observer::Observer) and a [`Consumer`](crate::replication::Consumer) that counts an
+//! instance's work in a registry. [`serve`] serves a registry over HTTP in Prometheus's text format, and the result of a
+//! health check. Neither depends on the other or on an instance.
 
 mod counters;
 mod server;
 
 pub use counters::Metrics;
-pub use server::{Health, serve};
+pub use server::{HealthCheck, serve};

@@ -1,59 +1,54 @@
-//! `GET /metrics` and `GET /health`, on a port of their own.
+//! Serves `GET /metrics` and `GET /health` on a port of their own.
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 
-use crate::env::{Listener, Scope};
+use crate::observer::Log;
+use crate::tasks;
+use crate::transport::accept::{AcceptOptions, BoundedListener};
+use crate::transport::http::{TOO_MANY_CONNECTIONS, serve_connection};
+use squall_env::{Listener, TaskSpawner};
 
-/// How long a connection may be silent before a request, or within its head.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the port is left alone after it could not accept.
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// Maximum number of open connections.
+const CONNECTIONS_MAX: usize = 100;
 
-/// Says whether all is well, and otherwise what is not. Called for each request.
-pub type Health = Rc<dyn Fn() -> Result<(), String>>;
+/// A health check, run for each request. Its error is the reason why the instance is not healthy.
+pub type HealthCheck = Rc<dyn Fn() -> Result<(), String>>;
 
-/// Answers `GET /metrics` with what is in `registry`, and `GET /health` with 200 `OK` or 503 and the reason, until `tasks`
-/// are asked to stop. They need not be an instance's.
-pub async fn serve(mut listener: Box<dyn Listener>, registry: Registry, health: Health, tasks: Scope) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = tasks.stopped() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept on the port of metrics; trying again");
-                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
-                continue;
-            }
-        };
-        let (registry, health) = (registry.clone(), Rc::clone(&health));
-        tasks.spawn("metrics_connection", async move {
-            let service = service_fn(|request| {
+/// Serves until `tasks` are stopped. They need not be the tasks of an instance. `GET /metrics` returns the metrics in
+/// `registry`, and `GET /health` returns 200 `OK` or 503 and the reason.
+pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: HealthCheck, tasks: TaskSpawner) {
+    let options = AcceptOptions {
+        listener: "the metrics listener",
+        client: "a metrics client",
+        connections_max: CONNECTIONS_MAX,
+        refusal: TOO_MANY_CONNECTIONS,
+    };
+    let mut listener = BoundedListener::new(listener, options, &tasks, &Log);
+    while let Some((stream, slot)) = listener.accept().await {
+        let registry = registry.clone();
+        let health = Rc::clone(&health);
+        tasks.spawn(tasks::METRICS_CONNECTION, async move {
+            let service = service_fn(|request: Request<Incoming>| {
                 let response = answer(&request, &registry, &health);
-                async { Ok::<_, Infallible>(response) }
+                async { Ok::<Response<Full<Bytes>>, Infallible>(response) }
             });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%error, "a connection to the port of metrics ended");
+            if let Err(error) = serve_connection(stream, service).await {
+                tracing::debug!(%error, "connection of a metrics client ended");
             }
+            drop(slot);
         });
     }
 }
 
-fn answer<B>(request: &Request<B>, registry: &Registry, health: &Health) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, registry: &Registry, health: &HealthCheck) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => match TextEncoder::new().encode_to_string(&registry.gather()) {
             Ok(text) => (StatusCode::OK, TEXT_FORMAT, text),
@@ -63,8 +58,8 @@ fn answer<B>(request: &Request<B>, registry: &Registry, health: &Health) -> Resp
             Ok(()) => (StatusCode::OK, PLAIN, "OK".to_owned()),
             Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{reason}\n")),
         },
-        (_, "/metrics" | "/health") => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "ask by GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, PLAIN, "there are /metrics and /health\n".to_owned()),
+        (_, "/metrics" | "/health") => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "use GET\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, PLAIN, "not found: use /metrics or /health\n".to_owned()),
     };
     let mut response = Response::builder().status(status).header(header::CONTENT_TYPE, kind);
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -73,7 +68,7 @@ fn answer<B>(request: &Request<B>, registry: &Registry, health: &Health) -> Resp
     response.body(Full::new(body.into())).expect("status and headers are valid")
 }
 
-/// The content type of everything that is not metrics.
+/// The content type of every body but the metrics.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 #[cfg(test)]
@@ -86,12 +81,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::env::{BoxStream, LocalBoxFuture, Silent};
+    use squall_env::{BoxStream, LocalBoxFuture, Noop};
 
-    /// A port at which these come, one after the other, and then nobody.
-    struct Coming(VecDeque<io::Result<BoxStream>>);
+    /// A listener that yields these results, and then waits for ever.
+    struct Script(VecDeque<io::Result<BoxStream>>);
 
-    impl Listener for Coming {
+    impl Listener for Script {
         fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
             Box::pin(async {
                 match self.0.pop_front() {
@@ -102,24 +97,25 @@ mod tests {
         }
     }
 
-    /// What each of `requests` is answered, on connections of their own, and one after another.
-    fn answers(health: Health, requests: &[&str]) -> Vec<String> {
+    /// Sends each request on a connection of its own, one after another, and returns the responses.
+    fn answers(health: HealthCheck, requests: &[&str]) -> Vec<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let registry = Registry::new();
-            let counter = IntCounter::new("gales", "How many there were.").unwrap();
+            let counter = IntCounter::new("gales", "Number of gales.").unwrap();
             registry.register(Box::new(counter.clone())).unwrap();
             counter.inc_by(3);
-            let (mut ours, mut theirs) = (Vec::new(), VecDeque::new());
+            let mut ours = Vec::new();
+            let mut theirs = VecDeque::new();
             for _ in requests {
                 let (our, their) = tokio::io::duplex(64 * 1024);
                 ours.push(our);
-                // One that cannot be accepted keeps no other from being.
+                // A connection that fails before it is accepted does not affect the next one.
                 theirs.push_back(Err(io::ErrorKind::ConnectionAborted.into()));
                 theirs.push_back(Ok(Box::new(their) as BoxStream));
             }
-            let tasks = Scope::new(Rc::new(Silent));
-            tasks.spawn("metrics", serve(Box::new(Coming(theirs)), registry, health, tasks.clone()));
+            let tasks = TaskSpawner::new(Rc::new(Noop));
+            tasks.spawn(tasks::SERVE_METRICS, serve(Box::new(Script(theirs)), registry, health, tasks.clone()));
             let mut answers = Vec::new();
             for (stream, request) in ours.iter_mut().zip(requests) {
                 let request = format!("{request} HTTP/1.1\r\nhost: squall\r\nconnection: close\r\n\r\n");
@@ -132,22 +128,22 @@ mod tests {
         })
     }
 
-    fn well() -> Health {
+    fn healthy() -> HealthCheck {
         Rc::new(|| Ok(()))
     }
 
     #[test]
-    fn metrics_are_told_in_text() {
-        let answers = answers(well(), &["GET /metrics", "HEAD /metrics"]);
+    fn metrics_are_served_as_text() {
+        let answers = answers(healthy(), &["GET /metrics", "HEAD /metrics"]);
         assert!(answers[0].starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\n"));
-        assert!(answers[0].ends_with("# HELP gales How many there were.\n# TYPE gales counter\ngales 3\n"));
+        assert!(answers[0].ends_with("# HELP gales Number of gales.\n# TYPE gales counter\ngales 3\n"));
         assert!(answers[1].ends_with("\r\n\r\n"), "{}", answers[1]);
     }
 
     #[test]
-    fn health_is_asked_anew_each_time() {
+    fn the_health_check_runs_for_each_request() {
         let states = RefCell::new(VecDeque::from([Err("starting".to_owned()), Ok(()), Err("no broker".to_owned())]));
-        let health: Health = Rc::new(move || states.borrow_mut().pop_front().unwrap());
+        let health: HealthCheck = Rc::new(move || states.borrow_mut().pop_front().unwrap());
         let answers = answers(health, &["GET /health"; 3]);
         assert!(
             answers[0].starts_with("HTTP/1.1 503 ") && answers[0].ends_with("\r\n\r\nstarting\n"),
@@ -159,8 +155,8 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
-        let answers = answers(well(), &["GET /", "POST /metrics", "DELETE /health"]);
+    fn other_paths_and_methods_are_refused() {
+        let answers = answers(healthy(), &["GET /", "POST /metrics", "DELETE /health"]);
         assert!(answers[0].starts_with("HTTP/1.1 404 "), "{}", answers[0]);
         assert!(answers[1].starts_with("HTTP/1.1 405 ") && answers[1].contains("allow: GET, HEAD\r\n"));
         assert!(answers[2].starts_with("HTTP/1.1 405 "), "{}", answers[2]);

@@ -1,13 +1,14 @@
-//! What the presence writer is told of who is syncing here, and under which id.
+//! The announcements of syncing users that this process sends to the presence writer, and its id in them.
 //!
-//! A connection may be lost with lines in the outbox, in the kernel or unread at the other end, and nobody knows which
-//! of them will still be read, or when: maybe after the first lines of the next connection. So nothing of what was
-//! said on one connection is relied on once it is lost. On every new one the process takes a new `instance_id`,
-//! clears the ones before, which is final (see [`super::processes`]), and says everything again. Ends that were said
-//! in vain, or could not be said, are contained in that.
+//! A connection may be lost with lines in the outbox, in the kernel or unread by the peer. The process cannot know which
+//! of them will still be read, or when: maybe after the first lines of the next connection. So after a loss it relies on
+//! nothing that it sent. On every new connection it takes a new `instance_id`, clears its earlier ids, which is final
+//! (see [`super::processes`]), and announces every syncing user again. Ends that were lost, or could not be sent, are
+//! covered by that.
 //!
-//! An id is cleared on every new connection until that has certainly been read: the connection was set up, so the
-//! `REPLICATE` behind it was answered; or until the presence writer must have forgotten the id by itself.
+//! An id is cleared on every new connection until the clearing has certainly been read, which is the case once the
+//! connection was set up: the `REPLICATE` behind it was answered. It is also dropped once the presence writer must have
+//! forgotten the id by itself.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,34 +18,36 @@ use rand::RngExt;
 use tokio::time::Instant;
 
 use super::PresenceHandler;
-use crate::env::Chance;
-use crate::protocol::{Command, SIGNS_OF_LIFE, UserSync};
-use crate::replication::Link;
+use crate::replication::Connection;
+use squall_env::SeedTree;
+use squall_protocol::{Command, SIGNS_OF_LIFE, UserSync};
 
-/// How many letters an instance id has behind its prefix: as many as Synapse's have.
+/// Number of letters in an instance id after its prefix, as in Synapse.
 const INSTANCE_ID_LETTERS: usize = 5;
 
-/// Tells the presence writer.
+/// Sends announcements to the presence writer.
 pub(super) struct Announcements {
-    here: Option<Rc<PresenceHandler>>,
-    link: RefCell<Option<Rc<Link>>>,
-    chance: Chance,
+    /// The presence writer, if it is this instance.
+    local: Option<Rc<PresenceHandler>>,
+    connection: RefCell<Option<Rc<Connection>>>,
+    seeds: SeedTree,
     ids_drawn: Cell<u64>,
     instance_id: RefCell<String>,
-    /// The ids of lost connections, with when they were given up.
+    /// The ids used on earlier connections, with the time at which each was given up.
     retired: RefCell<Vec<(String, Instant)>>,
     expiry: Duration,
     is_stopped: Cell<bool>,
 }
 
 impl Announcements {
-    /// Tells `here`, or whoever is connected later. A process that is silent for `expiry` is forgotten there.
-    pub fn new(here: Option<Rc<PresenceHandler>>, expiry: Duration, chance: Chance) -> Self {
-        let instance_id = draw_id(&chance.of(0));
+    /// Returns announcements to `local` or, without it, to the presence writer that is connected later. The presence
+    /// writer takes a process that is silent for `expiry` for dead.
+    pub(super) fn new(local: Option<Rc<PresenceHandler>>, expiry: Duration, seeds: SeedTree) -> Self {
+        let instance_id = draw_id(&seeds.child(0));
         Announcements {
-            here,
-            link: RefCell::default(),
-            chance,
+            local,
+            connection: RefCell::default(),
+            seeds,
             ids_drawn: Cell::new(1),
             instance_id: RefCell::new(instance_id),
             retired: RefCell::default(),
@@ -53,60 +56,60 @@ impl Announcements {
         }
     }
 
-    /// The id under which the presence writer knows this process now.
-    pub fn instance_id(&self) -> String {
+    /// Returns the id that identifies this process to the presence writer now.
+    pub(super) fn instance_id(&self) -> String {
         self.instance_id.borrow().clone()
     }
 
-    /// A new connection to the presence writer: what was said before it is void.
-    pub fn connected(&self, link: &Rc<Link>) {
+    /// Begins a new connection to the presence writer, with a new id. Announcements under the earlier ids are void.
+    pub(super) fn connected(&self, connection: &Rc<Connection>) {
         let now = Instant::now();
         let mut retired = self.retired.borrow_mut();
-        if let Some(before) = self.link.replace(Some(Rc::clone(link))) {
+        if let Some(before) = self.connection.replace(Some(Rc::clone(connection))) {
             if before.was_set_up() {
                 retired.clear();
             }
             let ordinal = self.ids_drawn.get();
             self.ids_drawn.set(ordinal + 1);
-            let id = self.instance_id.replace(draw_id(&self.chance.of(ordinal)));
+            let id = self.instance_id.replace(draw_id(&self.seeds.child(ordinal)));
             retired.push((id, now));
         }
         retired.retain(|(_, at)| now.duration_since(*at) < self.expiry);
         for (id, _) in &*retired {
-            send(link, &Command::ClearUserSync(id.clone()));
+            send(connection, &Command::ClearUserSync(id.clone()));
         }
     }
 
-    /// A user's device began to sync, still does, or stopped. If nobody can be told now, the next connection begins
-    /// with everything.
-    pub fn say(&self, sync: UserSync) {
+    /// Announces that a user's device began to sync, still does, or stopped. Without a connection the announcement is
+    /// dropped, because the next connection begins with all syncing users.
+    pub(super) fn send(&self, sync: UserSync) {
         if self.is_stopped.get() {
             return;
         }
-        if let Some(here) = &self.here {
-            here.user_sync(&sync);
-        } else if let Some(link) = &*self.link.borrow() {
-            send(link, &Command::UserSync(sync));
+        if let Some(local) = &self.local {
+            local.user_sync(&sync);
+        } else if let Some(connection) = &*self.connection.borrow() {
+            send(connection, &Command::UserSync(sync));
         }
     }
 
-    /// The last word of this process.
-    pub fn stop(&self) {
+    /// Clears this process's id and sends nothing after that.
+    pub(super) fn stop(&self) {
         if !self.is_stopped.replace(true)
-            && let Some(link) = &*self.link.borrow()
+            && let Some(connection) = &*self.connection.borrow()
         {
-            send(link, &Command::ClearUserSync(self.instance_id()));
+            send(connection, &Command::ClearUserSync(self.instance_id()));
         }
     }
 }
 
-fn send(link: &Link, command: &Command) {
-    let sent = link.send(command);
-    debug_assert!(sent.is_ok(), "what a line cannot carry is not announced: {sent:?}");
+fn send(connection: &Connection, command: &Command) {
+    let sent = connection.send(command);
+    debug_assert!(sent.is_ok(), "only announcements that fit a line are sent: {sent:?}");
 }
 
-fn draw_id(chance: &Chance) -> String {
-    let mut rng = chance.rng();
+fn draw_id(seeds: &SeedTree) -> String {
+    let mut rng = seeds.rng();
     let letter = |n: u8| char::from(if n < 26 { b'a' + n } else { b'A' + n - 26 });
     let letters = (0..INSTANCE_ID_LETTERS).map(|_| letter(rng.random_range(0..52)));
     SIGNS_OF_LIFE.chars().chain(letters).collect()

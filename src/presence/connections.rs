@@ -1,12 +1,12 @@
-//! What the connections of an instance have to do with who is syncing.
+//! Connects an instance's connections with its record of syncing users.
 
 use std::rc::Rc;
 
 use super::{PresenceHandler, UserSyncs};
-use crate::protocol::{InstanceName, UserSync};
-use crate::replication::{Link, UserSyncing};
+use crate::replication::{Connection, UserSyncing};
+use squall_protocol::{InstanceName, UserSync};
 
-/// Brings together the connections, the syncs of this instance, and everybody's presence.
+/// Forwards connections and commands to the instance's own syncs and to the presence of all users.
 pub struct PresenceConnections {
     writer: InstanceName,
     syncs: Rc<UserSyncs>,
@@ -14,30 +14,30 @@ pub struct PresenceConnections {
 }
 
 impl PresenceConnections {
-    /// For an instance of a deployment in which `writer` writes the presence stream.
+    /// Returns the connections of an instance in a deployment where `writer` is the presence writer.
     pub fn new(writer: InstanceName, syncs: Rc<UserSyncs>, handler: Rc<PresenceHandler>) -> Self {
         PresenceConnections { writer, syncs, handler }
     }
 }
 
 impl UserSyncing for PresenceConnections {
-    fn connected(&self, target: &InstanceName, link: &Rc<Link>) {
+    fn connected(&self, target: &InstanceName, connection: &Rc<Connection>) {
         if *target == self.writer {
-            self.syncs.connected(link);
+            self.syncs.connected(connection);
         }
     }
 
-    fn publishing(&self, link: &Rc<Link>) {
+    fn publishing(&self, connection: &Rc<Connection>) {
         if !self.handler.is_writer() {
-            self.syncs.connected(link);
+            self.syncs.connected(connection);
         }
     }
 
-    fn asked(&self) {
-        self.syncs.say_again();
+    fn replicate_received(&self) {
+        self.syncs.announce_again();
     }
 
-    // A peer that mistakes this instance for the presence writer speaks to nobody: the handler knows what it is.
+    // The handler ignores the command unless this instance is the presence writer.
     fn user_sync(&self, sync: &UserSync) {
         self.handler.user_sync(sync);
     }

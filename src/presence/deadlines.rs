@@ -1,17 +1,17 @@
-//! When to look at whose presence again.
+//! The deadlines at which users' presence changes without an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One deadline for each user, the earliest first.
 #[derive(Debug, Default)]
-pub struct Deadlines {
+pub(super) struct Deadlines {
     in_order: BTreeSet<(i64, String)>,
     by_user: BTreeMap<String, i64>,
 }
 
 impl Deadlines {
-    /// Replaces the user's deadline.
-    pub fn set(&mut self, user_id: &str, at_ms: Option<i64>) {
+    /// Replaces or removes the user's deadline.
+    pub(super) fn set(&mut self, user_id: &str, at_ms: Option<i64>) {
         if let Some(before) = self.by_user.remove(user_id) {
             self.in_order.remove(&(before, user_id.to_owned()));
         }
@@ -21,13 +21,13 @@ impl Deadlines {
         }
     }
 
-    /// The earliest deadline.
-    pub fn first_ms(&self) -> Option<i64> {
+    /// Returns the earliest deadline.
+    pub(super) fn first_ms(&self) -> Option<i64> {
         self.in_order.first().map(|(at_ms, _)| *at_ms)
     }
 
-    /// Takes out those whose deadline has come.
-    pub fn take_due(&mut self, now_ms: i64) -> Vec<String> {
+    /// Removes and returns the users whose deadline has passed.
+    pub(super) fn take_due(&mut self, now_ms: i64) -> Vec<String> {
         let mut due = Vec::new();
         while self.first_ms().is_some_and(|at_ms| at_ms <= now_ms)
             && let Some((_, user_id)) = self.in_order.pop_first()

@@ -1,9 +1,10 @@
-//! The presence of all users, as one instance has it.
+//! The presence of all users on one instance.
 //!
-//! On the instance that writes the stream it changes by what clients say, by who is syncing where, and by time. Every
-//! change that others must know of is persisted, one after the other, by one task: two changes of one user never
-//! overtake each other on their way into the database, and of those that come meanwhile only the last is written, which
-//! is all that the stream promises. Everywhere else it changes by the rows of the stream.
+//! On the presence writer each device has a state of its own, and a user has the highest one. States change by clients'
+//! requests, by announcements of syncing users, and over time. One task persists the changes that followers must see, one
+//! write after the other, so two changes of one user are never written out of order. Of several changes during a write only
+//! the last is written, which is all that the stream guarantees. On every other instance presence changes by the rows of
+//! the stream.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,63 +15,79 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::config::{Limits, STOP_DELAY, SWEEP_INTERVAL};
 use super::deadlines::Deadlines;
-use super::processes::{Heard, Processes};
-use super::{PresenceState, UserPresence, timers};
-use crate::env::observer::Trouble;
-use crate::env::{Env, LocalBoxFuture};
-use crate::protocol::{StreamName, Token, UserSync};
+use super::devices::Devices;
+use super::processes::{Change, Processes};
+use super::{PresenceConfig, PresenceState, UserPresence, timers};
+use crate::observer::Env;
+use crate::observer::InstanceEvent;
 use crate::replication::Backoff;
-use crate::streams::{Keeper, Row, UpdateError};
+use crate::streams::{CacheView, UpdateError};
+use crate::tasks;
+use squall_env::LocalBoxFuture;
+use squall_protocol::rows::Row;
+use squall_protocol::{StreamName, Token, UserSync};
 
-/// How often processes are looked for that are gone without a word.
+/// Interval between checks for processes that have been silent for too long.
 pub const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Makes changes of presence durable: the writer of the `presence` stream.
+/// Longest time for which the end of a sync is not announced. An older end is due to a clock that is behind, or to a line
+/// that was held up.
+const END_MS_MAX: i64 = (STOP_DELAY.as_millis() + SWEEP_INTERVAL.as_millis()) as i64;
+
+/// Writes changes of presence to the database, as rows of the `presence` stream.
 pub trait PersistPresence {
-    /// Writes a row for each state. Returns the last token.
+    /// Writes a row for each state, and returns the last token.
     fn persist(&self, states: Vec<UserPresence>) -> LocalBoxFuture<'static, Result<Token, UpdateError>>;
-    /// How far the stream has come.
+    /// Returns the position of the stream.
     fn position(&self) -> Token;
 }
 
-/// Why a user's presence was not changed.
+/// The reason for which a user's presence was not changed.
 #[derive(Debug, Error)]
 pub enum PresenceError {
     /// Another instance writes the presence stream.
-    #[error("this instance does not write the presence stream: ask the one that does")]
+    #[error("this instance does not write the presence stream: send the request to the one that does")]
     NotTheWriter,
-    /// The instance ended meanwhile.
+    /// The instance ended before the change was persisted.
     #[error("the instance ended before the change was known to be persisted")]
     Ended,
 }
 
-/// A request to change a user's presence.
+/// A request to change the presence of a user's device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetState {
-    /// What it shall be.
+    /// The device; none if it is unknown.
+    pub device_id: Option<String>,
+    /// The new state of the device.
     pub state: PresenceState,
-    /// What the user says about themselves. Ignored if `is_sync`.
+    /// The new status message. Ignored if `is_sync`.
     pub status_msg: Option<String>,
-    /// Whether it comes with a sync, which leaves the message as it is.
+    /// True if the change comes with a sync, which leaves the status message as it is, and a busy device busy.
     pub is_sync: bool,
-    /// Whether to write a row even if nothing changes.
+    /// True if a row is to be written even if nothing changes.
     pub force_notify: bool,
 }
 
-/// Everybody's presence.
+/// The presence of all users.
 pub struct PresenceHandler {
-    /// With the token under which a follower learnt of it.
+    /// The presence of each user, on followers with the token of its row.
     states: RefCell<BTreeMap<String, (Token, UserPresence)>>,
-    /// None on instances that follow.
+    /// None on followers.
     writer: Option<Writer>,
     env: Env,
 }
 
-/// What only the writer of the stream has.
+/// The parts that only the presence writer has.
 struct Writer {
     source: Rc<dyn PersistPresence>,
+    limits: Limits,
+    /// The start of this handler, from which the times in `users` and `deadlines` count.
+    began: Instant,
     processes: RefCell<Processes>,
+    /// The users with devices that are not offline.
+    users: RefCell<BTreeMap<String, User>>,
     deadlines: RefCell<Deadlines>,
     deadline_changed: Notify,
     unsaved: RefCell<Unsaved>,
@@ -78,37 +95,62 @@ struct Writer {
     saved: Notify,
 }
 
+/// A user with devices that are not offline. Times are milliseconds since the start of the handler.
+struct User {
+    devices: Devices,
+    /// The time of the last activity.
+    active_at: i64,
+}
+
+impl Writer {
+    /// Returns the milliseconds since the start of the handler. The wall clock may jump, and must not take users offline.
+    fn now(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
 /// Changes that are not yet in the database.
 #[derive(Default)]
 struct Unsaved {
     users: BTreeSet<String>,
     waiting: Vec<oneshot::Sender<Token>>,
-    is_saving: bool,
+    /// The users whose states are being written.
+    saving: BTreeSet<String>,
+    waiting_for_saving: Vec<oneshot::Sender<Token>>,
 }
 
 impl PresenceHandler {
-    /// On an instance that follows, with what the database holds at its start.
+    /// Returns the presence on a follower, from the states in the database.
     pub fn on_follower(states: Vec<(Token, UserPresence)>, env: Env) -> Rc<Self> {
         Rc::new(Self::new(states, None, env))
     }
 
-    /// On the instance that writes the stream. Nobody has said yet who is syncing: whoever was not offline when the
-    /// last process of the writer ended is given [`timers::SYNC_ONLINE_TIMEOUT_MS`] to be announced again, and is
-    /// offline otherwise. A process that is silent for `expiry` is taken for dead.
+    /// Returns the presence on the presence writer, from the states in the database, and spawns its tasks.
+    ///
+    /// No process has announced its syncing users yet. A user who was not offline when the writer's last process ended
+    /// keeps that state for [`timers::SYNC_ONLINE_TIMEOUT_MS`], and longer if busy or if announced again until then.
     pub fn on_writer(
         mut states: Vec<(Token, UserPresence)>,
         source: Rc<dyn PersistPresence>,
-        expiry: Duration,
+        config: &PresenceConfig,
         env: Env,
     ) -> Rc<Self> {
         let now_ms = now_ms(&env);
+        let limits = config.limits();
+        let mut users = BTreeMap::new();
         for (_, presence) in states.iter_mut().filter(|(_, presence)| !presence.is_offline()) {
             presence.last_user_sync_ms = now_ms;
+            let active_at = presence.last_active_ms.saturating_sub(now_ms).min(0);
+            let devices = Devices::after_restart(presence.state, active_at, 0, &limits);
+            users.insert(presence.user_id.clone(), User { devices, active_at });
         }
-        let users: Vec<String> = states.iter().map(|(_, presence)| presence.user_id.clone()).collect();
+        let user_ids: Vec<String> = users.keys().cloned().collect();
         let writer = Writer {
             source,
-            processes: RefCell::new(Processes::new(expiry)),
+            limits,
+            began: Instant::now(),
+            processes: RefCell::new(Processes::new(config.process_expiry())),
+            users: RefCell::new(users),
             deadlines: RefCell::default(),
             deadline_changed: Notify::new(),
             unsaved: RefCell::default(),
@@ -116,10 +158,12 @@ impl PresenceHandler {
             saved: Notify::new(),
         };
         let handler = Rc::new(Self::new(states, Some(writer), env.clone()));
-        users.iter().for_each(|user_id| handler.look_again(user_id));
-        env.tasks.spawn("persist_presence", Rc::clone(&handler).save_changes());
-        env.tasks.spawn("presence_timeouts", Rc::clone(&handler).keep_time());
-        env.tasks.spawn("expire_processes", Rc::clone(&handler).expire_processes());
+        for user_id in &user_ids {
+            handler.update(user_id);
+        }
+        env.tasks.spawn(tasks::PERSIST_PRESENCE, Rc::clone(&handler).persist_changes());
+        env.tasks.spawn(tasks::PRESENCE_TIMEOUTS, Rc::clone(&handler).run_timers());
+        env.tasks.spawn(tasks::EXPIRE_PROCESSES, Rc::clone(&handler).expire_processes());
         handler
     }
 
@@ -128,52 +172,52 @@ impl PresenceHandler {
         PresenceHandler { states: RefCell::new(states), writer, env }
     }
 
-    /// The user's presence, as far as this instance knows.
+    /// Returns the user's presence, as far as this instance knows it.
     pub fn presence_of(&self, user_id: &str) -> UserPresence {
         let states = self.states.borrow();
         states.get(user_id).map_or_else(|| UserPresence::unknown(user_id), |(_, presence)| presence.clone())
     }
 
-    /// Whether this instance writes the stream.
+    /// Returns true if this instance is the presence writer.
     pub fn is_writer(&self) -> bool {
         self.writer.is_some()
     }
 
-    /// Whether anybody's presence has changed here that is not yet in the database.
+    /// Returns true if a change is not yet in the database.
     fn is_unsaved(writer: &Writer) -> bool {
         let unsaved = writer.unsaved.borrow();
-        unsaved.is_saving || !unsaved.users.is_empty()
+        !unsaved.saving.is_empty() || !unsaved.users.is_empty()
     }
 
-    /// Changes a user's presence, as a client of theirs asked. Returns the token under which that was written, or how
-    /// far the stream is if there was nothing to write.
-    pub async fn set_state(&self, user_id: &str, ask: SetState) -> Result<Token, PresenceError> {
+    /// Changes the presence of a user's device as a client requested. Returns the token of the row, or the position of the
+    /// stream if there was nothing to write.
+    pub async fn set_state(&self, user_id: &str, request: SetState) -> Result<Token, PresenceError> {
         let now_ms = now_ms(&self.env);
-        let change = |presence: &mut UserPresence| {
-            presence.state = ask.state;
-            if ask.state == PresenceState::Online {
+        let change = |presence: &mut UserPresence, user: &mut User, now: i64| {
+            user.devices.set(&request.device_id, request.state, request.is_sync, now);
+            if matches!(request.state, PresenceState::Online | PresenceState::Busy) {
                 presence.last_active_ms = now_ms;
+                user.active_at = now;
             }
-            // Whoever asks is there, and not offline before others would be.
-            if ask.is_sync || ask.state != PresenceState::Offline {
+            // The request counts as a sync, so the user goes offline no sooner than other users.
+            if request.is_sync || request.state != PresenceState::Offline {
                 presence.last_user_sync_ms = now_ms;
             }
-            if !ask.is_sync {
-                presence.status_msg = ask.status_msg.filter(|_| ask.state != PresenceState::Offline);
+            if !request.is_sync {
+                presence.status_msg = request.status_msg.filter(|_| request.state != PresenceState::Offline);
             }
         };
-        self.change_and_wait(user_id, change, ask.force_notify).await
+        self.change_and_wait(user_id, change, request.force_notify).await
     }
 
-    /// A user did something: they are not idle. Whoever is offline stays so. Returns like
+    /// Notes an activity of a user's device, which ends its idleness. An offline device stays offline. Returns the same as
     /// [`set_state`](Self::set_state).
-    pub async fn bump_active(&self, user_id: &str) -> Result<Token, PresenceError> {
+    pub async fn bump_active(&self, user_id: &str, device_id: Option<String>) -> Result<Token, PresenceError> {
         let now_ms = now_ms(&self.env);
-        let change = |presence: &mut UserPresence| {
+        let change = |presence: &mut UserPresence, user: &mut User, now: i64| {
+            user.devices.bump(&device_id, now);
             presence.last_active_ms = now_ms;
-            if presence.state == PresenceState::Unavailable {
-                presence.state = PresenceState::Online;
-            }
+            user.active_at = now;
         };
         self.change_and_wait(user_id, change, false).await
     }
@@ -181,108 +225,140 @@ impl PresenceHandler {
     async fn change_and_wait(
         &self,
         user_id: &str,
-        change: impl FnOnce(&mut UserPresence),
+        change: impl FnOnce(&mut UserPresence, &mut User, i64),
         force: bool,
     ) -> Result<Token, PresenceError> {
         let writer = self.writer.as_ref().ok_or(PresenceError::NotTheWriter)?;
-        if !self.change(writer, user_id, change, force) {
-            return Ok(writer.source.position());
-        }
+        self.change(writer, user_id, change, force);
         let (saved, token) = oneshot::channel();
-        writer.unsaved.borrow_mut().waiting.push(saved);
+        {
+            // The state may also be that of an earlier change, which is not in the database yet.
+            let mut unsaved = writer.unsaved.borrow_mut();
+            if unsaved.users.contains(user_id) {
+                unsaved.waiting.push(saved);
+            } else if unsaved.saving.contains(user_id) {
+                unsaved.waiting_for_saving.push(saved);
+            } else {
+                return Ok(writer.source.position());
+            }
+        }
         token.await.map_err(|_| PresenceError::Ended)
     }
 
-    /// A process says who is syncing through it. Only on the writer; elsewhere it is a mistake of the peer's.
+    /// Handles a process's announcement of a syncing user. Ignored on followers, to which only a faulty peer sends it.
     pub fn user_sync(&self, sync: &UserSync) {
         let Some(writer) = &self.writer else { return };
-        let heard = writer.processes.borrow_mut().said(Instant::now(), sync);
-        if heard == Heard::Void {
+        let announced = writer.processes.borrow_mut().user_sync(Instant::now(), sync);
+        if announced == Change::Void {
             return;
         }
-        // The other clock may be ahead of this one; nobody is online because of that.
+        // The peer's clock may be ahead of this one, which must not keep the user online, or behind.
         let now_ms = now_ms(&self.env);
         let last_sync_ms = sync.last_sync_ms.min(now_ms);
-        let change = |presence: &mut UserPresence| {
+        let ms_ago = now_ms.saturating_sub(last_sync_ms).min(END_MS_MAX);
+        let change = |presence: &mut UserPresence, user: &mut User, now: i64| {
             presence.last_user_sync_ms = presence.last_user_sync_ms.max(last_sync_ms);
-            if heard == Heard::Began && presence.is_offline() {
-                (presence.state, presence.last_active_ms) = (PresenceState::Online, now_ms);
+            user.devices.synced(&sync.device_id, now - ms_ago);
+            if announced == Change::Began && user.devices.began(&sync.device_id, now) {
+                presence.last_active_ms = now_ms;
+                user.active_at = now;
             }
         };
         self.change(writer, &sync.user_id, change, false);
     }
 
-    /// A process says that it serves nobody any more.
+    /// Handles a process's announcement that it serves no syncs any more.
     pub fn clear_user_sync(&self, instance_id: &str) {
         let Some(writer) = &self.writer else { return };
         let now_ms = now_ms(&self.env);
         let served = writer.processes.borrow_mut().clear(Instant::now(), instance_id);
-        for user_id in served {
-            self.change(writer, &user_id, |presence| presence.last_user_sync_ms = now_ms, false);
+        for (user_id, device_id) in served {
+            let change = |presence: &mut UserPresence, user: &mut User, now: i64| {
+                presence.last_user_sync_ms = now_ms;
+                user.devices.synced(&device_id, now);
+            };
+            self.change(writer, &user_id, change, false);
         }
     }
 
-    /// Whether the writer has heard that the user is syncing.
+    /// Returns true if a process has announced that the user is syncing.
     pub fn is_syncing(&self, user_id: &str) -> bool {
         self.writer.as_ref().is_some_and(|writer| writer.processes.borrow().is_syncing(user_id))
     }
 
-    /// Time has passed, or somebody has stopped syncing.
-    fn look_again(&self, user_id: &str) {
+    /// Updates a user's presence after time has passed or after the user stopped syncing.
+    fn update(&self, user_id: &str) {
         if let Some(writer) = &self.writer {
-            self.change(writer, user_id, |_| {}, false);
+            self.change(writer, user_id, |_, _, _| {}, false);
         }
     }
 
-    /// Applies `change`, and what follows from it and from the time. Tells whether there will be a row of it.
-    fn change(&self, writer: &Writer, user_id: &str, change: impl FnOnce(&mut UserPresence), force: bool) -> bool {
+    /// Applies `change`, which gets the present time too, and the changes due by now. A row is written if watchers must see
+    /// the change, or by `force`.
+    fn change(
+        &self,
+        writer: &Writer,
+        user_id: &str,
+        change: impl FnOnce(&mut UserPresence, &mut User, i64),
+        force: bool,
+    ) {
         let old = self.presence_of(user_id);
         let mut new = old.clone();
-        change(&mut new);
-        let is_syncing = writer.processes.borrow().is_syncing(user_id);
-        let (new, next) = timers::at(now_ms(&self.env), &new, is_syncing);
-        let is_news = force || timers::is_news(&old, &new);
-        self.states.borrow_mut().insert(user_id.to_owned(), (Token(0), new));
-        writer.deadlines.borrow_mut().set(user_id, next);
-        writer.deadline_changed.notify_one();
-        if is_news {
+        let now = writer.now();
+        let next = {
+            let mut users = writer.users.borrow_mut();
+            let unknown = || User { devices: Devices::default(), active_at: i64::MIN / 2 };
+            let user = users.entry(user_id.to_owned()).or_insert_with(unknown);
+            change(&mut new, user, now);
+            let processes = writer.processes.borrow();
+            let is_syncing = |device_id: &Option<String>| processes.is_device_syncing(user_id, device_id);
+            let (state, device_changes_at) = user.devices.advance(now, is_syncing, &writer.limits);
+            let inactive_in = timers::settle(&mut new, state, now - user.active_at);
+            if user.devices.is_empty() {
+                users.remove(user_id);
+            }
+            inactive_in.map(|ms| now + ms).into_iter().chain(device_changes_at).min()
+        };
+        if force || timers::should_notify(&old, &new) {
             writer.unsaved.borrow_mut().users.insert(user_id.to_owned());
             writer.changed.notify_one();
         }
-        is_news
+        self.states.borrow_mut().insert(user_id.to_owned(), (Token(0), new));
+        writer.deadlines.borrow_mut().set(user_id, next);
+        writer.deadline_changed.notify_one();
     }
 
-    /// Writes changes as they come, for ever.
-    async fn save_changes(self: Rc<Self>) {
+    /// Writes changes to the database as they occur, for ever.
+    async fn persist_changes(self: Rc<Self>) {
         let Some(writer) = &self.writer else { return };
-        let mut backoff = Backoff::new(&self.env.chance.of("persist_presence"));
+        let mut backoff = Backoff::new(&self.env.seeds.child("persist_presence"));
         let stream = StreamName::from("presence");
         loop {
             let (users, waiting) = {
                 let mut unsaved = writer.unsaved.borrow_mut();
-                let users = std::mem::take(&mut unsaved.users);
-                unsaved.is_saving = !users.is_empty();
-                (users, std::mem::take(&mut unsaved.waiting))
+                unsaved.saving = std::mem::take(&mut unsaved.users);
+                (unsaved.saving.clone(), std::mem::take(&mut unsaved.waiting))
             };
             if users.is_empty() {
                 writer.saved.notify_waiters();
                 writer.changed.notified().await;
                 continue;
             }
-            // If it fails it is tried again, with what the states are by then.
+            // A failed write is retried with the states of that time.
             let token = loop {
                 let states = users.iter().map(|user_id| self.presence_of(user_id)).collect();
                 match writer.source.persist(states).await {
                     Ok(token) => break token,
                     Err(error) => {
-                        self.env.observer.trouble(Trouble::Streaming { stream: &stream, error: &*error });
+                        self.env.observer.event(InstanceEvent::Streaming { stream: &stream, error: &*error });
                         tokio::time::sleep(backoff.next_delay()).await;
                     }
                 }
             };
             backoff.reset();
-            // A caller that has gone away does not want to know.
-            for waiting in waiting {
+            let waiting_for_saving = std::mem::take(&mut writer.unsaved.borrow_mut().waiting_for_saving);
+            // An error means that the caller has gone away.
+            for waiting in waiting.into_iter().chain(waiting_for_saving) {
                 let _ = waiting.send(token);
             }
         }
@@ -296,16 +372,18 @@ impl PresenceHandler {
         }
     }
 
-    /// Looks at everybody in their time, for ever.
-    async fn keep_time(self: Rc<Self>) {
+    /// Updates each user at their deadline, for ever.
+    async fn run_timers(self: Rc<Self>) {
         let Some(writer) = &self.writer else { return };
         loop {
-            let now_ms = now_ms(&self.env);
+            let now_ms = writer.now();
             let first_ms = writer.deadlines.borrow().first_ms();
             match first_ms {
                 Some(at_ms) if at_ms <= now_ms => {
                     let due = writer.deadlines.borrow_mut().take_due(now_ms);
-                    due.iter().for_each(|user_id| self.look_again(user_id));
+                    for user_id in &due {
+                        self.update(user_id);
+                    }
                 }
                 Some(at_ms) => {
                     let wait = Duration::from_millis(at_ms.abs_diff(now_ms));
@@ -316,7 +394,7 @@ impl PresenceHandler {
         }
     }
 
-    /// Forgets processes that are gone without a word, for ever.
+    /// Removes processes that have been silent for too long, for ever.
     async fn expire_processes(self: Rc<Self>) {
         let Some(writer) = &self.writer else { return };
         loop {
@@ -325,14 +403,17 @@ impl PresenceHandler {
             if !served.is_empty() {
                 self.env.observer.process_expired(served.len());
             }
-            served.iter().for_each(|user_id| self.look_again(user_id));
+            for (user_id, _) in &served {
+                self.update(user_id);
+            }
         }
     }
 }
 
-impl Keeper for PresenceHandler {
-    /// The writer knows it already, or something newer. A follower may: at its start it has read the table.
-    fn take(&self, token: Token, row: &Row) {
+impl CacheView for PresenceHandler {
+    /// Takes over the state of a newer row. The writer ignores all rows, because it holds the same state or a newer one. A
+    /// follower may hold a newer one too, from reading the table at its start.
+    fn apply(&self, token: Token, row: &Row) {
         let Row::Presence(row) = row else { return };
         let mut states = self.states.borrow_mut();
         if self.writer.is_none() && states.get(&row.user_id).is_none_or(|(known, _)| *known < token) {
@@ -340,8 +421,8 @@ impl Keeper for PresenceHandler {
         }
     }
 
-    /// The writer goes by what it has in memory, and writes again what it does not know to be written.
-    fn doubt(&self, _stream: &str) {}
+    /// Does nothing: the states in memory are the writer's own, and a failed write is retried.
+    fn invalidate_stream(&self, _stream: &str) {}
 }
 
 fn now_ms(env: &Env) -> i64 {

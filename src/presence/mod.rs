@@ -1,24 +1,27 @@
-//! Who is syncing, and what becomes of their presence.
+//! Users who are syncing, and their presence.
 //!
-//! Every instance that serves syncs counts them ([`UserSyncs`]) and tells the one instance that writes the `presence`
-//! stream who began and who stopped. That one keeps the presence of every user ([`PresenceHandler`]): it knows from
-//! [`processes`] who is syncing anywhere, and from [`timers`] what follows from that and from the clock. Each change is
-//! a row of the stream, from which all other instances take the states in.
+//! Every instance that serves syncs counts them ([`UserSyncs`]) and announces each start and each end to the presence
+//! writer: the one instance that writes the `presence` stream. The presence writer keeps the presence of every user
+//! ([`PresenceHandler`]). It records the syncing devices of every process (`processes`), keeps a state for each device
+//! (`devices`), and derives each user's presence from them and the clock ([`timers`]). Each change is a row of the stream,
+//! which all other instances apply.
 //!
-//! Synapse's `busy` and its state for each device are left out: a user has one presence, and the last word of any of
-//! their devices counts (as before Synapse #16066). Timers that concern federation are left out too.
+//! Timers that concern federation are left out.
 
 mod announcements;
+mod config;
 mod connections;
-pub mod deadlines;
+mod deadlines;
+mod devices;
 pub mod handler;
-pub mod processes;
-pub mod state;
+mod processes;
+mod state;
 #[cfg(test)]
 mod testing;
 pub mod timers;
 pub mod user_syncs;
 
+pub use config::{PresenceConfig, STOP_DELAY, SWEEP_INTERVAL};
 pub use connections::PresenceConnections;
 pub use handler::{PersistPresence, PresenceError, PresenceHandler, SetState};
 pub use state::{PresenceState, UserPresence};

@@ -1,118 +1,127 @@
-//! Who is syncing through which process, as the presence writer has heard.
+//! The presence writer's record of the users who sync through each process.
 //!
-//! A process is known by an id that it drew itself, not by its connection (Synapse #7128). One that crashed says
-//! nothing any more; what it said last counts until it has been silent for the expiry (whose check never ran in
-//! Synapse #6212). One that is alive repeats what it said long before that (Synapse #16771).
+//! A process is identified by an id that it drew itself, not by its connection (Synapse #7128). A crashed process sends
+//! nothing more. Its announcements count until it has been silent for the expiry, whose check never ran in Synapse #6212.
+//! A live process repeats its announcements long before that (Synapse #16771).
 //!
-//! `CLEAR_USER_SYNC` is final: whatever comes under that id afterwards is ignored. A process takes a new id on every
-//! new connection and clears the old one, so that lines of the lost connection which are read late, after the first
-//! ones of the new connection, bring nobody back who has stopped syncing.
+//! `CLEAR_USER_SYNC` is final: later announcements under the cleared id are ignored. A process takes a new id on every
+//! new connection and clears the old one. So lines of the lost connection that are read late, after the first lines of
+//! the new one, cannot mark a user as syncing who has stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::protocol::UserSync;
+use squall_protocol::UserSync;
 
-/// A user's device that syncs.
-type Device = (String, Option<String>);
+/// A syncing device: the user id, and the device id if it is known.
+pub(super) type Device = (String, Option<String>);
 
-/// What every process has said.
+/// The syncing devices of every process.
 #[derive(Debug)]
-pub struct Processes {
+pub(super) struct Processes {
     expiry: Duration,
     processes: BTreeMap<String, Process>,
-    /// When each id was cleared. Remembered for as long as the expiry: anything still later that comes under it
-    /// expires by itself.
+    /// The time at which each id was cleared, remembered for the expiry. An announcement under the id after that expires
+    /// by itself.
     cleared: BTreeMap<String, Instant>,
-    /// How many devices each user syncs with, over all processes.
-    users: BTreeMap<String, usize>,
+    /// Number of processes that each device of each user syncs through.
+    users: BTreeMap<String, BTreeMap<Option<String>, usize>>,
 }
 
 #[derive(Debug)]
 struct Process {
     syncing: BTreeSet<Device>,
-    heard: Instant,
+    last_heard: Instant,
 }
 
-/// What a `USER_SYNC` has changed.
+/// The change made by a `USER_SYNC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// The device was not known to sync through that process, and does now.
+pub(super) enum Change {
+    /// The device was not recorded as syncing through the process, and now is.
     Began,
-    /// It is as it was: still syncing, or not syncing anyway.
+    /// Nothing changed: the device still syncs, or was not recorded as syncing.
     Repeated,
-    /// The device no longer syncs through that process.
+    /// The device no longer syncs through the process.
     Ended,
-    /// The process's id was cleared before.
+    /// The announcement is ignored, because the process's id was cleared before.
     Void,
 }
 
 impl Processes {
-    /// Nobody syncs. A process that is silent for `expiry` is gone.
-    pub fn new(expiry: Duration) -> Self {
-        let (processes, cleared, users) = Default::default();
-        Processes { expiry, processes, cleared, users }
+    /// Returns a record without processes. A process that is silent for `expiry` is taken for dead.
+    pub(super) fn new(expiry: Duration) -> Self {
+        Processes { expiry, processes: BTreeMap::new(), cleared: BTreeMap::new(), users: BTreeMap::new() }
     }
 
-    /// Whether the user syncs through any process.
-    pub fn is_syncing(&self, user_id: &str) -> bool {
+    /// Returns true if the user syncs through any process.
+    pub(super) fn is_syncing(&self, user_id: &str) -> bool {
         self.users.contains_key(user_id)
     }
 
-    /// A process says that a device began to sync, still does, or stopped.
-    pub fn said(&mut self, now: Instant, sync: &UserSync) -> Heard {
+    /// Returns true if the device syncs through any process.
+    pub(super) fn is_device_syncing(&self, user_id: &str, device_id: &Option<String>) -> bool {
+        self.users.get(user_id).is_some_and(|devices| devices.contains_key(device_id))
+    }
+
+    /// Records an announcement that a device began to sync, still does, or stopped.
+    pub(super) fn user_sync(&mut self, now: Instant, sync: &UserSync) -> Change {
         if self.cleared.contains_key(&sync.instance_id) {
-            return Heard::Void;
+            return Change::Void;
         }
-        let new = || Process { syncing: BTreeSet::new(), heard: now };
-        let process = self.processes.entry(sync.instance_id.clone()).or_insert_with(new);
-        process.heard = now;
+        let new = Process { syncing: BTreeSet::new(), last_heard: now };
+        let process = self.processes.entry(sync.instance_id.clone()).or_insert(new);
+        process.last_heard = now;
         let device = (sync.user_id.clone(), sync.device_id.clone());
         if sync.is_syncing {
             if !process.syncing.insert(device) {
-                return Heard::Repeated;
+                return Change::Repeated;
             }
-            *self.users.entry(sync.user_id.clone()).or_default() += 1;
-            Heard::Began
+            let devices = self.users.entry(sync.user_id.clone()).or_default();
+            *devices.entry(sync.device_id.clone()).or_default() += 1;
+            Change::Began
         } else if process.syncing.remove(&device) {
             self.forget([device]);
-            Heard::Ended
+            Change::Ended
         } else {
-            Heard::Repeated
+            Change::Repeated
         }
     }
 
-    /// A process serves nobody any more. Returns whom it served.
-    pub fn clear(&mut self, now: Instant, instance_id: &str) -> BTreeSet<String> {
+    /// Records that a process serves no syncs any more. Returns the devices that it served.
+    pub(super) fn clear(&mut self, now: Instant, instance_id: &str) -> BTreeSet<Device> {
         self.cleared.insert(instance_id.to_owned(), now);
         let process = self.processes.remove(instance_id);
         self.forget(process.into_iter().flat_map(|process| process.syncing))
     }
 
-    /// Forgets processes that have been silent for too long. Returns whom they served.
-    pub fn expire(&mut self, now: Instant) -> BTreeSet<String> {
+    /// Removes the processes that have been silent for the expiry. Returns the devices that they served.
+    pub(super) fn expire(&mut self, now: Instant) -> BTreeSet<Device> {
         let expiry = self.expiry;
         self.cleared.retain(|_, at| now.duration_since(*at) < expiry);
-        let expired = self.processes.extract_if(.., |_, process| now.duration_since(process.heard) >= expiry);
+        let expired = self.processes.extract_if(.., |_, process| now.duration_since(process.last_heard) >= expiry);
         let devices: Vec<Device> = expired.flat_map(|(_, process)| process.syncing).collect();
         self.forget(devices)
     }
 
-    /// These devices no longer sync through some process. Returns whose they are.
-    fn forget(&mut self, devices: impl IntoIterator<Item = Device>) -> BTreeSet<String> {
-        let mut whose = BTreeSet::new();
-        for (user_id, _) in devices {
-            if let Some(count) = self.users.get_mut(&user_id) {
-                *count -= 1;
-                if *count == 0 {
-                    self.users.remove(&user_id);
+    /// Removes devices that no longer sync through one process. Returns them.
+    fn forget(&mut self, devices: impl IntoIterator<Item = Device>) -> BTreeSet<Device> {
+        let mut forgotten = BTreeSet::new();
+        for device in devices {
+            let (user_id, device_id) = &device;
+            if let Some(counts) = self.users.get_mut(user_id) {
+                if let Some(count) = counts.get_mut(device_id) {
+                    *count -= 1;
+                }
+                counts.retain(|_, count| *count > 0);
+                if counts.is_empty() {
+                    self.users.remove(user_id);
                 }
             }
-            whose.insert(user_id);
+            forgotten.insert(device);
         }
-        whose
+        forgotten
     }
 }
 
@@ -132,58 +141,62 @@ mod tests {
         }
     }
 
-    fn users(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| name.to_string()).collect()
+    fn devices(users: &[&str]) -> BTreeSet<Device> {
+        users.iter().map(|user| (user.to_string(), None)).collect()
     }
 
     #[test]
-    fn a_user_syncs_until_the_last_of_their_devices_has_stopped_everywhere() {
-        let (mut processes, now) = (Processes::new(EXPIRY), Instant::now());
-        let mut say = |instance_id: &str, device_id, is_syncing| {
-            let heard = processes.said(now, &sync(instance_id, "@a", device_id, is_syncing));
-            (heard, processes.is_syncing("@a"))
+    fn a_device_syncs_until_it_has_stopped_everywhere_and_a_user_until_all_devices_have() {
+        let mut processes = Processes::new(EXPIRY);
+        let now = Instant::now();
+        let mut announce = |instance_id: &str, device_id, is_syncing| {
+            let change = processes.user_sync(now, &sync(instance_id, "@a", device_id, is_syncing));
+            let phone = Some("phone".to_owned());
+            (change, processes.is_syncing("@a"), processes.is_device_syncing("@a", &phone))
         };
-        assert_eq!(say("p1", Some("phone"), true), (Heard::Began, true));
-        assert_eq!(say("p1", Some("phone"), true), (Heard::Repeated, true));
-        assert_eq!(say("p1", None, true), (Heard::Began, true));
-        assert_eq!(say("p2", Some("phone"), true), (Heard::Began, true));
-        assert_eq!(say("p1", Some("phone"), false), (Heard::Ended, true));
-        assert_eq!(say("p1", Some("phone"), false), (Heard::Repeated, true));
-        assert_eq!(say("p2", Some("phone"), false), (Heard::Ended, true));
-        assert_eq!(say("p1", None, false), (Heard::Ended, false));
+        assert_eq!(announce("p1", Some("phone"), true), (Change::Began, true, true));
+        assert_eq!(announce("p1", Some("phone"), true), (Change::Repeated, true, true));
+        assert_eq!(announce("p1", None, true), (Change::Began, true, true));
+        assert_eq!(announce("p2", Some("phone"), true), (Change::Began, true, true));
+        assert_eq!(announce("p1", Some("phone"), false), (Change::Ended, true, true));
+        assert_eq!(announce("p1", Some("phone"), false), (Change::Repeated, true, true));
+        assert_eq!(announce("p2", Some("phone"), false), (Change::Ended, true, false));
+        assert_eq!(announce("p1", None, false), (Change::Ended, false, false));
     }
 
     #[test]
-    fn a_process_that_is_silent_for_the_expiry_serves_nobody() {
-        let (mut processes, start) = (Processes::new(EXPIRY), Instant::now());
+    fn a_process_that_is_silent_for_the_expiry_is_taken_for_dead() {
+        let mut processes = Processes::new(EXPIRY);
+        let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        processes.said(start, &sync("silent", "@a", None, true));
-        processes.said(start, &sync("steady", "@a", None, true));
-        processes.said(start, &sync("steady", "@b", None, true));
-        processes.said(after(15), &sync("steady", "@b", None, true));
-        assert_eq!(processes.expire(after(19)), users(&[]));
-        assert_eq!(processes.expire(after(20)), users(&["@a"]));
-        assert!(processes.is_syncing("@a"), "steady serves them too");
-        assert_eq!(processes.expire(after(35)), users(&["@a", "@b"]));
+        processes.user_sync(start, &sync("silent", "@a", None, true));
+        processes.user_sync(start, &sync("steady", "@a", None, true));
+        processes.user_sync(start, &sync("steady", "@b", None, true));
+        processes.user_sync(after(15), &sync("steady", "@b", None, true));
+        assert_eq!(processes.expire(after(19)), devices(&[]));
+        assert_eq!(processes.expire(after(20)), devices(&["@a"]));
+        assert!(processes.is_syncing("@a"), "they sync through steady too");
+        assert_eq!(processes.expire(after(35)), devices(&["@a", "@b"]));
         assert!(!processes.is_syncing("@a"));
-        // It was only held up.
-        assert_eq!(processes.said(after(36), &sync("silent", "@a", None, true)), Heard::Began);
+        // The process was only delayed.
+        assert_eq!(processes.user_sync(after(36), &sync("silent", "@a", None, true)), Change::Began);
     }
 
     #[test]
-    fn what_a_process_said_before_it_cleared_is_void_even_if_it_comes_later() {
-        let (mut processes, start) = (Processes::new(EXPIRY), Instant::now());
-        processes.said(start, &sync("old", "@a", None, true));
-        processes.said(start, &sync("old", "@b", None, true));
-        assert_eq!(processes.clear(start, "old"), users(&["@a", "@b"]));
-        processes.said(start, &sync("new", "@a", None, true));
-        assert_eq!(processes.said(start, &sync("old", "@b", None, true)), Heard::Void);
-        assert_eq!(processes.said(start, &sync("old", "@a", None, false)), Heard::Void);
+    fn an_announcement_under_a_cleared_id_is_ignored_even_if_it_arrives_late() {
+        let mut processes = Processes::new(EXPIRY);
+        let start = Instant::now();
+        processes.user_sync(start, &sync("old", "@a", None, true));
+        processes.user_sync(start, &sync("old", "@b", None, true));
+        assert_eq!(processes.clear(start, "old"), devices(&["@a", "@b"]));
+        processes.user_sync(start, &sync("new", "@a", None, true));
+        assert_eq!(processes.user_sync(start, &sync("old", "@b", None, true)), Change::Void);
+        assert_eq!(processes.user_sync(start, &sync("old", "@a", None, false)), Change::Void);
         assert!(processes.is_syncing("@a") && !processes.is_syncing("@b"));
-        // Clearing what was never heard of is no less final.
-        assert_eq!(processes.clear(start, "unheard"), users(&[]));
-        assert_eq!(processes.said(start, &sync("unheard", "@c", None, true)), Heard::Void);
+        // Clearing an unknown id is final too.
+        assert_eq!(processes.clear(start, "unheard"), devices(&[]));
+        assert_eq!(processes.user_sync(start, &sync("unheard", "@c", None, true)), Change::Void);
         processes.expire(start + EXPIRY);
-        assert!(processes.cleared.is_empty(), "it is not remembered for ever");
+        assert!(processes.cleared.is_empty(), "a cleared id is not remembered for ever");
     }
 }

@@ -2,33 +2,40 @@
 
 use std::fmt;
 
-use crate::streams::PresenceRow;
+use serde::{Deserialize, Serialize};
 
-/// Whether a user can be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use squall_protocol::rows::PresenceRow;
+
+/// The state of a device's or a user's presence. Of the states of several devices the greatest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PresenceState {
-    /// Connected, and active not long ago.
-    Online,
-    /// Connected, but idle.
-    Unavailable,
     /// Not connected.
     Offline,
+    /// Connected, but idle.
+    Unavailable,
+    /// Connected, and active not long ago.
+    Online,
+    /// Connected, and not to be disturbed.
+    Busy,
 }
 
 impl PresenceState {
-    /// The state's name in rows and in the client API.
+    /// Returns the state's name in rows and in the client API.
     pub fn as_str(self) -> &'static str {
         match self {
             PresenceState::Online => "online",
             PresenceState::Unavailable => "unavailable",
             PresenceState::Offline => "offline",
+            PresenceState::Busy => "busy",
         }
     }
 
-    /// The state of this name. Synapse's `busy` is a way of being online; other names are none.
+    /// Returns the state called `name`; none if there is no such state.
     pub fn named(name: &str) -> Option<Self> {
         match name {
-            "online" | "busy" => Some(PresenceState::Online),
+            "busy" => Some(PresenceState::Busy),
+            "online" => Some(PresenceState::Online),
             "unavailable" => Some(PresenceState::Unavailable),
             "offline" => Some(PresenceState::Offline),
             _ => None,
@@ -45,24 +52,24 @@ impl fmt::Display for PresenceState {
 /// The presence of one user. Times are milliseconds since the epoch, 0 for never.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserPresence {
-    /// Whose.
+    /// The user.
     pub user_id: String,
-    /// Whether they can be reached.
+    /// The state.
     pub state: PresenceState,
-    /// When they last did something.
+    /// Time of the user's last activity.
     pub last_active_ms: i64,
-    /// When other servers were last told. Squall does not federate; it is kept as it was found.
+    /// Time of the last update to other servers. Squall does not federate and keeps the value as it was.
     pub last_federation_update_ms: i64,
-    /// When a sync of theirs last began, ended or was known to go on.
+    /// Time at which a sync of the user last began, ended or was known to be under way.
     pub last_user_sync_ms: i64,
-    /// What they say about themselves.
+    /// The status message that the user set.
     pub status_msg: Option<String>,
-    /// Whether they were active so lately that the exact time does not matter.
+    /// True while the user counts as active right now; see [`super::timers`].
     pub currently_active: bool,
 }
 
 impl UserPresence {
-    /// The presence of a user of whom nothing was ever heard.
+    /// Returns the presence of a user about whom nothing is known: offline.
     pub fn unknown(user_id: &str) -> Self {
         UserPresence {
             user_id: user_id.to_owned(),
@@ -75,7 +82,7 @@ impl UserPresence {
         }
     }
 
-    /// Whether the user can be reached at all.
+    /// Returns true if the user is offline.
     pub fn is_offline(&self) -> bool {
         self.state == PresenceState::Offline
     }
@@ -84,7 +91,7 @@ impl UserPresence {
 impl From<PresenceRow> for UserPresence {
     fn from(row: PresenceRow) -> Self {
         UserPresence {
-            // Whoever is in a state that is not known here is at least known not to be offline.
+            // A state that this version does not know is at least not `offline`.
             state: PresenceState::named(&row.state).unwrap_or(PresenceState::Online),
             user_id: row.user_id,
             last_active_ms: row.last_active_ms,

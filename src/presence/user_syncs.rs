@@ -1,10 +1,11 @@
-//! Who is syncing on this instance.
+//! The users who are syncing on this instance.
 //!
-//! Clients sync again and again, so a user whose last sync has ended is not gone: only if nothing follows for
-//! [`STOP_DELAY`] is the presence writer told, and then with the time at which it ended.
+//! Clients sync again and again, so a user whose last sync has ended is not gone. Only if no other sync follows for
+//! [`STOP_DELAY`] is the end announced to the presence writer, with the time of the end.
 //!
-//! Everybody who syncs is announced again once in a while, for what nobody repeats expires (Synapse #16771); a few of
-//! them at a time, so that a process that serves anybody is never silent for longer than [`SIGN_OF_LIFE_INTERVAL`].
+//! Every syncing user is announced again at intervals, because an announcement that is not repeated expires (Synapse
+//! #16771). A few users are announced at a time, so that a process that serves any sync is never silent for longer than
+//! [`SIGN_OF_LIFE_INTERVAL`].
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,46 +16,43 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::PresenceHandler;
 use super::announcements::Announcements;
-use crate::env::Env;
-use crate::instance::config::PresenceConfig;
-use crate::protocol::{SIGN_OF_LIFE_INTERVAL, UserSync};
-use crate::replication::Link;
+use super::config::{STOP_DELAY, SWEEP_INTERVAL};
+use super::{PresenceConfig, PresenceHandler};
+use crate::observer::Env;
+use crate::replication::Connection;
+use crate::tasks;
+use squall_protocol::{SIGN_OF_LIFE_INTERVAL, UserSync};
 
-/// How long after the end of a user's last sync the presence writer is told, at least.
-pub const STOP_DELAY: Duration = Duration::from_secs(10);
-/// How often those are looked for of whom it is to be told.
-pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Delay before all users are announced again, so that requests from several instances share one announcement.
+const ANNOUNCE_AGAIN_DELAY: Duration = Duration::from_secs(1);
 
-/// How long those are waited for who may also want to be told again.
-pub const SAY_AGAIN_DELAY: Duration = Duration::from_secs(1);
+/// Longest interval between announcements of some users. It leaves room for one [`ANNOUNCE_AGAIN_DELAY`] before the next
+/// sign of life is due.
+const ANNOUNCE_INTERVAL: Duration = SIGN_OF_LIFE_INTERVAL.saturating_sub(ANNOUNCE_AGAIN_DELAY);
 
-/// How often it is some users' turn to be announced again: as soon as it has to be if, then, others are waited for first.
-const TURN_INTERVAL: Duration = SIGN_OF_LIFE_INTERVAL.saturating_sub(SAY_AGAIN_DELAY);
-
-/// How many are announced again before what waits in the outbox is given time to go out: far fewer than make a
-/// connection give up its peer as too slow.
-const ANNOUNCED_AT_ONCE: usize = 500;
-/// A device id longer than this is no word to put on a line.
+/// Largest number of users announced before the outbox must be empty again: far fewer than would make the connection
+/// drop its peer as too slow.
+const ANNOUNCED_AT_ONCE_MAX: usize = 500;
+/// Largest length of a device id that is announced, in bytes.
 const DEVICE_ID_BYTES_MAX: usize = 255;
 
-/// A user's device. None if it is not known, or its id is none that a line can carry.
+/// A user's device: the user id, and the device id. The device id is none if it is unknown or does not fit a line.
 type Device = (String, Option<String>);
 
-/// What is known of a device that the presence writer has been told of.
+/// The state of a device that was announced to the presence writer.
 enum State {
-    /// So many syncs are under way.
+    /// This number of syncs is under way.
     Syncing(usize),
     /// The last one has ended.
     Stopped { at: Instant, last_sync_ms: i64 },
 }
 
-/// Counts the syncs of one instance and tells the presence writer of them.
+/// Counts the syncs of one instance and announces them to the presence writer.
 pub struct UserSyncs {
     devices: RefCell<BTreeMap<Device, State>>,
     announcements: Announcements,
-    /// Somebody may have missed what was said.
+    /// Set when the presence writer may have missed announcements.
     missed: Notify,
     refresh: Duration,
     env: Env,
@@ -74,29 +72,29 @@ impl Drop for Syncing {
 }
 
 impl UserSyncs {
-    /// Nobody is syncing yet. `here` is the presence writer if this instance is it. Spawns what tells it of the rest.
-    pub fn new(here: Option<Rc<PresenceHandler>>, config: &PresenceConfig, env: Env) -> Rc<Self> {
-        let is_here = here.is_some();
+    /// Returns a record without syncs, and spawns its tasks. `local` is the presence writer, if this instance is it.
+    pub fn new(local: Option<Rc<PresenceHandler>>, config: &PresenceConfig, env: Env) -> Rc<Self> {
+        let is_local = local.is_some();
         let syncs = Rc::new(UserSyncs {
             devices: RefCell::default(),
-            announcements: Announcements::new(here, config.process_expiry(), env.chance.of("instance_id")),
+            announcements: Announcements::new(local, config.process_expiry(), env.seeds.child("instance_id")),
             missed: Notify::new(),
             refresh: config.refresh(),
             env: env.clone(),
         });
-        env.tasks.spawn("sweep_user_syncs", Rc::clone(&syncs).sweep());
-        if is_here {
-            env.tasks.spawn("announce_user_syncs", Rc::clone(&syncs).announce_here());
+        env.tasks.spawn(tasks::SWEEP_USER_SYNCS, Rc::clone(&syncs).sweep());
+        if is_local {
+            env.tasks.spawn(tasks::ANNOUNCE_USER_SYNCS, Rc::clone(&syncs).announce_locally());
         }
         syncs
     }
 
-    /// A sync begins that concerns the user's presence. It goes on until what this returns is dropped.
+    /// Begins a sync that counts for the user's presence. It ends when the returned value is dropped.
     pub fn begin(self: &Rc<Self>, user_id: &str, device_id: Option<&str>) -> Syncing {
-        // Clients choose device ids: one that breaks a line must not break the connection for everybody.
+        // Clients choose device ids. One that breaks a line must not break the connection for all users.
         let device_id = device_id.filter(|id| is_word(id) && id.len() <= DEVICE_ID_BYTES_MAX);
         let device = (user_id.to_owned(), device_id.map(str::to_owned));
-        // No user id has ever had a space in it; this one must not cost everybody else the connection.
+        // A valid user id contains no space. An invalid one must not break the connection for all users.
         if is_word(user_id) {
             self.began(&device);
         }
@@ -111,7 +109,7 @@ impl UserSyncs {
         };
         self.devices.borrow_mut().insert(device.clone(), State::Syncing(count + 1));
         if before.is_none() {
-            self.say(device, true, self.now_ms());
+            self.send(device, true, self.now_ms());
         }
     }
 
@@ -125,110 +123,111 @@ impl UserSyncs {
         }
     }
 
-    /// Tells of those who have stopped, for ever.
+    /// Announces the users who have stopped syncing, for ever.
     async fn sweep(self: Rc<Self>) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             let now = Instant::now();
-            let is_over =
-                |state: &State| matches!(state, State::Stopped { at, .. } if now.duration_since(*at) >= STOP_DELAY);
-            let over: Vec<_> = self.devices.borrow_mut().extract_if(.., |_, state| is_over(state)).collect();
-            for (device, state) in over {
+            let stopped: Vec<_> =
+                self.devices.borrow_mut().extract_if(.., |_, state| has_stopped(state, now)).collect();
+            for (device, state) in stopped {
                 if let State::Stopped { last_sync_ms, .. } = state {
-                    self.say(&device, false, last_sync_ms);
+                    self.send(&device, false, last_sync_ms);
                 }
             }
         }
     }
 
-    /// A connection to the presence writer was made. It is told of everybody, and then of some every few seconds: of
-    /// everybody again in good time before it would take this process for dead.
-    pub fn connected(self: &Rc<Self>, link: &Rc<Link>) {
-        self.announcements.connected(link);
-        let (syncs, link) = (Rc::clone(self), Rc::clone(link));
-        self.env.tasks.spawn("announce_user_syncs", async move {
+    /// Begins a new connection to the presence writer: announces all syncing users, and then some of them every few
+    /// seconds. So each user is announced again well before the presence writer would take this process for dead.
+    pub fn connected(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.announcements.connected(connection);
+        let syncs = Rc::clone(self);
+        let connection = Rc::clone(connection);
+        self.env.tasks.spawn(tasks::ANNOUNCE_USER_SYNCS, async move {
             let mut last = None;
-            syncs.announce_all(Some(&link)).await;
-            while link.is_open() {
-                // A connection that is lost takes its task with it.
+            syncs.announce_all(Some(&connection)).await;
+            while connection.is_open() {
+                // The task ends with its connection.
                 tokio::select! {
                     biased;
-                    () = link.over() => {}
+                    () = connection.over() => {}
                     () = syncs.missed.notified() => {
-                        // Whoever asks now, all of them are told at once.
-                        tokio::time::sleep(SAY_AGAIN_DELAY).await;
-                        if link.is_open() {
-                            syncs.announcements.connected(&link);
-                            syncs.announce_all(Some(&link)).await;
+                        // One announcement answers all requests that arrive meanwhile.
+                        tokio::time::sleep(ANNOUNCE_AGAIN_DELAY).await;
+                        if connection.is_open() {
+                            syncs.announcements.connected(&connection);
+                            syncs.announce_all(Some(&connection)).await;
                         }
                     }
-                    () = tokio::time::sleep(syncs.turn()) => syncs.announce_next(&mut last, &link).await,
+                    () = tokio::time::sleep(syncs.announce_interval()) => syncs.announce_next(&mut last, &connection).await,
                 }
             }
         });
     }
 
-    /// Somebody may have missed what was said on the connection: it is said again, once for all who ask within
-    /// [`SAY_AGAIN_DELAY`], and under a new id, as if there was a new connection.
-    pub fn say_again(&self) {
+    /// Announces all users again under a new id, as on a new connection, because the presence writer may have missed
+    /// earlier announcements. All calls within [`ANNOUNCE_AGAIN_DELAY`] share one announcement.
+    pub(super) fn announce_again(&self) {
         self.missed.notify_one();
     }
 
-    /// The same where the presence writer is this instance itself.
-    async fn announce_here(self: Rc<Self>) {
+    /// Announces all users to the presence writer on this instance once in each refresh interval, for ever.
+    async fn announce_locally(self: Rc<Self>) {
         loop {
             tokio::time::sleep(self.refresh).await;
             self.announce_all(None).await;
         }
     }
 
-    /// How often it is some users' turn: more often than that if everybody's comes more often.
-    fn turn(&self) -> Duration {
-        self.refresh.min(TURN_INTERVAL)
+    /// Returns the interval between announcements of some users.
+    fn announce_interval(&self) -> Duration {
+        self.refresh.min(ANNOUNCE_INTERVAL)
     }
 
-    async fn announce_all(&self, link: Option<&Link>) {
-        self.announce(&mut None, usize::MAX, link).await;
+    async fn announce_all(&self, connection: Option<&Connection>) {
+        self.announce(&mut None, usize::MAX, connection).await;
     }
 
-    /// Announces those whose turn it is after `last`, which goes round: so many that everybody's turn comes once in
-    /// each refresh.
-    async fn announce_next(&self, last: &mut Option<Device>, link: &Link) {
+    /// Announces the users who come after `last`, and wraps around after the last user. The number announced is such that
+    /// each user is announced once in each refresh interval.
+    async fn announce_next(&self, last: &mut Option<Device>, connection: &Connection) {
         let all = self.devices.borrow().len() as u128;
-        let share = (all * self.turn().as_millis()).div_ceil(self.refresh.as_millis()) as usize;
-        let said = self.announce(last, share, Some(link)).await;
-        if said < share {
-            self.announce(last, share - said, Some(link)).await;
+        let share = (all * self.announce_interval().as_millis()).div_ceil(self.refresh.as_millis()) as usize;
+        let announced = self.announce(last, share, Some(connection)).await;
+        if announced < share {
+            self.announce(last, share - announced, Some(connection)).await;
         }
     }
 
-    /// Announces up to so many of those that come after `last`, none after the last of all. Says how many there were.
-    async fn announce(&self, last: &mut Option<Device>, count: usize, link: Option<&Link>) -> usize {
-        let mut said = 0;
-        while said < count {
-            let some = self.devices_after(last.as_ref(), (count - said).min(ANNOUNCED_AT_ONCE));
+    /// Announces up to `count` devices that come after `last`, without wrapping around. Returns the number announced.
+    async fn announce(&self, last: &mut Option<Device>, count: usize, connection: Option<&Connection>) -> usize {
+        let mut announced = 0;
+        while announced < count {
+            let some = self.devices_after(last.as_ref(), (count - announced).min(ANNOUNCED_AT_ONCE_MAX));
             *last = some.last().map(|(device, _)| device.clone());
             if some.is_empty() {
                 break;
             }
-            said += some.len();
+            announced += some.len();
             for (device, last_sync_ms) in some {
-                self.say(&device, true, last_sync_ms);
+                self.send(&device, true, last_sync_ms);
             }
-            if let Some(link) = link {
-                link.drained().await;
-                if !link.is_open() {
+            if let Some(connection) = connection {
+                connection.drained().await;
+                if !connection.is_open() {
                     break;
                 }
             }
         }
-        said
+        announced
     }
 
-    /// Up to so many of those that come after `last`, as they are now, with when they last synced.
+    /// Returns up to `count` devices that come after `last`, each with the time of its last sync.
     fn devices_after(&self, last: Option<&Device>, count: usize) -> Vec<(Device, i64)> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let (devices, now_ms) = (self.devices.borrow(), self.now_ms());
+        let devices = self.devices.borrow();
+        let now_ms = self.now_ms();
         let last_sync_ms = |state: &State| match state {
             State::Syncing(_) => now_ms,
             State::Stopped { last_sync_ms, .. } => *last_sync_ms,
@@ -237,15 +236,16 @@ impl UserSyncs {
         after.take(count).map(|(device, state)| (device.clone(), last_sync_ms(state))).collect()
     }
 
-    /// This process serves nobody any more: the presence writer is told at once, and nothing after that.
+    /// Announces at once that this process serves no syncs any more, and announces nothing after that.
     pub fn stop(&self) {
         self.announcements.stop();
     }
 
-    fn say(&self, (user_id, device_id): &Device, is_syncing: bool, last_sync_ms: i64) {
+    fn send(&self, (user_id, device_id): &Device, is_syncing: bool, last_sync_ms: i64) {
         let instance_id = self.announcements.instance_id();
-        let (user_id, device_id) = (user_id.clone(), device_id.clone());
-        self.announcements.say(UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms });
+        let user_id = user_id.clone();
+        let device_id = device_id.clone();
+        self.announcements.send(UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms });
     }
 
     fn now_ms(&self) -> i64 {
@@ -253,7 +253,12 @@ impl UserSyncs {
     }
 }
 
-/// Whether a line can carry `text` as one of several arguments.
+/// Returns true if the device's last sync ended at least [`STOP_DELAY`] ago.
+fn has_stopped(state: &State, now: Instant) -> bool {
+    matches!(state, State::Stopped { at, .. } if now.duration_since(*at) >= STOP_DELAY)
+}
+
+/// Returns true if `text` can be one of several arguments of a line.
 fn is_word(text: &str) -> bool {
     !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }

@@ -1,28 +1,28 @@
-//! Moving rows between instances.
+//! Replication of rows between instances.
 //!
-//! A committed row leaves through a [`Streamer`], which reads it from its stream and puts lines into the outbox of
-//! every [`Link`] that asked for them. It arrives in the [`CommandHandler`], which hands it to the [`Feed`] of its
-//! (stream, writer); the feed finds gaps, catches up, takes the row in, moves the position and then tells the
-//! [`Consumers`], of which [`Waiters`] are those who cannot go on before a position is reached.
+//! On the writer, a [`Streamer`] reads committed rows from their stream and puts them into the outbox of every
+//! [`Connection`] that sent `REPLICATE`. On a peer, the [`CommandHandler`] hands each row to the `StreamFollower` of
+//! its (stream, writer). The follower detects gaps, catches up, applies the row, moves the position, and then notifies
+//! the [`Consumers`]. One of the consumers is [`Waiters`], which wakes callers that wait for a position.
 
 pub mod backoff;
-pub mod consumers;
-pub mod feed;
+pub mod connection;
+mod consumers;
 pub mod handler;
 #[cfg(test)]
 mod interleavings;
-pub mod link;
+pub mod stream_follower;
 pub mod streamer;
-pub mod syncing;
+mod syncing;
 #[cfg(test)]
 mod testing;
-pub mod waiters;
+mod waiters;
 
 pub use backoff::Backoff;
+pub use connection::Connection;
 pub use consumers::{Consumer, Consumers};
-pub use feed::Feed;
 pub use handler::CommandHandler;
-pub use link::{Link, Side};
+use stream_follower::StreamFollower;
 pub use streamer::Streamer;
 pub use syncing::UserSyncing;
 pub use waiters::{WaitError, Waiters};

@@ -1,12 +1,12 @@
-//! Sending the rows that this instance writes, one streamer for each stream.
+//! Sends the rows that this instance writes. Each stream has a streamer of its own.
 //!
-//! A streamer is poked when its stream moved, reads the new rows and puts them into the outbox of every connection
-//! that asked. It announces positions in the same task, so that a position and the rows around it are always sent in
-//! order. A streamer that cannot read its rows tries again and holds up no other.
+//! A streamer is poked when its stream moved. It reads the new rows and puts them into the outbox of every connection
+//! that sent `REPLICATE`. The same task announces positions, so a position and the rows around it are sent in order. A
+//! streamer that cannot read its rows retries, and delays no other streamer.
 //!
-//! **A position never hides a row.** A follower fetches what it lacks unless `prev <= its position <= new`. So
-//! `POSITION prev new` with `prev < new` is sent only where the stream has just said that there is no row between;
-//! whenever that is not certain, `POSITION now now` makes everybody fetch who is behind.
+//! **A position never hides a row.** A follower fetches what it lacks unless `prev <= its position <= new`. So the
+//! streamer sends `POSITION prev new` with `prev < new` only where the stream has just reported no row in between.
+//! Wherever that is not certain it sends `POSITION now now`, which makes every follower that is behind catch up.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,36 +16,38 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Backoff, Link, Side};
-use crate::env::Env;
-use crate::env::observer::Trouble;
-use crate::protocol::{self, Command, Framing, InstanceName, Position, Rdata, Token};
-use crate::streams::{Row, Stream, UpdateError, Updates};
+use super::{Backoff, Connection};
+use crate::observer::Env;
+use crate::observer::InstanceEvent;
+use crate::streams::{Stream, UpdateError};
+use squall_protocol::rows::{Row, Updates};
+use squall_protocol::{self as protocol, Command, Framing, InstanceName, Position, Rdata, Role, Token};
 
-/// How often each stream's position is announced even if nothing happens.
+/// Interval at which each stream's position is announced, whether or not rows are written.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How soon after the last one a position that moved only by other writers' rows is announced (Synapse #8499).
+/// Shortest interval between announcements of a position that moved only by other writers' rows (Synapse #8499).
 pub const IDLE_ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends one stream's rows.
+/// Sends this instance's rows of one stream.
 pub struct Streamer {
     stream: Rc<dyn Stream>,
     /// This instance, the writer of the rows.
     writer: InstanceName,
     env: Env,
     poked: Notify,
-    /// Connections that asked for the position and have not been told yet.
-    asking: RefCell<Vec<Rc<Link>>>,
-    /// Connections that know the position and get everything after it.
-    following: RefCell<Vec<Rc<Link>>>,
-    /// How far the rows have been sent.
+    /// Connections that sent `REPLICATE` and have not been answered yet.
+    asking: RefCell<Vec<Rc<Connection>>>,
+    /// Connections that know the position and receive everything after it.
+    following: RefCell<Vec<Rc<Connection>>>,
+    /// The position up to which rows have been sent.
     sent_upto: Cell<Token>,
+    /// Time of the last announcement of a position that only other writers had moved.
     announced_idle: Cell<Instant>,
 }
 
 impl Streamer {
-    /// A streamer of `writer`'s rows of `stream`. Its [`run`](Self::run) has to be spawned.
-    pub fn new(stream: Rc<dyn Stream>, writer: InstanceName, env: Env) -> Self {
+    /// Returns a streamer of `writer`'s rows of `stream`. The caller must spawn its [`run`](Self::run).
+    pub(super) fn new(stream: Rc<dyn Stream>, writer: InstanceName, env: Env) -> Self {
         let sent_upto = stream.position(&writer);
         Streamer {
             stream,
@@ -59,30 +61,30 @@ impl Streamer {
         }
     }
 
-    /// The stream whose rows it sends.
-    pub fn stream(&self) -> &protocol::StreamName {
-        self.stream.name()
+    /// Returns true if this streamer sends the rows of `stream`.
+    pub(super) fn sends(&self, stream: &Rc<dyn Stream>) -> bool {
+        Rc::ptr_eq(&self.stream, stream)
     }
 
-    /// The stream may have moved.
+    /// Makes the streamer look for new rows.
     pub fn poke(&self) {
         self.poked.notify_one();
     }
 
-    /// Tells `link` the position, and everything that comes after it. With a broker everybody hears everybody ask, and
-    /// those who ask before the answer get one (Synapse #16640).
-    pub fn announce_to(&self, link: &Rc<Link>) {
+    /// Sends `connection` the position, and everything after it. Over a broker every instance receives every `REPLICATE`
+    /// and every answer, so all requests before the answer share one (Synapse #16640).
+    pub(super) fn announce_to(&self, connection: &Rc<Connection>) {
         let mut asking = self.asking.borrow_mut();
-        let is_for_all = link.side() == Side::Publisher;
-        if !(is_for_all && asking.iter().any(|known| known.id() == link.id())) {
-            asking.push(Rc::clone(link));
+        let is_for_all = connection.role() == Role::Publisher;
+        if !(is_for_all && asking.iter().any(|known| known.id() == connection.id())) {
+            asking.push(Rc::clone(connection));
             self.poked.notify_one();
         }
     }
 
     /// Sends rows and positions, for ever.
-    pub async fn run(self: Rc<Self>) {
-        let mut backoff = Backoff::new(&self.env.chance.of("streamer").of(self.stream.name()));
+    pub(super) async fn run(self: Rc<Self>) {
+        let mut backoff = Backoff::new(&self.env.seeds.child("streamer").child(self.stream.name()));
         let mut heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
         loop {
             let wake_at = match self.send_news().await {
@@ -91,11 +93,11 @@ impl Streamer {
                     quiet_until.map_or(heartbeat, |at| at.min(heartbeat))
                 }
                 Err(error) => {
-                    self.env.observer.trouble(Trouble::Streaming { stream: self.stream.name(), error: &*error });
+                    self.env.observer.event(InstanceEvent::Streaming { stream: self.stream.name(), error: &*error });
                     (Instant::now() + backoff.next_delay()).min(heartbeat)
                 }
             };
-            // A poke and a time-out lead to the same look at the stream.
+            // After a poke and after the time-out the streamer does the same: it looks for new rows.
             let _ = tokio::time::timeout_at(wake_at, self.poked.notified()).await;
             if Instant::now() >= heartbeat {
                 heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
@@ -105,22 +107,23 @@ impl Streamer {
         }
     }
 
-    /// Sends everything there is. Returns when to look again even without a poke.
+    /// Sends all new rows. Returns the time at which to look again without a poke, if there is one.
     async fn send_news(&self) -> Result<Option<Instant>, UpdateError> {
         loop {
-            self.answer_who_asked();
-            self.following.borrow_mut().retain(|link| link.is_open());
-            let (sent, current) = (self.sent_upto.get(), self.stream.position(&self.writer));
+            self.answer_requests();
+            self.following.borrow_mut().retain(|connection| connection.is_open());
+            let sent = self.sent_upto.get();
+            let current = self.stream.position(&self.writer);
             if sent >= current {
                 return Ok(None);
             }
             if self.following.borrow().is_empty() {
-                // Whoever comes will be told the position as it is then, and fetch everything up to it.
+                // A new connection will receive the position of that time, and its follower fetches everything up to it.
                 self.sent_upto.set(current);
                 return Ok(None);
             }
             if sent >= self.stream.written_upto(&self.writer) {
-                // Nothing of ours in between: only others have moved.
+                // No row of this instance in between: only other writers have moved the position.
                 let due = self.announced_idle.get() + IDLE_ANNOUNCEMENT_INTERVAL;
                 if Instant::now() < due {
                     return Ok(Some(due));
@@ -136,28 +139,28 @@ impl Streamer {
         }
     }
 
-    /// Tells the position to those who asked, before any row that comes after it.
-    fn answer_who_asked(&self) {
+    /// Sends the position to the connections that asked for it, before any row after it.
+    fn answer_requests(&self) {
         let now = self.sent_upto.get();
-        for link in self.asking.borrow_mut().drain(..) {
-            if !link.is_open() {
+        for connection in self.asking.borrow_mut().drain(..) {
+            if !connection.is_open() {
                 continue;
             }
             let mut following = self.following.borrow_mut();
-            self.send_position(std::slice::from_ref(&link), now, now);
-            if !following.iter().any(|known| known.id() == link.id()) {
-                following.push(link);
+            self.send_position(std::slice::from_ref(&connection), now, now);
+            if !following.iter().any(|known| known.id() == connection.id()) {
+                following.push(connection);
             }
         }
     }
 
     fn broadcast(&self, from: Token, updates: &Updates) {
-        // All connections of an instance are of one kind.
-        let Some(framing) = self.following.borrow().first().map(|link| link.framing()) else { return };
+        // All connections of an instance have the same framing.
+        let Some(framing) = self.following.borrow().first().map(|connection| connection.framing()) else { return };
         let batch = encode(framing, self.stream.name(), &self.writer, &updates.rows);
         for line in batch.lines {
-            for link in self.following.borrow().iter() {
-                link.send_line(line.clone());
+            for connection in self.following.borrow().iter() {
+                connection.send_line(line.clone());
             }
         }
         if batch.has_all_rows {
@@ -174,25 +177,27 @@ impl Streamer {
         self.send_position(&self.following.borrow(), prev, new);
     }
 
-    fn send_position(&self, links: &[Rc<Link>], prev: Token, new: Token) {
-        let (stream, writer) = (self.stream.name().clone(), self.writer.clone());
+    fn send_position(&self, connections: &[Rc<Connection>], prev: Token, new: Token) {
+        let stream = self.stream.name().clone();
+        let writer = self.writer.clone();
         let position = Command::Position(Position { stream, writer, prev, new });
-        for link in links {
-            link.send(&position).expect("configured names are short and have no line breaks");
+        for connection in connections {
+            connection.send(&position).expect("configured names are short and have no line breaks");
         }
     }
 }
 
-/// Rows as lines.
+/// Rows encoded as lines.
 struct Batch {
     lines: Vec<Bytes>,
-    /// Whether every row is among the lines. Some are not if one is too long for a line.
+    /// True if every row is among the lines. Rows are missing if one is too long for a line.
     has_all_rows: bool,
 }
 
-/// Renders rows as `RDATA` lines: of the rows that share a token only the last carries it, so that they arrive as one.
+/// Encodes rows as `RDATA` lines. Of the rows that share a token only the last carries it, so that they arrive as one.
 ///
-/// A row that is too long for a line ends the batch before its token, of which no row is sent (Synapse #4748).
+/// A row that is too long for a line ends the batch before that row's token, so no row of that token is sent (Synapse
+/// #4748).
 fn encode(framing: Framing, stream: &protocol::StreamName, writer: &InstanceName, rows: &[(Token, Row)]) -> Batch {
     let mut lines = Vec::with_capacity(rows.len());
     let mut whole_tokens = 0;

@@ -1,22 +1,23 @@
-//! The part of an instance that knows who is syncing, as its connections see it.
+//! The interface between an instance's connections and its record of syncing users.
 
 use std::rc::Rc;
 
-use super::Link;
-use crate::protocol::{InstanceName, UserSync};
+use super::Connection;
+use squall_protocol::{InstanceName, UserSync};
 
-/// Is told of connections that were made and of what comes on them about syncing users. `USER_SYNC` and
-/// `CLEAR_USER_SYNC` go to the presence writer and are never passed on: a client that gets one closes the connection,
-/// and comes back for the same (Synapse #7257).
+/// Receives new connections, and the commands on them that concern syncing users.
+///
+/// `USER_SYNC` and `CLEAR_USER_SYNC` go to the presence writer and are never relayed: a client that receives one
+/// closes the connection, reconnects, and receives it again (Synapse #7257).
 pub trait UserSyncing {
-    /// A connection to `target` was made. What is sent now comes before anything that is asked of `target`.
-    fn connected(&self, target: &InstanceName, link: &Rc<Link>);
-    /// A connection to the broker was made on which everybody can be told.
-    fn publishing(&self, link: &Rc<Link>);
-    /// Somebody who may have missed who is syncing here wants to be told, by way of the broker.
-    fn asked(&self);
-    /// A process says that a user began to sync, still does, or stopped.
+    /// A connection to `target` was made. Commands sent now precede the `REPLICATE` that asks for `target`'s rows.
+    fn connected(&self, target: &InstanceName, connection: &Rc<Connection>);
+    /// A connection to the broker was made, on which commands reach every instance.
+    fn publishing(&self, connection: &Rc<Connection>);
+    /// A `REPLICATE` arrived over the broker. Its sender may have missed earlier announcements of syncing users.
+    fn replicate_received(&self);
+    /// A process announced that a user began to sync, still does, or stopped.
     fn user_sync(&self, sync: &UserSync);
-    /// A process says that it serves nobody any more.
+    /// A process announced that it serves no syncs any more.
     fn clear_user_sync(&self, instance_id: &str);
 }

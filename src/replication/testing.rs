@@ -1,7 +1,7 @@
-//! What the tests of this module share: a stream whose source is in the test's hands, and an instance around it.
+//! Shared by the tests of this module: a stream whose source the test controls, and an instance around it.
 //!
-//! Everything that the stream is asked for and everybody is told goes into one [`Journal`], because what matters is
-//! often the order across the two: rows are taken in, then the position moves, then somebody is told.
+//! Every call to the stream and every notification of a consumer goes into one [`Journal`], because the order across the
+//! two often matters: rows are applied, then the position moves, then the consumers are notified.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,33 +12,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Consumer, Consumers, Link, Side};
-use crate::env::network::TokioNetwork;
-use crate::env::observer::Trouble;
-use crate::env::{Chance, Clock, Env, LocalBoxFuture, Observer, Scope};
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::events::StateAllRow;
-use crate::streams::{EventsRow, Promise, Row, Stream, UpdateError, Updates};
+use super::{Connection, Consumer, Consumers};
+use crate::observer::InstanceEvent;
+use crate::observer::{Env, Observer};
+use crate::streams::{Stream, UpdateError};
+use squall_env::TaskObserver;
+use squall_env::network::TokioNetwork;
+use squall_env::{Clock, LocalBoxFuture, SeedTree, TaskSpawner};
+use squall_protocol::rows::events::StateAllRow;
+use squall_protocol::rows::{EventsRow, Row, Updates};
+use squall_protocol::{Delivery, InstanceName, Role, StreamName, Token};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs `test` in a world of its own, whose clock moves only when there is nothing else to do.
+/// Runs `test` on a runtime of its own, whose clock moves only when no task can run.
 pub(super) fn on_paused_clock<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
-/// Lets every task do what it can do now.
+/// Lets every task run until it waits.
 pub(super) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// The row that is called `name`.
+/// Returns a row called `name`.
 pub(super) fn row(name: &str) -> Row {
     Row::Events(EventsRow::StateAll(StateAllRow { room_id: name.into() }))
 }
 
-/// What `row` is called.
+/// Returns the name of a row made by [`row`].
 pub(super) fn name_of(row: &Row) -> &str {
     match row {
         Row::Events(EventsRow::StateAll(row)) => &row.room_id,
@@ -46,52 +49,56 @@ pub(super) fn name_of(row: &Row) -> &str {
     }
 }
 
-/// A connection to a writer, which is set up as soon as `events` is caught up with.
-pub(super) fn link(id: u64) -> Rc<Link> {
-    Rc::new(Link::new(id, Side::Client, "writer", BTreeSet::from(["events".into()])))
+/// Returns the names of rows, joined by spaces.
+fn names_of(rows: &[Row]) -> String {
+    rows.iter().map(name_of).collect::<Vec<_>>().join(" ")
 }
 
-/// One thing that happened on an instance.
+/// Returns a connection to a writer, which is set up as soon as `events` is caught up with.
+pub(super) fn connection(id: u64) -> Rc<Connection> {
+    Rc::new(Connection::new(id, Role::Client, "writer", BTreeSet::from(["events".into()])))
+}
+
+/// One step on an instance.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    /// The source was asked for the rows in `(from, upto]`.
-    Asked(Token, Token),
-    /// The stream took rows in.
-    Took(Token, Vec<Row>),
+    /// The rows in `(from, upto]` were fetched from the source.
+    Fetched(Token, Token),
+    /// The stream applied rows.
+    Applied(Token, Vec<Row>),
     /// The stream's position moved.
     Advanced(Token),
-    /// The stream forgot everything.
+    /// The stream discarded all rows.
     Reset,
-    /// Consumers were told where the feed begins.
-    ToldBeginning(Token),
-    /// Consumers were told of rows.
-    ToldRows(Token, Vec<Row>),
-    /// Consumers were told a position.
-    ToldPosition(Token),
-    /// Consumers were told that the writer started over.
-    ToldReset,
-    /// The observer was told of trouble of this kind.
-    Trouble(&'static str),
+    /// Consumers were notified of the follower's first position.
+    NotifiedFollowing(Token),
+    /// Consumers were notified of rows.
+    NotifiedRows(Token, Vec<Row>),
+    /// Consumers were notified of a position.
+    NotifiedPosition(Token),
+    /// Consumers were notified that the writer began again.
+    NotifiedReset,
+    /// The observer received an event of this kind.
+    InstanceEvent(&'static str),
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = |rows: &[Row]| rows.iter().map(name_of).collect::<Vec<_>>().join(" ");
         match self {
-            Step::Asked(from, upto) => write!(f, "ask ({from}, {upto}]"),
-            Step::Took(token, rows) => write!(f, "take {token}: {}", names(rows)),
+            Step::Fetched(from, upto) => write!(f, "fetch ({from}, {upto}]"),
+            Step::Applied(token, rows) => write!(f, "apply {token}: {}", names_of(rows)),
             Step::Advanced(token) => write!(f, "advance {token}"),
             Step::Reset => write!(f, "reset"),
-            Step::ToldBeginning(token) => write!(f, "tell beginning {token}"),
-            Step::ToldRows(token, rows) => write!(f, "tell {token}: {}", names(rows)),
-            Step::ToldPosition(token) => write!(f, "tell position {token}"),
-            Step::ToldReset => write!(f, "tell reset"),
-            Step::Trouble(kind) => write!(f, "trouble: {kind}"),
+            Step::NotifiedFollowing(token) => write!(f, "notify following {token}"),
+            Step::NotifiedRows(token, rows) => write!(f, "notify {token}: {}", names_of(rows)),
+            Step::NotifiedPosition(token) => write!(f, "notify position {token}"),
+            Step::NotifiedReset => write!(f, "notify reset"),
+            Step::InstanceEvent(kind) => write!(f, "event: {kind}"),
         }
     }
 }
 
-/// Everything that happened on one instance, in order: when, about whose rows, what.
+/// Every step on one instance, in order, with its time and the writer that it concerns.
 #[derive(Clone, Default)]
 pub(super) struct Journal {
     entries: Rc<RefCell<Vec<(Instant, InstanceName, Step)>>>,
@@ -108,58 +115,58 @@ impl Journal {
         of_writer.filter_map(|(at, _, step)| entry(*at, step)).collect()
     }
 
-    /// Forgets what happened so far.
+    /// Forgets all steps so far.
     pub(super) fn clear(&self) {
         self.entries.borrow_mut().clear();
     }
 
-    /// Every step about `writer`'s rows, in words.
+    /// Returns every step that concerns `writer`, in words.
     pub(super) fn story(&self, writer: &str) -> Vec<String> {
         self.map(writer, |_, step| Some(step.to_string()))
     }
 
-    /// Every step about `writer`'s rows.
+    /// Returns every step that concerns `writer`.
     pub(super) fn steps(&self, writer: &str) -> Vec<Step> {
         self.map(writer, |_, step| Some(step.clone()))
     }
 
-    /// The rows that consumers were told of: `11: x y` for each token.
+    /// Returns the rows that consumers were notified of: `11: x y` for each token.
     pub(super) fn applied(&self, writer: &str) -> Vec<String> {
         self.map(writer, |_, step| match step {
-            Step::ToldRows(..) => Some(step.to_string().replacen("tell ", "", 1)),
+            Step::NotifiedRows(..) => Some(step.to_string().replacen("notify ", "", 1)),
             _ => None,
         })
     }
 
-    /// The ranges that the source was asked for.
-    pub(super) fn asked(&self, writer: &str) -> Vec<(i64, i64)> {
+    /// Returns the ranges that were fetched from the source.
+    pub(super) fn fetched(&self, writer: &str) -> Vec<(i64, i64)> {
         self.map(writer, |_, step| match step {
-            Step::Asked(from, upto) => Some((from.0, upto.0)),
+            Step::Fetched(from, upto) => Some((from.0, upto.0)),
             _ => None,
         })
     }
 
-    /// When each step happened whose words begin with `kind`.
+    /// Returns the time of each step whose words begin with `kind`.
     pub(super) fn times(&self, writer: &str, kind: &str) -> Vec<Instant> {
         self.map(writer, |at, step| step.to_string().starts_with(kind).then_some(at))
     }
 
-    /// Consumers that write into this journal.
+    /// Returns consumers that write into this journal.
     pub(super) fn consumers(&self) -> Consumers {
         let consumers = Consumers::default();
         consumers.register(Rc::new(self.clone()));
         consumers
     }
 
-    /// An instance's surroundings, whose observer writes into this journal.
+    /// Returns an environment whose observer writes into this journal.
     pub(super) fn env(&self) -> Env {
         let observer = Rc::new(self.clone());
         Env {
             network: Rc::new(TokioNetwork), // nothing here connects to anything
             clock: Rc::new(Noon),
-            chance: Chance::from_seed(7),
+            seeds: SeedTree::from_seed(7),
             observer: observer.clone(),
-            tasks: Scope::new(observer),
+            tasks: TaskSpawner::new(observer),
         }
     }
 }
@@ -175,74 +182,80 @@ impl Clock for Noon {
 
 impl Consumer for Journal {
     fn following(&self, _stream: &StreamName, writer: &InstanceName, position: Token) {
-        self.add(writer, Step::ToldBeginning(position));
+        self.add(writer, Step::NotifiedFollowing(position));
     }
 
     fn applied(&self, _stream: &StreamName, writer: &InstanceName, token: Token, rows: &[Row]) {
-        self.add(writer, Step::ToldRows(token, rows.to_vec()));
+        self.add(writer, Step::NotifiedRows(token, rows.to_vec()));
     }
 
     fn positioned(&self, _stream: &StreamName, writer: &InstanceName, position: Token) {
-        self.add(writer, Step::ToldPosition(position));
+        self.add(writer, Step::NotifiedPosition(position));
     }
 
     fn reset(&self, _stream: &StreamName, writer: &InstanceName) {
-        self.add(writer, Step::ToldReset);
+        self.add(writer, Step::NotifiedReset);
     }
 }
 
+impl TaskObserver for Journal {}
+
 impl Observer for Journal {
-    fn trouble(&self, what: Trouble<'_>) {
-        match what {
-            Trouble::CatchUp { writer, .. } => self.add(writer, Step::Trouble("catch-up")),
-            Trouble::Streaming { stream, .. } => self.add(&stream.as_str().into(), Step::Trouble("streaming")),
-            Trouble::Row { stream, .. } => self.add(&stream.as_str().into(), Step::Trouble("row")),
-            Trouble::Connection { peer, .. } => self.add(&peer.into(), Step::Trouble("connection")),
-            Trouble::UnknownStream { stream, .. } => self.add(&stream.as_str().into(), Step::Trouble("unknown stream")),
+    fn event(&self, event: InstanceEvent<'_>) {
+        match event {
+            InstanceEvent::CatchUp { writer, .. } => self.add(writer, Step::InstanceEvent("catch-up")),
+            InstanceEvent::Streaming { stream, .. } => {
+                self.add(&stream.as_str().into(), Step::InstanceEvent("streaming"))
+            }
+            InstanceEvent::Row { stream, .. } => self.add(&stream.as_str().into(), Step::InstanceEvent("row")),
+            InstanceEvent::Connection { peer, .. } => self.add(&peer.into(), Step::InstanceEvent("connection")),
+            InstanceEvent::UnknownStream { stream, .. } => {
+                self.add(&stream.as_str().into(), Step::InstanceEvent("unknown stream"))
+            }
         }
     }
 }
 
-/// What the source does when it is asked.
+/// The source's behaviour in one fetch.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     /// It fails.
     Failure,
-    /// It takes this long.
+    /// It answers after this time.
     Late(Duration),
     /// It returns the rows of this many tokens at most.
     Limited(usize),
-    /// It knows nothing after this token, and says that this is all.
+    /// It returns no rows after this token, and says that there are none.
     Short(Token),
-    /// It says that there is more, and returns nothing.
+    /// It says that there are more rows, and returns none.
     Nothing,
 }
 
-/// A stream of which the test writes the rows and decides how the source answers.
+/// A stream whose rows the test commits, and whose source behaves as the test says.
 pub(super) struct FakeStream {
     name: StreamName,
-    promise: Promise,
+    delivery: Delivery,
     writers: Vec<InstanceName>,
     positions: RefCell<BTreeMap<InstanceName, Token>>,
     source: Rc<RefCell<BTreeMap<InstanceName, Source>>>,
     journal: Journal,
 }
 
-/// One writer's rows, wherever they are kept.
+/// The source of one writer's rows.
 #[derive(Default)]
 struct Source {
     rows: Vec<(Token, Row)>,
-    /// How it answers the next questions. All others it answers at once and in full.
+    /// Its behaviour in the next fetches. It answers all later ones at once and in full.
     answers: VecDeque<Answer>,
 }
 
 impl FakeStream {
-    /// A stream that this instance has taken in up to 10.
-    pub(super) fn new(name: &str, promise: Promise, writers: &[&str], journal: &Journal) -> Rc<Self> {
+    /// Returns a stream whose position is 10 for every writer.
+    pub(super) fn new(name: &str, delivery: Delivery, writers: &[&str], journal: &Journal) -> Rc<Self> {
         let writers: Vec<InstanceName> = writers.iter().map(|writer| InstanceName::from(*writer)).collect();
         Rc::new(FakeStream {
             name: name.into(),
-            promise,
+            delivery,
             positions: RefCell::new(writers.iter().map(|writer| (writer.clone(), Token(10))).collect()),
             source: Rc::new(RefCell::new(writers.iter().map(|writer| (writer.clone(), Source::default())).collect())),
             writers,
@@ -254,32 +267,32 @@ impl FakeStream {
         f(self.source.borrow_mut().get_mut(writer).expect("a writer of the stream"))
     }
 
-    /// `writer` commits rows: from now on they can be had from the source.
+    /// Commits rows of `writer`: from now on the source has them.
     pub(super) fn commit(&self, writer: &str, token: i64, names: &[&str]) {
         self.source(writer, |source| source.rows.extend(names.iter().map(|name| (Token(token), row(name)))));
     }
 
-    /// Another process of `writer` takes over, which has no rows.
+    /// Restarts `writer` with another process, which has no rows.
     pub(super) fn forget(&self, writer: &str) {
         self.source(writer, |source| source.rows.clear());
     }
 
-    /// The position moves on, as it does on the writer itself.
+    /// Moves the position, as it moves on the writer itself.
     pub(super) fn move_to(&self, writer: &str, token: i64) {
         self.positions.borrow_mut().insert(writer.into(), Token(token));
     }
 
-    /// How the next questions for `writer`'s rows are answered.
+    /// Sets the behaviour of the next fetches of `writer`'s rows.
     pub(super) fn answer(&self, writer: &str, answers: impl IntoIterator<Item = Answer>) {
         self.source(writer, |source| source.answers.extend(answers));
     }
 
-    /// Forgets how questions were to be answered.
+    /// Makes every later fetch of `writer`'s rows succeed.
     pub(super) fn answer_well(&self, writer: &str) {
         self.source(writer, |source| source.answers.clear());
     }
 
-    /// The tokens of `writer`'s rows, each once.
+    /// Returns the tokens of `writer`'s rows, each once.
     pub(super) fn tokens(&self, writer: &str) -> Vec<Token> {
         let mut tokens: Vec<Token> =
             self.source(writer, |source| source.rows.iter().map(|(token, _)| *token).collect());
@@ -287,14 +300,17 @@ impl FakeStream {
         tokens
     }
 
-    /// Every row there is of `writer`, in the form of [`Journal::applied`].
+    /// Returns every committed row of `writer`, in the form of [`Journal::applied`].
     pub(super) fn committed(&self, writer: &str) -> Vec<String> {
-        let rows = |source: &mut Source, token: Token| {
-            let of_token = source.rows.iter().filter(|(of, _)| *of == token).map(|(_, row)| name_of(row));
-            format!("{token}: {}", of_token.collect::<Vec<_>>().join(" "))
-        };
-        let tokens = self.tokens(writer);
-        tokens.into_iter().map(|token| self.source(writer, |source| rows(source, token))).collect()
+        let mut committed = Vec::new();
+        for token in self.tokens(writer) {
+            let names = self.source(writer, |source| {
+                let of_token = source.rows.iter().filter(|(of, _)| *of == token).map(|(_, row)| name_of(row));
+                of_token.collect::<Vec<_>>().join(" ")
+            });
+            committed.push(format!("{token}: {names}"));
+        }
+        committed
     }
 }
 
@@ -318,8 +334,8 @@ impl Stream for FakeStream {
         &self.name
     }
 
-    fn promise(&self) -> Promise {
-        self.promise
+    fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     fn writers(&self) -> &[InstanceName] {
@@ -340,9 +356,10 @@ impl Stream for FakeStream {
         from: Token,
         upto: Token,
     ) -> LocalBoxFuture<'static, Result<Updates, UpdateError>> {
-        self.journal.add(writer, Step::Asked(from, upto));
+        self.journal.add(writer, Step::Fetched(from, upto));
         let answer = self.source(writer.as_str(), |source| source.answers.pop_front());
-        let (source, writer) = (Rc::clone(&self.source), writer.clone());
+        let source = Rc::clone(&self.source);
+        let writer = writer.clone();
         Box::pin(async move {
             if let Some(Answer::Late(delay)) = answer {
                 tokio::time::sleep(delay).await;
@@ -350,7 +367,7 @@ impl Stream for FakeStream {
             let sources = source.borrow();
             let source = &sources[&writer];
             match answer {
-                Some(Answer::Failure) => Err("the source is out of reach".into()),
+                Some(Answer::Failure) => Err("the source cannot be reached".into()),
                 Some(Answer::Limited(tokens_max)) => Ok(source.updates(from, upto, tokens_max)),
                 Some(Answer::Short(last)) => Ok(source.updates(from, upto.min(last), usize::MAX)),
                 Some(Answer::Nothing) => Ok(Updates { rows: Vec::new(), upto: from, limited: true }),
@@ -359,8 +376,8 @@ impl Stream for FakeStream {
         })
     }
 
-    fn take(&self, writer: &InstanceName, token: Token, rows: &[Row]) {
-        self.journal.add(writer, Step::Took(token, rows.to_vec()));
+    fn apply(&self, writer: &InstanceName, token: Token, rows: &[Row]) {
+        self.journal.add(writer, Step::Applied(token, rows.to_vec()));
     }
 
     fn advance(&self, writer: &InstanceName, token: Token) {

@@ -1,9 +1,9 @@
-//! Waiting until this instance has seen what another one wrote.
+//! Callers that wait until this instance has seen another one's write.
 //!
-//! Whoever asked another instance to write something, and then reads here, must see it: they wait until the position of
-//! (stream, writer) has reached what was written (Synapse #7542). The position is the writer's own, not that of whoever
-//! else writes the stream (Synapse #14856). What a process that has ended had written in memory is seen as it is, too:
-//! gone.
+//! A caller that asked another instance to write, and then reads here, must see the write. It waits until the position
+//! of (stream, writer) has reached the write's token (Synapse #7542). The position is that writer's own, not that of the
+//! stream's other writers (Synapse #14856). A wait for rows that an ended process held in memory completes too: the rows
+//! are gone, and a read here shows that.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,13 +14,15 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::Consumer;
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::{Row, Stream};
+use super::stream_follower::FollowerKey;
+use crate::streams::Stream;
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, StreamName, Token};
 
-/// How long a position may take to come.
-pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for a position.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a position was not seen to be reached.
+/// The reason for which a wait ended without reaching its position.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum WaitError {
     /// This instance has no such stream.
@@ -34,41 +36,40 @@ pub enum WaitError {
         /// The instance.
         writer: InstanceName,
     },
-    /// It did not come in time.
+    /// The position was not reached in time.
     #[error("{stream} of {writer} did not reach {position} within {WAIT_TIMEOUT:?}: it is at {current}")]
     Timeout {
         /// The stream.
         stream: StreamName,
-        /// Whose rows are missing.
+        /// The writer whose rows are missing.
         writer: InstanceName,
-        /// What was waited for.
+        /// The position that was waited for.
         position: Token,
-        /// How far it came.
+        /// The position that was reached.
         current: Token,
     },
 }
 
-/// Everybody who waits on one instance.
+/// The callers that wait on one instance.
 pub struct Waiters {
     instance: InstanceName,
     streams: Vec<Rc<dyn Stream>>,
-    waiting: RefCell<BTreeMap<FeedKey, Queue>>,
+    waiting: RefCell<BTreeMap<FollowerKey, Queue>>,
     waits_begun: Cell<u64>,
 }
 
-type FeedKey = (StreamName, InstanceName);
-/// By position, so that those that a new position wakes stand at the front; several may wait for the same position
-/// (Synapse #8196).
+/// Waiting callers by position and number. A new position wakes those at the front. Several callers may wait for the same
+/// position (Synapse #8196).
 type Queue = BTreeMap<(Token, u64), oneshot::Sender<()>>;
 
 impl Waiters {
-    /// Waits on the positions of `streams`, as `instance` has them. Must be registered as a consumer.
+    /// Returns the waiters on `instance`'s positions of `streams`. The caller must register it as a consumer.
     pub fn new(instance: InstanceName, streams: Vec<Rc<dyn Stream>>) -> Rc<Self> {
         Rc::new(Waiters { instance, streams, waiting: RefCell::default(), waits_begun: Cell::new(0) })
     }
 
-    /// Completes once `writer`'s rows of `stream` up to `position` have been taken in here. At once if that is the case,
-    /// or if `writer` is this instance itself. Cancel-safe.
+    /// Waits until `writer`'s rows of `stream` up to `position` have been applied on this instance. Completes at once if
+    /// they already are, or if `writer` is this instance itself. Cancel-safe.
     pub async fn wait_for_stream_position(
         &self,
         stream: &str,
@@ -80,7 +81,8 @@ impl Waiters {
         }
         let followed = self.streams.iter().find(|known| known.name().as_str() == stream);
         let followed = followed.ok_or_else(|| WaitError::UnknownStream(stream.to_owned()))?;
-        let (stream, writer) = (followed.name().clone(), writer.clone());
+        let stream = followed.name().clone();
+        let writer = writer.clone();
         if !followed.writers().contains(&writer) {
             return Err(WaitError::NotAWriter { stream, writer });
         }
@@ -95,18 +97,18 @@ impl Waiters {
         })
     }
 
-    async fn woken(&self, key: FeedKey, position: Token) {
+    async fn woken(&self, key: FollowerKey, position: Token) {
         let number = self.waits_begun.get();
         self.waits_begun.set(number + 1);
         let (wake, woken) = oneshot::channel();
         let waits = (position, number);
         self.waiting.borrow_mut().entry(key.clone()).or_default().insert(waits, wake);
         let _waiting = Waiting { waiters: self, key, waits };
-        // Whoever wakes drops the other end, too.
+        // An error means that the sender was dropped, which wakes the caller too.
         let _ = woken.await;
     }
 
-    /// Wakes whoever waits for `position` or less.
+    /// Wakes the callers that wait for `position` or less.
     fn moved(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
         let mut waiting = self.waiting.borrow_mut();
         let Some(queue) = waiting.get_mut(&(stream.clone(), writer.clone())) else { return };
@@ -117,10 +119,10 @@ impl Waiters {
     }
 }
 
-/// One who waits. Leaves nothing behind when it is gone.
+/// A waiting caller's place in its queue, which is given up when this is dropped.
 struct Waiting<'a> {
     waiters: &'a Waiters,
-    key: FeedKey,
+    key: FollowerKey,
     waits: (Token, u64),
 }
 
@@ -141,7 +143,7 @@ impl Consumer for Waiters {
         self.moved(stream, writer, token);
     }
 
-    /// Positions move without rows, too (Synapse #9796).
+    /// Positions move without rows too (Synapse #9796).
     fn positioned(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
         self.moved(stream, writer, position);
     }

@@ -1,4 +1,4 @@
-//! The file that says what a deployment is and where one machine's instances keep what is theirs.
+//! The configuration file: a deployment, and the local paths and ports of its instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -9,81 +9,83 @@ use std::rc::Rc;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::instance::config::{self, Endpoint, PresenceConfig, RedisConfig, StreamWriters};
+use crate::instance::config::{self, StreamWriters};
 use crate::instance::{Config, ConfigError};
-use crate::protocol::{InstanceName, MASTER};
+use crate::presence::PresenceConfig;
+use crate::transport::{InstanceLocation, RedisConfig};
+use squall_protocol::{InstanceName, MASTER};
 
-/// A configuration file that was read and checked. All instances of a deployment may share one.
+/// A configuration file that has been read and checked. All instances of a deployment may share one.
 #[derive(Debug)]
 pub struct File {
-    /// Where it was read from.
+    /// The path of the file.
     pub path: PathBuf,
     /// The deployment.
     pub config: Rc<Config>,
-    /// The SQLite file that all instances share. In the configuration file, as seen from the folder that it is in.
+    /// The SQLite file that all instances share. A relative path in the configuration file starts at its folder.
     pub database: PathBuf,
-    /// The address at which ports are opened.
+    /// The address on which the instances listen.
     pub bind: IpAddr,
-    /// Instances that write nothing, so that nobody connects to them.
+    /// The instances that write nothing, to which no instance connects.
     workers: BTreeSet<InstanceName>,
-    /// Where each instance serves its metrics and its health.
+    /// The address of each instance's metrics and health check.
     metrics: BTreeMap<InstanceName, SocketAddr>,
 }
 
-/// Why a configuration file cannot be used.
+/// An error in a configuration file.
 #[derive(Debug, Error)]
 pub enum FileError {
-    /// It cannot be read.
-    #[error("cannot read {}: {error}. Name a configuration file; the README has one to begin with", path.display())]
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}. Name a configuration file; docs/operators.md has an example", path.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         error: io::Error,
     },
-    /// It is not TOML, or says something that nobody knows.
+    /// The file is not TOML, or has an unknown setting.
     #[error("{}: {}", path.display(), error.to_string().trim_end())]
     Parse {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong, and on which line.
+        /// The error, with its line.
         error: Box<toml::de::Error>,
     },
-    /// It describes a deployment that cannot work.
+    /// The deployment is invalid.
     #[error("{}: {error}", path.display())]
     Config {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         error: ConfigError,
     },
-    /// It has an address for the metrics of nobody.
-    #[error("{}: there is no instance {name} whose metrics could be served: add it to workers, or take one of {known}",
+    /// The file has a metrics address for an unknown instance.
+    #[error("{}: [metrics] names {name}, which is not an instance: add it to workers, or use one of {known}",
         path.display())]
-    MetricsOfNobody {
-        /// The file.
+    UnknownMetricsInstance {
+        /// The path of the file.
         path: PathBuf,
-        /// Who is not there.
+        /// The unknown instance.
         name: InstanceName,
-        /// Who is.
+        /// The instances in the file.
         known: String,
     },
-    /// There is no such instance.
-    #[error("{} has no instance {name}: add it to workers, or take one of {known}", path.display())]
+    /// The requested instance is not in the file.
+    #[error("{} has no instance {name}: add it to workers, or use one of {known}", path.display())]
     NoInstance {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Who is not there.
+        /// The unknown instance.
         name: InstanceName,
-        /// Who is.
+        /// The instances in the file.
         known: String,
     },
 }
 
-/// The file as it is written.
+/// The TOML form of the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct FileToml {
     server_name: String,
     secret: String,
     database: PathBuf,
@@ -91,7 +93,7 @@ struct Written {
     bind: IpAddr,
     #[serde(default)]
     workers: BTreeSet<InstanceName>,
-    instance_map: BTreeMap<InstanceName, Endpoint>,
+    instance_map: BTreeMap<InstanceName, InstanceLocation>,
     #[serde(default)]
     stream_writers: StreamWriters,
     #[serde(default)]
@@ -113,45 +115,46 @@ impl File {
         Self::parse(path, &text)
     }
 
-    /// Understands `text`, which is that of the file at `path`.
+    /// Parses `text`, the contents of the file at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, FileError> {
         let path = path.to_owned();
-        let written: Written = match toml::from_str(text) {
+        let written: FileToml = match toml::from_str(text) {
             Ok(written) => written,
             Err(error) => return Err(FileError::Parse { path, error: Box::new(error) }),
         };
         let folder = path.parent().unwrap_or(Path::new(""));
-        let Written { server_name, secret, instance_map, stream_writers, presence, redis, .. } = written;
-        let redis = redis.map(|redis| RedisConfig { tls: redis.tls.map(|tls| tls.seen_from(folder)), ..redis });
+        let FileToml { server_name, secret, instance_map, stream_writers, presence, redis, .. } = written;
+        let redis = redis.map(|redis| RedisConfig { tls: redis.tls.map(|tls| tls.resolved_from(folder)), ..redis });
         let config = Config { server_name, secret, instance_map, stream_writers, presence, redis };
         let named = written.workers.iter().try_for_each(|name| config::check_name("instance", name.as_str()));
         if let Err(error) = config.validate().and(named) {
             return Err(FileError::Config { path, error });
         }
         let database = folder.join(written.database);
-        let Written { bind, workers, metrics, .. } = written;
+        let FileToml { bind, workers, metrics, .. } = written;
         let file = File { path, config: Rc::new(config), database, bind, workers, metrics };
         let instances = file.instances();
         match file.metrics.keys().find(|name| !instances.contains(*name)) {
             Some(name) => {
                 let (path, name, known) = (file.path.clone(), name.clone(), file.known());
-                Err(FileError::MetricsOfNobody { path, name, known })
+                Err(FileError::UnknownMetricsInstance { path, name, known })
             }
             None => Ok(file),
         }
     }
 
-    /// Everybody in the deployment.
+    /// Returns all instances of the deployment.
     pub fn instances(&self) -> BTreeSet<InstanceName> {
         let listeners = self.config.instance_map.keys().cloned();
         listeners.chain(self.workers.iter().cloned()).chain([MASTER.into()]).collect()
     }
 
+    /// Returns the names of all instances, for messages.
     fn known(&self) -> String {
         self.instances().iter().map(InstanceName::as_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Checks that there is such an instance.
+    /// Checks that the file has this instance.
     pub fn check_instance(&self, name: &InstanceName) -> Result<(), FileError> {
         if self.instances().contains(name) {
             return Ok(());
@@ -159,7 +162,7 @@ impl File {
         Err(FileError::NoInstance { path: self.path.clone(), name: name.clone(), known: self.known() })
     }
 
-    /// Where the instance serves its metrics and its health, if it does.
+    /// Returns the address of the instance's metrics and health check, if it has one.
     pub fn metrics_of(&self, name: &InstanceName) -> Option<SocketAddr> {
         self.metrics.get(name).copied()
     }
@@ -169,7 +172,7 @@ impl File {
 mod tests {
     use super::*;
 
-    const LEAST: &str = "server_name = 'squall.test'\nsecret = 's'\ndatabase = 'squall.db'\n\
+    const MINIMAL: &str = "server_name = 'squall.test'\nsecret = 's'\ndatabase = 'squall.db'\n\
         [instance_map.master]\nhost = '127.0.0.1'\nreplication_port = 9092\nhttp_port = 9093\n";
 
     fn parse(text: &str) -> Result<File, String> {
@@ -177,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_as_everywhere_else() {
-        let file = parse(LEAST).unwrap();
+    fn missing_settings_have_their_defaults() {
+        let file = parse(MINIMAL).unwrap();
         assert_eq!(file.database, Path::new("/etc/squall/squall.db"));
         assert_eq!(file.bind, loopback());
         assert_eq!(file.config.stream_writers, StreamWriters::default());
@@ -188,9 +191,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readmes_file_can_be_used_as_it_stands_and_with_its_broker() {
-        let readme = include_str!("../../README.md");
-        let text = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    fn the_example_in_the_docs_is_valid_as_it_stands_and_with_its_broker() {
+        let document = include_str!("../../docs/operators.md");
+        let text = document.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let file = parse(text).unwrap();
         assert_eq!(file.instances(), BTreeSet::from(["master", "worker1", "writer1"].map(InstanceName::from)));
         assert!(file.instances().iter().all(|name| file.metrics_of(name).is_some()));
@@ -204,35 +207,35 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_refused_with_its_line_wherever_it_stands() {
+    fn an_unknown_setting_is_refused_with_its_line() {
         for (more, line) in [
             ("[elsewhere]\n", "line 8"),
             ("paths = ['x']\n", "line 8"),
             ("[stream_writers]\nevnts = ['master']\n", "line 9"),
             ("[redis]\nhost = 'x'\nprot = 1\n", "line 10"),
         ] {
-            let error = parse(&format!("{LEAST}{more}")).unwrap_err();
+            let error = parse(&format!("{MINIMAL}{more}")).unwrap_err();
             assert!(error.starts_with("/etc/squall/squall.toml: "), "{error}");
             assert!(error.contains(line) && error.contains("unknown field"), "{error}");
         }
     }
 
     #[test]
-    fn a_deployment_that_cannot_work_is_refused() {
-        let error = parse(&format!("{LEAST}[stream_writers]\nevents = ['writer1']\n")).unwrap_err();
+    fn an_invalid_deployment_is_refused() {
+        let error = parse(&format!("{MINIMAL}[stream_writers]\nevents = ['writer1']\n")).unwrap_err();
         assert!(error.contains("writer1") && error.contains("add it to instance_map"), "{error}");
-        let error = parse(&format!("workers = ['two words']\n{LEAST}")).unwrap_err();
+        let error = parse(&format!("workers = ['two words']\n{MINIMAL}")).unwrap_err();
         assert!(error.contains("\"two words\""), "{error}");
     }
 
     #[test]
-    fn instances_are_those_that_are_named() {
-        let file = parse(&format!("workers = ['worker1']\n{LEAST}[metrics]\nworker1 = '127.0.0.1:9200'\n")).unwrap();
+    fn the_instances_are_the_listeners_and_the_workers() {
+        let file = parse(&format!("workers = ['worker1']\n{MINIMAL}[metrics]\nworker1 = '127.0.0.1:9200'\n")).unwrap();
         assert_eq!(file.metrics_of(&"worker1".into()), Some(([127, 0, 0, 1], 9200).into()));
         assert!(file.check_instance(&"worker1".into()).is_ok());
         let error = file.check_instance(&"worker2".into()).unwrap_err().to_string();
         assert!(error.contains("no instance worker2") && error.contains("master, worker1"), "{error}");
-        let error = parse(&format!("{LEAST}[metrics]\nworker1 = '127.0.0.1:9200'\n")).unwrap_err();
-        assert!(error.contains("no instance worker1"), "{error}");
+        let error = parse(&format!("{MINIMAL}[metrics]\nworker1 = '127.0.0.1:9200'\n")).unwrap_err();
+        assert!(error.contains("worker1, which is not an instance"), "{error}");
     }
 }

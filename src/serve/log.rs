@@ -1,11 +1,11 @@
-//! What is replicated, in the log, for whoever wants to follow it row by row.
+//! Logs replicated rows.
 
-use crate::protocol::{InstanceName, StreamName, Token};
 use crate::replication::Consumer;
-use crate::streams::Row;
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, StreamName, Token};
 
-/// Logs what is applied, at the level `trace`.
-pub struct Rows;
+/// A consumer that logs every batch of applied rows at the level `trace`.
+pub(super) struct Rows;
 
 impl Consumer for Rows {
     fn following(&self, stream: &StreamName, writer: &InstanceName, position: Token) {

@@ -1,4 +1,4 @@
-//! One instance as a process of its own: over real sockets, on a SQLite file, with its metrics and its health beside it.
+//! Runs one instance as a process: on real sockets and a SQLite file, with metrics and a health check.
 
 mod file;
 mod log;
@@ -19,95 +19,99 @@ use tokio::net::TcpListener;
 
 pub use file::{File, FileError};
 
-use crate::env::{Both, Env, Log, Scope, Silent, TlsError};
 use crate::instance::{Instance, StartError};
 use crate::metrics::{self, Metrics};
-use crate::protocol::InstanceName;
-use crate::replication::{Consumers, Side};
+use crate::observer::{Log, Tee, process_env};
+use crate::replication::Consumers;
 use crate::store::{Database, DatabaseError, SqliteBackend};
+use crate::tasks;
+use squall_env::{Noop, TaskSpawner, TlsError};
+use squall_protocol::{InstanceName, Role};
 
-/// Why an instance is not served.
+/// An error that keeps an instance from starting.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The configuration file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The name is taken.
-    #[error("{instance} is running already: another process holds {}. Stop that one first", lock.display())]
+    /// Another process runs this instance.
+    #[error("{instance} is already running: another process holds {}. Stop that process first", lock.display())]
     Running {
-        /// Whose name it is.
+        /// The instance.
         instance: InstanceName,
-        /// What it holds.
+        /// The lock file.
         lock: PathBuf,
     },
-    /// There can be no file beside the database.
-    #[error("cannot lock {}: {error}. The folder of the database has to be there, and be writable", lock.display())]
+    /// The lock file, which is next to the database, cannot be created or locked.
+    #[error("cannot lock {}: {error}. The folder of the database must exist and be writable", lock.display())]
     Lock {
-        /// What was to be locked.
+        /// The lock file.
         lock: PathBuf,
-        /// Why not.
+        /// The error.
         error: io::Error,
     },
     /// The database cannot be used.
-    #[error("cannot open the database {}: {}. It has to be a writable SQLite file, or none yet", path.display(),
+    #[error("cannot open the database {}: {}. It must be a writable SQLite file, or not exist yet", path.display(),
         reasons(error))]
     Database {
-        /// The file.
+        /// The database file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         error: DatabaseError,
     },
-    /// Nobody can ask for the metrics.
-    #[error("cannot serve metrics at {address}: {error}. Give another address, or stop whoever has this one")]
+    /// The port of the metrics cannot be opened.
+    #[error(
+        "cannot serve metrics at {address}: {error}. Choose another address, or stop the program that uses this one"
+    )]
     Metrics {
-        /// Where they were to be served.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The error.
         error: io::Error,
     },
-    /// The broker cannot be spoken to over TLS.
+    /// The TLS settings of the broker cannot be used.
     #[error("{}: [redis.tls]: {error}", file.display())]
     Tls {
-        /// Which file says how.
+        /// The configuration file.
         file: PathBuf,
-        /// Why not.
+        /// The error.
         error: TlsError,
     },
     /// A port of the instance cannot be opened.
-    #[error("cannot listen on port {port}: {error}. Stop whoever has it, or give {instance} another one in {}",
+    #[error("cannot listen on port {port}: {error}. Stop the program that uses it, or give {instance} another port in {}",
         file.display())]
     Port {
         /// The port.
         port: u16,
-        /// Why not.
+        /// The error.
         error: io::Error,
-        /// Whose port it is.
+        /// The instance that listens there.
         instance: InstanceName,
-        /// Which file says so.
+        /// The configuration file.
         file: PathBuf,
     },
-    /// The instance did not start.
+    /// The instance failed to start.
     #[error("{instance} cannot start: {}", reasons(error))]
     Start {
         /// The instance.
         instance: InstanceName,
-        /// Why not.
+        /// The error.
         error: StartError,
     },
 }
 
-/// How far the instance has come.
+/// The state of the process.
 enum State {
     Starting,
     Running(Rc<Instance>),
     Stopping,
 }
 
-/// Runs the instance called `name` until `stop` is done, and then stops it gracefully. Must be called on a `LocalSet` of
-/// its own. Metrics are served at `metrics` or, without one, where the file says, if it does.
+/// Runs the instance called `name` until `stop` completes, and then stops it gracefully. Must be called on a `LocalSet` of
+/// its own. Metrics are served at `metrics`, or else at the address in the file, if there is one.
 ///
 /// # Errors
-/// It did not start.
+/// The instance failed to start.
 pub async fn serve(
     file: &File,
     name: &InstanceName,
@@ -119,15 +123,15 @@ pub async fn serve(
     let registry = Registry::new();
     let counters = Rc::new(Metrics::new(&registry).expect("the registry is empty"));
     let state = Rc::new(RefCell::new(State::Starting));
-    // Not the instance's: whoever asks while it starts or stops is told so.
-    let tasks = Scope::new(Rc::new(Silent));
+    // Not the tasks of the instance: the health check also answers while the instance starts and stops.
+    let tasks = TaskSpawner::new(Rc::new(Noop));
     if let Some(address) = metrics.or_else(|| file.metrics_of(name)) {
         let failed = |error| ServeError::Metrics { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         tracing::info!(address = %listener.local_addr().map_err(failed)?, "serving metrics and health");
-        let asked = Rc::clone(&state);
-        let health = Rc::new(move || health(&asked.borrow()));
-        tasks.spawn("serve_metrics", metrics::serve(Box::new(listener), registry, health, tasks.clone()));
+        let health_state = Rc::clone(&state);
+        let health = Rc::new(move || health(&health_state.borrow()));
+        tasks.spawn(tasks::SERVE_METRICS, metrics::serve(Box::new(listener), registry, health, tasks.clone()));
     }
 
     let backend = SqliteBackend::open(&file.database)
@@ -135,7 +139,7 @@ pub async fn serve(
     let consumers = Consumers::default();
     consumers.register(counters.clone());
     consumers.register(Rc::new(log::Rows));
-    let env = Env::of_process(file.bind, Rc::new(Both(Rc::new(Log), counters)));
+    let env = process_env(file.bind, Rc::new(Tee(Rc::new(Log), counters)));
     let env = file.config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));
     let mut stop = pin!(stop);
@@ -157,8 +161,8 @@ pub async fn serve(
     Ok(())
 }
 
-/// Holds the name, for as long as what it returns is not dropped and this process lives. A second process of a name would
-/// end the first one's session with the database before it finds its ports taken.
+/// Locks the instance's name until the returned file is dropped or the process ends. Without the lock, a second process of
+/// the same name would end the first one's database session before it finds the ports in use.
 fn lock(database: &Path, name: &InstanceName) -> Result<std::fs::File, ServeError> {
     let mut lock = database.to_owned().into_os_string();
     lock.push(format!("-{}.lock", utf8_percent_encode(name.as_str(), NON_ALPHANUMERIC)));
@@ -184,7 +188,7 @@ fn did_not_start(file: &File, name: &InstanceName, error: StartError) -> ServeEr
     }
 }
 
-/// An instance is well when it has started and, if there is a broker, hears through it what it says there itself.
+/// Checks that the instance has started and, with a broker, that it receives its own commands through the broker.
 fn health(state: &State) -> Result<(), String> {
     let instance = match state {
         State::Starting => return Err("starting".to_owned()),
@@ -192,29 +196,29 @@ fn health(state: &State) -> Result<(), String> {
         State::Running(instance) => instance,
     };
     let Some(broker) = &instance.config().redis else { return Ok(()) };
-    let links = instance.handler().links();
-    let link = |side| links.iter().find(|link| link.side() == side);
+    let connections = instance.handler().connections();
+    let connection = |role| connections.iter().find(|connection| connection.role() == role);
     let broker = broker.address();
-    if link(Side::Publisher).is_none() {
-        return Err(format!("no connection to publish on with the broker at {broker}"));
+    if connection(Role::Publisher).is_none() {
+        return Err(format!("not connected to publish at the broker at {broker}"));
     }
-    match link(Side::Subscriber) {
-        None => Err(format!("not subscribed with the broker at {broker}")),
+    match connection(Role::Subscriber) {
+        None => Err(format!("not subscribed at the broker at {broker}")),
         Some(subscription) if !subscription.is_working() => {
-            Err(format!("subscribed with the broker at {broker}, but nothing has come back yet"))
+            Err(format!("subscribed at the broker at {broker}, but its own commands have not come back yet"))
         }
         Some(_) => Ok(()),
     }
 }
 
-/// An error with everything that it came from.
+/// Returns the text of an error and of its sources.
 fn reasons(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(reason) = source {
-        let said = reason.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let cause = reason.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
         source = reason.source();
     }

@@ -1,61 +1,66 @@
-//! How long the calm may last before whatever is still pending counts as stuck.
+//! The calm bound: the time after which pending work counts as stuck.
 
 use std::time::Duration;
 
-use super::clients::PATIENCE;
-use super::engine::turmoil_net::RETRY_MAX;
-use super::plan::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX};
-use super::world::START_AGAIN_AFTER;
-use crate::env::network::CONNECT_TIMEOUT;
-use crate::instance::config::PresenceConfig;
+use super::faults::Fault;
+use super::plan::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, DEFERRAL_MS_MAX, Operation, OperationKind, Plan};
+use super::sync_clients::RESPONSE_GRACE;
+use super::world::RESTART_DELAY;
 use crate::presence::handler::EXPIRY_CHECK_INTERVAL;
 use crate::presence::timers::SYNC_ONLINE_TIMEOUT_MS;
-use crate::presence::user_syncs::{STOP_DELAY, SWEEP_INTERVAL};
+use crate::presence::{PresenceState, STOP_DELAY, SWEEP_INTERVAL};
+
 use crate::replication::backoff::{DELAY_MAX, JITTER};
 use crate::replication::streamer::{HEARTBEAT_INTERVAL, IDLE_ANNOUNCEMENT_INTERVAL};
 use crate::sync::SINCE_WAIT_MAX;
 use crate::transport::http::RESPONSE_TIMEOUT;
 use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
+use squall_env::network::CONNECT_TIMEOUT;
+use squall_netsim::turmoil_net::RETRY_MAX;
 
-/// How many polls may follow one from the other, through all tasks, from the first step to the last: some ten for each
-/// of the steps below, and a catch-up takes several queries.
+/// The largest number of polls that follow from each other, through all tasks, from the first step to the last: about ten for
+/// each of the steps below, and a catch-up takes several queries.
 const POLLS_IN_A_ROW: u32 = 100;
 
-/// The longest that a healthy network may need to bring everybody up to date, from the numbers of the protocol:
+/// Returns the longest time that a healthy network needs to bring every instance up to date, from the numbers of the
+/// protocol:
 ///
-/// 0. what a partition held up is sent again by the network;
-/// 1. a connection whose other end is gone is noticed by the ping time-out, looked at once every ping interval, and
-///    dropped when the grace for saying goodbye is over, looked at as often;
-/// 2. an attempt that was under way fails by its time-out, the next one comes after the longest back-off, and
-///    connects;
-/// 3. the catch-up that was waiting fails in the same way: connecting, asking, waiting for the longest back-off, and
-///    then works;
-/// 4. what is announced only by a heartbeat comes with the next one, and what moved only by other writers' rows one
-///    announcement later;
-/// 5. a transaction that was asked for while the database was slow goes on being slow: rows take effect late, and a
-///    catch-up or a start that waited for its answer goes on late; a start that fails then is tried again;
-/// 6. where polls are put off, each of those that follow one from the other may be;
-/// 7. a client that waits somewhere for what is not coming gives up, pauses and asks once more;
-/// 8. then everybody who syncs is announced. Whoever does not goes offline: a process that crashed is taken for dead
-///    once its expiry is over, at the next look; or the end of a last sync is told when it was late enough for the
-///    sweep, at the next one; and then the user is given time to come back.
+/// 0. The network sends again the packets that a partition held back.
+/// 1. A connection without its other end is noticed by the ping time-out, which is checked once every ping interval. It is
+///    dropped when its close grace is over, which is checked as often.
+/// 2. A connection attempt that was under way fails by its time-out. The next one comes after the longest back-off and
+///    connects.
+/// 3. A catch-up that was waiting fails in the same way: the connect time-out, the response time-out, the longest back-off.
+///    The next one works.
+/// 4. A position that only a heartbeat announces comes with the next one. A position that moved only because of other
+///    writers' rows comes one announcement later.
+/// 5. A transaction that began while the database was slow stays slow: its rows take effect late, and a catch-up or a start
+///    that waited for it goes on late. A start that fails then is tried again.
+/// 6. Where polls are delayed, each of those that follow from each other may be.
+/// 7. A client whose request waits for news that does not come gives up, pauses and asks once more.
+/// 8. Then every user who syncs is announced, and every other one goes offline. A crashed process expires, at the next
+///    check; or the end of a last sync is announced by the next sweep after its delay. Then the user has the time to come
+///    back, which is longer where clients set themselves busy.
 ///
-/// The other faults leave nothing slower behind. What dripped arrives at the usual speed once the limit is lifted. A
-/// connection that stays half open is what the first step is about. A process that was frozen finds what it missed in
-/// its kernel, and reads it before it looks at its overdue timers.
+/// The other faults leave nothing slower behind. Packets that dripped arrive at the usual speed once the limit is lifted. A
+/// connection that stays half open is covered by the first step. A process that was frozen finds the bytes it missed in its
+/// kernel, and reads them before it checks its overdue timers.
 ///
-/// All of it happens once at the most, because nothing fails any more.
-pub fn calm_bound(presence: &PresenceConfig) -> Duration {
+/// Each step happens once at most, because no fault is left.
+pub(super) fn calm_bound(plan: &Plan) -> Duration {
+    let presence = &plan.presence;
     let delay_max = DELAY_MAX.mul_f64(1.0 + JITTER);
     let notice = PING_TIMEOUT + PING_INTERVAL + CLOSE_GRACE + PING_INTERVAL;
     let reconnect = CONNECT_TIMEOUT + delay_max + CONNECT_TIMEOUT;
     let catch_up = CONNECT_TIMEOUT + RESPONSE_TIMEOUT + delay_max + CONNECT_TIMEOUT + RESPONSE_TIMEOUT;
     let announce = HEARTBEAT_INTERVAL + IDLE_ANNOUNCEMENT_INTERVAL;
-    let deferral = POLLS_IN_A_ROW * Duration::from_millis(DEFERRAL_MS_MAX);
-    let told = (presence.process_expiry() + EXPIRY_CHECK_INTERVAL).max(STOP_DELAY + SWEEP_INTERVAL);
-    let offline = told + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs());
-    let transaction = Duration::from_millis(EXTRA_MS_MAX + DELAY_MS_MAX + EXTRA_MS_MAX);
-    let start = transaction + START_AGAIN_AFTER;
-    let client = Duration::from_millis(CLIENT_TIMEOUT_MS_MAX + CLIENT_PAUSE_MS_MAX) + SINCE_WAIT_MAX + PATIENCE;
-    RETRY_MAX + notice + reconnect + catch_up + announce + start + deferral + client + offline
+    let poll_delay = POLLS_IN_A_ROW * Duration::from_millis(DEFERRAL_MS_MAX);
+    let announced = (presence.process_expiry() + EXPIRY_CHECK_INTERVAL).max(STOP_DELAY + SWEEP_INTERVAL);
+    let is_busy =
+        |operation: &Operation| matches!(operation.kind, OperationKind::SetPresence { state: PresenceState::Busy, .. });
+    let busy_ms = if plan.operations.iter().any(is_busy) { presence.busy_ms } else { 0 };
+    let offline = announced + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs().max(busy_ms));
+    let start = Fault::linger_max() + RESTART_DELAY;
+    let client = Duration::from_millis(CLIENT_TIMEOUT_MS_MAX + CLIENT_PAUSE_MS_MAX) + SINCE_WAIT_MAX + RESPONSE_GRACE;
+    RETRY_MAX + notice + reconnect + catch_up + announce + start + poll_delay + client + offline
 }

@@ -1,7 +1,7 @@
 //! Requests that are dropped in the middle, as when a client goes away.
 //!
-//! Dropping a future ends it at whichever await it stands. What it has begun elsewhere goes on; what it alone held is
-//! gone, and nothing it promised to undo may stay undone (Synapse #19800: a request dropped between allocating an id and
+//! A future that is dropped ends at its present await. Its work in other tasks goes on, its own state is gone, and its drop
+//! handlers have to release everything it held (Synapse #19800: a request that was dropped between allocating an id and
 //! registering it held the stream back until the process was restarted).
 
 use std::cell::{Cell, RefCell};
@@ -12,15 +12,15 @@ use std::task::{Context, Poll};
 
 use rand::RngExt;
 
-use crate::env::Chance;
+use squall_env::SeedTree;
 
-/// The most awaits that a request may come to before it is dropped. Each is twice as likely to be passed as not: a short
-/// request is dropped often enough, and a long one late enough.
+/// The largest number of awaits before a request is dropped. A request passes each await with a probability of two in three:
+/// a short one is dropped often enough, and a long one late enough.
 const AWAITS_MAX: u32 = 12;
 
-/// Which requests of one host are dropped. It outlives the host's processes.
+/// The cancellations of requests to one host. They outlive the host's processes.
 #[derive(Default)]
-pub struct Cancellations {
+pub(super) struct Cancellations {
     active: RefCell<Vec<Rc<Active>>>,
 }
 
@@ -30,20 +30,20 @@ struct Active {
 }
 
 impl Cancellations {
-    /// From now on `per_mille` of a thousand requests are dropped, until the guard is.
-    pub fn begin(self: &Rc<Self>, per_mille: u32) -> CancellationFault {
+    /// Begins to drop `per_mille` of a thousand requests. It is over when the guard is dropped.
+    pub(super) fn begin(self: &Rc<Self>, per_mille: u32) -> CancellationGuard {
         let active = Rc::new(Active { per_mille, cancelled: Cell::new(0) });
         self.active.borrow_mut().push(Rc::clone(&active));
-        CancellationFault { cancellations: Rc::clone(self), active }
+        CancellationGuard { cancellations: Rc::clone(self), active }
     }
 
-    /// Carries out `request`, or drops it on the way, as draws from `chance` will have it.
-    pub fn carry_out<'a>(
+    /// Carries out `request`, or drops it in the middle, as draws from `seeds` decide.
+    pub(super) fn carry_out<'a>(
         &self,
-        chance: &Chance,
+        seeds: &SeedTree,
         request: impl Future<Output = ()> + 'a,
     ) -> impl Future<Output = ()> + 'a {
-        let mut rng = chance.of("cancelled").rng();
+        let mut rng = seeds.child("cancelled").rng();
         let drawn = rng.random_range(0..1_000);
         let awaits = (1..AWAITS_MAX).find(|_| rng.random_ratio(1, 3)).unwrap_or(AWAITS_MAX);
         let active = self.active.borrow().iter().find(|active| drawn < active.per_mille).cloned();
@@ -52,26 +52,26 @@ impl Cancellations {
     }
 }
 
-/// Requests are dropped until this is.
-pub struct CancellationFault {
+/// A fault that drops requests until this guard is dropped.
+pub(super) struct CancellationGuard {
     cancellations: Rc<Cancellations>,
     active: Rc<Active>,
 }
 
-impl CancellationFault {
-    /// How many requests were dropped before they were done: whether the fault took effect.
-    pub fn cancelled(&self) -> u64 {
+impl CancellationGuard {
+    /// Returns the number of requests that were dropped before their end. The fault took effect if it is not 0.
+    pub(super) fn cancelled(&self) -> u64 {
         self.active.cancelled.get()
     }
 }
 
-impl Drop for CancellationFault {
+impl Drop for CancellationGuard {
     fn drop(&mut self) {
         self.cancellations.active.borrow_mut().retain(|active| !Rc::ptr_eq(active, &self.active));
     }
 }
 
-/// A request that is dropped at one of its awaits, if it comes to so many.
+/// A request that is dropped at its last allowed await, if it comes that far.
 struct Cancelled<F> {
     request: Option<Pin<Box<F>>>,
     cancelled_by: Option<(Rc<Active>, u32)>,
@@ -103,7 +103,7 @@ impl<F: Future<Output = ()>> Future for Cancelled<F> {
 mod tests {
     use super::*;
 
-    /// How many of a hundred requests of three awaits get to their end, and how many awaits all come to.
+    /// Runs a hundred requests of three awaits. Returns the number of those that reach their end, and of all awaits.
     fn done(cancellations: &Cancellations) -> (u32, u32) {
         let (ends, awaits) = (Cell::new(0), Cell::new(0));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -116,7 +116,7 @@ mod tests {
                     }
                     ends.set(ends.get() + 1);
                 };
-                cancellations.carry_out(&Chance::from_seed(7).of(ordinal), request).await;
+                cancellations.carry_out(&SeedTree::from_seed(7).child(ordinal), request).await;
             }
         });
         (ends.get(), awaits.get())
@@ -140,7 +140,7 @@ mod tests {
         let fault = cancellations.begin(1_000);
         let has_run = Cell::new(false);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(cancellations.carry_out(&Chance::from_seed(7), async { has_run.set(true) }));
+        runtime.block_on(cancellations.carry_out(&SeedTree::from_seed(7), async { has_run.set(true) }));
         assert!(has_run.get());
         assert_eq!(fault.cancelled(), 0);
     }

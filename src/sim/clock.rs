@@ -1,14 +1,14 @@
-//! Simulated wall-clock time.
+//! The simulated wall clock.
 
-use super::engine::time;
-use crate::env::Clock;
+use squall_env::Clock;
+use squall_netsim::time;
 
-/// When every simulation begins: 2026-01-01 00:00:00 UTC, in milliseconds since the Unix epoch.
+/// The start of every simulation: 2026-01-01 00:00:00 UTC, in milliseconds since the Unix epoch.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
-/// A clock that goes with this thread's simulation.
+/// A clock that shows the time of this thread's simulation.
 #[derive(Debug, Clone, Copy)]
-pub struct SimClock;
+pub(super) struct SimClock;
 
 impl Clock for SimClock {
     fn now_ms(&self) -> u64 {

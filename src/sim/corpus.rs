@@ -1,8 +1,9 @@
-//! The corpus: findings that must never come back.
+//! The corpus: findings that must not return.
 //!
-//! One file for each, with the plan that showed it, cut down to what matters. A plan outlives every change to how plans
-//! are drawn from seeds. It does not outlive every change to what it meets: a plan that no longer comes to the rare
-//! situations that made it fail passes for nothing. So an entry says which those were, and is stale when one is missing.
+//! Each finding has one file, with a shrunk plan that showed it. A plan stays valid when the way in which plans are drawn
+//! from seeds changes. It may still lose its worth when the stack changes: a plan that no longer reaches the rare
+//! situations that made it fail passes and proves nothing. Therefore an entry lists those situations, and is stale when
+//! a run of it does not reach one of them.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,26 +13,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::engine::EngineName;
+use super::failures::current_name;
+use super::faults::present_name;
 use super::plan::{Plan, PlanError};
 use super::runner;
 use super::verdict::Verdict;
+use squall_netsim::EngineName;
 
-/// The version of the entries' form.
+/// The version of the file format.
 pub const FORMAT: u32 = 1;
 
 /// A finding.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// The name of its file, without the ending.
+    /// The name of the entry's file, without the extension.
     pub name: String,
-    /// The invariant that was violated, or how else it failed.
+    /// The name of the failure: the violated invariant, or another conclusion. See [`failures`](super::failures).
     pub catches: String,
     /// The patch under `sims/defects` that plants the defect again, if there is one.
     pub defect: Option<String>,
-    /// What happened, and why.
+    /// A description of the failure and its cause.
     pub story: String,
-    /// The marks that a run of it reaches, and the families of faults that take effect in it.
+    /// The marks that a run of the entry reaches, and the families of faults that take effect in it.
     pub reaches: Vec<String>,
     /// The engine that shows it.
     pub engine: EngineName,
@@ -39,20 +42,20 @@ pub struct Entry {
     pub plan: Plan,
 }
 
-/// Why an entry cannot be used.
+/// An entry that cannot be used.
 #[derive(Debug, Error)]
 pub enum EntryError {
-    /// It cannot be read.
-    #[error("cannot read it: {0}")]
+    /// The file cannot be read.
+    #[error("cannot read the file: {0}")]
     Read(#[from] io::Error),
-    /// It is not of the form of an entry.
+    /// The file's content is not an entry.
     #[error("not an entry of the corpus: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// It is of another version.
-    #[error("an entry of format {0}, not {FORMAT}: use the version of Squall that wrote it")]
+    /// The entry has another version of the format.
+    #[error("the entry has format {0}, not {FORMAT}: use the version of Squall that wrote it")]
     UnknownFormat(u32),
-    /// Its plan cannot be used.
-    #[error("its plan: {0}")]
+    /// The entry's plan cannot be used.
+    #[error("the entry's plan: {0}")]
     Plan(#[from] PlanError),
 }
 
@@ -73,14 +76,16 @@ impl Entry {
     /// Reads the entry in the file `path`.
     ///
     /// # Errors
-    /// It cannot be read, is malformed, of another version, or its plan cannot be used.
+    /// The file cannot be read, is malformed or of another version, or its plan cannot be used.
     pub fn read(path: &Path) -> Result<Entry, EntryError> {
         let Form { format, catches, defect, story, reaches, engine, plan } =
             serde_json::from_str(&std::fs::read_to_string(path)?)?;
         if format != FORMAT {
             return Err(EntryError::UnknownFormat(format));
         }
+        let catches = current_name(&catches).to_owned();
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let reaches = reaches.iter().map(|name| present_name(name).to_owned()).collect();
         Ok(Entry { name, catches, defect, story, reaches, engine, plan: Plan::load(&plan.to_string())? })
     }
 
@@ -92,7 +97,7 @@ impl Entry {
         std::fs::write(path, self.to_json())
     }
 
-    /// The entry as its file has it.
+    /// Returns the content of the entry's file.
     fn to_json(&self) -> String {
         let Entry { name: _, catches, defect, story, reaches, engine, plan } = self;
         let mut text = format!("{{\n  \"format\": {FORMAT},\n");
@@ -117,25 +122,25 @@ impl Entry {
         text
     }
 
-    /// What a run of its plan reaches, as an entry says it.
+    /// Returns the marks that a run reached and the families of faults that took effect in it, as an entry lists them.
     pub fn reached(verdict: &Verdict) -> Vec<String> {
         let marks = verdict.marks.iter().filter(|(_, count)| **count > 0).map(|(mark, _)| (*mark).to_owned());
         marks.chain(verdict.faults_by_family.keys().map(|family| (*family).to_owned())).collect()
     }
 
-    /// What the entry says that a run of it reaches and this one did not. An entry with any of that is stale: it has to
-    /// be found anew.
+    /// Returns the situations that the entry lists and a run of it did not reach. An entry that misses one is stale: its
+    /// finding has to be found again.
     pub fn missing(&self, verdict: &Verdict) -> Vec<String> {
         let reached = Entry::reached(verdict);
         self.reaches.iter().filter(|mark| !reached.contains(mark)).cloned().collect()
     }
 
-    /// Runs its plan. What it caught has come back unless the verdict is that it passed.
+    /// Runs the entry's plan. The finding has returned unless the run passes.
     pub fn replay(&self) -> Verdict {
         self.replay_on(self.engine)
     }
 
-    /// The same on another engine, without the faults that it cannot inject.
+    /// Runs the entry's plan on `engine`, without the faults that this engine cannot inject.
     pub fn replay_on(&self, engine: EngineName) -> Verdict {
         runner::judge_on(engine, &self.plan)
     }
@@ -144,13 +149,17 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::faults::Cut;
     use crate::sim::plan::{Fault, FaultEntry, Operation, OperationKind};
     use crate::sim::testing::small_plan;
 
     fn entry() -> Entry {
         let plan = Plan {
             operations: vec![Operation::new(3_000, OperationKind::Send { room: 1 })],
-            faults: vec![FaultEntry { at_ms: 4_000, fault: Fault::Cut { a: "worker1".into(), b: "writer1".into() } }],
+            faults: vec![FaultEntry {
+                at_ms: 4_000,
+                fault: Fault::Cut(Cut { a: "worker1".into(), b: "writer1".into() }),
+            }],
             ..small_plan()
         };
         Entry {
@@ -164,23 +173,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_entry_is_read_as_it_was_written() {
-        let (entry, folder) = (entry(), std::env::temp_dir().join(format!("squall-corpus-{}", std::process::id())));
-        std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("entry.json");
+    /// Writes the entry to the file `name`.json in a directory of its own, and reads it from there.
+    fn written_and_read(entry: &Entry, name: &str) -> Entry {
+        let directory = std::env::temp_dir().join(format!("squall-corpus-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(name).with_extension("json");
         entry.write(&path).unwrap();
         let read = Entry::read(&path).unwrap();
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        read
+    }
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let entry = entry();
+        let read = written_and_read(&entry, "entry");
         assert_eq!((read.name, read.catches, read.story), (entry.name, entry.catches, entry.story));
         assert_eq!((read.reaches, read.engine, read.plan), (entry.reaches, entry.engine, entry.plan));
     }
 
     #[test]
-    fn an_entry_is_stale_when_its_run_no_longer_comes_to_what_it_came_to() {
+    fn an_entry_may_name_its_invariant_by_an_old_name() {
+        let entry = Entry { catches: "causes_bounded".into(), ..entry() };
+        assert_eq!(written_and_read(&entry, "old_name").catches, "amplification_bounded");
+    }
+
+    #[test]
+    fn an_entry_is_stale_when_its_run_no_longer_reaches_what_it_reached() {
         let mut entry = entry();
         assert_eq!(entry.missing(&entry.replay()), [""; 0]);
-        // Before anybody is connected there is nothing to cut.
+        // Before any host is connected there is nothing to cut.
         entry.plan.faults[0].at_ms = 0;
         assert_eq!(entry.missing(&entry.replay()), ["cut"]);
     }

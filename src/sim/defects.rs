@@ -1,71 +1,75 @@
-//! Planted defects: how soon the storm finds what is known to be wrong.
+//! Planted defects: a measurement of how soon the storm finds known defects.
 //!
-//! A green run means something only if it would have gone red. So defects that Synapse's replication had, and some that
-//! this one had, are kept as patches. Each is planted in a copy of the committed tree, the copy is built, and the storm
-//! looks for it: in several disjoint ranges of seeds, as one of them may be lucky. What it finds is shrunk, and the
-//! shrunk plan must pass on the program without the defect.
+//! A passing run is worth something only if a defect would have made it fail. So defects that Synapse's replication had,
+//! and some that Squall had, are kept as patches. Each is planted in a copy of the committed tree, and the copy is built.
+//! The storm then searches several disjoint ranges of seeds, because one range may be lucky. A plan that finds the defect
+//! is shrunk, and the shrunk plan must pass on the program without the defect.
 
+mod builder;
 mod patch;
-mod workshop;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use builder::{BuildError, DefectBuilder};
 pub use patch::{Patch, PatchError};
-pub use workshop::{Workshop, WorkshopError};
 
 use super::corpus::{Entry, EntryError};
+use super::failures::current_name;
 use super::plan::Plan;
 use super::soak::SeedRange;
 
-/// How a defect is looked for.
+/// The options of a measurement.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// In how many ranges of seeds.
+    /// Number of ranges of seeds.
     pub ranges: u64,
-    /// How many seeds a range has.
+    /// Number of seeds in a range.
     pub seeds: u64,
-    /// How many seeds run at the same time.
-    pub jobs: usize,
-    /// How many runs shrinking may take.
+    /// Number of seeds that run at the same time.
+    pub jobs: NonZeroUsize,
+    /// Most runs that shrinking takes.
     pub shrink_runs: usize,
 }
 
-/// How many faults and operations a shrunk plan may have to count as one that a person can read.
-pub const SHRUNK_MAX: (usize, usize) = (5, 20);
+/// Most faults of a shrunk plan that is small enough to be read.
+pub const SHRUNK_FAULTS_MAX: usize = 5;
+/// Most operations of a shrunk plan that is small enough to be read.
+pub const SHRUNK_OPERATIONS_MAX: usize = 20;
 
-/// What came of planting a defect.
-#[derive(Debug, Clone, Serialize)]
+/// The result of measuring a defect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measured {
     /// The defect's name.
     pub name: String,
-    /// Where it is known from.
+    /// The source of the defect.
     pub upstream: String,
-    /// What it has to violate, or how else its runs have to end.
+    /// The name of the failure: the invariant that it violates, or another conclusion.
     pub invariant: String,
-    /// In which scenario it was looked for.
+    /// The scenario whose seeds were searched.
     pub scenario: String,
-    /// Why no seeds are looked through for it, if they are not: its entry of the corpus has to find it instead.
+    /// The reason why no seeds were searched; none if they were. The defect's entry of the corpus must find it instead.
     pub rare: Option<String>,
-    /// Whether it was found in every range; a rare one by its entry.
+    /// True if the defect was found in every range; for a rare one, true if its entry found it.
     pub found: bool,
-    /// How many seeds each range needed; none where it was not found.
+    /// Number of seeds that each range took; none for a range that did not find the defect.
     pub seeds_to_find: Vec<Option<u64>>,
-    /// The plan that is left of one that found it.
+    /// The size of the smallest plan that finds the defect.
     pub shrunk: Option<Size>,
-    /// Whether that plan passes without the defect.
+    /// True if that plan passes without the defect.
     pub passes_without: bool,
-    /// Whether the defect's entry of the corpus still finds it; none if there is no entry.
+    /// True if the defect's entry of the corpus finds it; none if there is no entry.
     pub corpus_finds: Option<bool>,
-    /// Seconds of real time that the build took.
+    /// Real time of the build, in seconds.
     pub build_s: u64,
-    /// Seconds of real time that all of it took.
+    /// Real time of the whole measurement, in seconds.
     pub wall_s: u64,
 }
 
-/// How large a plan is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// The size of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Faults.
     pub faults: usize,
@@ -78,10 +82,9 @@ pub struct Size {
 }
 
 impl Size {
-    /// Whether a person can read it: see [`SHRUNK_MAX`].
+    /// Returns true if the plan is small enough to be read: see [`SHRUNK_FAULTS_MAX`] and [`SHRUNK_OPERATIONS_MAX`].
     pub fn is_small(&self) -> bool {
-        let (faults_max, operations_max) = SHRUNK_MAX;
-        self.faults <= faults_max && self.operations <= operations_max
+        self.faults <= SHRUNK_FAULTS_MAX && self.operations <= SHRUNK_OPERATIONS_MAX
     }
 }
 
@@ -97,15 +100,24 @@ impl From<&Plan> for Size {
 }
 
 impl Measured {
-    /// The median of what the ranges needed; one in which it was not found counts as endless. None if it was not found
-    /// in most of them.
+    /// Reads a measurement from the JSON object that [`Measured`] serialises to. The invariant may have an old name.
+    ///
+    /// # Errors
+    /// The text is not such an object.
+    pub fn from_json(text: &str) -> serde_json::Result<Measured> {
+        let measured: Measured = serde_json::from_str(text)?;
+        Ok(Measured { invariant: current_name(&measured.invariant).to_owned(), ..measured })
+    }
+
+    /// Returns the median number of seeds over the ranges. A range that did not find the defect counts as infinite, so
+    /// the result is none if most ranges did not.
     pub fn median(&self) -> Option<u64> {
         let mut sorted = self.seeds_to_find.clone();
         sorted.sort_unstable_by_key(|seeds| seeds.unwrap_or(u64::MAX));
         sorted.get(sorted.len() / 2).copied().flatten()
     }
 
-    /// Whether all is as it has to be.
+    /// Returns true if the defect was found everywhere, by a small plan that passes without the defect.
     pub fn is_well(&self) -> bool {
         self.found
             && self.passes_without
@@ -114,20 +126,21 @@ impl Measured {
     }
 }
 
-/// Plants `patch`, looks for it, and shrinks what found it. Returns the shrunk plan's entry too, if it was found.
+/// Plants `patch`, searches seeds for the defect, and shrinks a plan that finds it. Returns the entry of the shrunk plan
+/// too, if the defect was found. `report_progress` is called with the name of each step.
 ///
 /// # Errors
-/// It does not apply or cannot be built, or a program could not be run. That it is not found is no error.
+/// The patch does not apply or cannot be built, or a program cannot be run. A defect that is not found is not an error.
 pub fn measure(
-    workshop: &Workshop,
+    builder: &DefectBuilder,
     patch: &Patch,
     options: &Options,
     corpus: &Path,
-    mut say: impl FnMut(&str),
-) -> Result<(Measured, Option<Entry>), WorkshopError> {
-    let stopwatch = workshop::Stopwatch::start();
-    say("building");
-    let planted = workshop.plant(patch)?;
+    mut report_progress: impl FnMut(&str),
+) -> Result<(Measured, Option<Entry>), BuildError> {
+    let stopwatch = builder::Stopwatch::start();
+    report_progress("building");
+    let planted = builder.plant(patch)?;
     let build_s = stopwatch.elapsed_s();
     let mut measured = Measured {
         name: patch.name.clone(),
@@ -147,35 +160,35 @@ pub fn measure(
     let ranges = if patch.rare.is_some() { 0 } else { options.ranges };
     for range in 0..ranges {
         let seeds = SeedRange::new(range * options.seeds, options.seeds);
-        say(&format!("looking for it in seeds {seeds}"));
+        report_progress(&format!("searching seeds {seeds}"));
         let found = planted.search(patch, seeds, options.jobs)?;
         measured.seeds_to_find.push(found.map(|found| found.seeds));
         finders.extend(found.map(|found| found.seed));
     }
-    let mut least: Option<Entry> = None;
+    let mut smallest: Option<Entry> = None;
     for seed in finders {
-        say(&format!("shrinking seed {seed}"));
+        report_progress(&format!("shrinking seed {seed}"));
         let entry = planted.shrink(patch, seed, options.shrink_runs)?;
         let size = |entry: &Entry| (entry.plan.faults.len(), entry.plan.operations.len());
-        if least.as_ref().is_none_or(|least| size(&entry) < size(least)) {
-            least = Some(entry);
+        if smallest.as_ref().is_none_or(|smallest| size(&entry) < size(smallest)) {
+            smallest = Some(entry);
         }
-        // Another seed may shrink to less where this one did not shrink to little.
-        if least.as_ref().is_some_and(|least| Size::from(&least.plan).is_small()) {
+        // Where this seed did not shrink to a small plan, another one may.
+        if smallest.as_ref().is_some_and(|smallest| Size::from(&smallest.plan).is_small()) {
             break;
         }
     }
-    if let Some(entry) = &mut least {
+    if let Some(entry) = &mut smallest {
         measured.shrunk = Some(Size::from(&entry.plan));
         let verdict = entry.replay();
         measured.passes_without = verdict.passed();
         entry.name.clone_from(&patch.name);
         entry.defect = Some(patch.name.clone());
         entry.reaches = Entry::reached(&verdict);
-        entry.story = format!("{} The least plan that shows it: {}", patch.story, entry.story);
+        entry.story = format!("{} The smallest plan that shows it: {}", patch.story, entry.story);
     }
     if let Some(path) = entry_of(corpus, &patch.name)? {
-        say("replaying its entry of the corpus");
+        report_progress("replaying its entry of the corpus");
         measured.corpus_finds = Some(planted.fails_on(&path)?);
         if patch.rare.is_some() {
             let entry = Entry::read(&path)?;
@@ -188,10 +201,10 @@ pub fn measure(
         None => measured.seeds_to_find.iter().all(Option::is_some),
     };
     measured.wall_s = stopwatch.elapsed_s();
-    Ok((measured, least))
+    Ok((measured, smallest))
 }
 
-/// The file of the corpus that is about a defect, if there is one.
+/// Returns the file of the corpus entry for a defect, if there is one.
 ///
 /// # Errors
 /// The corpus cannot be read.
@@ -229,11 +242,21 @@ mod tests {
     }
 
     #[test]
-    fn the_median_counts_a_range_without_a_find_as_endless() {
+    fn the_median_counts_a_range_without_a_find_as_infinite() {
         assert_eq!(measured(&[Some(9), Some(1), Some(5), Some(7), Some(2)]).median(), Some(5));
         assert_eq!(measured(&[None, Some(1), Some(5), Some(7), Some(2)]).median(), Some(5));
         assert_eq!(measured(&[None, Some(1), None, Some(7), None]).median(), None);
         assert_eq!(measured(&[]).median(), None);
+    }
+
+    #[test]
+    fn a_measurement_is_read_from_its_json_and_may_have_an_old_invariant() {
+        let measured = measured(&[Some(9), None]);
+        let json = serde_json::to_string(&measured).unwrap();
+        assert_eq!(Measured::from_json(&json).unwrap(), measured);
+        let old = json.replace("no_missed_rows", "strangers_isolated");
+        assert_eq!(Measured::from_json(&old).unwrap().invariant, "unknown_rows_isolated");
+        assert!(Measured::from_json("{}").is_err());
     }
 
     #[test]

@@ -1,42 +1,33 @@
-//! The storm: a deterministic simulator that runs the stack, unmodified, on a seeded network with seeded faults, and
-//! asks the judge.
+//! The storm: a deterministic simulator that runs the unmodified stack on a seeded network with seeded faults, and asks the
+//! judge.
+//!
+//! A [`plan`] comes from a seed. A [`runner`] sets it up as a `world` on an [engine](squall_netsim), injects its [`faults`], and returns a
+//! [`verdict`]. The modules depend on each other in one direction only; `deployment` and `invalid` are below all others.
 
 pub mod broker;
-pub mod calm;
+mod calm;
 mod cancellations;
-mod client;
-pub mod clients;
-pub mod clock;
+mod clock;
 pub mod corpus;
-pub mod database;
+mod database;
 pub mod defects;
-pub mod engine;
+mod deployment;
+pub mod failures;
 pub mod faults;
+mod invalid;
 pub mod plan;
-pub mod recorder;
+mod recorder;
+mod requests;
 pub mod runner;
 pub mod shrink;
+mod skewed_network;
 pub mod soak;
-pub mod strangers;
+mod sync_clients;
 #[cfg(test)]
 mod testing;
+mod topology;
 pub mod verdict;
 mod wire;
-pub mod witness;
-pub mod workload;
-pub mod world;
-
-use crate::judge::Topology;
-use crate::protocol::InstanceName;
-use crate::streams::{Promise, SOURCES, typing};
-
-/// What the judge must know of the deployment that `plan` describes.
-pub fn topology(plan: &plan::Plan) -> Topology {
-    let config = world::config_of(plan);
-    let topology = Topology::new(plan.topology.hosts().map(InstanceName::from))
-        .with_process_expiry_ms(plan.presence.process_expiry_ms);
-    let in_memory = (typing::NAME, Promise::Memory);
-    let streams = SOURCES.iter().map(|source| (source.name, source.promise)).chain([in_memory]);
-    streams
-        .fold(topology, |topology, (stream, promise)| topology.with_stream(stream, promise, config.writers_of(stream)))
-}
+mod witness;
+mod workload;
+mod world;

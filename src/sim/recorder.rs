@@ -1,11 +1,10 @@
-//! The storm's witnesses: they see what happens and tell the judge.
+//! The recorder: it turns events of the network and the database into observations, and gives them to the judge.
 //!
-//! None of them is the accused. What was committed comes from the database wrapper, what was attempted and announced
-//! from the simulated network, and what a follower applied from a consumer that is registered on it as any part of a
-//! homeserver would be.
+//! Nothing depends on reports of the stack itself. Commits come from the database wrapper, connections and lines from the simulated
+//! network, and applied rows from a `Witness`, which is a consumer like any other component of a
+//! homeserver.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cell::{Cell, Ref, RefCell};
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,51 +12,48 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::database::{DatabaseTap, Fetched, Rare};
-use super::engine::{Attempt, End, Side, Tap, time};
-use super::strangers::{Brought, Stranger};
+use super::database::{CommittedRow, DatabaseTap, Fetched, InboxMessage, RareEnd, UniqueWrite};
+use super::deployment::BROKER_PORT;
+use super::skewed_network::{Injected, InjectedLine};
 use super::wire::{self, Wire};
-use super::witness::{CommittedRow, LeftMessage, Said};
-use super::world::BROKER_PORT;
-use crate::caches::Cached;
-use crate::env::Observer;
-use crate::env::observer::Trouble;
-use crate::judge::{self, Client, Device, Judge, Line, Moment, Observation};
-use crate::protocol::{Command, Header, InstanceName, Position, StreamName, Token, UserSync};
-use crate::replication::Consumer;
-use crate::streams::{Row, SOURCES, TypingRow, typing};
+use crate::store::SOURCES;
+use squall_judge::{self as judge, Client, Device, Judge, Line, Observation, SimTime};
+use squall_netsim::{Attempt, End, Side, Tap, time};
+use squall_protocol::rows::Row;
+use squall_protocol::{Command, Header, InstanceName, Position, StreamName, UserSync};
 
-/// Numbers every verdict reports.
+/// The numbers that every verdict reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Lines that a client end has read.
+    /// Lines read by the client ends of connections.
     pub commands: u64,
     /// Rows that took effect in the database.
     pub rows_committed: u64,
-    /// Rows that consumers were told of, over all followers.
+    /// Rows that were given to consumers, over all followers.
     pub rows_applied: u64,
 }
 
-/// Hands everything that is witnessed to the judge, with the time.
-pub struct Recorder {
+/// The way of every observation to the judge, with its time.
+pub(super) struct Recorder {
     started: Cell<Option<Duration>>,
     judge: RefCell<Judge>,
-    /// Something new was violated.
+    /// Notified of each new violation.
     violated: Notify,
     counts: Cell<Counts>,
-    /// Reads that clients began.
+    /// The number of reads that clients began.
     reads: Cell<u64>,
-    /// What goes over the connections.
+    /// The decoded bytes of the connections.
     wire: RefCell<Wire>,
-    /// What strange peers have brought, and the judge has to be told before anything else.
-    brought: Brought,
-    /// Where every observation is written to, for a person to read.
+    /// Lines of another version that were injected and not reported yet.
+    injected: Injected,
+    /// A copy of every observation, as text.
     trace: Option<RefCell<Box<dyn Write>>>,
 }
 
 impl Recorder {
-    /// A recorder before the beginning of a run. It writes every observation to `trace`, as far as that can be written.
-    pub fn new(judge: Judge, trace: Option<Box<dyn Write>>) -> Rc<Self> {
+    /// Creates a recorder for a run that has not started. It writes every observation to `trace` and ignores errors of
+    /// that.
+    pub(super) fn new(judge: Judge, trace: Option<Box<dyn Write>>) -> Rc<Self> {
         Rc::new(Recorder {
             started: Cell::new(None),
             judge: RefCell::new(judge),
@@ -65,33 +61,33 @@ impl Recorder {
             counts: Cell::default(),
             reads: Cell::new(0),
             wire: RefCell::default(),
-            brought: Brought::default(),
+            injected: Injected::default(),
             trace: trace.map(RefCell::new),
         })
     }
 
-    /// The run begins.
-    pub fn start(&self) {
+    /// Starts the run's time.
+    pub(super) fn start(&self) {
         self.started.set(Some(time::elapsed()));
     }
 
-    /// Simulated time since the run began.
-    pub fn now(&self) -> Moment {
-        Moment(self.started.get().map_or(0, |started| (time::elapsed() - started).as_millis() as u64))
+    /// Returns the simulated time since the run began.
+    pub(super) fn now(&self) -> SimTime {
+        SimTime(self.started.get().map_or(0, |started| (time::elapsed() - started).as_millis() as u64))
     }
 
-    /// Tells the judge.
-    pub fn observe(&self, observation: &Observation) {
-        for Stranger { instance, target, stream } in self.brought.take() {
-            self.tell(&Observation::Strange { instance, target, stream });
+    /// Passes an observation to the judge, after the reports of injected lines that came before it.
+    pub(super) fn observe(&self, observation: &Observation) {
+        for InjectedLine { instance, target, stream } in self.injected.take() {
+            self.judge_next(&Observation::UnknownRowRead { instance, target, stream });
         }
-        self.tell(observation);
+        self.judge_next(observation);
     }
 
-    fn tell(&self, observation: &Observation) {
+    fn judge_next(&self, observation: &Observation) {
         let now = self.now();
         if let Some(trace) = &self.trace {
-            // The run matters more than its trace.
+            // An error of the trace does not end the run.
             let _ = writeln!(trace.borrow_mut(), "{now} {observation:?}");
         }
         let mut judge = self.judge.borrow_mut();
@@ -102,26 +98,38 @@ impl Recorder {
         }
     }
 
-    /// Waits until something is violated in the way that `fingerprint` says.
-    pub async fn sees(&self, fingerprint: &str) {
+    /// Waits for a violation that has `fingerprint`.
+    pub(super) async fn sees(&self, fingerprint: &str) {
         while !self.judge().has_seen(fingerprint) {
             self.violated.notified().await;
         }
     }
 
-    /// The judge, who has seen everything so far.
-    pub fn judge(&self) -> std::cell::Ref<'_, Judge> {
+    /// Returns the judge of the run.
+    pub(super) fn judge(&self) -> Ref<'_, Judge> {
         self.judge.borrow()
     }
 
-    /// The numbers so far.
-    pub fn counts(&self) -> Counts {
+    /// Returns the numbers so far.
+    pub(super) fn counts(&self) -> Counts {
         self.counts.get()
     }
 
-    /// Where strange peers put what they bring.
-    pub fn brought(&self) -> Brought {
-        self.brought.clone()
+    /// Returns the queue for lines of another version that are injected.
+    pub(super) fn injected(&self) -> Injected {
+        self.injected.clone()
+    }
+
+    /// Returns the number of the next read of a client.
+    pub(super) fn next_read(&self) -> u64 {
+        let read = self.reads.get();
+        self.reads.set(read + 1);
+        read
+    }
+
+    /// Counts rows that a consumer was given.
+    pub(super) fn count_applied(&self, rows: u64) {
+        self.count(|counts| counts.rows_applied += rows);
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -135,22 +143,22 @@ impl DatabaseTap for Recorder {
     fn committed(&self, row: CommittedRow) {
         self.count(|counts| counts.rows_committed += 1);
         let CommittedRow { stream, writer, token, row } = row;
-        let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
+        let row = parse_row(&stream, row);
         self.observe(&Observation::Committed { stream, writer, token, row });
     }
 
-    fn said(&self, Said { place, words }: Said) {
+    fn unique_write(&self, UniqueWrite { place, words }: UniqueWrite) {
         self.observe(&Observation::TookEffect { place, words });
     }
 
-    fn left(&self, message: LeftMessage) {
-        let LeftMessage { token, user_id, device_id, message_id } = message;
+    fn inbox_message(&self, message: InboxMessage) {
+        let InboxMessage { token, user_id, device_id, message_id } = message;
         self.observe(&Observation::MessageLeft { client: Client { user_id, device_id }, token, message_id });
     }
 
     fn removed(&self, row: CommittedRow) {
         let CommittedRow { stream, writer, token, row } = row;
-        let row = Row::parse(&stream, row).expect("the wrapper builds rows of the stream's own shape");
+        let row = parse_row(&stream, row);
         self.observe(&Observation::Removed { stream, writer, token, row });
     }
 
@@ -160,32 +168,39 @@ impl DatabaseTap for Recorder {
         self.observe(&Observation::Fetched { instance, stream, rows });
     }
 
-    fn rare(&self, end: Rare) {
+    fn rare_end(&self, end: RareEnd) {
         self.observe(&match end {
-            Rare::LateCommit { instance } => Observation::LateCommit { instance },
-            Rare::Fenced { instance } => Observation::Fenced { instance },
-            Rare::AcknowledgementLost { instance } => Observation::AcknowledgementLost { instance },
+            RareEnd::LateCommit { instance } => Observation::LateCommit { instance },
+            RareEnd::Fenced { instance } => Observation::Fenced { instance },
+            RareEnd::AcknowledgementLost { instance } => Observation::AcknowledgementLost { instance },
         });
     }
 }
 
+fn parse_row(stream: &StreamName, row: serde_json::Value) -> Row {
+    Row::parse(stream, row).expect("the database wrapper builds rows in the shape of their stream")
+}
+
 impl Tap for Recorder {
     fn connecting(&self, attempt: &Attempt) {
-        if wire::is_of_replication(attempt.to.port) {
-            let (instance, target) = (InstanceName::from(Arc::clone(&attempt.host)), wire::target(&attempt.to));
-            self.wire.borrow_mut().connecting(attempt.id, &target);
-            self.observe(&Observation::Connecting { instance, target, attempt: attempt.id });
+        if !wire::is_of_replication(attempt.to.port) {
+            return;
         }
+        let instance = InstanceName::from(Arc::clone(&attempt.host));
+        let target = wire::target(&attempt.to);
+        self.wire.borrow_mut().connecting(attempt.id, &target);
+        self.observe(&Observation::Connecting { instance, target, attempt: attempt.id });
     }
 
     fn connect_ended(&self, attempt: &Attempt, result: Result<(), io::ErrorKind>) {
-        if wire::is_of_replication(attempt.to.port) {
-            let (instance, id) = (InstanceName::from(Arc::clone(&attempt.host)), attempt.id);
-            self.observe(&match result {
-                Ok(()) => Observation::Connected { instance, attempt: id },
-                Err(_) => Observation::Failed { instance, attempt: id },
-            });
+        if !wire::is_of_replication(attempt.to.port) {
+            return;
         }
+        let instance = InstanceName::from(Arc::clone(&attempt.host));
+        self.observe(&match result {
+            Ok(()) => Observation::Connected { instance, attempt: attempt.id },
+            Err(_) => Observation::Failed { instance, attempt: attempt.id },
+        });
     }
 
     fn read(&self, end: &End, bytes: &[u8]) {
@@ -194,17 +209,19 @@ impl Tap for Recorder {
         }
         let wire::Read { lines, count, is_answered, has_pong } = self.wire.borrow_mut().read(end, bytes);
         self.count(|counts| counts.commands += count);
-        let (mut has_greeted, mut announced) = (false, Vec::new());
         let greeting = if end.port == BROKER_PORT { "REPLICATE" } else { "SERVER" };
+        let mut has_greeted = false;
+        let mut announced = Vec::new();
         for line in &lines {
             match Header::peek(line) {
-                // At a broker everybody hears what they have said themselves.
+                // A broker sends every command back to its own sender too.
                 Ok(Header::Position(position)) if position.writer.as_str() != &*end.host => announced.push(position),
                 Ok(Header::Other { name }) if name == greeting => has_greeted = true,
                 _ => {}
             }
         }
-        let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
+        let instance = InstanceName::from(Arc::clone(&end.host));
+        let attempt = end.connection;
         if has_greeted || is_answered {
             self.observe(&Observation::Greeted { instance: instance.clone(), attempt });
         }
@@ -221,12 +238,13 @@ impl Tap for Recorder {
         if !wire::is_of_replication(end.port) {
             return;
         }
-        let said = self.wire.borrow_mut().written(end, bytes);
-        let (instance, attempt) = (InstanceName::from(Arc::clone(&end.host)), end.connection);
-        let side = wire::side(end);
-        for line in said {
-            let (line, command) = line.map_or((Line::Nonsense, None), |line| understood(&line, side));
-            self.observe(&Observation::Wrote { instance: instance.clone(), attempt, side, line });
+        let lines = self.wire.borrow_mut().written(end, bytes);
+        let instance = InstanceName::from(Arc::clone(&end.host));
+        let attempt = end.connection;
+        let role = wire::role(end);
+        for line in lines {
+            let (line, command) = line.map_or((Line::Nonsense, None), |line| parse_line(&line, role));
+            self.observe(&Observation::Wrote { instance: instance.clone(), attempt, role, line });
             let instance = instance.clone();
             let Some(command) = command else { continue };
             self.observe(&match command {
@@ -257,12 +275,12 @@ impl Tap for Recorder {
     }
 }
 
-/// What a line says; and the whole command, if it is one that the judge wants to know more of.
-fn understood(line: &str, side: judge::Side) -> (Line, Option<Command>) {
+/// Parses a line for the judge. Returns the whole command too, if the judge needs more of it than its name.
+fn parse_line(line: &str, role: judge::Role) -> (Line, Option<Command>) {
     let name = match Header::peek(line) {
         Ok(Header::Rdata(rdata)) => {
-            let (stream, writer) = (rdata.stream.into(), rdata.writer.into());
-            return (Line::Rdata { stream, writer, token: rdata.token }, None);
+            let line = Line::Rdata { stream: rdata.stream.into(), writer: rdata.writer.into(), token: rdata.token };
+            return (line, None);
         }
         Ok(Header::Position(Position { stream, writer, prev, new })) => {
             return (Line::Position { stream, writer, prev, new }, None);
@@ -271,137 +289,7 @@ fn understood(line: &str, side: judge::Side) -> (Line, Option<Command>) {
         Err(_) => None,
     };
     let Some(name) = name else { return (Line::Nonsense, None) };
-    let is_wanted = side != judge::Side::Server && ["USER_SYNC", "CLEAR_USER_SYNC", "ERROR"].contains(name);
-    (Line::Other(name), is_wanted.then(|| Command::parse(line).ok()).flatten())
-}
-
-/// The consumer that the storm registers on one boot of one instance. Once the boot is over it says nothing: what the
-/// drop handlers of a killed process do is not to be taken for its deeds.
-#[derive(Clone)]
-pub struct Witness {
-    instance: InstanceName,
-    boot: u64,
-    is_gagged: Rc<Cell<bool>>,
-    recorder: Rc<Recorder>,
-}
-
-impl Witness {
-    /// A witness of `instance`'s current boot.
-    pub fn new(instance: InstanceName, boot: u64, is_gagged: Rc<Cell<bool>>, recorder: Rc<Recorder>) -> Self {
-        Witness { instance, boot, is_gagged, recorder }
-    }
-
-    /// The typing handler of this instance, which writes the stream, has made a change.
-    pub fn typing_changed(&self, token: Token, row: &TypingRow) {
-        let (stream, writer, boot) = (typing::NAME.into(), self.instance.clone(), self.boot);
-        self.say(|_| Observation::Changed { stream, writer, boot, token, row: Row::Typing(row.clone()) });
-    }
-
-    /// A client begins to sync, with this process.
-    pub fn sync_began(&self, device: &Device) {
-        let (boot, device) = (self.boot, device.clone());
-        self.say(|instance| Observation::SyncBegan { instance, boot, device });
-    }
-
-    /// The client has ended its sync.
-    pub fn sync_ended(&self, device: &Device) {
-        let (boot, device) = (self.boot, device.clone());
-        self.say(|instance| Observation::SyncEnded { instance, boot, device });
-    }
-
-    /// A client asks for `what`. Gives the number of its question.
-    pub fn asked(&self, what: Cached) -> u64 {
-        let read = self.recorder.reads.get();
-        self.recorder.reads.set(read + 1);
-        self.say(|instance| Observation::Asked { instance, read, what });
-        read
-    }
-
-    /// The client that asked the question numbered `read` was answered.
-    pub fn told(&self, read: u64, version: Option<Token>) {
-        self.say(|instance| Observation::Told { instance, read, version });
-    }
-
-    /// A client was told that its write is done: `what` was changed by `writer`, under `token`.
-    pub fn answered(&self, what: Cached, writer: &InstanceName, token: Token) {
-        let writer = writer.clone();
-        self.say(|instance| Observation::Answered { instance, what, writer, token });
-    }
-
-    /// The instance is made to say something that everybody is told.
-    pub fn began(&self, command: &'static str) {
-        self.say(|_| Observation::Began { command });
-    }
-
-    /// A client was told that its instance waited in vain for `writer`'s position.
-    pub fn wait_timed_out(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
-        let (stream, writer) = (stream.clone(), writer.clone());
-        self.say(|instance| Observation::WaitTimedOut { instance, stream, writer, position });
-    }
-
-    fn say(&self, what: impl FnOnce(InstanceName) -> Observation) {
-        if !self.is_gagged.get() {
-            self.recorder.observe(&what(self.instance.clone()));
-        }
-    }
-}
-
-/// Watches one boot of one instance: its tasks, from the scope in which they run, and what it says of its own work.
-pub struct StackWitness {
-    witness: Witness,
-    /// The most of each name so far.
-    most: RefCell<BTreeMap<&'static str, u64>>,
-}
-
-impl StackWitness {
-    /// A witness of the same boot as `witness`.
-    pub fn new(witness: Witness) -> Self {
-        StackWitness { witness, most: RefCell::default() }
-    }
-}
-
-impl Observer for StackWitness {
-    /// Tells of each doubling: enough to see that there is no bound.
-    fn task_started(&self, task: &'static str, running: u64) {
-        let mut most = self.most.borrow_mut();
-        let most = most.entry(task).or_default();
-        if running >= (2 * *most).max(1) {
-            *most = running;
-            self.witness.say(|instance| Observation::Tasks { instance, task, running });
-        }
-    }
-
-    fn trouble(&self, what: Trouble<'_>) {
-        if let Trouble::Row { stream, .. } | Trouble::UnknownStream { stream } = what {
-            let stream = stream.clone();
-            self.witness.say(|instance| Observation::Reported { instance, stream });
-        }
-    }
-
-    fn process_expired(&self, _users: usize) {
-        self.witness.say(|instance| Observation::Expired { instance });
-    }
-}
-
-impl Consumer for Witness {
-    fn following(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
-        let (stream, writer) = (stream.clone(), writer.clone());
-        self.say(|instance| Observation::Following { instance, stream, writer, position });
-    }
-
-    fn applied(&self, stream: &StreamName, writer: &InstanceName, token: Token, rows: &[Row]) {
-        self.recorder.count(|counts| counts.rows_applied += rows.len() as u64);
-        let (stream, writer, rows) = (stream.clone(), writer.clone(), rows.to_vec());
-        self.say(|instance| Observation::Applied { instance, stream, writer, token, rows });
-    }
-
-    fn positioned(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
-        let (stream, writer) = (stream.clone(), writer.clone());
-        self.say(|instance| Observation::Positioned { instance, stream, writer, position });
-    }
-
-    fn reset(&self, stream: &StreamName, writer: &InstanceName) {
-        let (stream, writer) = (stream.clone(), writer.clone());
-        self.say(|instance| Observation::Reset { instance, stream, writer, position: Token(0) });
-    }
+    let is_needed = role != judge::Role::Server && ["USER_SYNC", "CLEAR_USER_SYNC", "ERROR"].contains(name);
+    let command = if is_needed { Command::parse(line).ok() } else { None };
+    (Line::Other(name), command)
 }

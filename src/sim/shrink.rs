@@ -1,87 +1,89 @@
-//! Shrinking: the least plan that still fails in the same way.
+//! Shrinking: finds the smallest plan that still fails in the same way.
 //!
-//! A plan that was drawn has tens of faults and hundreds of operations, of which a handful matter. Shrinking leaves out
-//! and weakens one thing after the other, runs what remains, and keeps it whenever the run still has the fingerprint.
-//! That works because every draw is keyed by what it is for: what is left does what it did before.
+//! A drawn plan has tens of faults and hundreds of operations, of which a handful matter. Shrinking removes or weakens one
+//! part after another and runs the rest. It keeps a smaller plan if its run still has the fingerprint. This works because
+//! every random draw is keyed by its purpose, so the parts that are left behave as before.
 //!
-//! Not quite, though: a packet more or less shifts the latencies of those after it, and a race may be lost by that
-//! alone. So whatever is tried, and does not fail, is tried again with other draws: with another seed of the run, which
-//! the plan takes over if that one fails.
+//! They do not behave exactly as before: one packet more or less shifts the latencies of later packets, which may decide
+//! a race. Therefore a candidate that does not fail is tried again with other seeds of the run. The plan adopts the seed
+//! that fails.
 //!
-//! All of it is in the order of what gains most: first what comes after the failure, then whole faults, clients and
-//! operations, then hosts, then settings, numbers and times; and again, until nothing changes any more or the budget is
-//! spent. A run is the unit of the budget, so that the same plan shrinks to the same one on every machine.
+//! The steps that gain most come first: everything after the failure, then whole faults, clients and operations, then
+//! settings, hosts, numbers and times. They are repeated until nothing changes or the budget is spent. The budget is
+//! counted in runs, so the same plan shrinks to the same result on every machine.
 
 mod hosts;
 mod numbers;
 mod settings;
 mod times;
 
-use super::engine::EngineName;
-use super::plan::{MASTER, Plan};
+use super::plan::Plan;
 use super::runner;
 use super::verdict::Verdict;
+use squall_netsim::EngineName;
+use squall_protocol::MASTER;
 
-/// How many runs shrinking may take if nobody says otherwise.
+/// Most runs that shrinking takes by default.
 pub const RUNS_MAX: usize = 1_000;
-/// How many seeds are tried with a plan before it counts as one that does not fail, once the first round is over.
+/// Number of seeds that a candidate is tried with before it counts as passing, after the first round.
 const SEEDS_TRIED: u64 = 4;
 
-/// What a plan was shrunk to.
+/// The result of shrinking a plan.
 #[derive(Debug, Clone)]
 pub struct Shrunk {
-    /// The least plan that was found to fail in the same way.
+    /// The smallest plan that was found to fail in the same way.
     pub plan: Plan,
-    /// How it fails.
+    /// The verdict on that plan.
     pub verdict: Verdict,
-    /// How many plans were run.
+    /// Number of runs.
     pub runs: usize,
-    /// Whether the budget ended it: a larger one may lead to a smaller plan.
+    /// True if the budget was spent. A larger budget may give a smaller plan.
     pub is_cut_short: bool,
 }
 
-/// The least plan found in `runs_max` runs that fails on `engine` with `fingerprint`, as `plan` does. None if `plan` does
-/// not.
+/// Shrinks `plan`, which fails on `engine` with `fingerprint`, in at most `runs_max` runs. Returns none if the plan does
+/// not fail in that way.
 pub fn shrink(engine: EngineName, plan: &Plan, fingerprint: &str, runs_max: usize) -> Option<Shrunk> {
-    let (verdict, mut runs) = (runner::judge_on(engine, plan), 1);
+    let verdict = runner::judge_on(engine, plan);
+    let mut runs = 1;
     if !shows(&verdict, fingerprint) {
         return None;
     }
     let failed_at_ms = verdict.violation.as_ref().map(|finding| finding.at_ms);
-    // What a run comes to after that need not be seen. It may be minutes, when what is missing never comes.
+    // A candidate's run ends at the failure. The rest could take minutes, where the run would wait for rows in vain.
     let fails = |candidate: &Plan| {
         runs += 1;
         shows(&runner::judge_until(fingerprint, engine, candidate), fingerprint)
     };
     let mut shrinker = Shrinker::new(plan, runs_max.saturating_sub(2), fails);
     shrinker.run(failed_at_ms);
-    let Shrinker { plan: least, runs_left, .. } = shrinker;
+    let Shrinker { plan: smallest, runs_left, .. } = shrinker;
     let is_cut_short = runs_left == 0;
-    // What is kept is judged whole, if it is not what was judged already.
+    // The result is run to its end, unless it is the original plan.
     if runs == 1 {
-        return Some(Shrunk { plan: least, verdict, runs, is_cut_short });
+        return Some(Shrunk { plan: smallest, verdict, runs, is_cut_short });
     }
-    let verdict = runner::judge_on(engine, &least);
-    Some(Shrunk { plan: least, verdict, runs: runs + 1, is_cut_short })
+    let verdict = runner::judge_on(engine, &smallest);
+    Some(Shrunk { plan: smallest, verdict, runs: runs + 1, is_cut_short })
 }
 
 fn shows(verdict: &Verdict, fingerprint: &str) -> bool {
     verdict.fingerprints().iter().any(|shown| shown == fingerprint)
 }
 
-/// Makes a plan smaller as long as it `fails`.
+/// Makes a plan smaller as long as `fails` returns true for it.
 struct Shrinker<F> {
     plan: Plan,
     fails: F,
     runs_left: usize,
-    /// How many seeds of the run a plan is tried with.
+    /// Number of seeds that a candidate is tried with.
     seeds_tried: u64,
 }
 
 impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
     fn new(plan: &Plan, runs_max: usize, fails: F) -> Self {
         let mut plan = plan.clone();
-        // An operation stays itself whatever is left out before it.
+        // An operation keeps its id when operations before it are removed.
         for (place, operation) in plan.operations.iter_mut().enumerate() {
             operation.id.get_or_insert(place);
         }
@@ -94,9 +96,9 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         }
         loop {
             let before = self.plan.clone();
-            self.leave_out(|plan| &mut plan.faults);
-            self.leave_out(|plan| &mut plan.clients);
-            self.leave_out(|plan| &mut plan.operations);
+            self.remove_items(|plan| &mut plan.faults);
+            self.remove_items(|plan| &mut plan.clients);
+            self.remove_items(|plan| &mut plan.operations);
             for simpler in settings::SIMPLER {
                 self.attempt(simpler(self.plan.clone()));
             }
@@ -112,7 +114,7 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         self.round_times();
     }
 
-    /// Goes on with `candidate` if it fails.
+    /// Replaces the plan by `candidate` if that fails. Returns true if it does.
     fn attempt(&mut self, candidate: Plan) -> bool {
         if candidate == self.plan {
             return false;
@@ -132,9 +134,9 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         false
     }
 
-    /// Leaves out as much of a list as it can: all of it, then halves, quarters and so on, down to each one; the last
-    /// first, as what comes late is needed least.
-    fn leave_out<T: Clone>(&mut self, list: impl Fn(&mut Plan) -> &mut Vec<T>) {
+    /// Removes as many items of a list as it can: all of them, then halves, quarters and so on, down to single items. It
+    /// begins at the end of the list, because late items are needed least.
+    fn remove_items<T: Clone>(&mut self, list: impl Fn(&mut Plan) -> &mut Vec<T>) {
         let mut size = list(&mut self.plan).len();
         while size > 0 {
             let mut end = list(&mut self.plan).len();
@@ -149,7 +151,7 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         }
     }
 
-    /// Lets one host do what two did, or leaves it out where it does nothing.
+    /// Moves the work of one host to another one, and removes hosts without work.
     fn merge_hosts(&mut self) {
         let hosts: Vec<String> = self.plan.topology.hosts().map(str::to_owned).collect();
         for host in hosts.iter().rev().filter(|host| *host != MASTER) {
@@ -162,14 +164,14 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         }
     }
 
-    /// Lowers each number of faults, operations and clients that makes less of them when it is lower.
+    /// Lowers each number in faults, operations and clients whose lower values weaken them.
     fn lower_numbers(&mut self) {
         for pointer in numbers::pointers(&self.plan) {
             self.lower(|plan| numbers::get(plan, &pointer), |plan, value| numbers::set(plan, &pointer, value));
         }
     }
 
-    /// Moves what comes after a time without anything closer to what comes before it.
+    /// Shortens each time span in which nothing happens.
     fn close_gaps(&mut self) {
         for nth in 0.. {
             if nth >= times::count(&self.plan) || self.runs_left == 0 {
@@ -179,7 +181,7 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         }
     }
 
-    /// Makes each time a round one, if it can be.
+    /// Rounds each time, where the plan still fails.
     fn round_times(&mut self) {
         for nth in 0..times::count(&self.plan) {
             for unit_ms in [1_000, 100] {
@@ -191,7 +193,7 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
         }
     }
 
-    /// Lowers a number as far as it goes, to a tenth of what it comes to.
+    /// Lowers a number to its smallest value that fails, within a tenth of that value.
     fn lower(&mut self, get: impl Fn(&Plan) -> Option<u64>, with: impl Fn(&Plan, u64) -> Option<Plan>) {
         let Some(mut value) = get(&self.plan).filter(|value| *value > 0) else { return };
         let mut too_low = None;

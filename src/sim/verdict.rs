@@ -1,18 +1,18 @@
-//! How a run ended.
+//! The verdict on a run: how it ended, and what was counted on the way.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, IntoStaticStr};
 
-use super::engine::EngineName;
 use super::plan::{Plan, Scenario};
-use crate::judge::{Moment, Pending, Violation};
+use squall_judge::{Pending, SimTime, Violation};
+use squall_netsim::EngineName;
 
-/// How the fingerprints of what did not converge begin.
+/// The first part of the fingerprint of a run that did not converge.
 pub const STUCK: &str = "stuck";
 
-/// What came of a run. Serialises to one JSON object, the same for every engine.
+/// The verdict on a run. Serialises to one JSON object, of the same form for every engine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     /// The seed of the plan.
@@ -21,17 +21,17 @@ pub struct Verdict {
     pub scenario: String,
     /// The engine that ran it.
     pub engine: EngineName,
-    /// How it ended.
+    /// The way in which the run ended.
     pub verdict: Conclusion,
     /// The first violation.
     pub violation: Option<Finding>,
-    /// What had not converged when the calm bound was over.
+    /// Everything that had not converged when the calm bound was over.
     pub pending: Vec<Pending>,
-    /// What a panic said.
+    /// The message of a panic.
     pub panic: Option<String>,
-    /// How its process came to its end, if the run took the whole process with it.
+    /// The end of the run's process in words, if the process ended before it printed a verdict.
     pub death: Option<String>,
-    /// A hash over everything that was observed. The same plan gives the same hash in any process.
+    /// A hash over all observations. The same plan gives the same hash in any process.
     pub trace_hash: String,
     /// Simulated time, in milliseconds.
     pub simulated_ms: u64,
@@ -39,29 +39,34 @@ pub struct Verdict {
     pub wall_ms: u64,
     /// Simulated machines.
     pub hosts: usize,
+    /// Faults of the plan, by family.
+    pub faults_planned: BTreeMap<&'static str, usize>,
     /// Faults that took effect.
     pub faults: usize,
-    /// Faults that found nothing to disturb (a connection to cut that was not open).
+    /// Faults that had nothing to disturb, such as a connection to cut that was not open.
     pub faults_idle: usize,
     /// Faults that the engine cannot inject.
     pub faults_skipped: usize,
     /// Faults that took effect, by family.
     pub faults_by_family: BTreeMap<&'static str, usize>,
-    /// Lines read by client ends.
+    /// Lines that the client ends of connections read.
     pub commands: u64,
-    /// Rows that took effect in the database.
+    /// Rows committed to the database.
     pub rows_committed: u64,
     /// Rows applied, over all followers.
     pub rows_applied: u64,
-    /// How often each rare situation came up.
+    /// Number of times that each rare situation was reached.
     pub marks: BTreeMap<&'static str, u64>,
-    /// How often each invariant was exercised.
+    /// Number of checks that each invariant made.
     pub exercised: BTreeMap<&'static str, u64>,
 }
 
-/// The ways a run can end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// The ways in which a run ends.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Display, EnumIter, IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Conclusion {
     /// No invariant was violated, and everything converged.
     Passed,
@@ -71,46 +76,27 @@ pub enum Conclusion {
     Stuck,
     /// Squall itself has a bug: the run panicked.
     Panicked,
-    /// Its process said nothing for longer than anybody waits, and was killed.
+    /// The run's process printed no verdict within the time limit, and was killed.
     Hung,
-    /// Its process ended before there was a verdict: an abort, a signal, a stack overflow.
+    /// The run's process ended before it printed a verdict: an abort, a signal, a stack overflow.
     Crashed,
-    /// Its process held more memory than it may, and was killed.
+    /// The run's process exceeded the memory limit, and was killed.
     OutOfMemory,
 }
 
 impl Conclusion {
-    /// Every conclusion.
-    pub const ALL: [Conclusion; 7] = [
-        Conclusion::Passed,
-        Conclusion::Violated,
-        Conclusion::Stuck,
-        Conclusion::Panicked,
-        Conclusion::Hung,
-        Conclusion::Crashed,
-        Conclusion::OutOfMemory,
-    ];
-
-    /// The conclusion's name, as in JSON.
+    /// Returns the conclusion's name, as in JSON.
     pub fn name(self) -> &'static str {
-        match self {
-            Conclusion::Passed => "passed",
-            Conclusion::Violated => "violated",
-            Conclusion::Stuck => STUCK,
-            Conclusion::Panicked => "panicked",
-            Conclusion::Hung => "hung",
-            Conclusion::Crashed => "crashed",
-            Conclusion::OutOfMemory => "out_of_memory",
-        }
+        self.into()
     }
 }
 
-/// A violation, with when it was found.
+/// A violation, with the time at which it was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// The invariant.
     pub invariant: &'static str,
-    /// The same for every violation of the same kind.
+    /// An identifier that all violations of the same kind share.
     pub fingerprint: String,
     /// Simulated time, in milliseconds.
     pub at_ms: u64,
@@ -125,8 +111,8 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The first of `violations`; none if there are none.
-    pub fn first_of(violations: &[(Moment, Violation)]) -> Option<Finding> {
+    /// Returns the first of `violations`.
+    pub fn first_of(violations: &[(SimTime, Violation)]) -> Option<Finding> {
         let (at, violation) = violations.first()?;
         let mut invariants: Vec<_> = violations.iter().map(|(_, violation)| violation.invariant()).collect();
         invariants.sort_unstable();
@@ -146,31 +132,36 @@ impl Finding {
     }
 }
 
-/// A verdict as programs are told it: with what follows from it.
+/// A verdict as it is printed for programs: with its fingerprint, and the command that repeats the run.
 #[derive(Debug, Serialize)]
 pub struct Report<'a> {
     #[serde(flatten)]
     verdict: &'a Verdict,
-    /// What distinguishes this run's failure from others; none if it passed.
+    /// The failure's fingerprint; none if the run passed.
     fingerprint: Option<String>,
     /// The command that repeats the run.
     reproduction: &'a str,
 }
 
 impl Report<'_> {
-    /// The report as one JSON object on one line.
+    /// Returns the report as one JSON object on one line.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a verdict is plain data")
     }
 }
 
 impl Verdict {
-    /// The verdict on a run of `plan` that ended as `verdict` says, with nothing else known of it yet.
+    /// Returns the verdict on a run of `plan` that ended in the way of `verdict`, with all counts of the run at zero.
     pub fn new(plan: &Plan, verdict: Conclusion) -> Self {
-        Verdict { hosts: plan.topology.hosts().count(), ..Verdict::unknown(plan.scenario, plan.seed, verdict) }
+        let mut faults_planned = BTreeMap::new();
+        for entry in &plan.faults {
+            *faults_planned.entry(entry.fault.family().name()).or_default() += 1;
+        }
+        let hosts = plan.topology.hosts().count();
+        Verdict { hosts, faults_planned, ..Verdict::unknown(plan.scenario, plan.seed, verdict) }
     }
 
-    /// The verdict on a run whose process died of it: `verdict` says how, `death` in words.
+    /// Returns the verdict on a run whose process ended before it printed one. `death` describes that end in words.
     pub fn dead(scenario: Scenario, seed: u64, verdict: Conclusion, death: String) -> Self {
         Verdict { death: Some(death), ..Verdict::unknown(scenario, seed, verdict) }
     }
@@ -189,6 +180,7 @@ impl Verdict {
             simulated_ms: 0,
             wall_ms: 0,
             hosts: 0,
+            faults_planned: BTreeMap::new(),
             faults: 0,
             faults_idle: 0,
             faults_skipped: 0,
@@ -201,68 +193,65 @@ impl Verdict {
         }
     }
 
-    /// Whether the run went as it must.
+    /// Returns true if no invariant was violated and everything converged.
     pub fn passed(&self) -> bool {
         self.verdict == Conclusion::Passed
     }
 
-    /// What distinguishes this run's failure from others; none if it passed.
+    /// Returns the fingerprint of the run's failure, the same for all failures of one kind; none if the run passed.
     pub fn fingerprint(&self) -> Option<String> {
         match self.verdict {
             Conclusion::Passed => None,
             Conclusion::Panicked => Some(format!("panicked/{}", self.panic.as_deref().unwrap_or_default())),
             Conclusion::Violated => self.violation.as_ref().map(|finding| finding.fingerprint.clone()),
             Conclusion::Stuck => {
-                let stream = self.pending.first().map_or("unknown", |pending| pending.feed.stream.as_str());
+                let stream = self.pending.first().map_or("unknown", |pending| pending.follower.stream.as_str());
                 Some(format!("{STUCK}/{stream}"))
             }
-            // How it died differs from machine to machine, and from one try to the next.
+            // The details differ from machine to machine, and from one attempt to the next.
             Conclusion::Hung | Conclusion::Crashed | Conclusion::OutOfMemory => Some(self.verdict.name().to_owned()),
         }
     }
 
-    /// Everything that a run's failure can be known by: the fingerprint of each violation, of what had not converged on
-    /// each stream, and of a panic. In order; none if it passed.
+    /// Returns every fingerprint of the run's failure, sorted: of each violation, of each stream that had not converged,
+    /// and of a panic.
     pub fn fingerprints(&self) -> Vec<String> {
         let violated = self.violation.iter().flat_map(|finding| finding.fingerprints.iter().cloned());
-        let stuck = self.pending.iter().map(|pending| format!("{STUCK}/{}", pending.feed.stream));
+        let stuck = self.pending.iter().map(|pending| format!("{STUCK}/{}", pending.follower.stream));
         let mut fingerprints: Vec<String> = violated.chain(stuck).chain(self.fingerprint()).collect();
         fingerprints.sort_unstable();
         fingerprints.dedup();
         fingerprints
     }
 
-    /// What programs are told of it; `reproduction` is the command that repeats it.
+    /// Returns the verdict as it is printed for programs. `reproduction` is the command that repeats the run.
     pub fn report<'a>(&'a self, reproduction: &'a str) -> Report<'a> {
         Report { verdict: self, fingerprint: self.fingerprint(), reproduction }
     }
 
-    /// The command that repeats this run, if its plan is the one that the seed gives.
+    /// Returns the command that repeats this run. The run's plan must be the one that its seed gives.
     pub fn reproduction(&self) -> String {
         let engine = self.engine.argument();
         format!("cargo run --release -- run{engine} --scenario {} --seed {}", self.scenario, self.seed)
     }
 }
 
-impl fmt::Display for Conclusion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[test]
     fn a_conclusion_has_the_same_name_in_json_and_in_words() {
-        for conclusion in Conclusion::ALL {
+        for conclusion in Conclusion::iter() {
             assert_eq!(serde_json::to_value(conclusion).unwrap(), conclusion.name());
+            assert_eq!(conclusion.to_string(), conclusion.name());
         }
     }
 
     #[test]
-    fn a_death_is_a_finding_with_a_line_that_repeats_it() {
+    fn a_process_that_ended_early_is_a_finding_with_a_command_that_repeats_it() {
         for conclusion in [Conclusion::Hung, Conclusion::Crashed, Conclusion::OutOfMemory] {
             let verdict = Verdict::dead(Scenario::Swarm, 17, conclusion, "how".into());
             assert!(!verdict.passed());

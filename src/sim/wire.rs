@@ -1,88 +1,90 @@
-//! What goes over replication connections, as lines: those of the line protocol, and the payloads that pass through a
-//! broker. Instances are not asked: this is decoded from the bytes.
+//! The lines on replication connections: those of the line protocol, and the payloads that pass through a broker. They are
+//! decoded from the bytes, without the help of the instances.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::broker::resp::{Replies, Reply, Requests};
-use super::engine::{End, Side};
-use super::world::{BROKER_PORT, REPLICATION_PORT};
-use crate::env::{Address, Scope};
-use crate::judge::{self, PUBLICATIONS, SUBSCRIPTION};
-use crate::protocol::{InstanceName, LineDecoder};
+use super::deployment::{BROKER_PORT, REPLICATION_PORT, SERVER_NAME};
+use crate::tasks;
+use crate::transport::redis::resp::{Reply, ReplyDecoder, RequestDecoder};
+use crate::transport::redis::user_ip_channel;
+use squall_env::{Address, TaskSpawner};
+use squall_judge::{self as judge, PUBLICATIONS, SUBSCRIPTION};
+use squall_netsim::{End, Side};
+use squall_protocol::{InstanceName, LineDecoder};
 
-/// Whether rows come to that port.
-pub fn is_of_replication(port: u16) -> bool {
+/// Returns true if connections to `port` carry rows.
+pub(super) fn is_of_replication(port: u16) -> bool {
     port == REPLICATION_PORT || port == BROKER_PORT
 }
 
-/// What the judge calls the other end of a connection that is being made. An instance has two to the broker, which look
-/// alike until something is said on them: the task that makes it tells which.
-pub fn target(to: &Address) -> InstanceName {
+/// Returns the judge's name for the other end of a connection that is being opened. An instance opens two to the broker, which
+/// are alike until the first command: the task that opens the connection makes the difference.
+pub(super) fn target(to: &Address) -> InstanceName {
     if to.port != BROKER_PORT {
         return Arc::clone(&to.host).into();
     }
-    let is_subscription = Scope::current_task() == Some("stay_subscribed");
+    let is_subscription = TaskSpawner::current_task() == Some(tasks::STAY_SUBSCRIBED);
     (if is_subscription { SUBSCRIPTION } else { PUBLICATIONS }).into()
 }
 
-/// Decodes both directions of every connection.
+/// The decoders of both directions of every connection.
 #[derive(Default)]
-pub struct Wire {
-    /// What each client end has read so far.
+pub(super) struct Wire {
+    /// The bytes that each client end has read.
     read: BTreeMap<u64, Reading>,
-    /// What each end has written so far. What the broker writes is what others have.
+    /// The bytes that each end has written, except those of the broker: it repeats what instances have written.
     written: BTreeMap<(u64, Side), Writing>,
-    /// The connections on which instances publish, and how much of what was asked on each has no answer yet.
+    /// The number of unanswered requests on each connection on which an instance publishes.
     publications: BTreeMap<u64, usize>,
 }
 
 enum Reading {
     Lines(LineDecoder),
-    Replies(Replies),
+    Replies(ReplyDecoder),
 }
 
 enum Writing {
     Lines(LineDecoder),
-    Requests(Requests),
+    Requests(RequestDecoder),
 }
 
-/// What a client end has read.
+/// The content that a client end has read.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Read {
-    /// The lines, whole ones that are text.
+pub(super) struct Read {
+    /// The whole lines that are text.
     pub lines: Vec<String>,
-    /// How many there were, with those that are not.
+    /// The number of whole lines, including those that are not text.
     pub count: u64,
-    /// Whether the broker has answered all that was asked, on a connection that is there to publish.
+    /// True if the broker has answered every request, on a connection on which an instance publishes.
     pub is_answered: bool,
-    /// Whether the broker has answered a ping on a subscription.
+    /// True if the broker has answered a ping on a subscription.
     pub has_pong: bool,
 }
 
 impl Wire {
-    /// A connection to the broker is made.
-    pub fn connecting(&mut self, attempt: u64, target: &InstanceName) {
+    /// Registers a connection attempt, which may be one to the broker.
+    pub(super) fn connecting(&mut self, attempt: u64, target: &InstanceName) {
         if target.as_str() == PUBLICATIONS {
             self.publications.insert(attempt, 0);
         }
     }
 
-    /// What has come in with `bytes`.
-    pub fn read(&mut self, end: &End, bytes: &[u8]) -> Read {
-        let mut came = Read::default();
+    /// Decodes bytes that a client end has read.
+    pub(super) fn read(&mut self, end: &End, bytes: &[u8]) -> Read {
+        let mut read = Read::default();
         let reading = self.read.entry(end.connection).or_insert_with(|| match end.port {
-            BROKER_PORT => Reading::Replies(Replies::default()),
+            BROKER_PORT => Reading::Replies(ReplyDecoder::default()),
             _ => Reading::Lines(LineDecoder::default()),
         });
         match reading {
             Reading::Lines(lines) => {
                 lines.extend(bytes);
                 while let Some(line) = lines.next_line() {
-                    came.count += 1;
-                    came.lines.extend(line.ok());
+                    read.count += 1;
+                    read.lines.extend(line.ok());
                 }
             }
             Reading::Replies(replies) => {
@@ -91,35 +93,35 @@ impl Wire {
                 while let Some(reply) = replies.next_reply() {
                     if let Some(unanswered) = &mut unanswered {
                         **unanswered = unanswered.saturating_sub(1);
-                        // An answer to what was said to be let in is no answer yet.
-                        came.is_answered = **unanswered == 0 && reply != Reply::Simple("OK".into());
+                        // The answer to the password does not count.
+                        read.is_answered = **unanswered == 0 && reply != Reply::Simple("OK".into());
                     } else if let Some(payload) = published(&reply) {
-                        came.count += 1;
-                        came.lines.extend(text(payload));
+                        read.count += 1;
+                        read.lines.extend(text(payload));
                     } else {
-                        came.has_pong |= is_pong(&reply);
+                        read.has_pong |= is_pong(&reply);
                     }
                 }
             }
         }
-        came
+        read
     }
 
-    /// The lines that were written with `bytes`; none for one that is no text.
-    pub fn written(&mut self, end: &End, bytes: &[u8]) -> Vec<Option<String>> {
-        let mut said = Vec::new();
+    /// Decodes bytes that an end has written, into lines. A line that is not text is none.
+    pub(super) fn written(&mut self, end: &End, bytes: &[u8]) -> Vec<Option<String>> {
+        let mut written = Vec::new();
         if (end.port, end.side) == (BROKER_PORT, Side::Server) {
-            return said;
+            return written;
         }
         let writing = self.written.entry((end.connection, end.side)).or_insert_with(|| match end.port {
-            BROKER_PORT => Writing::Requests(Requests::default()),
+            BROKER_PORT => Writing::Requests(RequestDecoder::default()),
             _ => Writing::Lines(LineDecoder::default()),
         });
         match writing {
             Writing::Lines(lines) => {
                 lines.extend(bytes);
                 while let Some(line) = lines.next_line() {
-                    said.push(line.ok());
+                    written.push(line.ok());
                 }
             }
             Writing::Requests(requests) => {
@@ -129,19 +131,20 @@ impl Wire {
                     if let Some(unanswered) = &mut unanswered {
                         **unanswered += 1;
                     }
-                    if let [command, _channel, payload] = &request[..]
+                    if let [command, channel, payload] = &request[..]
                         && command.eq_ignore_ascii_case(b"publish")
+                        && carries_commands(channel)
                     {
-                        said.push(text(payload));
+                        written.push(text(payload));
                     }
                 }
             }
         }
-        said
+        written
     }
 
-    /// One end of a connection is closed.
-    pub fn closed(&mut self, end: &End) {
+    /// Forgets an end of a connection that is closed.
+    pub(super) fn closed(&mut self, end: &End) {
         self.written.remove(&(end.connection, end.side));
         if end.side == Side::Client {
             self.read.remove(&end.connection);
@@ -150,25 +153,34 @@ impl Wire {
     }
 }
 
-/// Which side the judge takes an end for.
-pub fn side(end: &End) -> judge::Side {
+/// Returns the role that an end has for the judge.
+pub(super) fn role(end: &End) -> judge::Role {
     match end.side {
-        _ if end.port == BROKER_PORT => judge::Side::Publisher,
-        Side::Client => judge::Side::Client,
-        Side::Server => judge::Side::Server,
+        _ if end.port == BROKER_PORT => judge::Role::Publisher,
+        Side::Client => judge::Role::Client,
+        Side::Server => judge::Role::Server,
     }
 }
 
-/// What somebody has published, if that is what the broker says.
+/// Returns the payload of a reply that delivers a published message.
 fn published(reply: &Reply) -> Option<&Bytes> {
     let Reply::Array(words) = reply else { return None };
     match &words[..] {
-        [Reply::Bulk(Some(kind)), _channel, Reply::Bulk(Some(payload))] if kind == "message" => Some(payload),
+        [Reply::Bulk(Some(kind)), Reply::Bulk(Some(channel)), Reply::Bulk(Some(payload))]
+            if kind == "message" && carries_commands(channel) =>
+        {
+            Some(payload)
+        }
         _ => None,
     }
 }
 
-/// Whether it answers a ping of whoever has subscribed.
+/// Returns true if commands are published on `channel`, and not the numbers by which an instance hears itself.
+fn carries_commands(channel: &Bytes) -> bool {
+    *channel == SERVER_NAME || *channel == user_ip_channel(SERVER_NAME)
+}
+
+/// Returns true if the reply answers a ping on a subscription.
 fn is_pong(reply: &Reply) -> bool {
     matches!(reply, Reply::Array(words) if matches!(&words[..], [Reply::Bulk(Some(kind)), _] if kind == "pong"))
 }

@@ -1,285 +1,204 @@
-//! What was committed, told by SQLite itself.
-//!
-//! SQLite's update hook names every row that a transaction writes or removes. Once it has committed, those rows are read
-//! back and given to the judge in the form they must have on the wire. Neither the stack's word nor its code is needed for that, save
-//! the SQL that inserted them.
+//! The witnesses of one boot of one instance: its consumer, its observer, and its clients' reports.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use rusqlite::hooks::Action;
-use rusqlite::trace::{TraceEvent, TraceEventCodes};
-use rusqlite::{Connection, OptionalExtension, Row};
-use serde_json::{Value, json};
+use super::recorder::Recorder;
+use crate::observer::InstanceEvent;
+use crate::observer::Observer;
+use crate::replication::Consumer;
+use crate::tasks;
+use squall_env::{TaskKind, TaskObserver};
+use squall_judge::{self as judge, Device, Observation, Task};
+use squall_protocol::rows::{Row, TypingRow, typing};
+use squall_protocol::{Cached, InstanceName, StreamName, Token};
 
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::Json;
-
-/// A row that was committed, as followers must get to see it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CommittedRow {
-    /// The stream it belongs to.
-    pub stream: StreamName,
-    /// The instance that wrote it.
-    pub writer: InstanceName,
-    /// Its token.
-    pub token: Token,
-    /// The row as it stands in an RDATA.
-    pub row: Value,
-}
-
-/// A table whose rows are rows of a stream, in the order that these have at one token: "ev" before "state" (Synapse
-/// merges by token and then by row).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Table {
-    Events,
-    ExOutliers,
-    StateDeltas,
-    AccountData,
-    RoomAccountData,
-    Receipts,
-    Presence,
-    DeviceInbox,
-    Invalidations,
-}
-
-impl Table {
-    fn of_name(table: &str) -> Option<Table> {
-        match table {
-            "events" => Some(Table::Events),
-            "ex_outlier_stream" => Some(Table::ExOutliers),
-            "current_state_delta_stream" => Some(Table::StateDeltas),
-            "account_data" => Some(Table::AccountData),
-            "room_account_data" => Some(Table::RoomAccountData),
-            "receipts_linearized" => Some(Table::Receipts),
-            "presence_stream" => Some(Table::Presence),
-            "device_inbox" => Some(Table::DeviceInbox),
-            "cache_invalidation_stream_by_instance" => Some(Table::Invalidations),
-            _ => None,
-        }
-    }
-
-    fn stream(self) -> &'static str {
-        match self {
-            Table::Events | Table::ExOutliers | Table::StateDeltas => "events",
-            Table::AccountData | Table::RoomAccountData => "account_data",
-            Table::Receipts => "receipts",
-            Table::Presence => "presence",
-            Table::DeviceInbox => "to_device",
-            Table::Invalidations => "caches",
-        }
-    }
-
-    /// Reads the row with a given rowid: who wrote it, its token, and what it says. Tokens of zero and below belong to
-    /// the backfill stream.
-    fn query(self) -> &'static str {
-        match self {
-            Table::Events => {
-                "SELECT instance_name, stream_ordering, event_id, room_id, type, state_key, redacts, relates_to,
-                        membership, rejected, outlier
-                 FROM events WHERE stream_ordering = ?1 AND stream_ordering > 0"
-            }
-            Table::ExOutliers => {
-                "SELECT o.instance_name, event_stream_ordering, event_id, room_id, type, state_key, redacts, relates_to,
-                        membership, rejected, outlier
-                 FROM ex_outlier_stream AS o JOIN events USING (event_id)
-                 WHERE event_stream_ordering = ?1 AND event_stream_ordering > 0"
-            }
-            Table::StateDeltas => {
-                "SELECT instance_name, stream_id, room_id, type, state_key, event_id
-                 FROM current_state_delta_stream WHERE rowid = ?1 AND stream_id > 0"
-            }
-            Table::AccountData => {
-                "SELECT instance_name, stream_id, user_id, NULL, account_data_type, content
-                 FROM account_data WHERE rowid = ?1"
-            }
-            Table::RoomAccountData => {
-                "SELECT instance_name, stream_id, user_id, room_id, account_data_type, content
-                 FROM room_account_data WHERE rowid = ?1"
-            }
-            Table::Receipts => {
-                "SELECT instance_name, stream_id, room_id, receipt_type, user_id, event_id, thread_id, data
-                 FROM receipts_linearized WHERE rowid = ?1"
-            }
-            Table::Presence => {
-                "SELECT instance_name, stream_id, user_id, state, last_active_ts, last_federation_update_ts,
-                        last_user_sync_ts, status_msg, currently_active
-                 FROM presence_stream WHERE rowid = ?1"
-            }
-            Table::DeviceInbox => {
-                "SELECT instance_name, stream_id, user_id, device_id, message_id FROM device_inbox WHERE rowid = ?1"
-            }
-            Table::Invalidations => {
-                "SELECT instance_name, stream_id, cache_func, keys, invalidation_ts
-                 FROM cache_invalidation_stream_by_instance WHERE stream_id = ?1"
-            }
-        }
-    }
-
-    /// What the row says that only one request says, if it is of that kind.
-    fn said(self, row: &Row<'_>) -> rusqlite::Result<Option<Said>> {
-        let text = |column: usize| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
-        let (place, words) = match self {
-            Table::DeviceInbox => ([text(2)?, text(3)?].join(" "), text(4)?),
-            Table::AccountData | Table::RoomAccountData => ([text(2)?, text(3)?, text(4)?].join(" "), text(5)?),
-            Table::Receipts => ([text(2)?, text(3)?, text(4)?, text(6)?].join(" "), text(5)?),
-            _ => return Ok(None),
-        };
-        Ok(Some(Said { place, words }))
-    }
-
-    /// The row on the wire: the columns from the third on, each as its type has it.
-    fn row(self, row: &Row<'_>) -> rusqlite::Result<Value> {
-        let text = |column: usize| row.get::<_, Option<String>>(column).map(Value::from);
-        let number = |column: usize| row.get::<_, Option<i64>>(column).map(Value::from);
-        let flag = |column: usize| row.get::<_, bool>(column).map(Value::from);
-        let json =
-            |column: usize| row.get::<_, Option<Json>>(column).map(|json| json.map_or(Value::Null, |json| json.0));
-        let texts = |columns: std::ops::Range<usize>| columns.map(text).collect::<rusqlite::Result<Vec<_>>>();
-        Ok(match self {
-            Table::Events | Table::ExOutliers => {
-                let mut fields = texts(2..9)?;
-                fields.extend([flag(9)?, flag(10)?]);
-                json!(["ev", fields])
-            }
-            Table::StateDeltas => json!(["state", texts(2..6)?]),
-            Table::AccountData | Table::RoomAccountData => texts(2..5)?.into(),
-            Table::Receipts => texts(2..7)?.into_iter().chain([json(7)?]).collect(),
-            Table::Presence => {
-                json!([text(2)?, text(3)?, number(4)?, number(5)?, number(6)?, text(7)?, flag(8)?])
-            }
-            Table::DeviceInbox => json!([text(2)?]),
-            Table::Invalidations => json!([text(2)?, json(3)?, number(4)?]),
-        })
-    }
-}
-
-/// Something that only one request of one client says, and where it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// An inbox, a datum, a receipt.
-    pub place: String,
-    /// What it was made to say.
-    pub words: String,
-}
-
-/// A message that was put into a device's inbox. The row of its stream names the user alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftMessage {
-    /// Its token.
-    pub token: Token,
-    /// Whose device it is for.
-    pub user_id: String,
-    /// The device.
-    pub device_id: String,
-    /// What its sender calls it.
-    pub message_id: String,
-}
-
-/// What a transaction did to the rows of streams.
-#[derive(Debug, Default)]
-pub(super) struct Effect {
-    /// Rows that were written, by token, those that overwrote others included.
-    pub committed: Vec<CommittedRow>,
-    /// Messages that were put into inboxes.
-    pub messages: Vec<LeftMessage>,
-    /// Rows that were removed.
-    pub removed: Vec<CommittedRow>,
-    /// What it says for clients.
-    pub said: Vec<Said>,
-}
-
-/// Counts the rows that the open transaction is given, by SQLite's own account.
-#[derive(Clone, Default)]
-struct RowsRead(Arc<AtomicU64>);
-
-/// Collects what the open transaction does.
+/// The consumer that the simulator registers on one boot of one instance. It is silent once the boot is over: the work of
+/// a killed process's drop handlers is not observed.
+#[derive(Clone)]
 pub(super) struct Witness {
-    told: mpsc::Receiver<(Action, Table, i64)>,
-    /// The rows of inboxes, which a transaction may remove: they can't be read any more when it is told.
-    inboxes: RefCell<BTreeMap<i64, CommittedRow>>,
-    rows_read: RowsRead,
+    instance: InstanceName,
+    boot: u64,
+    is_silenced: Rc<Cell<bool>>,
+    recorder: Rc<Recorder>,
 }
 
 impl Witness {
-    /// Watches `connection`, whose tables exist.
-    pub(super) fn attach(connection: &mut Connection) -> rusqlite::Result<Self> {
-        let (tell, told) = mpsc::channel();
-        connection.update_hook(Some(move |action, _database: &str, table: &str, rowid| {
-            if let Some(table) = Table::of_name(table) {
-                // The receiver is gone when the world ends; nobody asks then.
-                let _ = tell.send((action, table, rowid));
-            }
-        }))?;
-        Ok(Witness { told, inboxes: RefCell::default(), rows_read: RowsRead::default() })
+    /// Creates a witness of a boot of `instance`. It is silent while `is_silenced` is set.
+    pub(super) fn new(instance: InstanceName, boot: u64, is_silenced: Rc<Cell<bool>>, recorder: Rc<Recorder>) -> Self {
+        Witness { instance, boot, is_silenced, recorder }
     }
 
-    /// From now on the rows that are read on `connection` are counted; or no longer.
-    pub(super) fn count_rows_read(&self, connection: &mut Connection, is_counting: bool) -> rusqlite::Result<()> {
-        let RowsRead(count) = self.rows_read.clone();
-        count.store(0, Ordering::Relaxed);
-        let counting = move |_: TraceEvent<'_>| {
-            count.fetch_add(1, Ordering::Relaxed);
-        };
-        connection.trace_v2(TraceEventCodes::SQLITE_TRACE_ROW, is_counting.then_some(counting))
+    /// Reports a change that the typing handler of this instance, the stream's writer, has made.
+    pub(super) fn typing_changed(&self, token: Token, row: &TypingRow) {
+        let row = Row::Typing(row.clone());
+        let (stream, writer, boot) = (typing::NAME.into(), self.instance.clone(), self.boot);
+        self.report(|_| Observation::Changed { stream, writer, boot, token, row });
     }
 
-    /// How many rows were read since the counting began.
-    pub(super) fn rows_read(&self) -> u64 {
-        self.rows_read.0.load(Ordering::Relaxed)
+    /// Reports that a client has begun to sync with this process.
+    pub(super) fn sync_began(&self, device: &Device) {
+        let boot = self.boot;
+        let device = device.clone();
+        self.report(|instance| Observation::SyncBegan { instance, boot, device });
     }
 
-    /// The transaction was rolled back: its rows never were.
-    pub(super) fn forget(&self) {
-        self.told.try_iter().for_each(drop);
+    /// Reports that the client has ended its sync.
+    pub(super) fn sync_ended(&self, device: &Device) {
+        let boot = self.boot;
+        let device = device.clone();
+        self.report(|instance| Observation::SyncEnded { instance, boot, device });
     }
 
-    /// What the transaction that has just committed did.
-    pub(super) fn effect(&self, connection: &Connection) -> rusqlite::Result<Effect> {
-        let (mut committed, mut removed, mut said, mut messages) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (action, table, rowid) in self.told.try_iter() {
-            match (action, table) {
-                (Action::SQLITE_DELETE, _) => removed.extend(self.inboxes.borrow_mut().remove(&rowid)),
-                // An event that ceases to be an outlier keeps its place in the stream; a row of its own says so.
-                (Action::SQLITE_UPDATE, Table::Events) => {}
-                _ => {
-                    let mut read = |row: &Row<'_>| {
-                        if table == Table::DeviceInbox {
-                            messages.push(message(row)?);
-                        }
-                        Ok((read(table, row)?, table.said(row)?))
-                    };
-                    let row = connection.prepare_cached(table.query())?.query_row([rowid], &mut read).optional()?;
-                    let Some((row, says)) = row else { continue };
-                    said.extend(says);
-                    if table == Table::DeviceInbox {
-                        self.inboxes.borrow_mut().insert(rowid, row.clone());
-                    }
-                    committed.push((row.token, table, row));
-                }
-            }
+    /// Reports that a client reads `what`. Returns the number of the read.
+    pub(super) fn read_started(&self, what: Cached) -> u64 {
+        let read = self.recorder.next_read();
+        self.report(|instance| Observation::ReadStarted { instance, read, what });
+        read
+    }
+
+    /// Reports the result of the read numbered `read`.
+    pub(super) fn read_returned(&self, read: u64, version: Option<Token>) {
+        self.report(|instance| Observation::ReadReturned { instance, read, version });
+    }
+
+    /// Reports that a write was acknowledged to a client: `writer` changed `what` under `token`.
+    pub(super) fn write_acked(&self, what: Cached, writer: &InstanceName, token: Token) {
+        let writer = writer.clone();
+        self.report(|instance| Observation::WriteAcked { instance, what, writer, token });
+    }
+
+    /// Reports that a message to the devices of `clients` was acknowledged.
+    pub(super) fn messages_acked(&self, clients: Vec<judge::Client>, message_id: String) {
+        self.report(|instance| Observation::MessagesAcked { instance, clients, message_id });
+    }
+
+    /// Reports that a user's receipts of these rooms, sent together, were acknowledged.
+    pub(super) fn receipts_acked(&self, user_id: String, room_ids: Vec<String>) {
+        self.report(|instance| Observation::ReceiptsAcked { instance, user_id, room_ids });
+    }
+
+    /// Reports that a client asks to set the presence of a device.
+    pub(super) fn presence_asked(
+        &self,
+        request: u64,
+        device: Device,
+        state: &str,
+        is_sync: bool,
+        status: Option<String>,
+    ) {
+        let state = state.to_owned();
+        self.report(|instance| Observation::PresenceAsked { instance, request, device, state, is_sync, status });
+    }
+
+    /// Reports that the request numbered `request` to set a presence was acknowledged.
+    pub(super) fn presence_set(&self, request: u64) {
+        self.report(|instance| Observation::PresenceSet { instance, request });
+    }
+
+    /// Reports that the instance is about to send a command to every other one.
+    pub(super) fn broadcast_began(&self, command: &'static str) {
+        self.report(|_| Observation::Began { command });
+    }
+
+    /// Reports that a request of a client failed because the wait for `writer`'s position timed out.
+    pub(super) fn wait_timed_out(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        let stream = stream.clone();
+        let writer = writer.clone();
+        self.report(|instance| Observation::WaitTimedOut { instance, stream, writer, position });
+    }
+
+    fn report(&self, observation: impl FnOnce(InstanceName) -> Observation) {
+        if !self.is_silenced.get() {
+            self.recorder.observe(&observation(self.instance.clone()));
         }
-        committed.sort_by_key(|(token, table, _)| (*token, *table));
-        let mut committed: Vec<CommittedRow> = committed.into_iter().map(|(_, _, row)| row).collect();
-        // Messages to several devices of a user, under one token, are one row; it is there as long as one of them is.
-        let mut notified = BTreeSet::new();
-        committed.retain(|row| row.stream.as_str() != "to_device" || notified.insert((row.token, row.row.to_string())));
-        removed.retain(|row| !self.inboxes.borrow().values().any(|left| left == row));
-        Ok(Effect { committed, messages, removed, said })
     }
 }
 
-fn read(table: Table, row: &Row<'_>) -> rusqlite::Result<CommittedRow> {
-    Ok(CommittedRow {
-        stream: table.stream().into(),
-        writer: row.get::<_, String>(0)?.into(),
-        token: Token(row.get(1)?),
-        row: table.row(row)?,
-    })
+impl Consumer for Witness {
+    fn following(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        let stream = stream.clone();
+        let writer = writer.clone();
+        self.report(|instance| Observation::Following { instance, stream, writer, position });
+    }
+
+    fn applied(&self, stream: &StreamName, writer: &InstanceName, token: Token, rows: &[Row]) {
+        self.recorder.count_applied(rows.len() as u64);
+        let stream = stream.clone();
+        let writer = writer.clone();
+        let rows = rows.to_vec();
+        self.report(|instance| Observation::Applied { instance, stream, writer, token, rows });
+    }
+
+    fn positioned(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        let stream = stream.clone();
+        let writer = writer.clone();
+        self.report(|instance| Observation::Positioned { instance, stream, writer, position });
+    }
+
+    fn reset(&self, stream: &StreamName, writer: &InstanceName) {
+        let stream = stream.clone();
+        let writer = writer.clone();
+        self.report(|instance| Observation::Reset { instance, stream, writer, position: Token(0) });
+    }
 }
 
-fn message(row: &Row<'_>) -> rusqlite::Result<LeftMessage> {
-    Ok(LeftMessage { token: Token(row.get(1)?), user_id: row.get(2)?, device_id: row.get(3)?, message_id: row.get(4)? })
+/// The observer of one boot of one instance: it sees the instance's tasks and the events that the instance reports.
+pub(super) struct StackWitness {
+    witness: Witness,
+    /// The largest number of running tasks of each kind that was reported.
+    reported: RefCell<BTreeMap<TaskKind, u64>>,
+}
+
+impl StackWitness {
+    /// Creates an observer of the same boot as `witness`.
+    pub(super) fn new(witness: Witness) -> Self {
+        StackWitness { witness, reported: RefCell::default() }
+    }
+}
+
+impl TaskObserver for StackWitness {
+    /// Reports each doubling, which is enough to notice that there is no bound.
+    fn task_started(&self, kind: TaskKind, running: u64) {
+        let mut reported = self.reported.borrow_mut();
+        let most = reported.entry(kind).or_default();
+        if running >= (2 * *most).max(1) {
+            *most = running;
+            let task = Task { label: kind.label(), per_request: tasks::PER_REQUEST.contains(&kind) };
+            self.witness.report(|instance| Observation::Tasks { instance, task, running });
+        }
+    }
+}
+
+impl Observer for StackWitness {
+    fn event(&self, event: InstanceEvent<'_>) {
+        if let InstanceEvent::Row { stream, .. } | InstanceEvent::UnknownStream { stream } = event {
+            let stream = stream.clone();
+            self.witness.report(|instance| Observation::Reported { instance, stream });
+        }
+    }
+
+    fn process_expired(&self, _users: usize) {
+        self.witness.report(|instance| Observation::Expired { instance });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squall_judge::invariants::queues_bounded::TASKS_MAX;
+    use squall_judge::{Judge, Topology};
+
+    #[test]
+    fn the_judge_bounds_the_tasks_of_replication_and_not_those_of_requests() {
+        let is_too_many = |kind| {
+            let recorder = Recorder::new(Judge::new(Topology::default()), None);
+            let witness = Witness::new("worker".into(), 1, Rc::default(), Rc::clone(&recorder));
+            StackWitness::new(witness).task_started(kind, TASKS_MAX + 1);
+            recorder.judge().has_seen("queues_bounded/too_many_tasks")
+        };
+        assert!(is_too_many(tasks::ON_RDATA));
+        assert!(!is_too_many(tasks::HTTP_REQUEST));
+    }
 }

@@ -1,48 +1,44 @@
-//! What clients do during the storm: they send events, change state in bursts, keep account data, say up to where they
-//! have read, send messages to devices, sync, type, and look at what is there.
+//! The work of clients during the storm: they send events, change state in bursts, write account data and receipts, send
+//! messages to devices, sync, type, and read.
 //!
-//! Clients are also witnesses: of what they read, and of being told that something they wrote is done.
+//! Clients are also witnesses: they report the values they read and the writes that were acknowledged.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
 
-use super::client::{Client, Failure};
-use super::plan::{OperationKind, Reading, Writing};
-use crate::caches::Cached;
+use super::deployment::SERVER_NAME;
+use super::plan::{DEVICES, OperationKind, Reading, Writing};
+use super::requests::{Client, Failure};
 use crate::instance::{Config, Write};
-use crate::judge::Device;
-use crate::protocol::InstanceName;
+use crate::presence::SetState;
 use crate::store::account_data::Datum;
 use crate::store::to_device::Message;
-use crate::store::{NewEvent, StateDelta};
-use crate::streams::{Json, ReceiptsRow};
 use crate::transport::http::endpoints::fed_send_edu::DirectToDevice;
+use squall_judge::{self as judge, Device};
+use squall_protocol::rows::events::{EventRow, StateRow};
+use squall_protocol::rows::{Json, ReceiptsRow};
+use squall_protocol::{Cached, InstanceName};
 
-/// The server whose users all of them are.
-const ORIGIN: &str = "squall.test";
-
-/// How many devices of a user messages are sent to.
-pub const DEVICES: u32 = 2;
-
-/// The room that plans call number `room`.
-pub fn room_id(room: u32) -> String {
-    format!("!room{room}:squall.test")
+/// Returns the id of the room that plans call number `room`.
+pub(super) fn room_id(room: u32) -> String {
+    format!("!room{room}:{SERVER_NAME}")
 }
 
-/// The user that plans call number `user`.
-pub fn user_id(user: u32) -> String {
-    format!("@user{user}:squall.test")
+/// Returns the id of the user that plans call number `user`.
+pub(super) fn user_id(user: u32) -> String {
+    format!("@user{user}:{SERVER_NAME}")
 }
 
-/// The device of a user that plans call number `device`.
-pub fn device_id(device: u32) -> String {
+/// Returns the id of the device that plans call number `device`.
+pub(super) fn device_id(device: u32) -> String {
     format!("DEVICE{device}")
 }
 
-/// What plans call `reading`.
-pub fn cached(reading: &Reading) -> Cached {
+/// Returns the cached value that plans call `reading`.
+pub(super) fn cached(reading: &Reading) -> Cached {
     match reading {
         Reading::State { room } => Cached::State { room_id: room_id(*room) },
         Reading::Event { event } => Cached::Event { event_id: outlier_id(*event) },
@@ -51,8 +47,8 @@ pub fn cached(reading: &Reading) -> Cached {
     }
 }
 
-/// The instance that has to carry out `operation`.
-pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
+/// Returns the instance that carries out `operation`.
+pub(super) fn target(config: &Config, operation: &OperationKind) -> InstanceName {
     let writers = &config.stream_writers;
     if let Some(host) = operation.host() {
         return host.into();
@@ -66,8 +62,10 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
         OperationKind::AccountData { .. } | OperationKind::AccountDataBurst { .. } => writers.account_data.clone(),
         OperationKind::Receipt { room, .. } => config.receipts_writer_of(&room_id(*room)).clone(),
         OperationKind::ToDevice { .. } => writers.to_device.clone(),
+        OperationKind::SetPresence { .. } => writers.presence.clone(),
         OperationKind::Typing { .. } => writers.typing.clone(),
         OperationKind::Read { .. }
+        | OperationKind::Receipts { .. }
         | OperationKind::Sync { .. }
         | OperationKind::ServerUp { .. }
         | OperationKind::WriteThenRead { .. } => {
@@ -76,10 +74,10 @@ pub fn target(config: &Config, operation: &OperationKind) -> InstanceName {
     }
 }
 
-/// Has `client` carry out an operation. `id` is the operation's own and makes its event ids unique.
+/// Carries out an operation for `client`. The operation's `id` makes its event ids unique.
 ///
-/// An operation that fails is one that a client would have to repeat; what it did commit counts all the same.
-pub async fn perform(client: Client, id: usize, operation: OperationKind) {
+/// An operation that fails is not repeated. Its rows that were committed count.
+pub(super) async fn perform(client: Client, id: usize, operation: OperationKind) {
     if let Err(failure) = try_to_perform(&client, id, operation).await {
         client.failed(&failure);
     }
@@ -101,7 +99,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
         OperationKind::ExOutlier { event, .. } => {
             let event_id = outlier_id(event);
             if let Some(token) = instance.events()?.mark_ex_outlier(event_id.clone()).await? {
-                client.answered([Cached::Event { event_id }], token);
+                client.write_acked([Cached::Event { event_id }], token);
             }
             Ok(())
         }
@@ -115,27 +113,41 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             set_account_data(client, data.map(datum).collect()).await
         }
         OperationKind::Receipt { user, room, .. } => {
-            let receipt = ReceiptsRow {
-                room_id: room_id(room),
-                kind: "m.read".into(),
-                user_id: user_id(user),
-                event_id: format!("$event{id}"),
-                thread_id: None,
-                data: Json(json!({ "ts": instance.env().clock.now_ms() })),
-            };
+            let receipt = receipt(client, id, user, room);
             let writer = instance.config().receipts_writer_of(&receipt.room_id).clone();
             if writer == *instance.name() {
                 let token = instance.insert_receipt(receipt).await?;
-                client.answered([Cached::Receipts { room_id: room_id(room) }], token);
+                client.write_acked([Cached::Receipts { room_id: room_id(room) }], token);
             } else {
-                // Whoever gets no answer gives up, as with everything else here.
-                instance.client().send_receipts(&writer, ORIGIN, vec![receipt]).await?;
+                // A client that gets an error gives up, as with every other operation.
+                instance.client().send_receipts(&writer, SERVER_NAME, vec![receipt]).await?;
+            }
+            Ok(())
+        }
+        OperationKind::Receipts { user, rooms, .. } => {
+            let mut by_writer: BTreeMap<InstanceName, Vec<ReceiptsRow>> = BTreeMap::new();
+            for room in rooms {
+                let writer = instance.config().receipts_writer_of(&room_id(room)).clone();
+                by_writer.entry(writer).or_default().push(receipt(client, id, user, room));
+            }
+            for (writer, receipts) in by_writer {
+                let room_ids = receipts.iter().map(|receipt| receipt.room_id.clone()).collect();
+                if writer == *instance.name() {
+                    for receipt in receipts {
+                        instance.insert_receipt(receipt).await?;
+                    }
+                } else {
+                    instance.client().send_receipts(&writer, SERVER_NAME, receipts).await?;
+                }
+                client.receipts_acked(user_id(user), room_ids);
             }
             Ok(())
         }
         OperationKind::ToDevice { users, .. } => {
             let writer = instance.config().stream_writers.to_device.clone();
             let devices = users.into_iter().flat_map(|user| (0..DEVICES).map(move |device| (user, device)));
+            let client_of = |(user, device)| judge::Client { user_id: user_id(user), device_id: device_id(device) };
+            let clients: Vec<_> = devices.clone().map(client_of).collect();
             if writer == *instance.name() {
                 let message = |(user, device)| Message {
                     user_id: user_id(user),
@@ -145,13 +157,24 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
                 };
                 instance.send_to_device(devices.map(message).collect()).await?;
             } else {
-                instance.client().send_to_device(&writer, ORIGIN, direct_to_device(devices, id)).await?;
+                instance.client().send_to_device(&writer, SERVER_NAME, direct_to_device(devices, id)).await?;
             }
+            client.messages_acked(clients, format!("message{id}"));
             Ok(())
         }
         OperationKind::Sync { user, device, for_ms, .. } => {
             client.sync(Device { user: user_id(user), device: device.map(device_id) }, for_ms).await;
             Ok(())
+        }
+        OperationKind::SetPresence { user, device, state, status, is_sync, .. } => {
+            let set = SetState {
+                device_id: device.map(device_id),
+                state,
+                status_msg: status.map(|status| format!("status{status}")),
+                is_sync,
+                force_notify: false,
+            };
+            client.set_presence(id, &user_id(user), set).await
         }
         OperationKind::Typing { room, user, typing: true, timeout_ms } => {
             let timeout = Duration::from_millis(timeout_ms);
@@ -178,7 +201,19 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
     }
 }
 
-/// A message to each of `devices`, as it is sent from one instance to another.
+/// Returns the receipt of a user for the event of operation `id`.
+fn receipt(client: &Client, id: usize, user: u32, room: u32) -> ReceiptsRow {
+    ReceiptsRow {
+        room_id: room_id(room),
+        kind: "m.read".into(),
+        user_id: user_id(user),
+        event_id: format!("$event{id}"),
+        thread_id: None,
+        data: Json(json!({ "ts": client.instance().env().clock.now_ms() })),
+    }
+}
+
+/// Returns a message to each of `devices`, in the form in which one instance sends it to another.
 fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, id: usize) -> DirectToDevice {
     let mut messages: IndexMap<String, IndexMap<String, Value>> = IndexMap::new();
     for (user, device) in devices {
@@ -188,7 +223,7 @@ fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, id: usize) -> Dir
     DirectToDevice { sender, kind, message_id, messages }
 }
 
-/// Sends `writes`, which are all of one room and all of one kind.
+/// Persists `writes`, which are all of one room and all of one kind.
 async fn send(client: &Client, writes: Vec<Write>) -> Result<(), Failure> {
     let state = writes.iter().flat_map(|write| &write.state).next();
     let what = match (state, writes.last().and_then(|write| write.event.as_ref())) {
@@ -197,18 +232,18 @@ async fn send(client: &Client, writes: Vec<Write>) -> Result<(), Failure> {
         (None, None) => None,
     };
     let token = client.instance().events()?.persist(writes).await?;
-    client.answered(what, token);
+    client.write_acked(what, token);
     Ok(())
 }
 
 async fn set_account_data(client: &Client, data: Vec<Datum>) -> Result<(), Failure> {
-    // The last token is that of the last datum.
+    // The token is that of the last datum.
     let what = data.last().map(|Datum { user_id, room_id, .. }| match room_id.clone() {
         None => Cached::AccountData { user_id: user_id.clone() },
         Some(room_id) => Cached::RoomAccountData { user_id: user_id.clone(), room_id },
     });
     let token = client.instance().set_account_data(data).await?;
-    client.answered(what, token);
+    client.write_acked(what, token);
     Ok(())
 }
 
@@ -225,7 +260,7 @@ fn outlier_id(event: u32) -> String {
 }
 
 fn outlier(event: u32, room: u32) -> Write {
-    let event = NewEvent { outlier: true, ..NewEvent::message(outlier_id(event), room_id(room)) };
+    let event = EventRow { outlier: true, ..EventRow::message(outlier_id(event), room_id(room)) };
     Write { event: Some(event), state: Vec::new() }
 }
 
@@ -234,13 +269,13 @@ fn datum_of(user: u32, room: Option<u32>, kind: String, version: usize) -> Datum
 }
 
 fn message(id: usize, n: u32, room: u32) -> Write {
-    let event = NewEvent::message(format!("$event{id}_{n}"), room_id(room));
+    let event = EventRow::message(format!("$event{id}_{n}"), room_id(room));
     Write { event: Some(event), state: Vec::new() }
 }
 
-/// `rows` changes of state spread evenly over `tokens` tokens.
+/// Returns `rows` changes of state, spread evenly over `tokens` tokens.
 fn state_burst(id: usize, room: u32, rows: u32, tokens: u32) -> Vec<Write> {
-    let entry = |row: u32| StateDelta {
+    let entry = |row: u32| StateRow {
         room_id: room_id(room),
         kind: "m.room.member".into(),
         state_key: user_id(row),

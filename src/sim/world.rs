@@ -1,4 +1,4 @@
-//! A plan set up on an engine: the hosts, the processes on them, and the one database they share.
+//! The world of a run: a plan set up on an engine, with its hosts, their processes, and the one database they share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,146 +7,111 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::broker;
+use super::broker::{self, LostConnections};
 use super::cancellations::Cancellations;
-use super::client::Client;
 use super::clock::SimClock;
-use super::database::faults::{DatabaseFault, DatabaseFaults, Trouble};
+use super::database::faults::{DatabaseFault, DatabaseFaultGuard, DatabaseFaults};
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
-use super::engine::Engine;
-use super::plan::{BROKER, BrokerPlan, OperationKind, Plan, SchedulingPlan};
-use super::recorder::{Recorder, StackWitness, Witness};
-use super::strangers::Strangers;
+use super::deployment::{BROKER, BROKER_PASSWORD, BROKER_PORT, BrokerPlan};
+use super::faults::Cluster;
+use super::plan::{OperationKind, Plan, SchedulingPlan};
+use super::recorder::Recorder;
+use super::requests::Client;
+use super::skewed_network::VersionSkew;
+use super::witness::{StackWitness, Witness};
 use super::workload;
-use crate::env::{Chance, Deferral, Env, Network, Scope};
-use crate::instance::config::{Endpoint, RedisConfig, StreamWriters};
 use crate::instance::{Config, Instance};
-use crate::judge::Observation;
-use crate::protocol::{InstanceName, MASTER};
+use crate::observer::Env;
 use crate::replication::Consumers;
-use crate::store::{Database, InstanceMap};
-use crate::streams::Source;
+use crate::store::Database;
+use crate::store::Source;
 use crate::sync::{SyncError, SyncResponse};
+use crate::tasks;
+use squall_env::{LocalBoxFuture, Network, PollDelay, SeedTree, TaskSpawner};
+use squall_judge::Observation;
+use squall_netsim::Engine;
+use squall_protocol::{InstanceMap, InstanceName};
 
-/// The homeserver's name.
-pub const SERVER_NAME: &str = "squall.test";
+/// The time after which a supervisor starts a process again that did not come up.
+pub(super) const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// The port of the line protocol on every host.
-pub const REPLICATION_PORT: u16 = 9092;
-/// The port of HTTP requests on every host.
-pub const HTTP_PORT: u16 = 9093;
-/// The port of the broker.
-pub const BROKER_PORT: u16 = 6379;
-/// What the broker is told first, where it asks for a password.
-const BROKER_PASSWORD: &str = "a-password-of-the-storm";
-
-/// How long a supervisor waits before it starts a process again that did not come up.
-pub const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// What a process is asked to do by those outside it.
+/// An order to a process from outside.
 enum Order {
     Perform(usize, OperationKind),
     Sync(SyncRequest, oneshot::Sender<Result<SyncResponse, SyncError>>),
+    ReadAllAgain(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
 }
 
-/// What a client asks for.
+/// A sync request of a client.
 #[derive(Debug, Clone)]
-pub struct SyncRequest {
-    /// Whose device it is.
+pub(super) struct SyncRequest {
+    /// The user.
     pub user_id: String,
     /// The device.
     pub device_id: String,
-    /// The token of its last answer.
+    /// The token of the last response; none for the first request.
     pub since: Option<String>,
-    /// How long the answer may wait for news.
+    /// The time that the response may wait for news.
     pub timeout: Duration,
 }
 
-/// A request of a client under way.
-pub struct Asked {
-    /// The process that was asked.
+/// A sync request in flight.
+pub(super) struct PendingSync {
+    /// The boot of the process that serves it.
     pub boot: u64,
-    /// Where its answer comes.
-    pub answer: oneshot::Receiver<Result<SyncResponse, SyncError>>,
+    /// The channel of its response.
+    pub response: oneshot::Receiver<Result<SyncResponse, SyncError>>,
 }
 
-/// The process that runs on a host.
+/// A process that runs on a host.
 struct Process {
     boot: u64,
-    is_gagged: Rc<Cell<bool>>,
+    is_silenced: Rc<Cell<bool>>,
     database: SimDatabaseHandle,
     orders: mpsc::UnboundedSender<Order>,
 }
 
-/// What surrounds a host, whichever process runs on it.
-struct Weather {
+/// The faults of one host. They outlive its processes.
+struct HostFaults {
     database: Rc<DatabaseFaults>,
-    clients: Rc<Cancellations>,
-    peers: Strangers,
+    cancellations: Rc<Cancellations>,
+    version_skew: VersionSkew,
 }
 
-impl Weather {
+impl HostFaults {
     fn new(recorder: &Recorder) -> Self {
-        let (database, clients) = Default::default();
-        Weather { database, clients, peers: Strangers::new(recorder.brought()) }
+        let version_skew = VersionSkew::new(recorder.injected());
+        HostFaults { database: Rc::default(), cancellations: Rc::default(), version_skew }
     }
 }
 
-/// Everything that a plan speaks of.
-pub struct World {
+/// The hosts, processes and database of a run.
+pub(super) struct World {
     engine: Rc<dyn Engine>,
     config: Rc<Config>,
-    chance: Chance,
+    seeds: SeedTree,
     database: SimDatabase,
     timing: DatabaseTiming,
     scheduling: SchedulingPlan,
     recorder: Rc<Recorder>,
     processes: RefCell<BTreeMap<InstanceName, Process>>,
     instances: Vec<InstanceName>,
-    /// What the broker is told at each start, if there is one.
+    /// The options of the broker, if there is one.
     broker: Option<broker::Options>,
-    /// What is wrong with each host's database, and with its clients.
-    weather: BTreeMap<InstanceName, Weather>,
-    /// Hosts that a fault keeps down.
+    /// The faults of each host.
+    host_faults: BTreeMap<InstanceName, HostFaults>,
+    /// The hosts that a fault keeps down.
     down: RefCell<BTreeSet<InstanceName>>,
-    /// Streams that stay broken.
-    broken: RefCell<Vec<Rc<DatabaseFault>>>,
-}
-
-/// The configuration of the deployment that `plan` describes.
-pub(super) fn config_of(plan: &Plan) -> Config {
-    let deployment = &plan.topology;
-    let endpoint =
-        |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
-    let listeners = deployment.writers().chain([MASTER]);
-    Config {
-        server_name: SERVER_NAME.into(),
-        secret: "a-secret-of-the-storm".into(),
-        instance_map: listeners.map(|host| (host.into(), endpoint(host))).collect(),
-        stream_writers: StreamWriters {
-            events: deployment.events_writers.iter().map(|name| name.as_str().into()).collect(),
-            typing: deployment.typing_writer.as_str().into(),
-            account_data: deployment.account_data_writer.as_str().into(),
-            presence: deployment.presence_writer.as_str().into(),
-            receipts: deployment.receipts_writers.iter().map(|name| name.as_str().into()).collect(),
-            to_device: deployment.to_device_writer.as_str().into(),
-        },
-        presence: plan.presence.clone(),
-        redis: deployment.broker.as_ref().map(redis_of),
-    }
-}
-
-fn redis_of(plan: &BrokerPlan) -> RedisConfig {
-    let password = plan.has_password.then(|| BROKER_PASSWORD.to_owned());
-    RedisConfig { host: BROKER.into(), port: BROKER_PORT, password, tls: None }
+    /// The faults of streams that stay broken.
+    broken: RefCell<Vec<Rc<DatabaseFaultGuard>>>,
 }
 
 fn options_of(plan: &BrokerPlan) -> broker::Options {
     let soft_for = Duration::from_millis(plan.soft_for_ms);
     let limits = broker::Limits { hard_bytes: plan.hard_bytes, soft_bytes: plan.soft_bytes, soft_for };
     let password = plan.has_password.then(|| BROKER_PASSWORD.to_owned());
-    broker::Options { password, limits, dropped: Rc::default() }
+    broker::Options { password, limits, ..broker::Options::default() }
 }
 
 fn timing_of(plan: &Plan) -> DatabaseTiming {
@@ -158,33 +123,33 @@ fn timing_of(plan: &Plan) -> DatabaseTiming {
     }
 }
 
-/// None if the plan puts off nothing.
-fn deferral_of(scheduling: &SchedulingPlan, chance: &Chance) -> Option<Deferral> {
+/// Returns the delays of polls; none if the plan delays no poll.
+fn poll_delay_of(scheduling: &SchedulingPlan, seeds: &SeedTree) -> Option<PollDelay> {
     let SchedulingPlan { deferred_per_mille, deferral_ms_max } = *scheduling;
-    (deferred_per_mille > 0).then(|| Deferral {
-        chance: chance.of("defer"),
+    (deferred_per_mille > 0).then(|| PollDelay {
+        seeds: seeds.child("defer"),
         per_mille: deferred_per_mille,
         longest: Duration::from_millis(deferral_ms_max),
     })
 }
 
 impl World {
-    /// Sets up the hosts, all of them down.
-    pub fn new(
+    /// Creates the world, with all hosts down.
+    pub(super) fn new(
         engine: Rc<dyn Engine>,
         plan: &Plan,
-        chance: Chance,
+        seeds: SeedTree,
         database: SimDatabase,
         recorder: Rc<Recorder>,
     ) -> Rc<Self> {
         Rc::new(World {
             engine,
-            config: Rc::new(config_of(plan)),
-            chance,
+            config: Rc::new(plan.topology.config(&plan.presence)),
+            seeds,
             database,
             timing: timing_of(plan),
             scheduling: plan.scheduling.clone(),
-            weather: plan.topology.hosts().map(|host| (host.into(), Weather::new(&recorder))).collect(),
+            host_faults: plan.topology.hosts().map(|host| (host.into(), HostFaults::new(&recorder))).collect(),
             recorder,
             processes: RefCell::default(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
@@ -194,57 +159,18 @@ impl World {
         })
     }
 
-    /// The engine underneath.
-    pub fn engine(&self) -> &dyn Engine {
-        &*self.engine
-    }
-
-    /// The deployment's configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The names of all instances.
-    pub fn instances(&self) -> &[InstanceName] {
-        &self.instances
-    }
-
-    /// What is wrong with the database as `name` sees it.
-    pub fn database_faults(&self, name: &InstanceName) -> &Rc<DatabaseFaults> {
-        &self.weather[name].database
-    }
-
-    /// Breaks a stream for `name` for good, and says so.
-    pub fn break_stream(&self, name: &InstanceName, source: &Source) -> Rc<DatabaseFault> {
-        let transaction = source.transaction.to_owned();
-        let broken = Rc::new(self.database_faults(name).begin(Trouble::Broken { transaction }));
-        self.broken.borrow_mut().push(Rc::clone(&broken));
-        self.recorder.observe(&Observation::StreamBroken { stream: source.name.into() });
-        broken
-    }
-
-    /// Which of the requests to `name` are dropped on the way.
-    pub fn cancellations(&self, name: &InstanceName) -> &Rc<Cancellations> {
-        &self.weather[name].clients
-    }
-
-    /// How strange the peers of `name` are.
-    pub fn strangers(&self, name: &InstanceName) -> &Strangers {
-        &self.weather[name].peers
-    }
-
-    /// Who is told what is seen.
+    /// Returns the recorder of the run.
     pub(super) fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
-    /// The numbers that instances have in tokens.
+    /// Returns the numbers of the instances in tokens.
     pub(super) fn instance_map(&self) -> InstanceMap {
-        self.database.inspect(InstanceMap::read).expect("the table is there")
+        self.database.inspect(crate::store::instance_map::read).expect("the table is there")
     }
 
     /// Starts every process that is not running.
-    pub fn start_all(&self) {
+    pub(super) fn start_all(&self) {
         self.down.borrow_mut().clear();
         let broker = self.broker.iter().map(|_| InstanceName::from(BROKER));
         for name in broker.chain(self.instances.iter().cloned()) {
@@ -253,7 +179,7 @@ impl World {
     }
 
     /// Starts the process on a host, unless it is running already.
-    pub fn start(&self, name: &InstanceName) {
+    pub(super) fn start(&self, name: &InstanceName) {
         if self.engine.is_up(name.as_str()) {
             return;
         }
@@ -263,8 +189,8 @@ impl World {
         }
     }
 
-    /// Tells how often the broker has dropped somebody for whom too much waited.
-    pub fn observe_broker(&self) {
+    /// Reports the number of subscribers that the broker has dropped for exceeding the output-buffer limit.
+    pub(super) fn observe_broker(&self) {
         if let Some(broker) = &self.broker {
             self.recorder.observe(&Observation::SubscribersDropped { count: broker.dropped.get() });
         }
@@ -272,7 +198,7 @@ impl World {
 
     fn start_broker(&self, options: broker::Options) {
         let serve = async move |network: Rc<dyn Network>| {
-            let listener = network.listen(BROKER_PORT).await.expect("nobody else listens on the broker's host");
+            let listener = network.listen(BROKER_PORT).await.expect("the broker is the only process on its host");
             broker::serve(listener, options).await;
         };
         self.engine.start(BROKER, Box::new(move |network| Box::pin(serve(network))));
@@ -280,126 +206,188 @@ impl World {
 
     fn start_instance(&self, name: &InstanceName) {
         let boot = self.engine.boot(name.as_str()) + 1;
-        let is_gagged = Rc::new(Cell::new(false));
-        let witness = Witness::new(name.clone(), boot, Rc::clone(&is_gagged), Rc::clone(&self.recorder));
+        let is_silenced = Rc::new(Cell::new(false));
+        let witness = Witness::new(name.clone(), boot, Rc::clone(&is_silenced), Rc::clone(&self.recorder));
         let (orders, incoming) = mpsc::unbounded_channel();
-        let chance = self.chance.of("host").of(name).of(boot);
+        let seeds = self.seeds.child("host").child(name).child(boot);
         let database =
-            self.database.handle(chance.of("database"), self.timing.clone(), Rc::clone(self.database_faults(name)));
+            self.database.handle(seeds.child("database"), self.timing.clone(), Rc::clone(self.database_faults(name)));
         self.recorder.observe(&Observation::Started { instance: name.clone(), boot });
         let process = Boot {
             name: name.clone(),
             config: Rc::clone(&self.config),
-            deferral: deferral_of(&self.scheduling, &chance),
-            chance,
+            poll_delay: poll_delay_of(&self.scheduling, &seeds),
+            seeds,
             database: Database::new(Rc::new(database.clone())),
             witness,
             cancellations: Rc::clone(self.cancellations(name)),
-            strangers: self.strangers(name).clone(),
+            version_skew: self.version_skew(name).clone(),
             orders: incoming,
         };
         self.engine.start(name.as_str(), Box::new(move |network| Box::pin(process.run(network))));
-        self.processes.borrow_mut().insert(name.clone(), Process { boot, is_gagged, database, orders });
+        self.processes.borrow_mut().insert(name.clone(), Process { boot, is_silenced, database, orders });
     }
 
-    /// Cuts a host's power.
-    pub fn power_cut(&self, name: &InstanceName) -> bool {
-        self.gag(name);
-        self.engine.power_cut(name.as_str())
-    }
-
-    /// Asks the process on a host to stop, and ends it when it has or when it takes too long. False if there is none.
-    pub async fn stop(&self, name: &InstanceName) -> bool {
+    /// Asks the process on a host to stop, and ends it when it has stopped or when its grace is over. Returns false if no
+    /// process is running there.
+    async fn stop_gracefully(&self, name: &InstanceName) -> bool {
         if self.broker.is_some() && name.as_str() == BROKER {
-            return self.engine.stop(BROKER); // it has nothing to say before it ends
+            return self.engine.stop(BROKER); // a broker has nothing to finish
         }
         let (done, stopped) = oneshot::channel();
-        let asked = {
+        let ordered = {
             let processes = self.processes.borrow();
             let Some(process) = processes.get(name) else { return false };
             process.orders.send(Order::Stop(done)).map(|()| process.boot)
         };
-        let Ok(boot) = asked else { return false };
+        let Ok(boot) = ordered else { return false };
         self.recorder.observe(&Observation::AskedToStop { instance: name.clone(), boot });
         let _ = tokio::time::timeout(2 * crate::instance::STOP_GRACE, stopped).await;
         if self.engine.boot(name.as_str()) != boot || !self.engine.is_up(name.as_str()) {
-            return false; // something else ended it meanwhile
+            return false; // another fault ended it meanwhile
         }
-        self.gag(name);
+        self.silence(name);
         self.engine.stop(name.as_str())
     }
 
-    /// Whatever a dying process still says is not heard: neither the network nor the database nor the judge listens
-    /// to its old boot.
-    fn gag(&self, name: &InstanceName) {
+    /// Disconnects a dying process from the network, the database and the judge: what its drop handlers still do is not
+    /// observed.
+    fn silence(&self, name: &InstanceName) {
         if let Some(process) = self.processes.borrow_mut().remove(name) {
-            process.is_gagged.set(true);
-            process.database.gag();
+            process.is_silenced.set(true);
+            process.database.silence();
             self.recorder.observe(&Observation::Stopped { instance: name.clone(), boot: process.boot });
         }
     }
 
-    /// Marks a host as kept down by a fault. False if one keeps it down already.
-    pub fn claim_down(&self, name: &InstanceName) -> bool {
+    /// Sends an operation of the plan to the process that carries it out, if it is running.
+    pub(super) fn perform(&self, id: usize, operation: OperationKind) {
+        let target = workload::target(&self.config, &operation);
+        if let Some(process) = self.processes.borrow().get(&target) {
+            // A process that is ending takes no more orders, like one that is down.
+            let _ = process.orders.send(Order::Perform(id, operation));
+        }
+    }
+
+    /// Reads every value again, through the instances that have read it, and waits until all are read. So the judge finds a
+    /// stale cached value that no client reads any more.
+    pub(super) async fn read_caches(&self) {
+        let order = |process: &Process| {
+            let (done, read) = oneshot::channel();
+            process.orders.send(Order::ReadAllAgain(done)).ok().map(|()| read)
+        };
+        let orders: Vec<_> = self.processes.borrow().values().filter_map(order).collect();
+        for read in orders {
+            // A process that ends meanwhile has no caches any more.
+            let _ = read.await;
+        }
+    }
+
+    /// Sends a sync request to the process on a host. Returns none if no process runs there. No response comes if the process
+    /// ends.
+    pub(super) fn sync(&self, host: &InstanceName, request: SyncRequest) -> Option<PendingSync> {
+        let (reply, response) = oneshot::channel();
+        let processes = self.processes.borrow();
+        let process = processes.get(host)?;
+        process.orders.send(Order::Sync(request, reply)).ok()?;
+        Some(PendingSync { boot: process.boot, response })
+    }
+}
+
+impl Cluster for World {
+    fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    fn observe(&self, observation: &Observation) {
+        self.recorder.observe(observation);
+    }
+
+    fn instances(&self) -> &[InstanceName] {
+        &self.instances
+    }
+
+    fn database_faults(&self, name: &InstanceName) -> &Rc<DatabaseFaults> {
+        &self.host_faults[name].database
+    }
+
+    fn break_stream(&self, name: &InstanceName, source: &Source) -> Rc<DatabaseFaultGuard> {
+        let transaction = source.transaction.to_owned();
+        let broken = Rc::new(self.database_faults(name).begin(DatabaseFault::Broken { transaction }));
+        self.broken.borrow_mut().push(Rc::clone(&broken));
+        self.recorder.observe(&Observation::StreamBroken { stream: source.name.into() });
+        broken
+    }
+
+    fn cancellations(&self, name: &InstanceName) -> &Rc<Cancellations> {
+        &self.host_faults[name].cancellations
+    }
+
+    fn version_skew(&self, name: &InstanceName) -> &VersionSkew {
+        &self.host_faults[name].version_skew
+    }
+
+    fn claim_down(&self, name: &InstanceName) -> bool {
         self.down.borrow_mut().insert(name.clone())
     }
 
-    /// The fault that kept a host down is over: starts it.
-    pub fn release_down(&self, name: &InstanceName) {
+    fn release_down(&self, name: &InstanceName) {
         if self.down.borrow_mut().remove(name) {
             self.start(name);
         }
     }
 
-    /// Has an operation of the plan carried out by the process that it falls to, if it is running.
-    pub fn perform(&self, id: usize, operation: OperationKind) {
-        let target = workload::target(&self.config, &operation);
-        if let Some(process) = self.processes.borrow().get(&target) {
-            // A process that is just ending takes no more orders, like one that is down.
-            let _ = process.orders.send(Order::Perform(id, operation));
-        }
+    fn fail_over_broker(&self, lost: LostConnections) -> bool {
+        self.broker.as_ref().is_some_and(|options| options.failover.fail_over(lost))
     }
 
-    /// Asks the process on a host what is new for a client. None if there is none; the answer does not come if it ends.
-    pub fn sync(&self, host: &InstanceName, request: SyncRequest) -> Option<Asked> {
-        let (reply, answer) = oneshot::channel();
-        let processes = self.processes.borrow();
-        let process = processes.get(host)?;
-        process.orders.send(Order::Sync(request, reply)).ok()?;
-        Some(Asked { boot: process.boot, answer })
+    fn power_cut(&self, name: &InstanceName) -> bool {
+        self.silence(name);
+        self.engine.power_cut(name.as_str())
+    }
+
+    fn stop<'a>(&'a self, name: &'a InstanceName) -> LocalBoxFuture<'a, bool> {
+        Box::pin(self.stop_gracefully(name))
     }
 }
 
-/// One boot of one process, about to run on its host.
+/// One boot of one process, before it runs on its host.
 struct Boot {
     name: InstanceName,
     config: Rc<Config>,
-    chance: Chance,
-    deferral: Option<Deferral>,
+    seeds: SeedTree,
+    poll_delay: Option<PollDelay>,
     database: Database,
     witness: Witness,
     cancellations: Rc<Cancellations>,
-    strangers: Strangers,
+    version_skew: VersionSkew,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Boot {
     async fn run(mut self, network: Rc<dyn Network>) {
         let instance = self.start(network).await;
+        let client = Client::new(Rc::clone(&instance), self.witness.clone());
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(id, operation) => {
-                    let client = Client::new(Rc::clone(&instance), self.witness.clone());
-                    let request = workload::perform(client, id, operation);
-                    let chance = self.chance.of("operation").of(id);
-                    instance.env().tasks.spawn("operation", self.cancellations.carry_out(&chance, request));
+                    let request = workload::perform(client.clone(), id, operation);
+                    let seeds = self.seeds.child("operation").child(id);
+                    instance.env().tasks.spawn(tasks::OPERATION, self.cancellations.carry_out(&seeds, request));
                 }
                 Order::Sync(SyncRequest { user_id, device_id, since, timeout }, reply) => {
                     let syncing = Rc::clone(&instance);
-                    instance.env().tasks.spawn("sync", async move {
+                    instance.env().tasks.spawn(tasks::SYNC, async move {
                         let answer = syncing.sync(&user_id, &device_id, since.as_deref(), timeout).await;
                         // The client may have gone.
                         let _ = reply.send(answer);
+                    });
+                }
+                Order::ReadAllAgain(done) => {
+                    let client = client.clone();
+                    instance.env().tasks.spawn(tasks::OPERATION, async move {
+                        client.read_all_again().await;
+                        let _ = done.send(());
                     });
                 }
                 Order::Stop(done) => {
@@ -411,28 +399,29 @@ impl Boot {
         }
     }
 
-    /// Starts the instance, again and again if need be, as a supervisor would.
+    /// Starts the instance, and tries again after each failure, as a supervisor would.
     async fn start(&self, network: Rc<dyn Network>) -> Rc<Instance> {
-        let network = self.strangers.on(network, self.name.clone(), self.chance.of("strangers"));
+        let network = self.version_skew.wrap(network, self.name.clone(), self.seeds.child("strangers"));
         loop {
             let observer = Rc::new(StackWitness::new(self.witness.clone()));
             let env = Env {
                 network: Rc::clone(&network),
                 clock: Rc::new(SimClock),
-                chance: self.chance.clone(),
+                seeds: self.seeds.clone(),
                 observer: observer.clone(),
-                tasks: Scope::with_deferral(observer, self.deferral.clone()),
+                tasks: TaskSpawner::with_poll_delay(observer, self.poll_delay.clone()),
             };
             let consumers = Consumers::default();
             consumers.register(Rc::new(self.witness.clone()));
-            let (config, database) = (Rc::clone(&self.config), self.database.clone());
+            let config = Rc::clone(&self.config);
+            let database = self.database.clone();
             match Instance::start(self.name.clone(), config, env, database, consumers).await {
                 Ok(instance) => {
                     let witness = self.witness.clone();
                     instance.typing().on_change(Box::new(move |token, row| witness.typing_changed(token, row)));
                     return instance;
                 }
-                Err(_) => tokio::time::sleep(START_AGAIN_AFTER).await,
+                Err(_) => tokio::time::sleep(RESTART_DELAY).await,
             }
         }
     }

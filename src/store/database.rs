@@ -1,41 +1,42 @@
 //! Transactions on the shared database.
 //!
-//! A transaction is a synchronous closure that may be run again: it touches nothing outside the database, so that a
-//! backend is free to run it on another thread, to roll it back and repeat it, or to finish it after its caller is gone
-//! (as Synapse's `runInteraction`).
+//! A transaction is a synchronous closure that may be run again. It touches nothing outside the database. So a backend
+//! may run it on another thread, roll it back and repeat it, or finish it after its caller is gone (as Synapse's
+//! `runInteraction`).
 //!
-//! That last freedom is why there are sessions. A process that was killed may have left a transaction behind, which
-//! commits after its successor has read where the streams stand. Every transaction of a session therefore checks that
-//! its boot number is still the current one for its instance: beginning a session fences out all of the predecessor's.
+//! Because a transaction may outlive its caller, there are sessions. A process that was killed may have left a
+//! transaction behind, which would commit after its successor has read the positions of the streams. Every transaction of
+//! a session therefore checks that its boot number is still the current one of its instance. Beginning a session fences
+//! off all transactions of the predecessor.
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use crate::env::LocalBoxFuture;
-use crate::protocol::InstanceName;
+use squall_env::LocalBoxFuture;
+use squall_protocol::InstanceName;
 
-/// Why a transaction did not commit.
+/// A transaction that did not commit.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The database refused: a broken constraint, a busy or damaged file.
+    /// The database returned an error: a broken constraint, a busy or damaged file.
     #[error("transaction {transaction} failed")]
     Sqlite {
         /// The transaction's name.
         transaction: &'static str,
-        /// What SQLite said.
+        /// The error of SQLite.
         source: rusqlite::Error,
     },
-    /// A later process has begun a session under this instance's name.
+    /// A later process has begun a session under the same instance name.
     #[error("boot {boot} of {instance} was superseded by a later process")]
     Fenced {
         /// The instance whose session ended.
         instance: InstanceName,
-        /// The boot number that is no longer current; 0 if none was ever given.
+        /// The boot number that is no longer current; 0 if the process never had one.
         boot: i64,
     },
-    /// The database was made by another version of Squall.
+    /// The database was created by another version of Squall.
     #[error("the database has schema version {found}, expected {expected}")]
     SchemaVersion {
         /// The version in the database.
@@ -43,24 +44,24 @@ pub enum DatabaseError {
         /// The version this build works on.
         expected: i64,
     },
-    /// The connection broke before the answer came. The transaction may have committed, may commit yet, or never will;
+    /// The connection broke before the result arrived. The transaction may have committed, may commit later, or never;
     /// its closure is dropped once that is settled.
-    #[error("the connection to the database was lost; whether {transaction} committed is not known")]
+    #[error("the connection to the database was lost during {transaction}, which may or may not have committed")]
     ConnectionLost {
         /// The transaction's name.
         transaction: &'static str,
     },
-    /// The database is shut down, or this process may no longer use it.
+    /// The database is shut down, or this process is cut off from it.
     #[error("the database is closed")]
     Closed,
 }
 
-/// One process's right to write under an instance's name.
+/// The right of one process to write under an instance's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Whose session it is.
+    /// The instance.
     pub instance: InstanceName,
-    /// Counts the sessions of this instance, from 1. Only the highest may commit.
+    /// The number of the session among those of this instance, from 1. Only the highest may commit.
     pub boot: i64,
 }
 
@@ -69,21 +70,21 @@ pub type Closure = Box<dyn FnMut(&Transaction<'_>) -> rusqlite::Result<()> + Sen
 
 /// A transaction on its way to the database.
 ///
-/// Dropping it tells whatever its closure owns that the transaction is settled (committed or never to commit), so a
-/// backend drops it before it tells the result, and not earlier. Only where the result is
-/// [`ConnectionLost`](DatabaseError::ConnectionLost) may it be dropped later than told.
+/// Dropping it signals to the values its closure owns that the transaction is settled: it has committed, or never will. So
+/// a backend drops it once that is true, and before it returns the result. Only after
+/// [`ConnectionLost`](DatabaseError::ConnectionLost) may it be dropped later than the result is returned.
 pub struct Job {
-    /// What the transaction does, for errors and logs.
+    /// The name of the transaction, for errors and logs.
     pub name: &'static str,
     /// The session it belongs to, if any.
     pub session: Option<Session>,
-    /// What it does.
+    /// The body.
     pub closure: Closure,
 }
 
 impl Job {
-    /// Checks the session and runs the closure, in a transaction that is still open: committing it takes effect,
-    /// dropping it rolls back.
+    /// Checks the session and runs the closure. Returns the open transaction, for the caller to commit; dropping it rolls
+    /// back.
     pub fn run<'c>(&mut self, connection: &'c mut Connection) -> Result<Transaction<'c>, DatabaseError> {
         let name = self.name;
         let failed = |source| DatabaseError::Sqlite { transaction: name, source };
@@ -111,7 +112,7 @@ fn is_current(tx: &Transaction<'_>, session: &Session) -> rusqlite::Result<bool>
         .exists((session.instance.as_str(), session.boot))
 }
 
-/// Where transactions are run.
+/// A database that runs transactions.
 pub trait Backend {
     /// Runs `job` to its end. Once this was called the transaction may take effect, even if the future is dropped.
     fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>>;
@@ -125,21 +126,22 @@ pub struct Database {
 }
 
 impl Database {
-    /// A handle without a session: its transactions are not fenced.
+    /// Creates a handle without a session: its transactions are not fenced.
     pub fn new(backend: Rc<dyn Backend>) -> Self {
         Database { backend, session: None }
     }
 
-    /// Takes over the name `instance`: from here on no transaction of an earlier session of that name commits.
-    /// The handle it returns works in the new session.
+    /// Begins a session of `instance` and returns a handle that works in it. From here on no transaction of an earlier
+    /// session of that instance commits.
     pub async fn begin_session(&self, instance: &InstanceName) -> Result<Database, DatabaseError> {
         self.begin_session_at(instance, 0).await
     }
 
-    /// The same for a process that was started at `started_ms`, in milliseconds since the epoch.
+    /// Begins a session like [`begin_session`](Self::begin_session), for a process that was started at `started_ms`, in
+    /// milliseconds since the epoch.
     ///
-    /// What a process asked for before it was killed may take effect when its successor has begun: its beginning too, and
-    /// that would fence out the successor, for ever. So a session is refused if a later process has one.
+    /// A request of a killed process may take effect after its successor has begun. If that request begins a session, it
+    /// would fence off the successor for ever. So the session is refused if a process that was started later has one.
     pub async fn begin_session_at(&self, instance: &InstanceName, started_ms: i64) -> Result<Database, DatabaseError> {
         let instance = instance.clone();
         let name = instance.clone();
@@ -149,12 +151,12 @@ impl Database {
         Ok(Database { backend: self.backend.clone(), session: Some(Session { instance, boot }) })
     }
 
-    /// The session this handle works in, if one was begun.
+    /// Returns the session this handle works in, if one was begun.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
 
-    /// Runs `closure` in one immediate transaction and gives what its last run returned.
+    /// Runs `closure` in one immediate transaction and returns the result of its last run.
     ///
     /// The closure may run several times and must touch nothing outside the database. It is dropped once the
     /// transaction is settled. A caller that stops waiting does not stop the transaction.
@@ -176,7 +178,7 @@ impl Database {
     }
 }
 
-/// The next boot number of `instance`; none if a process that was started later has one.
+/// Returns the next boot number of `instance`; `None` if a process that was started later has one.
 fn raise_boot(tx: &Transaction<'_>, instance: &InstanceName, started_ms: i64) -> rusqlite::Result<Option<i64>> {
     tx.prepare_cached(
         "INSERT INTO sessions (instance_name, boot, started_ts) VALUES (?1, 1, ?2)

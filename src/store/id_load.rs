@@ -1,27 +1,78 @@
-//! Where the streams stand when an instance starts, read in one transaction.
+//! The positions of the streams at the start of an instance, read in one transaction.
 //!
-//! The rules of Synapse's start-up, and why each is safe:
+//! The rules are those of Synapse:
 //!
-//! - A writer stands at the last id of the sequence (Synapse #17309): its predecessor is fenced out, so nothing of its
-//!   own below that can still commit.
-//! - Every other writer stands where it last said it stood, and nowhere further: its highest row proves nothing about
-//!   the ids below.
-//! - A writer records its position here, before it can allocate. So whoever finds a writer without a position knows that
-//!   it has nothing outstanding, and may count it as being where the others are.
+//! - A writer starts at the last id of the sequence (Synapse #17309). Its predecessor is fenced off, so none of its own
+//!   ids below that can still commit.
+//! - Every other writer starts at its last recorded position, and no further: its highest row proves nothing about the
+//!   ids below.
+//! - A writer records its position here, before it can allocate. So a writer without a recorded position has nothing
+//!   outstanding, and may be counted as being at the position of the others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::Transaction;
+use tokio::sync::Notify;
 
-use super::id_generator::{IdGeneratorOptions, LoadError};
+use super::database::DatabaseError;
 use super::id_state::StartingPoint;
-use crate::protocol::{InstanceName, StreamName, Token};
+use super::sequences::heal_sequence;
+use squall_protocol::{InstanceName, StreamName, Token};
 
-/// The last value of a sequence nobody has drawn from. The first id is the one after it, so that a reader at 1, where
-/// every stream starts, has not seen it yet (Synapse #13766).
+/// The last value of a new sequence. The first id is the one after it, so that a reader at 1, where every stream starts,
+/// has not passed it yet (Synapse #13766).
 const SEQUENCE_START: Token = Token(1);
 
-/// Reads where the stream stands, and puts right what a change of configuration or a restored table left behind.
+/// The stream of a generator, the instance that uses it, and its tables.
+#[derive(Debug, Clone)]
+pub struct IdGeneratorOptions {
+    /// The stream, by its name in `stream_positions`.
+    pub stream: StreamName,
+    /// This instance.
+    pub instance: InstanceName,
+    /// The instances configured to write the stream.
+    pub writers: Vec<InstanceName>,
+    /// The sequence all of them take ids from.
+    pub sequence: &'static str,
+    /// The tables that hold the stream's rows, each with its id column.
+    pub tables: &'static [(&'static str, &'static str)],
+    /// Notified whenever the position that this instance announces has moved. Streams of one streamer share it.
+    pub poke: Arc<Notify>,
+}
+
+impl IdGeneratorOptions {
+    /// Returns true if this instance writes the stream.
+    pub fn is_writer(&self) -> bool {
+        self.writers.contains(&self.instance)
+    }
+}
+
+/// A failure to read the positions of a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// A writer has announced ids that were never allocated. The sequence was set back, and would return ids again that
+    /// readers have already passed (Synapse #16095, `IncorrectDatabaseSetup`).
+    #[error(
+        "{writer} has announced {position} on {stream}, but the last id allocated is {last_allocated}: set the stream's \
+         sequence to {position} or higher"
+    )]
+    PositionPastSequence {
+        /// The stream.
+        stream: StreamName,
+        /// The writer.
+        writer: InstanceName,
+        /// The recorded position.
+        position: Token,
+        /// The last value of the sequence.
+        last_allocated: Token,
+    },
+}
+
+/// Reads the positions of the stream. Repairs the sequence after a table was restored, and removes former writers.
 pub(super) fn starting_point(
     tx: &Transaction<'_>,
     options: &IdGeneratorOptions,
@@ -56,13 +107,7 @@ pub(super) fn starting_point(
     Ok(Ok(start))
 }
 
-/// Takes `n` ids from the sequence, and gives the last.
-pub(super) fn take_ids(tx: &Transaction<'_>, sequence: &'static str, n: usize) -> rusqlite::Result<Token> {
-    tx.prepare_cached("UPDATE sequences SET last_value = last_value + ?2 WHERE name = ?1 RETURNING last_value")?
-        .query_row((sequence, n as i64), |row| row.get(0).map(Token))
-}
-
-/// Records that `writer` is settled up to `token`, unless it was already recorded to be further.
+/// Records that `writer` is settled up to `token`, unless a higher position is already recorded.
 pub(super) fn record_position(
     tx: &Transaction<'_>,
     stream: &StreamName,
@@ -88,23 +133,7 @@ fn max_in_tables(tx: &Transaction<'_>, options: &IdGeneratorOptions) -> rusqlite
     Ok(max)
 }
 
-/// The last value of the sequence, after raising it to the highest id in the tables: a sequence that lags behind (a
-/// table restored from elsewhere) would give ids a second time.
-fn heal_sequence(tx: &Transaction<'_>, sequence: &'static str, at_least: Token) -> rusqlite::Result<Token> {
-    let mut query = tx.prepare_cached("SELECT last_value FROM sequences WHERE name = ?1")?;
-    let last: Option<i64> = query.query_row([sequence], |row| row.get(0)).optional()?;
-    if let Some(last) = last.map(Token).filter(|last| *last >= at_least) {
-        return Ok(last);
-    }
-    tx.prepare_cached(
-        "INSERT INTO sequences (name, last_value) VALUES (?1, ?2)
-         ON CONFLICT (name) DO UPDATE SET last_value = excluded.last_value",
-    )?
-    .execute((sequence, at_least.0))?;
-    Ok(at_least)
-}
-
-/// The recorded positions of the configured writers. Those of former writers are forgotten: they would hold the stream
+/// Returns the recorded positions of the configured writers. Deletes those of former writers, which would hold the stream
 /// back for ever.
 fn known_positions(
     tx: &Transaction<'_>,
@@ -117,9 +146,9 @@ fn known_positions(
         Ok((InstanceName::from(row.get::<_, String>("instance_name")?), Token(row.get("stream_id")?)))
     })?;
     let mut positions: BTreeMap<_, _> = recorded.collect::<rusqlite::Result<_>>()?;
-    let mut forget = tx.prepare_cached("DELETE FROM stream_positions WHERE stream_name = ?1 AND instance_name = ?2")?;
+    let mut delete = tx.prepare_cached("DELETE FROM stream_positions WHERE stream_name = ?1 AND instance_name = ?2")?;
     for former in positions.keys().filter(|writer| !options.writers.contains(writer)) {
-        forget.execute((stream, former.as_str()))?;
+        delete.execute((stream, former.as_str()))?;
     }
     positions.retain(|writer, _| options.writers.contains(writer));
     Ok(positions)

@@ -1,38 +1,37 @@
-//! What one instance knows of the ids of a stream with several writers: Synapse's `MultiWriterIdGenerator`, as a state
+//! The ids of a stream with several writers, as one instance knows them: Synapse's `MultiWriterIdGenerator` as a state
 //! machine without I/O.
 //!
-//! Ids come from one sequence, and commit in any order. A position may therefore pass an id only when that id is
-//! *settled*: committed, or never to be. Everything here answers one of two questions, and never takes an answer back:
+//! Ids come from one sequence and commit in any order. A position may pass an id only when that id is *settled*: it has
+//! committed, or never will. The state answers two questions, and its answers never go backwards:
 //!
-//! - up to where is one writer settled? Its own business: below its lowest outstanding id.
-//! - up to where is everyone? At least the minimum over the writers, and from there on through ids known to be settled
-//!   as long as no number is missing.
+//! - Up to which token is one writer settled? Below its lowest outstanding id.
+//! - Up to which token are all writers settled? At least the minimum over the writers, and from there on through ids known
+//!   to be settled, as long as no number is missing.
 //!
-//! An id is outstanding before it is known: between asking the sequence and hearing its answer, anything above the
-//! highest id seen when the question was asked may turn out to be ours (Synapse #11045).
+//! An id is outstanding before it is known. Between the request to the sequence and its answer, any id above the highest
+//! one seen at the request may turn out to be the instance's own (Synapse #11045).
 //!
-//! Synapse takes a position received from another writer as proof that the row with that number exists. It is not:
-//! a writer that has just started stands at the last id of the sequence, which may be a third writer's and still
-//! outstanding. Here only a row is such proof, see [`IdState::advance`] and [`IdState::advance_by_row`].
+//! Synapse takes a position received from another writer as proof that the row with that number exists. It is not: a
+//! writer that has just started is at the last id of the sequence, which may be a third writer's and still outstanding.
+//! Here only a row is such proof, see [`IdState::advance`] and [`IdState::advance_by_row`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::position::VectorPosition;
-use crate::protocol::{InstanceName, Token};
+use squall_protocol::{InstanceName, Token, VectorPosition};
 
 #[cfg(test)]
 mod tests;
 
-/// A question to the sequence that is not answered yet. It ends by [`IdState::allocated`] or [`IdState::abandon_fetch`].
+/// A request to the sequence that is not answered yet. It ends by [`IdState::allocated`] or [`IdState::abandon_fetch`].
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FetchId(u64);
+pub(super) struct FetchId(u64);
 
-/// What an instance finds in the database when it starts.
+/// The state of a stream in the database at the start of an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StartingPoint {
-    /// Up to where each writer is settled, this instance included if it writes.
+pub(super) struct StartingPoint {
+    /// The token up to which each writer is settled, this instance included if it writes.
     pub positions: BTreeMap<InstanceName, Token>,
-    /// Up to where every writer is settled.
+    /// The token up to which every writer is settled.
     pub persisted_upto: Token,
     /// The last id taken from the sequence.
     pub max_allocated: Token,
@@ -40,33 +39,33 @@ pub struct StartingPoint {
     pub committed: BTreeSet<Token>,
 }
 
-/// The ids of one stream as one instance sees them. No view of it ever goes backwards.
+/// The ids of one stream as one instance knows them. No value it returns ever goes backwards.
 #[derive(Debug)]
-pub struct IdState {
+pub(super) struct IdState {
     local: InstanceName,
-    /// Up to where each writer is settled, as far as we heard. Ours is our last finished id.
+    /// The token up to which each writer is settled, as received from it. The own one is the last finished own id.
     positions: BTreeMap<InstanceName, Token>,
-    /// Our ids that may still commit.
+    /// The own ids that may still commit.
     unfinished: BTreeSet<Token>,
-    /// For each question to the sequence, the highest id seen when it was asked: the answer will be above it.
+    /// For each request to the sequence, the highest id seen when it began: the answer will be above it.
     fetches: BTreeMap<FetchId, Token>,
     fetches_begun: u64,
-    /// Our finished ids above an outstanding one.
+    /// The own finished ids above an outstanding one.
     finished: BTreeSet<Token>,
-    /// Anyone's settled ids above `persisted_upto`.
+    /// The settled ids of all writers above `persisted_upto`.
     settled: BTreeSet<Token>,
     persisted_upto: Token,
-    /// The highest id we know to have been allocated, by anyone.
+    /// The highest id known to have been allocated, by any writer.
     max_allocated: Token,
-    /// The position we announce.
+    /// The announced position.
     local_position: Token,
-    /// The highest of our own ids that is settled, holes below it or not.
+    /// The highest own id that is settled, even if lower own ids are outstanding.
     last_own: Token,
 }
 
 impl IdState {
-    /// The state of `local` at its start.
-    pub fn new(local: InstanceName, start: StartingPoint) -> Self {
+    /// Creates the state of `local` at its start.
+    pub(super) fn new(local: InstanceName, start: StartingPoint) -> Self {
         let mut state = IdState {
             local,
             positions: start.positions,
@@ -85,29 +84,29 @@ impl IdState {
         state
     }
 
-    /// We are about to ask the sequence for ids.
-    pub fn begin_fetch(&mut self) -> FetchId {
+    /// Begins a request to the sequence for own ids.
+    pub(super) fn begin_fetch(&mut self) -> FetchId {
         self.fetches_begun += 1;
         self.fetches.insert(FetchId(self.fetches_begun), self.max_allocated);
         FetchId(self.fetches_begun)
     }
 
-    /// The sequence has answered with `ids`, which are now ours to commit.
-    pub fn allocated(&mut self, fetch: FetchId, ids: &[Token]) {
+    /// Ends a request: the sequence has answered with `ids`, which the instance may now commit.
+    pub(super) fn allocated(&mut self, fetch: FetchId, ids: &[Token]) {
         self.fetches.remove(&fetch);
         self.unfinished.extend(ids);
         self.max_allocated = ids.iter().copied().fold(self.max_allocated, Token::max);
         self.raise();
     }
 
-    /// Nobody waits for the sequence's answer any more. Ids it may still give are lost: no row will ever have them.
-    pub fn abandon_fetch(&mut self, fetch: FetchId) {
+    /// Ends a request whose caller no longer waits. Ids that the sequence may still return are unused: no row will have them.
+    pub(super) fn abandon_fetch(&mut self, fetch: FetchId) {
         self.fetches.remove(&fetch);
         self.raise();
     }
 
-    /// Our `ids` are settled: their transaction committed, or never will.
-    pub fn finish(&mut self, ids: &[Token]) {
+    /// Marks own `ids` as settled: their transaction has committed, or never will.
+    pub(super) fn finish(&mut self, ids: &[Token]) {
         for id in ids {
             self.unfinished.remove(id);
             self.finished.insert(*id);
@@ -117,9 +116,9 @@ impl IdState {
         self.raise();
     }
 
-    /// `writer` says that it is settled up to `token`. That number itself need not be a row.
-    pub fn advance(&mut self, writer: &InstanceName, token: Token) {
-        // We know our own position better than an echo of it.
+    /// Advances `writer` to `token`, because it has announced that it is settled up to there. No row need have that number.
+    pub(super) fn advance(&mut self, writer: &InstanceName, token: Token) {
+        // An echo of the own position brings nothing new.
         if *writer == self.local {
             return;
         }
@@ -129,20 +128,22 @@ impl IdState {
         self.raise();
     }
 
-    /// A row of `writer` with `token` has arrived: that id is committed, and the writer settled up to it.
-    pub fn advance_by_row(&mut self, writer: &InstanceName, token: Token) {
+    /// Advances `writer` to `token`, because a row of that token has arrived: the id is committed, and the writer is settled
+    /// up to it.
+    pub(super) fn advance_by_row(&mut self, writer: &InstanceName, token: Token) {
         self.settled.insert(token);
         self.advance(writer, token);
     }
 
-    /// Up to where every writer is settled (Synapse's `persisted_upto_position`).
-    pub fn current_token(&self) -> Token {
+    /// Returns the token up to which every writer is settled (Synapse's `persisted_upto_position`).
+    pub(super) fn current_token(&self) -> Token {
         self.persisted_upto
     }
 
-    /// Up to where `writer` is settled. For this instance that is what it announces: while nothing of it is outstanding
-    /// it stands at the highest id it has seen, so that an idle writer holds nobody back (Synapse #8499).
-    pub fn current_token_for_writer(&self, writer: &InstanceName) -> Token {
+    /// Returns the token up to which `writer` is settled. For this instance that is the announced position: while none of
+    /// its ids is outstanding, it is at the highest id seen, so that an idle writer does not hold back the others (Synapse
+    /// #8499).
+    pub(super) fn current_token_for_writer(&self, writer: &InstanceName) -> Token {
         let known = match self.positions.get(writer) {
             Some(_) if *writer == self.local => self.local_position,
             Some(&position) => position,
@@ -151,46 +152,46 @@ impl IdState {
         known.max(self.persisted_upto)
     }
 
-    /// How far `writer` itself has told us of its rows, by announcing its position or by the rows.
+    /// Returns the position of `writer` as received from it, by its announcements and rows.
     ///
-    /// [`current_token_for_writer`](Self::current_token_for_writer) may be further, because an unbroken run of settled
-    /// ids shows that nothing can be missing below it. That is true of the database, but not of what has arrived here: a
-    /// row of such a run that was found in the database at the start is still on its way, and is new to whoever follows.
-    pub fn told_by(&self, writer: &InstanceName) -> Token {
+    /// [`current_token_for_writer`](Self::current_token_for_writer) may be further, because an unbroken run of settled ids
+    /// shows that nothing can be missing below it. That is true of the database, but not of the rows that have arrived: a
+    /// row of such a run that was found in the database at the start is still on its way, and is new to a follower.
+    pub(super) fn received_position(&self, writer: &InstanceName) -> Token {
         self.positions.get(writer).copied().unwrap_or(self.persisted_upto)
     }
 
-    /// The last of our own ids below which nothing of ours is outstanding: what a request from us must wait for
-    /// elsewhere (Synapse #16473). An instance that does not write has its reading position instead.
-    pub fn minimal_local_current_token(&self) -> Token {
+    /// Returns the last own id below which no own id is outstanding: the token that another instance must have reached
+    /// before it serves a request of this one (Synapse #16473). For an instance that does not write, its reading position.
+    pub(super) fn minimal_local_current_token(&self) -> Token {
         self.positions.get(&self.local).copied().unwrap_or(self.persisted_upto)
     }
 
-    /// No row of ours has a higher id than this, unless its id is still outstanding.
+    /// Returns the highest own id that is settled. No own row has a higher id, unless that id is still outstanding.
     ///
-    /// It may be above the position we announce, and [`minimal_local_current_token`](Self::minimal_local_current_token)
-    /// may be below a row of ours that the position has passed, when an unbroken run of settled ids has carried it over
-    /// one that we only asked for. Taking the minimal token for "no rows of ours after this" announces a position over a
-    /// committed row (Synapse #19795).
-    pub fn last_own_token(&self) -> Token {
+    /// It may be above the announced position. [`minimal_local_current_token`](Self::minimal_local_current_token) may be
+    /// below an own row that the position has passed, when an unbroken run of settled ids has carried the position over an
+    /// id that is only requested. A writer that takes the minimal token for "no own rows after this" announces a position
+    /// over a committed row (Synapse #19795).
+    pub(super) fn last_own_token(&self) -> Token {
         self.last_own
     }
 
-    /// The whole of what is known: up to where all writers are settled, and who is further.
-    pub fn vector(&self) -> VectorPosition {
+    /// Returns the token up to which all writers are settled, and the writers that are further.
+    pub(super) fn vector(&self) -> VectorPosition {
         let ahead = self.positions.keys().map(|writer| (writer.clone(), self.current_token_for_writer(writer)));
         VectorPosition::new(self.persisted_upto, ahead.collect())
     }
 
-    /// Our lowest id that may still commit, counting those the sequence has yet to tell us.
+    /// Returns the lowest own id that may still commit, including ids that the sequence has not returned yet.
     fn first_outstanding(&self) -> Option<Token> {
         let unfinished = self.unfinished.first().copied();
-        // The oldest question saw the lowest maximum.
+        // The oldest request saw the lowest maximum.
         let to_come = self.fetches.first_key_value().map(|(_, seen)| seen.next());
         unfinished.into_iter().chain(to_come).min()
     }
 
-    /// Raises every position as far as what is known now allows.
+    /// Raises every position as far as the known ids allow.
     fn raise(&mut self) {
         let outstanding = self.first_outstanding();
         let local_settled = outstanding.map_or(self.max_allocated, Token::prev);

@@ -1,4 +1,4 @@
-//! A database for unit tests: in memory, every transaction at once.
+//! A database for unit tests: in memory, without delays.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -7,18 +7,18 @@ use rusqlite::Connection;
 
 use super::database::{Backend, Database, DatabaseError, Job};
 use super::schema;
-use crate::env::LocalBoxFuture;
+use squall_env::LocalBoxFuture;
 
-/// Runs each transaction the moment it is asked for.
+/// A backend that runs each transaction within the call.
 pub(crate) struct MemoryBackend(RefCell<Connection>);
 
 impl MemoryBackend {
-    /// An empty database.
+    /// Opens an empty database.
     pub(crate) fn open() -> Rc<Self> {
         Rc::new(MemoryBackend(RefCell::new(empty())))
     }
 
-    /// A handle on it, without a session.
+    /// Returns a handle on it, without a session.
     pub(crate) fn database(self: &Rc<Self>) -> Database {
         Database::new(self.clone())
     }
@@ -30,7 +30,7 @@ impl Backend for MemoryBackend {
     }
 }
 
-/// An in-memory database that has its tables.
+/// Opens an in-memory database with empty tables.
 pub(crate) fn empty() -> Connection {
     let mut connection = Connection::open_in_memory().unwrap();
     schema::prepare(&mut connection).unwrap();

@@ -1,31 +1,50 @@
-//! The shared database: transactions, schema, and the generators of stream ids.
+//! The shared database: transactions, schema, stream ids, and the SQL of each stream.
 //!
-//! Every instance of a deployment works on one database and meets the others only there and through replication. The
-//! SQL is portable; what differs between a real file and the storm's in-memory database is a [`Backend`].
+//! Every instance of a deployment works on one database. Instances communicate through it and through replication only.
+//! The SQL is portable. The [`Backend`] differs between a real file and the simulator's in-memory database.
 
-pub mod account_data;
-pub mod cache_invalidation;
 pub mod current_state;
 pub mod database;
-pub mod events;
-pub mod id_generator;
+mod id_generator;
 mod id_load;
-pub mod id_state;
+mod id_state;
 pub mod instance_map;
+mod json_column;
 #[cfg(test)]
 pub(crate) mod memory;
-pub mod position;
-pub mod presence;
-pub mod receipts;
+mod query;
 pub mod schema;
-pub mod sqlite;
-pub mod to_device;
+mod sequences;
+mod source;
+mod sqlite;
 pub mod transactions;
 
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
-pub use events::{NewEvent, StateDelta};
-pub use id_generator::{AllocateError, Allocation, IdGenerator, IdGeneratorOptions, LoadError};
-pub use instance_map::{InstanceId, InstanceMap};
-pub use position::VectorPosition;
+pub use id_generator::{AllocateError, Allocation, IdGenerator};
+pub use id_load::{IdGeneratorOptions, LoadError};
+pub use json_column::JsonColumn;
+pub use query::UpdatesQuery;
+pub use sequences::last_allocated;
+pub use source::Source;
 pub use sqlite::SqliteBackend;
 pub use transactions::RequestId;
+
+/// Declares the module of each stream whose rows are in the database, and [`SOURCES`].
+macro_rules! sources {
+    ($($stream:ident),+ $(,)?) => {
+        $(pub mod $stream;)+
+
+        /// The streams whose rows are in the database.
+        pub const SOURCES: [Source; [$(stringify!($stream)),+].len()] = [$($stream::SOURCE),+];
+    };
+}
+
+// The order of the lines is the order in which an instance starts the streams.
+sources! {
+    events,
+    receipts,
+    to_device,
+    account_data,
+    presence,
+    caches,
+}

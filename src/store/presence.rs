@@ -1,12 +1,41 @@
-//! Writing presence, and reading it back.
+//! The table of `presence`: one row per user.
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Row as SqlRow, Transaction};
 
-use super::{Database, DatabaseError};
-use crate::protocol::{InstanceName, Token};
-use crate::streams::PresenceRow;
+use super::database::{Database, DatabaseError};
+use super::query::{UpdatesQuery, with_token};
+use super::source::Source;
+use squall_protocol::rows::presence::NAME;
+use squall_protocol::rows::{PresenceRow, Row, Updates};
+use squall_protocol::{Delivery, InstanceName, Token};
 
-/// Writes `presence` over its user's, unless that has a higher token.
+/// The source of the rows.
+pub const SOURCE: Source = Source {
+    name: NAME,
+    delivery: Delivery::Keyed,
+    sequence: "presence_stream_sequence",
+    tables: &[("presence_stream", "stream_id")],
+    schema: SCHEMA,
+    updates,
+    transaction: "presence_updates",
+};
+
+const SCHEMA: &str = "
+CREATE TABLE presence_stream (
+    stream_id INTEGER NOT NULL UNIQUE,
+    instance_name TEXT NOT NULL,
+    user_id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    last_active_ts INTEGER NOT NULL,
+    last_federation_update_ts INTEGER NOT NULL,
+    last_user_sync_ts INTEGER NOT NULL,
+    status_msg TEXT,
+    currently_active BOOLEAN NOT NULL
+);
+CREATE INDEX presence_stream_by_writer ON presence_stream (instance_name, stream_id);
+";
+
+/// Writes `presence` over its user's row, unless that one has a higher token.
 pub fn set(tx: &Transaction<'_>, writer: &InstanceName, token: Token, presence: &PresenceRow) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO presence_stream (stream_id, instance_name, user_id, state, last_active_ts,
@@ -33,7 +62,29 @@ pub fn set(tx: &Transaction<'_>, writer: &InstanceName, token: Token, presence: 
     Ok(())
 }
 
-/// The state of every user of whom there is any, with its token.
+/// Returns the rows of one writer in a range of tokens.
+pub fn updates(database: &Connection, query: UpdatesQuery<'_>) -> rusqlite::Result<Updates> {
+    let sql = "SELECT stream_id, user_id, state, last_active_ts, last_federation_update_ts, last_user_sync_ts,
+                      status_msg, currently_active
+               FROM presence_stream
+               WHERE instance_name = ? AND stream_id > ? AND stream_id <= ?
+               ORDER BY stream_id LIMIT ?";
+    query.run(database, sql, |row| presence(row).map(Row::Presence))
+}
+
+/// Returns the rows in `(from, upto]`, of all writers.
+pub fn between(tx: &Transaction<'_>, from: Token, upto: Token) -> rusqlite::Result<Vec<(Token, PresenceRow)>> {
+    let mut query = tx.prepare_cached(
+        "SELECT stream_id, user_id, state, last_active_ts, last_federation_update_ts, last_user_sync_ts, status_msg,
+                currently_active
+         FROM presence_stream
+         WHERE stream_id > ?1 AND stream_id <= ?2
+         ORDER BY stream_id",
+    )?;
+    query.query_map((from.0, upto.0), |row| with_token(row, presence))?.collect()
+}
+
+/// Returns the rows of all users, in the order of their tokens.
 pub async fn load(database: &Database) -> Result<Vec<(Token, PresenceRow)>, DatabaseError> {
     let load = |tx: &Transaction<'_>| {
         let mut statement = tx.prepare_cached(
@@ -41,19 +92,19 @@ pub async fn load(database: &Database) -> Result<Vec<(Token, PresenceRow)>, Data
                     status_msg, currently_active
              FROM presence_stream ORDER BY stream_id",
         )?;
-        let rows = statement.query_map((), |row| {
-            let presence = PresenceRow {
-                user_id: row.get(1)?,
-                state: row.get(2)?,
-                last_active_ms: row.get(3)?,
-                last_federation_update_ms: row.get(4)?,
-                last_user_sync_ms: row.get(5)?,
-                status_msg: row.get(6)?,
-                currently_active: row.get(7)?,
-            };
-            Ok((Token(row.get(0)?), presence))
-        })?;
-        rows.collect()
+        statement.query_map((), |row| with_token(row, presence))?.collect()
     };
     database.transaction("load_presence", load).await
+}
+
+fn presence(row: &SqlRow<'_>) -> rusqlite::Result<PresenceRow> {
+    Ok(PresenceRow {
+        user_id: row.get(1)?,
+        state: row.get(2)?,
+        last_active_ms: row.get(3)?,
+        last_federation_update_ms: row.get(4)?,
+        last_user_sync_ms: row.get(5)?,
+        status_msg: row.get(6)?,
+        currently_active: row.get(7)?,
+    })
 }

@@ -1,7 +1,7 @@
 //! The real database: one SQLite file that several processes share.
 //!
-//! SQLite blocks, and an instance is a single-threaded reactor, so each process has one thread that owns the connection
-//! and runs transactions in the order they were asked for. One thread is enough: SQLite has a single writer anyway.
+//! SQLite blocks, and an instance is a single-threaded reactor. So each process has one thread that owns the connection
+//! and runs transactions in the order of the calls. One thread is enough: SQLite has a single writer anyway.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Backend, DatabaseError, Job};
 use super::schema;
-use crate::env::LocalBoxFuture;
+use squall_env::LocalBoxFuture;
 
-/// How long a transaction waits for another process's to end before it fails.
+/// Time for which a transaction waits for that of another process, before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long to wait where SQLite does not do so itself.
+/// Interval between attempts where SQLite does not wait itself.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
 type Request = (Job, oneshot::Sender<Result<(), DatabaseError>>);
@@ -43,15 +43,15 @@ impl SqliteBackend {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Write-ahead logging: a reader in one process does not hold up the writer in another. While another process does the
-    // same to a new file, SQLite says that it is busy without waiting: two that waited for each other would wait for ever.
+    // Write-ahead logging: a reader in one process does not block the writer in another. While another process sets it on a
+    // new file, SQLite returns "busy" without waiting, because two that waited for each other would wait for ever.
     let mut attempts = BUSY_TIMEOUT.as_millis() / BUSY_INTERVAL.as_millis();
     loop {
         match connection.pragma_update(None, "journal_mode", "WAL") {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && attempts > 0 => attempts -= 1,
             set => return set.map(|()| connection),
         }
-        #[expect(clippy::disallowed_methods, reason = "nothing runs yet that this could hold up")]
+        #[expect(clippy::disallowed_methods, reason = "nothing runs yet that this could block")]
         std::thread::sleep(BUSY_INTERVAL);
     }
 }
@@ -59,9 +59,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 fn serve(mut connection: Connection, mut queue: mpsc::UnboundedReceiver<Request>) {
     while let Some((mut job, reply)) = queue.blocking_recv() {
         let result = job.execute(&mut connection);
-        // First the job: whoever learns the result then also sees what settling it changed.
+        // First the job: a caller that has the result then also sees the effects of settling it.
         drop(job);
-        // The caller may have stopped waiting; the transaction stands all the same.
+        // The caller may have stopped waiting; the transaction has committed all the same.
         let _ = reply.send(result);
     }
 }
@@ -83,8 +83,8 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::protocol::Token;
     use crate::store::{Database, IdGenerator, IdGeneratorOptions};
+    use squall_protocol::Token;
 
     /// A database file that is removed when the test ends.
     struct File(PathBuf);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_is_waited_for_while_another_process_prepares_it() {
+    fn opening_a_new_file_waits_while_another_process_prepares_it() {
         let file = File::new("prepared");
         let other = Connection::open(&file.0).unwrap();
         other.execute_batch("CREATE TABLE other (id); BEGIN IMMEDIATE").unwrap();
@@ -138,7 +138,7 @@ mod tests {
             let opening = scope.spawn(|| SqliteBackend::open(&file.0).map(drop).map_err(|error| error.to_string()));
             #[expect(clippy::disallowed_methods, reason = "so that it has begun, on a thread of its own")]
             std::thread::sleep(10 * BUSY_INTERVAL);
-            assert!(!opening.is_finished(), "the other one is about to write");
+            assert!(!opening.is_finished(), "the other process is about to write");
             other.execute_batch("COMMIT").unwrap();
             assert_eq!(opening.join().unwrap(), Ok(()));
         });
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_process_fences_out_the_earlier_one() {
+    fn a_later_process_fences_off_the_earlier_one() {
         let file = File::new("fencing");
         run(async {
             let first = file.database().begin_session(&"a".into()).await.unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_process_that_begins_late_does_not_fence_out_the_later_one() {
+    fn an_earlier_process_that_begins_late_does_not_fence_off_the_later_one() {
         let file = File::new("late");
         run(async {
             let later = file.database().begin_session_at(&"a".into(), 2_000).await.unwrap();
@@ -205,9 +205,9 @@ mod tests {
             let write = |tx: &rusqlite::Transaction<'_>| {
                 tx.execute("INSERT INTO sequences (name, last_value) VALUES ('s', 1)", ())
             };
-            let mut asked = Box::pin(database.transaction("write", write));
-            let first_poll = tokio::time::timeout(Duration::ZERO, &mut asked).await;
-            drop((first_poll, asked));
+            let mut transaction = Box::pin(database.transaction("write", write));
+            let first_poll = tokio::time::timeout(Duration::ZERO, &mut transaction).await;
+            drop((first_poll, transaction));
             let count = |tx: &rusqlite::Transaction<'_>| {
                 tx.query_row("SELECT COUNT(*) FROM sequences", (), |row| row.get::<_, i64>(0))
             };
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_transaction_says_which_and_why_and_leaves_nothing() {
+    fn a_failed_transaction_is_named_in_its_error_and_leaves_nothing() {
         let file = File::new("failure");
         run(async {
             let database = file.database();

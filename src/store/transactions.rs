@@ -1,33 +1,34 @@
-//! What became of requests that change something, so that each takes effect once.
+//! Recorded answers of requests that change something, so that each request takes effect once.
 //!
-//! Whoever asks again because the answer was lost uses the same transaction id. The answer is kept in the same database
-//! transaction as the effect: the instance that is asked may have been restarted in between (Synapse #8476).
+//! A client that repeats a request because the answer was lost uses the same transaction id. The answer is recorded in
+//! the same database transaction as the effect, because the instance that serves the request may have restarted in
+//! between (Synapse #8476).
 
 use rusqlite::{OptionalExtension, Transaction};
 
-/// How long an answer is kept, in milliseconds. Nobody asks again for nearly as long.
-pub const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
+/// Time for which an answer is kept, in milliseconds: far longer than any client repeats its request.
+const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// How many old answers are forgotten with each new one: more than one, so that they do not pile up.
-const FORGOTTEN_AT_ONCE: i64 = 20;
+/// Number of old answers that are deleted with each new one: more than one, so that they do not accumulate.
+const DELETED_AT_ONCE: i64 = 20;
 
-/// One request, however often it is sent.
+/// The identity of a request, the same each time it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId {
-    /// What is asked, with its arguments.
+    /// The endpoint, with its arguments.
     pub endpoint: String,
-    /// The transaction id that the asker drew for it.
+    /// The transaction id that the client drew.
     pub transaction_id: String,
 }
 
-/// The answer that was given to `request`, if it took effect already.
+/// Returns the recorded answer to `request`, if it has already taken effect.
 pub fn recorded(tx: &Transaction<'_>, request: &RequestId) -> rusqlite::Result<Option<String>> {
     tx.prepare_cached("SELECT response FROM replication_transactions WHERE endpoint = ?1 AND transaction_id = ?2")?
         .query_row((&request.endpoint, &request.transaction_id), |row| row.get(0))
         .optional()
 }
 
-/// Keeps the answer to `request`, and forgets some that are older than [`KEPT_MS`].
+/// Records the answer to `request`, and deletes some answers that are older than a day.
 pub fn record(tx: &Transaction<'_>, request: &RequestId, response: &str, now_ms: i64) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO replication_transactions (endpoint, transaction_id, response, received_ts)
@@ -39,7 +40,7 @@ pub fn record(tx: &Transaction<'_>, request: &RequestId, response: &str, now_ms:
              SELECT endpoint, transaction_id FROM replication_transactions
              WHERE received_ts < ?1 ORDER BY received_ts LIMIT ?2)",
     )?
-    .execute((now_ms - KEPT_MS, FORGOTTEN_AT_ONCE))?;
+    .execute((now_ms - KEPT_MS, DELETED_AT_ONCE))?;
     Ok(())
 }
 
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_older_than_a_day_are_forgotten_a_few_at_a_time() {
+    fn answers_older_than_a_day_are_deleted_a_few_at_a_time() {
         run(|tx| {
             for old in 0..25 {
                 record(tx, &request(format!("old{old}")), "{}", old)?;

@@ -1,45 +1,28 @@
-//! A stream whose rows lie in the database, as one instance has it: its writers' positions and the way to their rows.
+//! A stream whose rows are in the database, as one instance sees it: its writers' positions, and access to their rows.
 
 use std::rc::Rc;
 
-use rusqlite::Connection;
+use super::cache_view::CacheViews;
+use super::stream::{Stream, UpdateError};
+use crate::store::{Database, IdGenerator, Source, UpdatesQuery};
+use squall_env::LocalBoxFuture;
+use squall_protocol::rows::{ROWS_TARGET, Row, Updates};
+use squall_protocol::{Delivery, InstanceName, StreamName, Token};
 
-use super::{Keepers, Promise, ROWS_TARGET, Row, Stream, UpdateError, Updates};
-use crate::env::LocalBoxFuture;
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::store::{Database, IdGenerator};
-
-/// Where the rows of a stream lie: the same for every instance of every deployment.
-#[derive(Debug, Clone, Copy)]
-pub struct Source {
-    /// The stream's name on the wire.
-    pub name: &'static str,
-    /// What followers may count on.
-    pub promise: Promise,
-    /// The sequence its tokens come from.
-    pub sequence: &'static str,
-    /// The tables that hold its rows, each with its token's column.
-    pub tables: &'static [(&'static str, &'static str)],
-    /// The rows of one writer in `(from, upto]`, about as many as the last argument says.
-    pub updates: fn(&Connection, &InstanceName, Token, Token, usize) -> rusqlite::Result<Updates>,
-    /// The name of the transaction that asks for them.
-    pub transaction: &'static str,
-}
-
-/// A stream of one instance.
+/// A stream whose rows are in the database, on one instance.
 pub struct DatabaseStream {
     source: Source,
     name: StreamName,
     ids: Rc<IdGenerator>,
     database: Database,
-    keepers: Keepers,
+    cache_views: CacheViews,
 }
 
 impl DatabaseStream {
-    /// The stream whose tokens `ids` gives out and whose rows lie in `database`. Rows that come in are told to
-    /// `keepers`.
-    pub fn new(source: Source, ids: Rc<IdGenerator>, database: Database, keepers: Keepers) -> Self {
-        DatabaseStream { source, name: source.name.into(), ids, database, keepers }
+    /// Creates the stream whose tokens come from `ids` and whose rows are in `database`. Rows that arrive are applied to
+    /// `cache_views`.
+    pub fn new(source: Source, ids: Rc<IdGenerator>, database: Database, cache_views: CacheViews) -> Self {
+        DatabaseStream { source, name: source.name.into(), ids, database, cache_views }
     }
 }
 
@@ -48,8 +31,8 @@ impl Stream for DatabaseStream {
         &self.name
     }
 
-    fn promise(&self) -> Promise {
-        self.source.promise
+    fn delivery(&self) -> Delivery {
+        self.source.delivery
     }
 
     fn writers(&self) -> &[InstanceName] {
@@ -60,8 +43,8 @@ impl Stream for DatabaseStream {
         if writer == self.ids.instance() {
             self.ids.current_token_for_writer(writer)
         } else {
-            // Not what can be inferred: a row that is inferred to be settled may still be on its way to us.
-            self.ids.told_by(writer)
+            // Not the inferred position: a row that is inferred to be settled may still be on its way to this instance.
+            self.ids.received_position(writer)
         }
     }
 
@@ -76,16 +59,19 @@ impl Stream for DatabaseStream {
         upto: Token,
     ) -> LocalBoxFuture<'static, Result<Updates, UpdateError>> {
         if from >= upto {
-            return Box::pin(std::future::ready(Ok(Updates::none(upto))));
+            return Box::pin(std::future::ready(Ok(Updates::empty(upto))));
         }
-        let (database, writer) = (self.database.clone(), writer.clone());
+        let database = self.database.clone();
+        let writer = writer.clone();
         let Source { updates, transaction, .. } = self.source;
-        let read = move |tx: &rusqlite::Transaction<'_>| updates(tx, &writer, from, upto, ROWS_TARGET);
+        let read = move |tx: &rusqlite::Transaction<'_>| {
+            updates(tx, UpdatesQuery { writer: &writer, from, upto, rows_max: ROWS_TARGET })
+        };
         Box::pin(async move { Ok(database.transaction(transaction, read).await?) })
     }
 
-    fn take(&self, _writer: &InstanceName, token: Token, rows: &[Row]) {
-        self.keepers.take(token, rows);
+    fn apply(&self, _writer: &InstanceName, token: Token, rows: &[Row]) {
+        self.cache_views.apply(token, rows);
     }
 
     fn advance_by_row(&self, writer: &InstanceName, token: Token) {
@@ -96,6 +82,6 @@ impl Stream for DatabaseStream {
         self.ids.advance(writer, token);
     }
 
-    /// Tokens of a stream in the database never go back.
+    /// Does nothing: tokens of a stream in the database never go back.
     fn reset(&self, _writer: &InstanceName) {}
 }

@@ -1,31 +1,35 @@
-//! A stream as one instance has it, whether it writes it or follows it.
+//! A stream as one instance sees it, on its writer and on its followers.
 
-use crate::env::LocalBoxFuture;
-use crate::protocol::{InstanceName, StreamName, Token};
+use std::error::Error;
 
-use super::{Promise, Row, UpdateError, Updates};
+use squall_env::LocalBoxFuture;
+use squall_protocol::rows::{Row, Updates};
+use squall_protocol::{Delivery, InstanceName, StreamName, Token};
+
+/// A failed catch-up query. The next one may succeed.
+pub type UpdateError = Box<dyn Error>;
 
 /// A stream of rows with tokens, written by one or several instances and followed by all others.
 pub trait Stream {
-    /// Its name on the wire.
+    /// Returns its name on the wire.
     fn name(&self) -> &StreamName;
 
-    /// What followers may count on.
-    fn promise(&self) -> Promise;
+    /// Returns the guarantee to followers.
+    fn delivery(&self) -> Delivery;
 
-    /// The configured writers.
+    /// Returns the configured writers.
     fn writers(&self) -> &[InstanceName];
 
-    /// How far this instance has taken in `writer`'s rows. For the instance itself: how far its own rows may be
-    /// announced, that is, the token up to which nothing of its own is still uncommitted.
+    /// Returns the token up to which this instance has applied `writer`'s rows. For the instance itself: the token up to
+    /// which its own rows may be announced, because none of them is still uncommitted.
     fn position(&self, writer: &InstanceName) -> Token;
 
-    /// On the writer itself: none of its rows has a higher token than this. Its position may be ahead of that, because
-    /// other writers' tokens went by.
+    /// Returns, on the writer itself, the highest token of its own rows. Its position may be ahead of that, because it
+    /// moves past other writers' tokens.
     fn written_upto(&self, writer: &InstanceName) -> Token;
 
-    /// `writer`'s rows in `(from, upto]` from the source of truth: the database, or the writer's memory. One call may
-    /// not bring all of them; see [`Updates`].
+    /// Returns `writer`'s rows in `(from, upto]` from the source of truth: the database, or the writer's memory. One call
+    /// may return only the first part of them; see [`Updates`].
     fn updates(
         &self,
         writer: &InstanceName,
@@ -33,11 +37,11 @@ pub trait Stream {
         upto: Token,
     ) -> LocalBoxFuture<'static, Result<Updates, UpdateError>>;
 
-    /// Makes whatever this instance keeps in memory agree with `rows`. Called before the position moves:
-    /// whoever sees the new position must not see older state (Synapse #14723).
-    fn take(&self, writer: &InstanceName, token: Token, rows: &[Row]);
+    /// Applies `rows` to the state that this instance keeps in memory. Called before the position moves: a reader that
+    /// sees the new position must not see older state (Synapse #14723).
+    fn apply(&self, writer: &InstanceName, token: Token, rows: &[Row]);
 
-    /// Moves the position of `writer` forward to `token`, because rows of that token have been taken in.
+    /// Moves the position of `writer` forward to `token`, because rows of that token have been applied.
     fn advance_by_row(&self, writer: &InstanceName, token: Token) {
         self.advance(writer, token);
     }
@@ -45,6 +49,18 @@ pub trait Stream {
     /// Moves the position of `writer` forward to `token`, which it announced. There need not be a row of that token.
     fn advance(&self, writer: &InstanceName, token: Token);
 
-    /// Forgets all rows of `writer` and goes back to the beginning. Only for [`Promise::Memory`].
+    /// Drops all rows of `writer` and moves its position back to the beginning. Only for [`Delivery::Memory`].
     fn reset(&self, writer: &InstanceName);
+}
+
+/// Queries another instance for rows that only it has.
+pub trait RemoteUpdates {
+    /// Returns `writer`'s rows of `stream` in `(from, upto]`, under the contract of [`Updates`].
+    fn updates(
+        &self,
+        writer: &InstanceName,
+        stream: &StreamName,
+        from: Token,
+        upto: Token,
+    ) -> LocalBoxFuture<'static, Result<Updates, UpdateError>>;
 }

@@ -1,4 +1,4 @@
-//! Serving syncs: waiting, and knowing what to read.
+//! The handler of syncs: waiting for new rows, and choosing the ranges to read.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,15 +7,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::notifier::Notifier;
 use super::read::{self, Range};
-use super::token::SyncToken;
+use super::response::{News, SyncError, SyncResponse};
 use super::typing::Typing;
-use super::{News, SyncError, SyncResponse};
-use crate::env::Env;
-use crate::store::{Database, IdGenerator, InstanceMap};
+use crate::observer::Env;
+use crate::store::{self, Database, IdGenerator, account_data, events, presence, receipts, to_device};
 use crate::streams::typing::TypingHandler;
-use crate::streams::{account_data, events, presence, receipts, to_device};
+use squall_protocol::{InstanceMap, SyncToken};
 
-/// How long a client whose token is ahead of this instance waits for it to catch up.
+/// Time for which a client whose token is ahead of this instance waits for it to catch up.
 pub const SINCE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Serves the syncs of one instance.
@@ -33,8 +32,8 @@ pub struct SyncHandler {
 }
 
 impl SyncHandler {
-    /// Serves syncs from `database`, up to the positions that `ids` know. `notifier` has to be told whenever one of them
-    /// may have moved.
+    /// Creates a handler that reads `database` up to the positions of `ids`. The caller must notify `notifier` whenever one
+    /// of them may have moved.
     ///
     /// # Panics
     /// If a stream is missing among `ids`.
@@ -46,32 +45,32 @@ impl SyncHandler {
         notifier: Rc<Notifier>,
         env: Env,
     ) -> Self {
-        let of = |stream: &str| {
+        let find = |stream: &str| {
             let ids = ids.iter().find(|ids| ids.stream().as_str() == stream);
             Rc::clone(ids.expect("every stream in the database has its ids"))
         };
         SyncHandler {
             database,
             instances,
-            events: of(events::NAME),
-            receipts: of(receipts::NAME),
-            account_data: of(account_data::NAME),
-            to_device: of(to_device::NAME),
-            presence: of(presence::NAME),
-            typing: Typing::new(typing, env.chance.of("typing stretch")),
+            events: find(events::SOURCE.name),
+            receipts: find(receipts::SOURCE.name),
+            account_data: find(account_data::SOURCE.name),
+            to_device: find(to_device::SOURCE.name),
+            presence: find(presence::SOURCE.name),
+            typing: Typing::new(typing, env.seeds.child("typing stretch")),
             notifier,
             env,
         }
     }
 
-    /// What is new for a device of a user since the token of its last answer. If there is nothing, waits until there is,
-    /// for `timeout` at most; the answer is then empty.
+    /// Returns the new rows for a device of a user since the token of its last answer. If there are none, waits for them for
+    /// at most `timeout`; the answer is then empty.
     ///
-    /// Whoever brings a token says that everything up to it has arrived: the messages to the device up to there are
-    /// forgotten. Without one, an answer has no history, only the messages that wait for the device.
+    /// A client that sends a token acknowledges everything up to it, and the messages to the device up to there are deleted.
+    /// Without a token, the answer has no history, only the waiting messages of the device.
     ///
     /// # Errors
-    /// The token cannot be understood, or the database failed.
+    /// The token cannot be parsed, or the database failed.
     pub async fn sync(
         &self,
         user_id: &str,
@@ -81,7 +80,8 @@ impl SyncHandler {
     ) -> Result<SyncResponse, SyncError> {
         let deadline = Instant::now() + timeout;
         let Some(since) = since else {
-            let (now, typing) = (self.now(), self.typing.news(Default::default()));
+            let now = self.now();
+            let typing = self.typing.news(Default::default());
             let range = Range::first(&now);
             let news = read::read(&self.database, user_id, device_id, range).await?;
             return Ok(self.respond(&now, News { typing, ..news }));
@@ -90,7 +90,7 @@ impl SyncHandler {
         let mut acknowledged = Some(from.to_device);
         loop {
             let moved = self.notifier.news();
-            // All positions at one instant, and what is in memory at the same; the database only afterwards.
+            // All positions and the typing users at one instant; the database only afterwards.
             let now = self.now();
             let typing = self.typing.news(from.typing);
             let next = from.merge(&now);
@@ -104,21 +104,21 @@ impl SyncHandler {
             if !news.is_empty() || Instant::now() >= deadline || self.env.tasks.is_stopped() {
                 return Ok(self.respond(&from, news));
             }
-            // Out of time or not, the next look decides.
+            // Timed out or not, the next iteration decides.
             let _ = timeout_at(deadline, moved).await;
         }
     }
 
-    /// Where the client stands, once this instance is there too or [`SINCE_WAIT_MAX`] is over.
+    /// Waits until this instance has reached the client's position or [`SINCE_WAIT_MAX`] is over, and returns the position to
+    /// serve the client from.
     ///
-    /// After that the client is served all the same: in what is still behind it stays where it is and is told nothing,
-    /// and it misses no news of the rest. An empty answer instead, as Synapse gives, would let the one stream or writer
-    /// that is broken keep all the others from every client that was ever served by somebody who is further.
+    /// After the time-out the client is served all the same. In the streams that are still behind, its position stays and it
+    /// receives nothing; it receives the new rows of the others. An empty answer instead, as from Synapse, would let one
+    /// broken stream or writer withhold all the others from every client that was ever served by an instance that is further.
     ///
-    /// A token may be ahead of everything there is: after the database was restored from a backup, or failed over to a
-    /// replica that had not everything. Nothing will ever come that reaches it for sure, so the client is served from
-    /// the last id there is instead (Synapse #17386). An error would say as much, and lock the client out until its user
-    /// logs in again; and there is nothing that it misses.
+    /// A token may be ahead of all committed rows: after the database was restored from a backup, or failed over to a replica
+    /// that lacked some of them. No row is certain ever to reach it, so the client is served from the last allocated id
+    /// instead (Synapse #17386), and misses nothing. An error would lock the client out until its user logs in again.
     async fn reach(&self, since: SyncToken) -> Result<SyncToken, SyncError> {
         if since.is_within(&self.now()) {
             return Ok(since);
@@ -134,10 +134,10 @@ impl SyncHandler {
         }
     }
 
-    /// The token, but in no stream past the last id that was given out.
+    /// Returns the token, bounded in each stream by the last allocated id.
     async fn bounded(&self, since: SyncToken) -> Result<SyncToken, SyncError> {
         let sequences = [events::SOURCE, receipts::SOURCE, account_data::SOURCE, to_device::SOURCE, presence::SOURCE];
-        let last = read::last_allocated(&self.database, sequences.map(|source| source.sequence)).await?;
+        let last = store::last_allocated(&self.database, sequences.map(|source| source.sequence)).await?;
         let [events, receipts, account_data, to_device, presence] = last;
         Ok(SyncToken {
             events: since.events.bounded(events),
@@ -149,7 +149,7 @@ impl SyncHandler {
         })
     }
 
-    /// Where this instance stands. Nothing at or below it can still commit.
+    /// Returns the positions of this instance. No row at or below them can still commit.
     fn now(&self) -> SyncToken {
         SyncToken {
             events: self.events.vector(),

@@ -1,96 +1,27 @@
-//! `/sync`: what is new for a client, on any instance.
+//! `/sync`: the new rows for a client, on any instance.
 //!
-//! This is where users see a row, or miss it. A client brings the token of its last answer and gets everything that was
-//! committed since; the token it is given says up to where that is. The order of things makes it whole:
+//! Here a user sees a row, or misses it. A client sends the token of its last answer and receives everything that was
+//! committed since; the token of the new answer says up to where that is. The order of the steps makes answers complete:
 //!
-//! 1. The client's token may come from an instance that is further than this one. This one waits until it has caught up,
-//!    and no longer than a while: then whatever is still behind stays out of the answer, and the token where it was.
-//! 2. It takes the positions of all streams, each per writer: nothing at or below a position can still commit (see
-//!    [`IdState`](crate::store::id_state::IdState)), and a slow writer holds back nobody else's rows.
-//! 3. Then it reads the database, from the client's token up to those positions. A position that can be *inferred* will
-//!    do, unlike for the rows that replication carries: here nothing has to have arrived, it only has to be committed.
-//!    That each step comes after the one before is all that is needed.
-//! 4. If there is nothing, it waits for a position to move, and begins again from where it has looked.
+//! 1. The client's token may come from an instance that is further than this one. This instance waits until it has caught
+//!    up, but not for long. After that, a stream that is still behind is left out of the answer, and its part of the token
+//!    does not move.
+//! 2. It takes the positions of all streams, each per writer. No row at or below a position can still commit (see
+//!    [`IdGenerator`](crate::store::IdGenerator)), and a slow writer does not hold back the rows of others.
+//! 3. Then it reads the database, from the client's token up to those positions. An *inferred* position is enough here,
+//!    unlike for the rows that replication carries: a row need not have arrived, it only has to be committed.
+//! 4. If there is nothing new, it waits until a position moves, and begins again from the positions it has read.
 //!
-//! So the answer has everything in `(since, next]` and nothing else, whoever serves it. (Synapse #14158: a token ahead
-//! of what was read loses rows.)
+//! So the answer holds everything in `(since, next]` and nothing else, on any instance. (Synapse #14158: a token ahead of
+//! the rows that were read loses rows.)
 
 mod handler;
 mod notifier;
-mod position_text;
 mod read;
-mod token;
+mod response;
 mod typing;
 
-use thiserror::Error;
-
+pub use crate::store::events::RoomEvent;
 pub use handler::{SINCE_WAIT_MAX, SyncHandler};
 pub use notifier::Notifier;
-pub use position_text::{PositionError, RoomPosition};
-pub use token::{Others, SyncToken, TokenError};
-pub use typing::{TypingNews, TypingPosition};
-
-use crate::protocol::Token;
-use crate::store::DatabaseError;
-use crate::store::account_data::Datum;
-use crate::store::to_device::Message;
-use crate::streams::{PresenceRow, ReceiptsRow};
-
-/// What is new for a client, each kind in the order of its tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SyncResponse {
-    /// The token to come back with: all of this is at or below it.
-    pub next_batch: String,
-    /// What was read.
-    pub news: News,
-}
-
-/// What is new for a client.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct News {
-    /// Events of all rooms.
-    pub events: Vec<(Token, RoomEvent)>,
-    /// Receipts of all rooms.
-    pub receipts: Vec<(Token, ReceiptsRow)>,
-    /// The user's own account data.
-    pub account_data: Vec<(Token, Datum)>,
-    /// Messages to the device.
-    pub to_device: Vec<(Token, Message)>,
-    /// The presence of users.
-    pub presence: Vec<(Token, PresenceRow)>,
-    /// Who is typing.
-    pub typing: TypingNews,
-}
-
-/// An event as a client gets to know of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoomEvent {
-    /// The event.
-    pub event_id: String,
-    /// Its room.
-    pub room_id: String,
-}
-
-impl News {
-    /// Whether there is nothing in it.
-    pub fn is_empty(&self) -> bool {
-        let News { events, receipts, account_data, to_device, presence, typing } = self;
-        events.is_empty()
-            && receipts.is_empty()
-            && account_data.is_empty()
-            && to_device.is_empty()
-            && presence.is_empty()
-            && typing.is_empty()
-    }
-}
-
-/// Why a client got no answer.
-#[derive(Debug, Error)]
-pub enum SyncError {
-    /// The client's token cannot be understood. It will not get better: the client has to begin anew.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// The database failed. The client may try again with the same token.
-    #[error("cannot read what is new: {0}")]
-    Database(#[from] DatabaseError),
-}
+pub use response::{News, SyncError, SyncResponse};

@@ -1,27 +1,27 @@
-//! Wakes whoever waits for news.
+//! The notifier that wakes waiting syncs.
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::protocol::{InstanceName, StreamName, Token};
 use crate::replication::Consumer;
-use crate::streams::Row;
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, StreamName, Token};
 
-/// Wakes every waiting sync whenever a position of this instance may have moved: by replication, as a [`Consumer`], or
-/// by its own writes, as whoever makes them says. It tells nobody what is new: they look for themselves.
+/// Wakes every waiting sync when a position of this instance may have moved: by replication, as a [`Consumer`], or by the
+/// instance's own writes, whose callers notify it. A woken sync reads the positions itself.
 #[derive(Default)]
 pub struct Notifier {
     moved: Notify,
 }
 
 impl Notifier {
-    /// A position may have moved, or the instance is about to stop.
+    /// Wakes every waiting sync: a position may have moved, or the instance is about to stop.
     pub fn notify(&self) {
         self.moved.notify_waiters();
     }
 
-    /// Completes with the next [`notify`](Self::notify) after this call, even if it comes before the first poll: look
-    /// only after having asked.
+    /// Completes at the next [`notify`](Self::notify) after this call, even if that comes before the first poll. So a sync
+    /// calls this before it reads the positions.
     pub(super) fn news(&self) -> Notified<'_> {
         self.moved.notified()
     }

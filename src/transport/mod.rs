@@ -1,6 +1,10 @@
-//! Bytes in, commands out, and back.
+//! Carries commands and requests between instances: over TCP, over a Redis broker, and over HTTP.
 
+pub(crate) mod accept;
+mod config;
 pub mod http;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod tcp;
+
+pub use config::{InstanceLocation, RedisConfig};

@@ -1,35 +1,40 @@
-//! Every finding in the recordings, and why real Synapse shows it. An unexpected one fails, and so does one that has
-//! gone, or whose reason does not hold.
+//! Every finding in the recordings, with the reason why real Synapse shows it.
+//!
+//! An unexpected finding fails a test, and so does a finding that is missing or whose reason does not hold.
 
 use std::collections::BTreeMap;
 
-use squall::judge::audit::{Finding, Report, Transport, Violation};
-use squall::protocol::{Command, Dialect};
+use squall_judge::audit::rules::{
+    announcements_are_own, positions_meet, replicate_answered_once, syncs_cleared, tokens_ascend,
+};
+use squall_judge::audit::{Finding, Report, Transport, Violation};
+use squall_protocol::{Command, Dialect};
 
 use crate::recording::{self, Fault, REDIS, TCP};
 
-/// What an explanation can be held against.
+/// The facts that a reason is checked against.
 struct Evidence {
-    /// When each payload came, by its line; empty where that is not known.
+    /// The time of each payload, by its line. Empty if the recording has no times.
     at_ms: BTreeMap<u64, u64>,
     /// Each payload, by its line.
-    said: BTreeMap<u64, Command>,
+    commands: BTreeMap<u64, Command>,
     faults: Vec<Fault>,
 }
 
 impl Evidence {
     fn of(path: &str, dialect: Dialect, faults: Vec<Fault>) -> Self {
-        let (mut at_ms, mut said) = (BTreeMap::new(), BTreeMap::new());
+        let mut at_ms = BTreeMap::new();
+        let mut commands = BTreeMap::new();
         for recorded in recording::capture(path).map(Result::unwrap) {
-            said.insert(recorded.line, dialect.parse(recorded.text().unwrap()).unwrap());
+            commands.insert(recorded.line, dialect.parse(recorded.text().unwrap()).unwrap());
             if let Some(at) = recorded.at {
                 at_ms.insert(recorded.line, at.0);
             }
         }
-        Evidence { at_ms, said, faults }
+        Evidence { at_ms, commands, faults }
     }
 
-    /// Whether that was done less than 10 s before the payload.
+    /// Returns true if that fault happened less than 10 s before the payload.
     fn just_happened(&self, line: u64, what: &str) -> bool {
         let at_ms = self.at_ms[&line];
         self.faults
@@ -47,10 +52,14 @@ struct Explained {
     holds: fn(&Evidence, &Finding) -> bool,
 }
 
-/// An idle writer's position follows the others' (Synapse #8499), and each time it moves it says so: nearly one `POSITION`
-/// for each row of the other event persister. An idle writer of Squall says so once a second at most.
+/// An idle writer's position follows those of the others (Synapse #8499), and the writer announces each move: nearly one
+/// `POSITION` for each row of the other event persister. An idle writer of Squall announces it once a second at most.
 fn persisters_echo_each_other(_: &Evidence, finding: &Finding) -> bool {
-    let Violation::OfOthers { origin, others, .. } = &finding.violation else { return false };
+    let Violation::AnnouncementsAreOwn(announcements_are_own::Violation::OfOthers { origin, others, .. }) =
+        &finding.violation
+    else {
+        return false;
+    };
     let other = match origin.writer.as_str() {
         "persister1" => "persister2",
         "persister2" => "persister1",
@@ -59,46 +68,58 @@ fn persisters_echo_each_other(_: &Evidence, finding: &Finding) -> bool {
     others.iter().map(|writer| writer.as_str()).eq([other])
 }
 
-/// The Redis subscription of `writer1` was cut. With no connection, its streamers throw away what they would have sent
-/// and go on from there: the rows are in the database (or in its memory), and its position tells everybody to fetch them
-/// when it is back. Until then nobody has them.
-fn rows_were_thrown_away_while_cut_off(evidence: &Evidence, finding: &Finding) -> bool {
-    let Violation::Skipped { origin, count: 1, .. } = &finding.violation else { return false };
+/// The Redis subscription of `writer1` was cut. Without a connection its streamers drop the rows and go on. The rows are in
+/// the database, or in memory, and the position of `writer1` makes every follower fetch them when it has reconnected.
+/// Until then no follower has them.
+fn rows_were_dropped_without_a_connection(evidence: &Evidence, finding: &Finding) -> bool {
+    let Violation::PositionsMeet(positions_meet::Violation::Skipped { origin, count: 1, .. }) = &finding.violation
+    else {
+        return false;
+    };
     origin.writer.as_str() == "writer1" && evidence.just_happened(finding.line, "client kill pubsub")
 }
 
-/// Who connects announces what it writes, says REPLICATE, and hears its own REPLICATE: so it announces all of it again. It
-/// is always the process that was just started or, once, cut off: six connections, and every stream of each.
-fn who_connects_hears_itself(evidence: &Evidence, finding: &Finding) -> bool {
-    let Violation::Twice { origin, first_on, .. } = &finding.violation else { return false };
+/// A process that connects announces its positions, sends REPLICATE, and receives its own REPLICATE, so it announces its
+/// positions again. It is always the process that was just started or, once, cut off: six connections, and every stream of
+/// each.
+fn a_process_receives_its_own_replicate(evidence: &Evidence, finding: &Finding) -> bool {
+    let Violation::ReplicateAnsweredOnce(replicate_answered_once::Violation::Twice { origin, first_on, .. }) =
+        &finding.violation
+    else {
+        return false;
+    };
     let writer = if origin.writer.as_str() == "master" { "main" } else { origin.writer.as_str() };
-    let came = evidence.just_happened(finding.line, &format!("start {writer}"))
+    let connected = evidence.just_happened(finding.line, &format!("start {writer}"))
         || (writer == "writer1" && evidence.just_happened(finding.line, "client kill pubsub"));
-    let replicate = evidence.said.range(..first_on).rev().find(|(_, command)| **command == Command::Replicate);
-    came && replicate.is_some_and(|(line, _)| finding.line - line < 50)
+    let replicate = evidence.commands.range(..first_on).rev().find(|(_, command)| **command == Command::Replicate);
+    connected && replicate.is_some_and(|(line, _)| finding.line - line < 50)
 }
 
 /// `generic1` got SIGTERM while four users synced with it. It sends CLEAR_USER_SYNC when it stops, but only into a buffer:
-/// its sockets close before that is written. Users who do not come back stay online for five minutes. Squall's is on the
-/// wire before the process ends.
-fn stopped_and_never_said_so(evidence: &Evidence, finding: &Finding) -> bool {
-    let Violation::NotCleared { devices: 4, .. } = &finding.violation else { return false };
+/// its sockets close before the buffer is written. Users who do not come back stay online for five minutes. In Squall the
+/// command is on the wire before the process ends.
+fn the_process_stopped_without_clearing_its_syncs(evidence: &Evidence, finding: &Finding) -> bool {
+    let Violation::SyncsCleared(syncs_cleared::Violation::NotCleared { devices: 4, .. }) = &finding.violation else {
+        return false;
+    };
     let stopped = evidence.faults.iter().find(|fault| fault.what.starts_with("kill -TERM generic1")).unwrap();
     evidence.at_ms[&finding.line] < stopped.at_ms
-        && !evidence.said.values().any(|command| matches!(command, Command::ClearUserSync(_)))
+        && !evidence.commands.values().any(|command| matches!(command, Command::ClearUserSync(_)))
 }
 
-/// The query for `caches` has no upper bound: it brings rows beyond the position up to which it was asked for, and the
-/// position then is the lower one, so the next query brings them once more. Invalidating twice does no harm, and
-/// followers drop what they know. Squall's query is bounded.
-fn caches_are_asked_for_without_an_end(_: &Evidence, finding: &Finding) -> bool {
-    let Violation::Repeated { origin, token, last } = &finding.violation else { return false };
+/// The query for `caches` has no upper bound: it returns rows beyond the requested position. The writer's position then is
+/// the requested one, so the next query returns those rows again. To invalidate twice does no harm, and followers drop rows
+/// they have. Squall's query is bounded.
+fn the_query_for_caches_has_no_upper_bound(_: &Evidence, finding: &Finding) -> bool {
+    let Violation::TokensAscend(tokens_ascend::Violation::Repeated { origin, token, last }) = &finding.violation else {
+        return false;
+    };
     // Never more than a handful, of rows that had only just been sent.
     origin.stream.as_str() == "caches" && token <= last && last.0 - token.0 < 10
 }
 
-/// On the connections of 1.163.2, by stream: how often a position was said twice, and where first.
-const SAID_TWICE: [(&str, usize, u64); 19] = [
+/// The repeated positions on the connections of 1.163.2, by stream, with their number and the first line.
+const SENT_TWICE: [(&str, usize, u64); 19] = [
     ("replicate_answered_once/account_data/twice", 2, 4142),
     ("replicate_answered_once/backfill/twice", 1, 3959),
     ("replicate_answered_once/caches/twice", 6, 3559),
@@ -120,7 +141,7 @@ const SAID_TWICE: [(&str, usize, u64); 19] = [
     ("replicate_answered_once/un_partial_stated_room/twice", 1, 4910),
 ];
 
-/// Checks that these are the findings, all of them, and that the reason of each holds.
+/// Checks that the report has these findings and no others, and that the reason of each holds.
 fn check(report: &Report, explained: &[Explained], evidence: &Evidence) {
     let found: Vec<_> =
         report.groups().into_iter().map(|(kind, group)| (kind, group.count, group.first.line)).collect();
@@ -144,16 +165,17 @@ fn every_finding_on_the_redis_of_1_163_has_its_reason() {
     let mut explained = vec![
         explain("announcements_are_own/events/of_others", 1_627, 58, persisters_echo_each_other),
         explain("announcements_are_own/sticky_events/of_others", 2, 2_821, persisters_echo_each_other),
-        explain("positions_meet/receipts/skipped", 1, 4_703, rows_were_thrown_away_while_cut_off),
-        explain("positions_meet/typing/skipped", 1, 4_702, rows_were_thrown_away_while_cut_off),
-        explain("syncs_cleared/not_cleared", 1, 3_086, stopped_and_never_said_so),
-        explain("tokens_ascend/caches/repeated", 70, 2_671, caches_are_asked_for_without_an_end),
+        explain("positions_meet/receipts/skipped", 1, 4_703, rows_were_dropped_without_a_connection),
+        explain("positions_meet/typing/skipped", 1, 4_702, rows_were_dropped_without_a_connection),
+        explain("syncs_cleared/not_cleared", 1, 3_086, the_process_stopped_without_clearing_its_syncs),
+        explain("tokens_ascend/caches/repeated", 70, 2_671, the_query_for_caches_has_no_upper_bound),
     ];
     explained.extend(
-        SAID_TWICE.map(|(fingerprint, count, line)| explain(fingerprint, count, line, who_connects_hears_itself)),
+        SENT_TWICE
+            .map(|(fingerprint, count, line)| explain(fingerprint, count, line, a_process_receives_its_own_replicate)),
     );
     check(&report, &explained, &Evidence::of(REDIS, Dialect::V1_163, recording::faults()));
-    // What the findings do not show is shown to be there: every rule had something to judge.
+    // A rule without findings had something to judge.
     assert!(report.checks.values().all(|judged| *judged > 0), "{:?}", report.checks);
 }
 
@@ -162,16 +184,16 @@ fn every_finding_on_the_tcp_of_1_19_has_its_reason() {
     let report = Report::of(recording::capture(TCP), None);
     assert_eq!((report.transport, report.dialect), (Transport::Tcp, Dialect::V1_19));
     assert_eq!((report.tally.payloads, report.tally.parsed, report.errors.len()), (2_271, 2_271, 0));
-    let holds = caches_are_asked_for_without_an_end;
+    let holds = the_query_for_caches_has_no_upper_bound;
     let explained = [Explained { fingerprint: "tokens_ascend/caches/repeated", count: 3, first_line: 2_095, holds }];
     check(&report, &explained, &Evidence::of(TCP, Dialect::V1_19, Vec::new()));
 }
 
 #[test]
-fn the_older_recording_is_no_recording_of_the_newer_dialect() {
+fn the_older_recording_does_not_have_the_newer_dialect() {
     let report = Report::of(recording::capture(TCP), Some(Dialect::V1_163));
     let groups = report.groups();
-    // Its sixteen positions, and nothing else, tell.
+    // Only its sixteen positions differ between the dialects.
     assert_eq!(groups["payloads_readable/not_a_command"].count, 16);
     assert_eq!(report.tally.parsed, 2_271 - 16);
 }

@@ -1,22 +1,25 @@
-//! An instance that hears what was recorded: the command handler, its feeds and all of Squall's streams, as they are.
+//! An instance that receives a recording: the real command handler, with its stream followers and all of Squall's streams.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use squall::env::network::TokioNetwork;
-use squall::env::observer::Trouble;
-use squall::env::{Chance, Env, Observer, Scope, clock::SystemClock};
-use squall::protocol::{Command, InstanceName, StreamName, Token};
-use squall::replication::{CommandHandler, Consumer, Consumers, Link};
+use squall::observer::{Env, InstanceEvent, Observer};
+use squall::replication::{CommandHandler, Connection, Consumer, Consumers};
+use squall::store::SOURCES;
 use squall::store::{IdGenerator, IdGeneratorOptions};
 use squall::streams::typing::{TypingHandler, TypingStream};
-use squall::streams::{DatabaseStream, Keepers, Row, SOURCES, Stream, typing};
+use squall::streams::{CacheViews, DatabaseStream, Stream};
+use squall_env::clock::SystemClock;
+use squall_env::network::TokioNetwork;
+use squall_env::{SeedTree, TaskObserver, TaskSpawner};
+use squall_protocol::rows::{Row, typing};
+use squall_protocol::{Command, InstanceName, StreamName, Token};
 
 use crate::written::Written;
 
-/// Who writes each of Squall's streams in the recorded deployment.
-pub fn writers_of(stream: &str) -> Vec<InstanceName> {
+/// Returns the writers of a stream of Squall in the recorded deployment.
+pub(crate) fn writers_of(stream: &str) -> Vec<InstanceName> {
     let writers: &[&str] = match stream {
         "events" => &["persister1", "persister2"],
         "caches" => &["master", "persister1", "persister2", "writer1", "generic1", "fedsender1"],
@@ -25,16 +28,17 @@ pub fn writers_of(stream: &str) -> Vec<InstanceName> {
     writers.iter().map(|writer| InstanceName::from(*writer)).collect()
 }
 
-/// One token's rows.
-pub type Applied = (Token, Vec<Row>);
+/// The rows of one token.
+pub(crate) type Applied = (Token, Vec<Row>);
 
-/// What the instance learned, and what gave it trouble.
+/// The rows that the instance applied, and its events.
 #[derive(Default)]
-pub struct Journal {
+pub(crate) struct Journal {
     pub applied: RefCell<BTreeMap<(StreamName, InstanceName), Vec<Applied>>>,
     pub resets: Cell<u64>,
-    pub troubles: RefCell<Vec<String>>,
-    /// How often it was told of a stream that it does not have.
+    /// Other events of the instance, as text.
+    pub events: RefCell<Vec<String>>,
+    /// Number of rows and positions of each stream that it does not have.
     pub unknown_streams: RefCell<BTreeMap<StreamName, u64>>,
 }
 
@@ -49,34 +53,36 @@ impl Consumer for Journal {
     }
 }
 
+impl TaskObserver for Journal {}
+
 impl Observer for Journal {
-    fn trouble(&self, what: Trouble<'_>) {
-        match what {
-            Trouble::UnknownStream { stream } => {
+    fn event(&self, event: InstanceEvent<'_>) {
+        match event {
+            InstanceEvent::UnknownStream { stream } => {
                 *self.unknown_streams.borrow_mut().entry(stream.clone()).or_default() += 1;
             }
-            what => self.troubles.borrow_mut().push(format!("{what:?}")),
+            other => self.events.borrow_mut().push(format!("{other:?}")),
         }
     }
 }
 
-pub struct Follower {
+pub(crate) struct Follower {
     pub handler: Rc<CommandHandler>,
     pub journal: Rc<Journal>,
     pub typing: Rc<TypingHandler>,
 }
 
 impl Follower {
-    /// An instance that starts when nothing is written yet, and is not connected.
-    pub async fn start(written: &Written) -> Self {
+    /// Starts an instance without a connection, when nothing is written yet.
+    pub(crate) async fn start(written: &Written) -> Self {
         let me = InstanceName::from("squall1");
         let journal = Rc::new(Journal::default());
         let env = Env {
-            network: Rc::new(TokioNetwork), // nothing here connects to anything
-            clock: Rc::new(SystemClock),    // nothing that is compared holds a time
-            chance: Chance::from_seed(0),
+            network: Rc::new(TokioNetwork), // no connection is made
+            clock: Rc::new(SystemClock),    // no compared row has a time
+            seeds: SeedTree::from_seed(0),
             observer: journal.clone(),
-            tasks: Scope::new(journal.clone()),
+            tasks: TaskSpawner::new(journal.clone()),
         };
         let database = written.database();
         let options = SOURCES.map(|source| IdGeneratorOptions {
@@ -89,7 +95,7 @@ impl Follower {
         });
         let ids = IdGenerator::load_all(database.clone(), options.into()).await.unwrap();
         let of_database = SOURCES.into_iter().zip(ids).map(|(source, ids)| -> Rc<dyn Stream> {
-            Rc::new(DatabaseStream::new(source, ids, database.clone(), Keepers::default()))
+            Rc::new(DatabaseStream::new(source, ids, database.clone(), CacheViews::default()))
         });
         let mut streams: Vec<_> = of_database.collect();
         let typing = Rc::new(TypingHandler::default());
@@ -102,17 +108,17 @@ impl Follower {
         Follower { handler, journal, typing }
     }
 
-    /// The one connection on which everything comes from everybody.
-    pub fn connect(&self) -> Rc<Link> {
+    /// Opens the one connection, on which every payload comes.
+    pub(crate) fn connect(&self) -> Rc<Connection> {
         self.handler.opened(Some(&"redis".into()))
     }
 
-    pub fn hear(&self, link: &Rc<Link>, command: &Command) {
-        self.handler.received(link, command.clone());
+    pub(crate) fn receive(&self, connection: &Rc<Connection>, command: &Command) {
+        self.handler.received(connection, command.clone());
     }
 
-    /// What was applied of `writer`'s rows of `stream`.
-    pub fn applied(&self, stream: &str, writer: &str) -> Vec<Applied> {
+    /// Returns the applied rows of `writer` and `stream`.
+    pub(crate) fn applied(&self, stream: &str, writer: &str) -> Vec<Applied> {
         let key = (StreamName::from(stream), InstanceName::from(writer));
         self.journal.applied.borrow().get(&key).cloned().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Recordings of real Synapse: what the audit makes of them, and what the stack does when it hears them.
+//! Recordings of real Synapse, given to the audit and to the stack.
 
 mod findings;
 mod follower;

@@ -1,39 +1,39 @@
-//! The recordings, and what was done to the processes while they were made.
+//! The recordings, and the faults of the processes while they were recorded.
 //!
-//! `redis_traffic.jsonl.gz` is everything that six processes of unmodified Synapse 1.163.2 published on Redis in 9 minutes:
+//! `redis_traffic.jsonl.gz` holds every payload that six processes of unmodified Synapse 1.163.2 published on Redis in 9 minutes:
 //! a main process, two event persisters, a worker that serves clients (`generic1`), a writer of all other streams
-//! (`writer1`) and a federation sender. `redis_traffic_faults.txt` says when which of them was killed and started.
+//! (`writer1`) and a federation sender. `redis_traffic_faults.txt` lists when each of them was killed and started.
 //!
-//! `tcp_1.19.1.txt.gz` is everything that a main process of Synapse 1.19.1 sent to one connection.
+//! `tcp_1.19.1.txt.gz` holds every line that a main process of Synapse 1.19.1 sent to one connection.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use squall::judge::audit::Capture;
-use squall::judge::audit::capture::Recorded;
+use squall_judge::audit::Capture;
+use squall_judge::audit::capture::Recorded;
 
-pub const REDIS: &str = "tests/data/redis_traffic.jsonl.gz";
-pub const TCP: &str = "tests/data/tcp_1.19.1.txt.gz";
+pub(crate) const REDIS: &str = "tests/data/redis_traffic.jsonl.gz";
+pub(crate) const TCP: &str = "tests/data/tcp_1.19.1.txt.gz";
 const FAULTS: &str = include_str!("../data/redis_traffic_faults.txt");
 
-pub fn capture(path: &str) -> Capture {
+pub(crate) fn capture(path: &str) -> Capture {
     Capture::open(Path::new(path)).expect(path)
 }
 
-/// Every payload that was published on Redis.
-pub fn redis() -> Vec<Recorded> {
+/// Returns every payload that was published on Redis.
+pub(crate) fn redis() -> Vec<Recorded> {
     capture(REDIS).map(|recorded| recorded.expect("every line is a payload")).collect()
 }
 
-/// Something that was done to a process, in milliseconds since the first payload.
-pub struct Fault {
+/// A fault of a process, in milliseconds since the first payload.
+pub(crate) struct Fault {
     pub at_ms: u64,
     pub what: &'static str,
 }
 
-/// What was done to the processes, in order.
-pub fn faults() -> Vec<Fault> {
+/// Returns the faults of the processes, in order.
+pub(crate) fn faults() -> Vec<Fault> {
     let packed = std::fs::File::open(REDIS).unwrap();
     let first = BufReader::new(GzDecoder::new(packed)).lines().next().unwrap().unwrap();
     let first: serde_json::Value = serde_json::from_str(&first).unwrap();

@@ -1,30 +1,31 @@
-//! The recorded traffic, heard by the real command handler.
+//! The recorded traffic, given to the real command handler.
 //!
-//! Whatever of it concerns Squall's streams must arrive, and all the rest must harm nothing: twelve streams that Squall
-//! does not have, and commands that are nobody's business here. Before a row is told of, it is written to where its writer
-//! would have it, so that the handler may catch up whenever it thinks it has to.
+//! Every row of Squall's streams must be applied, and the rest must do no harm: twelve streams that Squall does not have,
+//! and commands that the handler ignores. Before a row is sent, it is written to its writer's store, so that the handler
+//! can catch up at any time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use squall::protocol::{Command, InstanceName, Position, StreamName, Token};
-use squall::streams::{EventsRow, NAMES, Promise, Row, SOURCES};
+use squall::store::SOURCES;
+use squall_protocol::rows::{AccountDataRow, EventsRow, NAMES, Row};
+use squall_protocol::{Command, Delivery, InstanceName, Position, StreamName, Token};
 use tokio::time::Instant;
 
 use crate::follower::{Applied, Follower, writers_of};
 use crate::recording;
 use crate::written::Written;
 
-/// What the recording says of one writer's part of one stream.
+/// The rows and the position that one writer of one stream sent.
 #[derive(Default)]
-struct Told {
-    /// The rows of each token, once: what was told again is not told twice.
+struct Sent {
+    /// The rows of each token, once, even if they were sent again.
     tokens: Vec<Applied>,
     batch: Vec<Row>,
     last_token: Token,
 }
 
-/// A recorded payload, when it came, and what had been written before.
+/// A recorded payload with its time.
 struct Step {
     at: Duration,
     line: u64,
@@ -34,31 +35,33 @@ struct Step {
 struct Recording {
     steps: Vec<Step>,
     /// Every row and the last token of each writer of each of Squall's streams.
-    told: BTreeMap<(StreamName, InstanceName), Told>,
+    sent: BTreeMap<(StreamName, InstanceName), Sent>,
     /// Rows and positions of the other streams.
     of_others: BTreeMap<StreamName, (u64, u64)>,
 }
 
 fn recording() -> Recording {
-    let (mut steps, mut told, mut of_others) = (Vec::new(), BTreeMap::<_, Told>::new(), BTreeMap::new());
+    let mut steps = Vec::new();
+    let mut sent = BTreeMap::<_, Sent>::new();
+    let mut of_others = BTreeMap::new();
     for recorded in recording::redis() {
         let command = Command::parse(recorded.text().unwrap()).unwrap();
         match &command {
             Command::Rdata(rdata) if NAMES.contains(&rdata.stream.as_str()) => {
-                let told = told.entry((rdata.stream.clone(), rdata.writer.clone())).or_default();
-                told.batch.push(Row::parse(&rdata.stream, rdata.row.clone()).unwrap());
+                let sent = sent.entry((rdata.stream.clone(), rdata.writer.clone())).or_default();
+                sent.batch.push(Row::parse(&rdata.stream, rdata.row.clone()).unwrap());
                 if let Some(token) = rdata.token {
-                    let rows = std::mem::take(&mut told.batch);
-                    if told.tokens.is_empty() || told.last_token < token {
-                        told.tokens.push((token, rows));
-                        told.last_token = token;
+                    let rows = std::mem::take(&mut sent.batch);
+                    if sent.tokens.is_empty() || sent.last_token < token {
+                        sent.tokens.push((token, rows));
+                        sent.last_token = token;
                     } else {
-                        assert!(told.tokens.contains(&(token, rows)), "line {}", recorded.line);
+                        assert!(sent.tokens.contains(&(token, rows)), "line {}", recorded.line);
                     }
                 }
             }
             Command::Position(position) if NAMES.contains(&position.stream.as_str()) => {
-                told.entry((position.stream.clone(), position.writer.clone())).or_default().last_token = position.new;
+                sent.entry((position.stream.clone(), position.writer.clone())).or_default().last_token = position.new;
             }
             Command::Rdata(rdata) => of_others.entry(rdata.stream.clone()).or_insert((0, 0)).0 += 1,
             Command::Position(position) => of_others.entry(position.stream.clone()).or_insert((0, 0)).1 += 1,
@@ -67,15 +70,15 @@ fn recording() -> Recording {
         let at = Duration::from_millis(recorded.at.unwrap().0);
         steps.push(Step { at, line: recorded.line, command });
     }
-    Recording { steps, told, of_others }
+    Recording { steps, sent, of_others }
 }
 
-/// What the writers of Squall's streams stood at before the recording began, as they would have told whoever asked.
+/// Returns the positions of Squall's streams before the recording, as their writers would have answered a REPLICATE.
 fn positions_before(recording: &Recording) -> Vec<Command> {
     let mut positions = Vec::new();
     for stream in NAMES {
         let rows =
-            recording.told.iter().filter(|((of, _), _)| of.as_str() == stream).flat_map(|(_, told)| &told.tokens);
+            recording.sent.iter().filter(|((of, _), _)| of.as_str() == stream).flat_map(|(_, sent)| &sent.tokens);
         let first = rows.map(|(token, _)| *token).min().expect("every stream has rows").prev();
         for writer in writers_of(stream) {
             positions.push(Command::Position(Position { stream: stream.into(), writer, prev: first, new: first }));
@@ -84,7 +87,7 @@ fn positions_before(recording: &Recording) -> Vec<Command> {
     positions
 }
 
-/// Keeps what the writers have up to date with what they are about to tell.
+/// The open batches of the writers. Each row is written to its writer's store before it is sent.
 #[derive(Default)]
 struct Writers {
     batches: BTreeMap<(StreamName, InstanceName), Vec<Row>>,
@@ -106,87 +109,101 @@ impl Writers {
     }
 }
 
-/// Plays the recording to an instance that connects when the payload on `line` comes, and to nobody before. Whoever
-/// connects at the very beginning is told where everybody stands, because the recording does not say.
+/// Plays the recording to an instance that connects when the payload on `line` comes.
+///
+/// An instance that connects on line 1 first receives the position of every writer, because the recording has none.
 fn play(line: u64) -> (Recording, Written, Follower) {
     let recording = recording();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let written = Written::nothing();
+    let written = Written::empty();
     let local = tokio::task::LocalSet::new();
     let follower = local.block_on(&runtime, async {
         let follower = Follower::start(&written).await;
         let mut writers = Writers::default();
-        let mut link = None;
+        let mut connection = None;
         let began = Instant::now();
         for step in &recording.steps {
             tokio::time::sleep_until(began + step.at).await;
             if step.line == line {
-                let opened = &*link.insert(follower.connect());
+                let opened = &*connection.insert(follower.connect());
                 if line == 1 {
-                    positions_before(&recording).iter().for_each(|position| follower.hear(opened, position));
+                    for position in positions_before(&recording) {
+                        follower.receive(opened, &position);
+                    }
                 }
             }
             writers.write(&step.command, &written);
-            if let Some(link) = &link {
-                follower.hear(link, &step.command);
+            if let Some(connection) = &connection {
+                follower.receive(connection, &step.command);
             }
         }
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(link.is_some_and(|link| link.is_open()), "nothing of it is a reason to hang up");
+        assert!(connection.is_some_and(|connection| connection.is_open()), "no payload closes the connection");
         follower
     });
-    assert_eq!(*follower.journal.troubles.borrow(), Vec::<String>::new());
+    assert_eq!(*follower.journal.events.borrow(), Vec::<String>::new());
     (recording, written, follower)
 }
 
 fn check_positions(recording: &Recording, follower: &Follower) {
-    // Every configured writer of every stream was heard of.
+    // Every configured writer of every stream sent something.
     let configured: usize = NAMES.iter().map(|stream| writers_of(stream).len()).sum();
-    assert_eq!(recording.told.len(), configured);
-    for ((stream, writer), told) in &recording.told {
+    assert_eq!(recording.sent.len(), configured);
+    for ((stream, writer), sent) in &recording.sent {
         let position = follower.handler.position(stream.as_str(), writer);
-        assert_eq!(position, Some(told.last_token), "{stream} of {writer}");
+        assert_eq!(position, Some(sent.last_token), "{stream} of {writer}");
     }
 }
 
-/// The same with the rows of each token in an order of their own.
+/// Sorts the rows of each token.
 fn in_order(mut tokens: Vec<Applied>) -> Vec<Applied> {
     for (_, rows) in &mut tokens {
         let is_state = |row: &Row| !matches!(row, Row::Events(EventsRow::Event(_)));
-        assert!(rows.is_sorted_by_key(is_state), "events come before what they make of the state");
+        assert!(rows.is_sorted_by_key(is_state), "events come before the state rows that they cause");
         rows.sort();
     }
     tokens
 }
 
-/// Checks that the same was applied as was told; names the first token that differs.
-fn check_rows(applied: &[Applied], told: &[Applied], what: &str) {
-    let differs = applied.iter().zip(told).find(|(applied, told)| applied != told);
-    if let Some((applied, told)) = differs {
-        panic!("{what}: applied {applied:?} where {told:?} was told");
+/// Checks that the applied rows are the sent ones, and names the first token that differs.
+fn check_rows(applied: &[Applied], sent: &[Applied], what: &str) {
+    let differs = applied.iter().zip(sent).find(|(applied, sent)| applied != sent);
+    if let Some((applied, sent)) = differs {
+        panic!("{what}: applied {applied:?} where {sent:?} was sent");
     }
     let tokens = |rows: &[Applied]| rows.iter().map(|(token, _)| token.0).collect::<Vec<_>>();
-    assert_eq!(tokens(applied), tokens(told), "{what}");
+    assert_eq!(tokens(applied), tokens(sent), "{what}");
 }
 
-fn promise_of(stream: &str) -> Promise {
-    SOURCES.iter().find(|source| source.name == stream).map_or(Promise::Memory, |source| source.promise)
+fn delivery_of(stream: &str) -> Delivery {
+    SOURCES.iter().find(|source| source.name == stream).map_or(Delivery::Memory, |source| source.delivery)
 }
 
-/// The last row of each key, with its token.
+/// Returns the last row of each key, with its token.
 fn newest(applied: &[Applied]) -> BTreeMap<String, (Token, &Row)> {
     let rows = applied.iter().flat_map(|(token, rows)| rows.iter().map(|row| (*token, row)));
-    rows.map(|(token, row)| (row.key().expect("the stream has keys"), (token, row))).collect()
+    rows.map(|(token, row)| (key(row), (token, row))).collect()
+}
+
+fn key(row: &Row) -> String {
+    match row {
+        Row::AccountData(AccountDataRow { user_id, room_id, kind }) => format!("{user_id} {room_id:?} {kind}"),
+        Row::Presence(row) => row.user_id.clone(),
+        Row::Receipts(row) => format!("{} {} {} {:?}", row.room_id, row.kind, row.user_id, row.thread_id),
+        Row::ToDevice(row) => row.entity.clone(),
+        Row::Typing(row) => row.room_id.clone(),
+        Row::Caches(_) | Row::Events(_) => panic!("the stream has no keys"),
+    }
 }
 
 #[test]
-fn whoever_hears_all_of_it_applies_every_row_once_and_ends_where_it_ends() {
+fn an_instance_that_receives_everything_applies_every_row_once() {
     let (recording, _, follower) = play(1);
     check_positions(&recording, &follower);
     let mut rows = 0;
-    for ((stream, writer), told) in &recording.told {
+    for ((stream, writer), sent) in &recording.sent {
         let applied = follower.applied(stream.as_str(), writer.as_str());
-        check_rows(&applied, &told.tokens, &format!("{stream} of {writer}"));
+        check_rows(&applied, &sent.tokens, &format!("{stream} of {writer}"));
         rows += applied.iter().map(|(_, rows)| rows.len()).sum::<usize>();
     }
     // 3 853 rows of these streams were published, 70 of them a second time.
@@ -196,7 +213,7 @@ fn whoever_hears_all_of_it_applies_every_row_once_and_ends_where_it_ends() {
 }
 
 #[test]
-fn whoever_connects_while_processes_restart_catches_up_and_ends_where_it_ends() {
+fn an_instance_that_connects_while_processes_restart_catches_up() {
     let all = recording();
     let replicates: Vec<u64> =
         all.steps.iter().filter(|step| step.command == Command::Replicate).map(|step| step.line).collect();
@@ -204,15 +221,15 @@ fn whoever_connects_while_processes_restart_catches_up_and_ends_where_it_ends() 
     for line in replicates {
         let (recording, written, follower) = play(line);
         check_positions(&recording, &follower);
-        for ((stream, writer), told) in &recording.told {
+        for ((stream, writer), sent) in &recording.sent {
             let applied = follower.applied(stream.as_str(), writer.as_str());
             let what = format!("{stream} of {writer}, connected on line {line}");
-            match promise_of(stream.as_str()) {
-                // Of the rows of one token and type, no order is promised.
-                Promise::Log => check_rows(&in_order(applied), &in_order(told.tokens.clone()), &what),
-                Promise::Keyed => assert_eq!(newest(&applied), newest(&told.tokens), "{what}"),
-                Promise::Memory => {
-                    let last = told.tokens.iter().flat_map(|(_, rows)| rows).filter_map(|row| match row {
+            match delivery_of(stream.as_str()) {
+                // The rows of one token and type may come in any order.
+                Delivery::Log => check_rows(&in_order(applied), &in_order(sent.tokens.clone()), &what),
+                Delivery::Keyed => assert_eq!(newest(&applied), newest(&sent.tokens), "{what}"),
+                Delivery::Memory => {
+                    let last = sent.tokens.iter().flat_map(|(_, rows)| rows).filter_map(|row| match row {
                         Row::Typing(row) => Some((row.room_id.clone(), row.user_ids.clone())),
                         _ => None,
                     });
@@ -222,8 +239,12 @@ fn whoever_connects_while_processes_restart_catches_up_and_ends_where_it_ends() 
                 }
             }
         }
-        // Everything before came from the database, of each stream.
-        assert!(SOURCES.iter().all(|source| written.asked().contains(source.transaction)), "{:?}", written.asked());
+        // The rows before that came from the database, for each stream.
+        assert!(
+            SOURCES.iter().all(|source| written.transactions().contains(source.transaction)),
+            "{:?}",
+            written.transactions()
+        );
     }
 }
 

@@ -1,56 +1,56 @@
-//! What the recorded writers had written before they told of it: the rows in the database, where they have one, and in
-//! `writer1`'s memory.
+//! The rows that the recorded writers had written before they sent them: in the database, or in the memory of `writer1`.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use rusqlite::Connection;
-use squall::env::LocalBoxFuture;
-use squall::protocol::{InstanceName, StreamName, Token};
 use squall::store::{Backend, Database, DatabaseError, Job, schema};
-use squall::streams::{RemoteUpdates, Row, UpdateError, Updates};
+use squall::streams::{RemoteUpdates, UpdateError};
+use squall_env::LocalBoxFuture;
+use squall_protocol::rows::{Row, Updates};
+use squall_protocol::{InstanceName, StreamName, Token};
 
 use crate::rows::put;
 
-/// Everything that was written so far.
+/// Every row that was written so far.
 #[derive(Clone)]
-pub struct Written {
+pub(crate) struct Written {
     connection: Rc<RefCell<Connection>>,
-    /// Which tokens of the database are in it: what is told again was written once.
+    /// The tokens in the database. A row that is sent again was written once.
     tokens: Rc<RefCell<BTreeSet<(&'static str, Token)>>>,
     typing: Rc<RefCell<Vec<(Token, Row)>>>,
-    asked: Rc<RefCell<BTreeSet<&'static str>>>,
+    transactions: Rc<RefCell<BTreeSet<&'static str>>>,
 }
 
 impl Written {
-    pub fn nothing() -> Self {
+    pub(crate) fn empty() -> Self {
         let mut connection = Connection::open_in_memory().unwrap();
         schema::prepare(&mut connection).unwrap();
         Written {
             connection: Rc::new(RefCell::new(connection)),
             tokens: Rc::default(),
             typing: Rc::default(),
-            asked: Rc::default(),
+            transactions: Rc::default(),
         }
     }
 
-    pub fn database(&self) -> Database {
+    pub(crate) fn database(&self) -> Database {
         Database::new(Rc::new(self.clone()))
     }
 
-    /// The names of the transactions that were asked for.
-    pub fn asked(&self) -> BTreeSet<&'static str> {
-        self.asked.borrow().clone()
+    /// Returns the names of the transactions that were run.
+    pub(crate) fn transactions(&self) -> BTreeSet<&'static str> {
+        self.transactions.borrow().clone()
     }
 
-    /// The writer of `typing` was started again, or stands where it stood.
-    pub fn typing_is_at(&self, position: Token) {
+    /// Notes the position of the writer of `typing`. After a restart the position is lower, and later rows are gone.
+    pub(crate) fn typing_is_at(&self, position: Token) {
         self.typing.borrow_mut().retain(|(token, _)| *token <= position);
     }
 
-    /// `writer` has written all rows of one token.
-    pub fn write(&self, writer: &InstanceName, token: Token, rows: &[Row]) {
+    /// Writes all rows of one token of `writer`.
+    pub(crate) fn write(&self, writer: &InstanceName, token: Token, rows: &[Row]) {
         let stream = rows[0].stream();
         if let Row::Typing(_) = rows[0] {
             return self.typing.borrow_mut().extend(rows.iter().map(|row| (token, row.clone())));
@@ -61,7 +61,7 @@ impl Written {
         let mut connection = self.connection.borrow_mut();
         let tx = connection.transaction().unwrap();
         for row in rows {
-            put(&tx, writer, token, row).expect("what Synapse could write can be written");
+            put(&tx, writer, token, row).expect("a row that Synapse wrote can be written");
         }
         tx.commit().unwrap();
     }
@@ -69,12 +69,12 @@ impl Written {
 
 impl Backend for Written {
     fn run(&self, mut job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
-        self.asked.borrow_mut().insert(job.name);
+        self.transactions.borrow_mut().insert(job.name);
         Box::pin(std::future::ready(job.execute(&mut self.connection.borrow_mut())))
     }
 }
 
-/// `writer1`, asked by HTTP.
+/// The answers of `writer1` to HTTP requests.
 impl RemoteUpdates for Written {
     fn updates(
         &self,

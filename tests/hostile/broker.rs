@@ -1,68 +1,75 @@
-//! On the connections to a Redis broker, which the test plays. Whatever it does, the instance tells what is wrong, goes on
-//! answering others, and is back as soon as there is a broker that deserves the name.
+//! Attacks by a Redis broker, which the test plays. The instance reports the error, keeps serving other peers, and
+//! reconnects as soon as the broker behaves.
 
 use std::cell::RefCell;
-use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::env::{BoxStream, Listener, LocalBoxFuture};
-use squall::protocol::{InstanceName, StreamName, Token};
+use bytes::Bytes;
 use squall::replication::{Consumer, Consumers};
 use squall::sim::broker;
-use squall::store::{NewEvent, events};
-use squall::streams::Row;
+use squall::store::events;
+use squall::transport::redis::resp::Reply;
 use squall::transport::redis::{PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT};
+use squall_env::{BoxStream, Listener};
+use squall_protocol::rows::Row;
+use squall_protocol::rows::events::EventRow;
+use squall_protocol::{InstanceName, StreamName, Token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::attack::{Target, persist};
+use crate::attack::{Target, nested, persist};
 use crate::deployment::{Deployment, SERVER_NAME};
 use crate::memory::Watch;
+use crate::network::QueueListener;
 use crate::{requests, run};
 
-/// What an instance may hold of what a broker sends, besides the longest reply: what is read at once and what grows with it.
+/// Memory that an instance may use for a connection to a broker, besides the longest reply.
 const CONNECTION_BYTES_MAX: usize = 128 * 1024;
 
-/// A broker that the test plays, and a master that meets others there.
+/// A broker that the test plays, and a master that uses it.
 struct Scene {
     deployment: Deployment,
     port: Box<dyn Listener>,
     master: Target,
 }
 
-/// One connection of the master, as the broker has it.
+/// The broker's end of one connection of the master.
 struct Client {
     stream: BoxStream,
-    heard: Vec<u8>,
+    received: Vec<u8>,
 }
 
 impl Client {
-    /// Waits until it has said this.
+    /// Waits until the master has sent `what`.
     async fn hear(&mut self, what: &str) {
         let hearing = async {
-            while !self.heard.windows(what.len()).any(|window| window == what.as_bytes()) {
-                assert_ne!(self.stream.read_buf(&mut self.heard).await.unwrap(), 0, "hung up before it said {what:?}");
+            while !self.received.windows(what.len()).any(|window| window == what.as_bytes()) {
+                assert_ne!(
+                    self.stream.read_buf(&mut self.received).await.unwrap(),
+                    0,
+                    "closed before it sent {what:?}"
+                );
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), hearing).await.unwrap_or_else(|_| panic!("never said {what:?}"));
-        self.heard.clear();
+        tokio::time::timeout(Duration::from_secs(60), hearing).await.unwrap_or_else(|_| panic!("never sent {what:?}"));
+        self.received.clear();
     }
 
-    /// Says this, as far as it is listened to.
+    /// Sends bytes. An error is ignored: the instance may have closed the connection.
     async fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
-    /// Waits until it hangs up.
-    async fn is_hung_up(&mut self) {
-        let hanging_up = async { while self.stream.read_buf(&mut self.heard).await.is_ok_and(|read| read > 0) {} };
-        tokio::time::timeout(Duration::from_secs(60), hanging_up).await.expect("it hangs up");
+    /// Waits until the master closes the connection.
+    async fn is_closed(&mut self) {
+        let hanging_up = async { while self.stream.read_buf(&mut self.received).await.is_ok_and(|read| read > 0) {} };
+        tokio::time::timeout(Duration::from_secs(60), hanging_up).await.expect("the master closes the connection");
     }
 }
 
-/// At which point the broker misbehaves.
+/// The point at which the broker misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     PublisherGreeted,
@@ -78,7 +85,7 @@ impl Scene {
         Scene::with(Consumers::default()).await
     }
 
-    /// Whose master's rows go to `consumers`.
+    /// Creates a scene whose master has these consumers.
     async fn with(consumers: Consumers) -> Self {
         let deployment = Deployment::new().with_broker("redis");
         let port = deployment.play_broker("redis").await;
@@ -88,66 +95,70 @@ impl Scene {
 
     async fn next(&mut self) -> Client {
         let accepting = tokio::time::timeout(Duration::from_secs(60), self.port.accept());
-        let stream = accepting.await.expect("it comes again").unwrap();
-        Client { stream, heard: Vec::new() }
+        let stream = accepting.await.expect("the master reconnects in time").unwrap();
+        Client { stream, received: Vec::new() }
     }
 
-    /// The connection of the master that has come to `stage`. The other one is hung up on until then.
+    /// Waits for the master's connection that reaches `stage`. Closes the other one.
     async fn at(&mut self, stage: Stage) -> Client {
         loop {
             let mut client = self.next().await;
-            let asked = tokio::time::timeout(Duration::from_secs(1), client.stream.read_buf(&mut client.heard)).await;
-            asked.expect("whoever connects asks at once").unwrap();
-            let is_subscriber = client.heard.windows(9).any(|window| window == b"SUBSCRIBE");
+            // Room for a whole request.
+            client.received.reserve(1_024);
+            let asked =
+                tokio::time::timeout(Duration::from_secs(1), client.stream.read_buf(&mut client.received)).await;
+            asked.expect("a client sends a command at once").unwrap();
+            let is_subscriber = client.received.windows(9).any(|window| window == b"SUBSCRIBE");
             if is_subscriber != matches!(stage, Stage::Subscribing | Stage::Subscribed) {
                 continue;
             }
-            client.heard.clear();
+            let request = std::mem::take(&mut client.received);
             match stage {
                 Stage::PublisherGreeted | Stage::Subscribing => {}
                 Stage::Published => {
                     client.say("+PONG\r\n").await;
                     client.hear("POSITION").await;
                 }
-                Stage::Subscribed => client.say(acknowledged()).await,
+                Stage::Subscribed => client.say(subscribed(&request)).await,
             }
             return client;
         }
     }
 
-    /// Checks that others are answered while the broker is as it is.
+    /// Checks that the master serves other peers during the attack.
     async fn serves_others(&self) {
         let path = "/_synapse/replication/get_repl_stream_updates/events/healthy?from_token=0&upto_token=1";
         let asking = requests::get(&self.deployment, "master", path);
-        let (status, answer) = tokio::time::timeout(Duration::from_secs(1), asking).await.expect("it answers at once");
+        let (status, answer) =
+            tokio::time::timeout(Duration::from_secs(1), asking).await.expect("the master answers at once");
         assert_eq!(status, 200, "{answer}");
     }
 
-    /// Checks that the master tells of trouble with these words, soon.
-    async fn tells(&self, words: &[&str]) {
+    /// Checks that the master soon reports an error with these words.
+    async fn reports(&self, words: &[&str]) {
         let words = [&["the broker: "], words].concat();
-        let told = async {
-            while self.master.told(&words) == 0 {
+        let reported = async {
+            while self.master.reported(&words) == 0 {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        let told = tokio::time::timeout(Duration::from_secs(1), told).await;
-        assert!(told.is_ok(), "{words:?} is not among {:?}", self.master.everything_told());
-        self.master.forget_troubles();
+        let reported = tokio::time::timeout(Duration::from_secs(1), reported).await;
+        assert!(reported.is_ok(), "{words:?} is not among {:?}", self.master.reports());
+        self.master.clear_reports();
     }
 
-    /// Checks that rows arrive by a broker that behaves.
+    /// Checks that rows are replicated once the broker behaves.
     async fn recovers(self) {
         let Scene { deployment, mut port, master } = self;
         let (served, streams) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(broker::serve(Box::new(HandedOn(streams)), broker::Options::default()));
+        tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), broker::Options::default()));
         tokio::task::spawn_local(async move {
             while let Ok(stream) = port.accept().await {
                 let _ = served.send(stream);
             }
         });
         let worker = Target::start(&deployment, "worker1").await;
-        // The longest back-off, and some.
+        // Longer than the longest back-off.
         sleep(Duration::from_secs(7)).await;
         let token = persist(&master.instance).await;
         sleep(Duration::from_secs(1)).await;
@@ -155,31 +166,21 @@ impl Scene {
     }
 }
 
-/// Streams that the test hands on.
-pub struct HandedOn(pub mpsc::UnboundedReceiver<BoxStream>);
-
-impl Listener for HandedOn {
-    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
-        Box::pin(async { self.0.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into()) })
-    }
+/// Returns the broker's replies to a subscription, one for each channel in `request`.
+pub(crate) fn subscribed(request: &[u8]) -> Vec<u8> {
+    let request = String::from_utf8_lossy(request);
+    let channels = request.split("\r\n").filter(|line| line.starts_with(SERVER_NAME));
+    let replies = channels.zip(1..).map(|(channel, count)| Reply::subscribed(channel.to_owned(), count).to_bytes());
+    replies.collect::<Vec<_>>().concat()
 }
 
-/// What the broker answers to the master's subscription.
-pub fn acknowledged() -> String {
-    let channels = [SERVER_NAME.to_owned(), format!("{SERVER_NAME}/USER_IP")];
-    let one = |(at, channel): (usize, &String)| {
-        format!("*3\r\n$9\r\nsubscribe\r\n${}\r\n{channel}\r\n:{}\r\n", channel.len(), at + 1)
-    };
-    channels.iter().enumerate().map(one).collect()
-}
-
-pub fn message(payload: &str) -> String {
-    let channel = SERVER_NAME.len();
-    format!("*3\r\n$7\r\nmessage\r\n${channel}\r\n{SERVER_NAME}\r\n${}\r\n{payload}\r\n", payload.len())
+/// Returns the broker's message to the subscribers of the homeserver's channel.
+pub(crate) fn message(payload: impl AsRef<[u8]>) -> Bytes {
+    Reply::message(SERVER_NAME, Bytes::copy_from_slice(payload.as_ref())).to_bytes()
 }
 
 #[test]
-fn garbage_is_told_and_the_connection_made_again() {
+fn garbage_is_reported_and_followed_by_a_reconnect() {
     run(async {
         for stage in STAGES {
             let mut scene = Scene::new().await;
@@ -191,13 +192,13 @@ fn garbage_is_told_and_the_connection_made_again() {
                 b"$2\r\nabcd\r\n",
             ] {
                 let mut client = scene.at(stage).await;
-                scene.master.forget_troubles();
+                scene.master.clear_reports();
                 client.say(garbage).await;
-                scene.tells(&[]).await;
-                client.is_hung_up().await;
+                scene.reports(&[]).await;
+                client.is_closed().await;
             }
-            // These may go on, or mean nothing: what comes of them is waited for as long as for any answer, and holds
-            // nothing meanwhile.
+            // These may be incomplete or mean nothing. The instance waits for the rest until the time-out, and uses no
+            // memory for it.
             for strange in [
                 &b"$-5\r\n"[..],
                 b"*-5\r\n",
@@ -212,7 +213,7 @@ fn garbage_is_told_and_the_connection_made_again() {
                 let watch = Watch::begin();
                 client.say(strange).await;
                 sleep(REPLY_TIMEOUT + 2 * PING_INTERVAL).await;
-                assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+                watch.assert_below(CONNECTION_BYTES_MAX, "memory");
             }
             scene.serves_others().await;
             scene.recovers().await;
@@ -226,11 +227,11 @@ fn arrays_nested_without_end_exhaust_neither_stack_nor_memory() {
         for stage in STAGES {
             let mut scene = Scene::new().await;
             let mut client = scene.at(stage).await;
-            scene.master.forget_troubles();
+            scene.master.clear_reports();
             let watch = Watch::begin();
             client.say(b"*1\r\n".repeat(10_000)).await;
-            scene.tells(&[]).await;
-            assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+            scene.reports(&[]).await;
+            watch.assert_below(CONNECTION_BYTES_MAX, "memory");
             scene.recovers().await;
         }
     });
@@ -243,16 +244,16 @@ fn a_reply_without_end_is_not_held() {
             let mut scene = Scene::new().await;
             for beginning in ["+", "*3\r\n$7\r\nmessage\r\n$11\r\nsquall.test\r\n+"] {
                 let mut client = scene.at(stage).await;
-                scene.master.forget_troubles();
+                scene.master.clear_reports();
                 let piece = vec![b'x'; 64 * 1024];
                 let watch = Watch::begin();
                 client.say(beginning).await;
                 for _ in 0..8 * REPLY_BYTES_MAX / piece.len() {
                     client.say(&piece).await;
                 }
-                scene.tells(&["a reply of more than"]).await;
+                scene.reports(&["a reply of more than"]).await;
                 let bound = 2 * REPLY_BYTES_MAX + CONNECTION_BYTES_MAX;
-                assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+                watch.assert_below(bound, "memory");
             }
             scene.recovers().await;
         }
@@ -260,28 +261,24 @@ fn a_reply_without_end_is_not_held() {
 }
 
 #[test]
-fn an_answer_that_drips_or_never_comes_is_not_waited_for() {
+fn a_slow_or_missing_reply_times_out() {
     run(async {
         for (stage, asked) in STAGES.into_iter().zip(["PING", "PUBLISH", "SUBSCRIBE", "PING"]) {
             let mut scene = Scene::new().await;
             for drip in ["", "$1000\r\n"] {
                 let mut client = scene.at(stage).await;
                 let since = Instant::now();
-                scene.master.forget_troubles();
+                scene.master.clear_reports();
                 client.say(drip).await;
                 let words = ["the broker: ", "no answer from the broker", asked];
-                while scene.master.told(&words) == 0 {
+                while scene.master.reported(&words) == 0 {
                     if !drip.is_empty() {
                         client.say("x").await;
                     }
                     sleep(Duration::from_secs(1)).await;
-                    assert!(
-                        since.elapsed() < REPLY_TIMEOUT + 2 * PING_INTERVAL,
-                        "{:?}",
-                        scene.master.everything_told()
-                    );
+                    assert!(since.elapsed() < REPLY_TIMEOUT + 2 * PING_INTERVAL, "{:?}", scene.master.reports());
                 }
-                client.is_hung_up().await;
+                client.is_closed().await;
             }
             scene.serves_others().await;
             scene.recovers().await;
@@ -290,7 +287,7 @@ fn an_answer_that_drips_or_never_comes_is_not_waited_for() {
 }
 
 #[test]
-fn a_password_that_is_not_answered_or_not_taken_is_told() {
+fn a_password_that_is_refused_or_not_answered_is_reported() {
     run(async {
         let deployment = Deployment::new().with_broker("redis");
         let mut port = deployment.play_broker("redis").await;
@@ -302,18 +299,18 @@ fn a_password_that_is_not_answered_or_not_taken_is_told() {
             ("+O", "no answer from the broker to the greeting"),
             ("-WRONGPASS no\r\n", "Password authentication failed"),
         ] {
-            let mut client = Client { stream: port.accept().await.unwrap(), heard: Vec::new() };
+            let mut client = Client { stream: port.accept().await.unwrap(), received: Vec::new() };
             client.hear("a secret").await;
             client.say(answer).await;
-            client.is_hung_up().await;
-            assert!(worker.told(&[why]) > 0, "{why:?} is not among {:?}", worker.everything_told());
+            client.is_closed().await;
+            assert!(worker.reported(&[why]) > 0, "{why:?} is not among {:?}", worker.reports());
         }
-        assert_eq!(worker.told(&["a secret"]), 0, "it must not get into a log");
+        assert_eq!(worker.reported(&["a secret"]), 0, "the password must not get into a log");
     });
 }
 
 #[test]
-fn what_nobody_understands_keeps_nobody_from_being_heard() {
+fn a_malformed_payload_does_not_affect_the_next_one() {
     run(async {
         let mut scene = Scene::new().await;
         let mut client = scene.at(Stage::Subscribed).await;
@@ -324,10 +321,10 @@ fn what_nobody_understands_keeps_nobody_from_being_heard() {
             ("RDATA events writer1 two []", "not an integer"),
         ] {
             client.say(message(payload)).await;
-            scene.tells(&[why]).await;
+            scene.reports(&[why]).await;
         }
-        client.say(b"*3\r\n$7\r\nmessage\r\n$11\r\nsquall.test\r\n$2\r\n\xff\xfe\r\n").await;
-        scene.tells(&["not UTF-8"]).await;
+        client.say(message(b"\xff\xfe")).await;
+        scene.reports(&["not UTF-8"]).await;
         client.say(message("POSITION events writer1 1 7")).await;
         sleep(Duration::from_millis(1)).await;
         assert_eq!(scene.master.instance.handler().position("events", &"writer1".into()).unwrap().0, 7);
@@ -345,26 +342,25 @@ fn a_row_that_cannot_be_read_is_fetched_and_not_passed_over() {
         client.say(message("POSITION events writer1 1 1")).await;
         let written = scene.deployment.database().transaction("write", |tx| {
             let event =
-                |number: i64| (Token(number), NewEvent::message(format!("$event{number}"), "!room:squall.test"));
+                |number: i64| (Token(number), EventRow::message(format!("$event{number}"), "!room:squall.test"));
             events::persist(tx, &"writer1".into(), &[2, 3, 4, 5].map(event), &[])
         });
         written.await.unwrap();
-        let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let deep = nested(1_000);
         let good = r#"["ev",["$event5","!room:squall.test","m.room.message",null,null,null,null,false,false]]"#;
         for (token, row) in
             [("2", deep.as_bytes()), ("3", b"[\"\xff\"]"), ("batch", b"no JSON"), ("5", good.as_bytes())]
         {
             let payload = [format!("RDATA events writer1 {token} ").as_bytes(), row].concat();
-            let head = format!("*3\r\n$7\r\nmessage\r\n$1\r\na\r\n${}\r\n", payload.len());
-            client.say([head.as_bytes(), &payload, b"\r\n"].concat()).await;
+            client.say(message(payload)).await;
         }
         sleep(Duration::from_millis(1)).await;
         assert_eq!(*applied.0.borrow(), [2, 3, 4, 5]);
-        assert_eq!(scene.master.told(&["Row", "events"]), 3, "{:?}", scene.master.everything_told());
+        assert_eq!(scene.master.reported(&["Row", "events"]), 3, "{:?}", scene.master.reports());
     });
 }
 
-/// The tokens whose rows were applied.
+/// A consumer that records the tokens of the applied rows.
 #[derive(Default)]
 struct Applied(RefCell<Vec<i64>>);
 

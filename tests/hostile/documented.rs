@@ -1,22 +1,22 @@
-//! `docs/limits.md` says what the constants say.
+//! Checks that `docs/limits.md` agrees with the constants.
 
 use std::time::Duration;
 
-use squall::protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use squall::replication::feed::ITEMS_QUEUED_MAX;
+use squall::replication::connection::COMMANDS_QUEUED_MAX;
 use squall::replication::handler::BATCH_ROWS_MAX;
-use squall::replication::link::COMMANDS_QUEUED_MAX;
+use squall::replication::stream_follower::ITEMS_QUEUED_MAX;
 use squall::transport::{http, redis, tcp};
+use squall_protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 const LIMITS: &str = include_str!("../../docs/limits.md");
 
-/// The limits in the document whose constant is called `name`, as they stand there.
+/// Returns the limits in the document for the constant `name`.
 fn documented(name: &str) -> Vec<String> {
     let rows = LIMITS.lines().filter(|line| line.starts_with(&format!("| [`{name}`](")));
     rows.map(|row| row.split(" | ").nth(1).unwrap().to_owned()).collect()
 }
 
-/// A number as the document writes it.
+/// Formats a number as the document does.
 fn grouped(number: usize) -> String {
     if number < 1_000 { number.to_string() } else { format!("{} {:03}", grouped(number / 1_000), number % 1_000) }
 }
@@ -46,7 +46,7 @@ fn the_limits_are_those_of_the_document() {
         ("BODY_TIMEOUT", &[http::BODY_TIMEOUT]),
         ("WRITE_TIMEOUT", &[http::WRITE_TIMEOUT]),
         ("RESPONSE_TIMEOUT", &[http::RESPONSE_TIMEOUT]),
-        ("CONNECT_TIMEOUT", &[squall::env::network::CONNECT_TIMEOUT]),
+        ("CONNECT_TIMEOUT", &[squall_env::network::CONNECT_TIMEOUT]),
     ];
     let amounts = amounts.map(|(name, limits)| (name, limits.iter().map(|limit| grouped(*limit)).collect()));
     let seconds = |limit: &Duration| format!("{} s", limit.as_secs());
@@ -56,6 +56,6 @@ fn the_limits_are_those_of_the_document() {
         let documented = documented(name);
         let same = limits.len() == documented.len()
             && limits.iter().zip(&documented).all(|(limit, text)| text.starts_with(&format!("{limit} ")));
-        assert!(same, "{name} is {limits:?}; the document says {documented:?}");
+        assert!(same, "{name} is {limits:?}, but the document has {documented:?}");
     }
 }

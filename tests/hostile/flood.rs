@@ -1,64 +1,67 @@
-//! Whoever sends faster than anybody can handle it, on real sockets: only there do they get ahead.
+//! A peer that sends faster than an instance can handle. It needs real sockets: on a paused clock no peer gets ahead.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::env::{Env, Silent};
-use squall::instance::config::{Endpoint, RedisConfig, StreamWriters};
+use squall::instance::config::StreamWriters;
 use squall::instance::{Config, Instance};
+use squall::observer::process_env;
 use squall::replication::Consumers;
+use squall::transport::{InstanceLocation, RedisConfig};
+use squall_env::Noop;
 use tokio::task::LocalSet;
 
-use crate::broker::{acknowledged, message};
+use crate::broker::{message, subscribed};
 use crate::database;
 use crate::deployment::{SECRET, SERVER_NAME};
 use crate::memory::Watch;
 
-/// How much is sent.
+/// Number of bytes that are sent.
 const FLOOD_BYTES: usize = 16 * 1024 * 1024;
-/// What may be held of it: what is read at once and the rows of that which wait for their feed, and everything else that
-/// the instance needs meanwhile.
+/// Maximum memory of the instance during the flood: the bytes of one read, the rows that wait for their follower, and
+/// the other allocations meanwhile.
 const HELD_BYTES_MAX: usize = 512 * 1024;
 /// The last position, after the flood.
 const LAST: i64 = 1_000_000_000;
 
-/// Rows until it is enough, most of them again and again, each as `framed`; and then the last position.
-fn flood(peer: &mut TcpStream, framed: fn(&str) -> String) -> io::Result<()> {
+/// Sends the same rows until `FLOOD_BYTES` are sent, and then the last position. `framed` frames a command.
+fn flood(peer: &mut TcpStream, framed: fn(&str) -> Vec<u8>) -> io::Result<()> {
     let row = r#"["ev",["$event","!room:squall.test","m.room.message",null,null,null,null,false,false]]"#;
-    // Made once: whoever had to make them would not be ahead.
-    let rows: String = (10..1_000).map(|token| framed(&format!("RDATA events writer1 {token} {row}"))).collect();
+    // Encoded once, so that the sender is fast enough to get ahead.
+    let rows = (10..1_000).map(|token| framed(&format!("RDATA events writer1 {token} {row}")));
+    let rows: Vec<u8> = rows.flatten().collect();
     for _ in 0..FLOOD_BYTES / rows.len() {
-        peer.write_all(rows.as_bytes())?;
+        peer.write_all(&rows)?;
     }
-    peer.write_all(framed(&format!("POSITION events writer1 1 {LAST}")).as_bytes())?;
-    // Until the instance hangs up.
+    peer.write_all(&framed(&format!("POSITION events writer1 1 {LAST}")))?;
+    // Reads until the instance closes the connection.
     while peer.read(&mut [0; 1024])? > 0 {}
     Ok(())
 }
 
-/// As a broker: whoever subscribes is flooded, and nobody else told anything but that the broker is there.
+/// Plays a broker that floods a subscriber and answers one ping of a publisher.
 fn serve_as_broker(mut client: TcpStream) -> io::Result<()> {
-    let mut asked = [0; 1024];
-    let length = client.read(&mut asked)?;
-    if String::from_utf8_lossy(&asked[..length]).contains("SUBSCRIBE") {
-        client.write_all(acknowledged().as_bytes())?;
-        return flood(&mut client, message);
+    let mut request = [0; 1024];
+    let length = client.read(&mut request)?;
+    if String::from_utf8_lossy(&request[..length]).contains("SUBSCRIBE") {
+        client.write_all(&subscribed(&request[..length]))?;
+        return flood(&mut client, |payload| message(payload).to_vec());
     }
     client.write_all(b"+PONG\r\n")?;
-    while client.read(&mut asked)? > 0 {}
+    while client.read(&mut request)? > 0 {}
     Ok(())
 }
 
-/// As the writer of the rows.
+/// Plays the writer of the rows.
 fn serve_as_writer(mut client: TcpStream) -> io::Result<()> {
     client.write_all(format!("SERVER {SERVER_NAME}\nPING 1\nPOSITION events writer1 1 1\n").as_bytes())?;
-    flood(&mut client, |command| format!("{command}\n"))
+    flood(&mut client, |command| format!("{command}\n").into_bytes())
 }
 
-/// Serves whoever connects, from now on, on threads of its own, whose memory does not count.
-#[expect(clippy::disallowed_methods, reason = "whoever waits for nobody is no part of an instance")]
+/// Serves every connection on a thread of its own, whose memory does not count.
+#[expect(clippy::disallowed_methods, reason = "the peer is not part of an instance")]
 fn play(serve: fn(TcpStream) -> io::Result<()>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -70,13 +73,14 @@ fn play(serve: fn(TcpStream) -> io::Result<()>) -> u16 {
     port
 }
 
-/// Starts a master whose only writer besides itself listens on `writer_port`, and waits until it has come through.
-fn come_through(writer_port: u16, redis: Option<RedisConfig>, held_max: usize) {
+/// Starts a master whose other writer listens on `writer_port`, and waits until it has handled the flood.
+fn handles_the_flood(writer_port: u16, redis: Option<RedisConfig>, held_max: usize) {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap();
     let held = [free(), free(), free()];
     let [one, other, third] = held.each_ref().map(|listener| listener.local_addr().unwrap().port());
     drop(held);
-    let endpoint = |replication_port, http_port| Endpoint { host: "127.0.0.1".into(), replication_port, http_port };
+    let endpoint =
+        |replication_port, http_port| InstanceLocation { host: "127.0.0.1".into(), replication_port, http_port };
     let (master, writer1) = (endpoint(one, other), endpoint(writer_port, third));
     let config = Config {
         server_name: SERVER_NAME.into(),
@@ -86,7 +90,7 @@ fn come_through(writer_port: u16, redis: Option<RedisConfig>, held_max: usize) {
         presence: Default::default(),
         redis,
     };
-    let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
+    let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let watch = Watch::begin();
@@ -98,25 +102,25 @@ fn come_through(writer_port: u16, redis: Option<RedisConfig>, held_max: usize) {
                 stand_still();
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), come).await.expect("it gets through");
-        assert!(watch.peak() < held_max, "{} bytes held, more than {held_max}", watch.peak());
+        tokio::time::timeout(Duration::from_secs(120), come).await.expect("the instance handles the flood in time");
+        watch.assert_below(held_max, "memory");
     });
 }
 
-/// As a busy machine does to a process now and then; meanwhile the kernel's buffers fill.
-#[expect(clippy::disallowed_methods, reason = "a process that stands still lets nobody else run")]
+/// Blocks the thread, as a busy machine may, while the kernel's buffers fill.
+#[expect(clippy::disallowed_methods, reason = "the point is to block every task")]
 fn stand_still() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
 #[test]
-fn what_comes_faster_than_it_is_handled_waits_with_the_broker() {
+fn excess_input_waits_at_the_broker() {
     let redis = RedisConfig { host: "127.0.0.1".into(), port: play(serve_as_broker), password: None, tls: None };
-    // Nobody connects to the writer.
-    come_through(1, Some(redis), 4 * HELD_BYTES_MAX); // messages of the `redis` crate take much more than their bytes
+    // With a broker, no instance connects to the writer's port.
+    handles_the_flood(1, Some(redis), 4 * HELD_BYTES_MAX); // messages of the `redis` crate take much more than their bytes
 }
 
 #[test]
-fn what_comes_faster_than_it_is_handled_waits_with_its_writer() {
-    come_through(play(serve_as_writer), None, HELD_BYTES_MAX);
+fn excess_input_waits_at_its_writer() {
+    handles_the_flood(play(serve_as_writer), None, HELD_BYTES_MAX);
 }

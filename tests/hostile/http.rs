@@ -1,49 +1,48 @@
-//! On the HTTP port.
+//! Attacks on the HTTP port.
 
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use squall::protocol::Token;
 use squall::streams::{RemoteUpdates, UpdateError};
 use squall::transport::http::{
     ANSWER_BYTES_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HttpClient,
 };
+use squall_protocol::Token;
 use tokio::time::{Instant, sleep};
 
-use crate::attack::{Follower, with_causes};
+use crate::attack::{Follower, nested, with_causes};
 use crate::deployment::{Deployment, SECRET};
 use crate::memory::Watch;
 use crate::peer::Peer;
 use crate::requests::{ask, post};
 use crate::{on_master, run};
 
-/// What one connection may cost without the secret: a head, what hyper reads and answers with, and the pipes of the test
-/// itself.
+/// Memory that one connection may use without the secret: a head, the buffers of hyper, and the pipes of the test itself.
 const CONNECTION_BYTES_MAX: usize = 2 * HEAD_BYTES_MAX + 64 * 1024;
 const ATTACKERS: usize = 50;
 const EDU: &str = "/_synapse/replication/fed_send_edu/m.typing/transaction1";
 
-/// The status of each answer in `text`.
+/// Returns the status of each answer in `text`.
 fn statuses(text: &str) -> Vec<u16> {
     let after = text.split("HTTP/1.1 ").skip(1);
     after.map(|answer| answer[..3].parse().expect("a status has three digits")).collect()
 }
 
-/// Says `bytes`, and gives everything that is answered until the other end closes.
+/// Sends `bytes`, and returns everything that is received until the other end closes.
 async fn answer_to(deployment: &Deployment, bytes: &[u8]) -> String {
     let mut attacker = deployment.connect_http("master").await;
     attacker.say_bytes(bytes).await;
     attacker.text_to_end().await
 }
 
-/// A request for an EDU with these headers, and what follows them.
+/// Returns a request that sends an EDU, with these headers and this text after them.
 fn request(headers: &str, rest: &str) -> Vec<u8> {
     format!("POST {EDU} HTTP/1.1\r\nHost: master\r\nAuthorization: Bearer {SECRET}\r\n{headers}\r\n{rest}").into_bytes()
 }
 
 #[test]
-fn a_head_that_is_none_is_refused_and_nothing_behind_it_is_looked_at() {
+fn a_malformed_head_is_refused_and_nothing_after_it_is_read() {
     on_master(async |deployment, master| {
         let smuggled = format!("POST {EDU} HTTP/1.1\r\nHost: master\r\nContent-Length: 2\r\n\r\n{{}}");
         let heads: [(&str, Vec<u8>); 9] = [
@@ -61,7 +60,7 @@ fn a_head_that_is_none_is_refused_and_nothing_behind_it_is_looked_at() {
             let answer = answer_to(&deployment, &head).await;
             assert_eq!(statuses(&answer), [400], "{what} was answered {answer:?}");
         }
-        // RFC 9112, 6.3: where there are both, the length is not believed, and the connection ends.
+        // RFC 9112, 6.3: if a request has both, the length is ignored, and the connection is closed.
         let both = request("Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", &format!("0\r\n\r\n{smuggled}"));
         let answer = answer_to(&deployment, &both).await;
         assert_eq!(statuses(&answer), [400], "both lengths were answered {answer:?}");
@@ -70,7 +69,7 @@ fn a_head_that_is_none_is_refused_and_nothing_behind_it_is_looked_at() {
 }
 
 #[test]
-fn garbage_is_answered_or_hung_up_on_and_never_waited_for() {
+fn garbage_is_refused_or_times_out() {
     on_master(async |deployment, master| {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         for _ in 0..300 {
@@ -81,13 +80,13 @@ fn garbage_is_answered_or_hung_up_on_and_never_waited_for() {
             assert!(statuses(&answer).iter().all(|status| [400, 414, 431].contains(status)), "{answer:?}");
             assert!(since.elapsed() <= HEAD_TIMEOUT);
         }
-        assert!(master.told(&["an HTTP client"]) == 300, "{:?}", master.everything_told());
+        assert!(master.reported(&["an HTTP client"]) == 300, "{:?}", master.reports());
         master.serves_others(&deployment).await;
     });
 }
 
 #[test]
-fn a_head_without_end_is_not_held() {
+fn an_endless_head_is_not_buffered() {
     on_master(async |deployment, master| {
         let long = "x".repeat(1024 * 1024);
         let many: String = (0..100_000).map(|number| format!("X-{number}: a\r\n")).collect();
@@ -110,21 +109,21 @@ fn a_head_without_end_is_not_held() {
                 assert!(matches!(statuses(&answer)[..], [got] if got == status || got == 431), "{what}: {answer:?}");
             }
             let bound = ATTACKERS * (CONNECTION_BYTES_MAX + bytes.len());
-            assert!(watch.peak() < bound, "{what}: {} bytes held, more than {bound}", watch.peak());
+            watch.assert_below(bound, what);
         }
         master.serves_others(&deployment).await;
     });
 }
 
 #[test]
-fn a_head_that_does_not_come_whole_in_time_is_not_waited_for() {
+fn an_incomplete_head_times_out() {
     on_master(async |deployment, master| {
         let mut attacker = deployment.connect_http("master").await;
         let since = Instant::now();
         for byte in request("Content-Length: 2\r\n", "{}") {
             attacker.say_bytes(&[byte]).await;
             sleep(Duration::from_secs(1)).await;
-            if master.told(&["an HTTP client", "timeout"]) == 1 {
+            if master.reported(&["an HTTP client", "timeout"]) == 1 {
                 break;
             }
         }
@@ -136,7 +135,7 @@ fn a_head_that_does_not_come_whole_in_time_is_not_waited_for() {
 }
 
 #[test]
-fn a_body_that_does_not_come_whole_in_time_is_not_waited_for() {
+fn an_incomplete_body_times_out() {
     on_master(async |deployment, master| {
         for framing in ["Content-Length: 1000\r\n", "Transfer-Encoding: chunked\r\n"] {
             let mut attacker = deployment.connect_http("master").await;
@@ -154,20 +153,20 @@ fn a_body_that_does_not_come_whole_in_time_is_not_waited_for() {
             dripping.await;
             let answer = attacker.text_to_end().await;
             assert_eq!(statuses(&answer), [408], "{answer}");
-            assert!(answer.contains("did not come within"), "{answer}");
+            assert!(answer.contains("did not arrive within"), "{answer}");
         }
         master.serves_others(&deployment).await;
     });
 }
 
 #[test]
-fn a_body_that_is_too_long_is_refused_before_it_is_held() {
+fn a_body_that_is_too_long_is_refused_before_it_is_buffered() {
     on_master(async |deployment, master| {
-        // Believed, it would be waited for.
+        // If the server trusted this length, it would wait for the body.
         let watch = Watch::begin();
         let answer = answer_to(&deployment, &request(&format!("Content-Length: {}\r\n", u64::MAX / 2), "{")).await;
         assert_eq!(statuses(&answer), [413], "{answer}");
-        assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+        watch.assert_below(CONNECTION_BYTES_MAX, "memory");
 
         let watch = Watch::begin();
         let chunk = [format!("{:x}\r\n", 1024 * 1024).as_bytes(), &vec![b' '; 1024 * 1024], b"\r\n"].concat();
@@ -178,9 +177,9 @@ fn a_body_that_is_too_long_is_refused_before_it_is_held() {
         }
         let answer = attacker.text_to_end().await;
         assert_eq!(statuses(&answer), [413], "{answer}");
-        // In the pieces in which it came, which are not full.
+        // The body is held in the pieces in which it arrived, which are not full.
         let bound = 3 * BODY_BYTES_MAX;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        watch.assert_below(bound, "memory");
         master.serves_others(&deployment).await;
     });
 }
@@ -196,7 +195,7 @@ fn without_the_secret_no_body_is_read() {
             assert_eq!(answered, 401, "{answer}");
         }
         let bound = 2 * body.len() + CONNECTION_BYTES_MAX;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        watch.assert_below(bound, "memory");
         master.serves_others(&deployment).await;
     });
 }
@@ -205,7 +204,7 @@ fn without_the_secret_no_body_is_read() {
 fn json_nested_too_deep_is_refused_and_does_not_exhaust_the_stack() {
     on_master(async |deployment, master| {
         for levels in [1_000, 1_000_000] {
-            let deep = format!("{{\"content\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+            let deep = format!("{{\"content\":{}}}", nested(levels));
             let (status, answer) = post(&deployment, "master", EDU, &deep).await;
             assert_eq!(status, 400, "{answer}");
             assert!(answer.contains("M_NOT_JSON"), "{answer}");
@@ -215,7 +214,7 @@ fn json_nested_too_deep_is_refused_and_does_not_exhaust_the_stack() {
 }
 
 #[test]
-fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
+fn a_thousand_silent_clients_use_little_memory_and_time_out() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let watch = Watch::begin();
@@ -230,12 +229,12 @@ fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
             assert_eq!(attacker.text_to_end().await, "");
         }
         let bound = 1_000 * CONNECTION_BYTES_MAX;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        watch.assert_below(bound, "memory");
     });
 }
 
 #[test]
-fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
+fn a_connection_beyond_the_maximum_is_refused_until_another_closes() {
     on_master(async |deployment, master| {
         let mut idle = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
@@ -243,7 +242,7 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
         }
         let answer = deployment.connect_http("master").await.text_to_end().await;
         assert_eq!(statuses(&answer), [503], "{answer}");
-        assert_eq!(master.told(&["too many connections"]), 1);
+        assert_eq!(master.reported(&["too many connections"]), 1);
         idle.pop();
         sleep(Duration::from_millis(1)).await;
         master.serves_others(&deployment).await;
@@ -251,7 +250,7 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
 }
 
 #[test]
-fn one_who_asks_and_asks_and_takes_no_answer_is_given_up() {
+fn a_client_that_reads_no_response_is_disconnected() {
     on_master(async |deployment, master| {
         let mut attacker: Peer = deployment.connect_http("master").await;
         let request = b"GET /nothing HTTP/1.1\r\nHost: master\r\n\r\n";
@@ -260,29 +259,31 @@ fn one_who_asks_and_asks_and_takes_no_answer_is_given_up() {
         let asking = async {
             loop {
                 attacker.say_bytes(request).await;
-                if master.told(&["an HTTP client"]) > 0 {
+                if master.reported(&["an HTTP client"]) > 0 {
                     return;
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(300), asking).await.expect("whoever takes nothing is given up");
+        tokio::time::timeout(Duration::from_secs(300), asking)
+            .await
+            .expect("a client that reads nothing is disconnected");
         assert!(since.elapsed() < 2 * HEAD_TIMEOUT, "after {:?}", since.elapsed());
-        assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+        watch.assert_below(CONNECTION_BYTES_MAX, "memory");
         master.serves_others(&deployment).await;
     });
 }
 
-/// An instance that asks, and one that answers this, whatever it is asked.
-async fn asking_one_that_answers(answer: Vec<u8>) -> UpdateError {
+/// Sends a request to a server that sends this response, and returns the client's error.
+async fn error_for_response(answer: Vec<u8>) -> UpdateError {
     let deployment = Deployment::new();
     let mut port = deployment.play_http("writer1").await;
     let answering = tokio::task::spawn_local(async move {
         loop {
-            let mut asker = Peer::new(port.accept().await.unwrap());
+            let mut client = Peer::new(port.accept().await.unwrap());
             let answer = answer.clone();
             tokio::task::spawn_local(async move {
-                asker.say_bytes(&answer).await;
-                asker.text_to_end().await;
+                client.say_bytes(&answer).await;
+                client.text_to_end().await;
             });
         }
     });
@@ -294,36 +295,36 @@ async fn asking_one_that_answers(answer: Vec<u8>) -> UpdateError {
 }
 
 #[test]
-fn an_answer_that_is_none_is_told_and_not_held() {
+fn a_malformed_response_is_an_error_and_is_not_buffered() {
     run(async {
         let answer = |head: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{head}\r\n{body}").into_bytes();
         let of = |body: &str| answer(&format!("Content-Length: {}\r\n", body.len()), body);
-        let deep = format!("{}1{}", "[".repeat(1_000), "]".repeat(1_000));
+        let deep = nested(1_000);
         let updates = |row: &str| format!(r#"{{"updates":[[2,{row}]],"upto_token":2,"limited":false}}"#);
         let long = answer("", &"x".repeat(2 * ANSWER_BYTES_MAX));
         let refusal = [b"HTTP/1.1 500 no\r\nContent-Length: 1000000\r\n\r\n", &vec![b'x'; 1_000_000][..]].concat();
         for (what, answer, why) in [
             ("garbage", b"SERVER squall.test\nPING 1\n".to_vec(), "invalid HTTP version"),
-            ("no JSON", of("no JSON"), "an answer that is not one"),
+            ("no JSON", of("no JSON"), "the response is invalid"),
             ("nested too deep", of(&updates(&deep)), "recursion limit exceeded"),
             ("a number no column holds", of(&updates("123456789012345678901234567890")), "not fit into 64 bits"),
-            ("the end too early", answer("Content-Length: 10\r\n", "{"), "no answer from"),
-            ("nothing", Vec::new(), "no answer from"),
+            ("the end too early", answer("Content-Length: 10\r\n", "{"), "no response from"),
+            ("nothing", Vec::new(), "no response from"),
             ("two lengths", answer("Content-Length: 1\r\nContent-Length: 2\r\n", "12"), "content-length"),
             (
                 "a head without end",
                 format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(1024 * 1024)).into_bytes(),
                 "too large",
             ),
-            ("a body without end", long, "an answer from"),
+            ("a body without end", long, "the response of"),
             ("a long refusal", refusal, "answered 500"),
         ] {
             let bound = 3 * ANSWER_BYTES_MAX + 2 * answer.len();
             let watch = Watch::begin();
-            let error = asking_one_that_answers(answer).await;
-            let told = with_causes(&*error);
-            assert!(told.contains(why) && told.len() < 2_000, "{what}: {told}");
-            assert!(watch.peak() < bound, "{what}: {} bytes held, more than {bound}", watch.peak());
+            let error = error_for_response(answer).await;
+            let error_text = with_causes(&*error);
+            assert!(error_text.contains(why) && error_text.len() < 2_000, "{what}: {error_text}");
+            watch.assert_below(bound, what);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! On the line protocol.
+//! Attacks on the line protocol.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,31 +6,31 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use squall::env::Listener;
-use squall::protocol::{InstanceName, LINE_BYTES_MAX, StreamName, Token};
+use squall::replication::connection::COMMANDS_QUEUED_MAX;
 use squall::replication::handler::BATCH_ROWS_MAX;
-use squall::replication::link::COMMANDS_QUEUED_MAX;
 use squall::replication::{Consumer, Consumers};
-use squall::streams::Row;
 use squall::transport::tcp::{CONNECTIONS_MAX, LINE_TIMEOUT, PING_INTERVAL};
+use squall_env::Listener;
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, LINE_BYTES_MAX, StreamName, Token};
 use tokio::time::{Instant, sleep};
 
-use crate::attack::{Follower, Target, persist, persist_many};
+use crate::attack::{Follower, Target, nested, persist, persist_many};
 use crate::deployment::Deployment;
 use crate::memory::Watch;
 use crate::peer::Peer;
 use crate::{on_master, run};
 
-/// What one connection may cost: what is read at once, the line that is being put together and twice that while it
-/// grows, and the pipes of the test itself.
+/// Memory that one connection may use: the read buffer, the incomplete line (three times while its buffer grows), and the
+/// pipes of the test itself.
 const CONNECTION_BYTES_MAX: usize = 96 * 1024;
-/// Far more than anybody may make an instance hold.
+/// Number of bytes of a flood: far more than a peer may make an instance hold.
 const FLOOD_BYTES: usize = 8 * 1024 * 1024;
 const ATTACKERS: usize = 50;
-/// What one of the rows takes that are sent here, with its strings.
+/// Memory that one of the rows below takes.
 const ROW_BYTES_MAX: usize = 500;
 
-/// Sends so much of what `pieces` gives, or as much as the other end takes, and gives what it says to the end.
+/// Sends `piece` until `FLOOD_BYTES` are sent, and returns the lines that the other end sends until it closes.
 async fn flood(mut peer: Peer, piece: Vec<u8>) -> Vec<String> {
     for _ in 0..FLOOD_BYTES / piece.len() {
         peer.say_bytes(&piece).await;
@@ -38,18 +38,13 @@ async fn flood(mut peer: Peer, piece: Vec<u8>) -> Vec<String> {
     peer.lines_to_end().await
 }
 
-fn assert_told(lines: &[String], why: &str) {
-    let [.., last] = lines else { panic!("hung up on without a word") };
+fn assert_error(lines: &[String], why: &str) {
+    let [.., last] = lines else { panic!("closed without an error") };
     assert!(last.starts_with("ERROR ") && last.contains(why), "expected {why:?}, not {last:?}");
 }
 
-/// `[[[…1…]]]`
-fn nested(levels: usize) -> String {
-    format!("{}1{}", "[".repeat(levels), "]".repeat(levels))
-}
-
 #[test]
-fn lines_that_are_too_long_or_never_end_are_not_held() {
+fn lines_that_are_too_long_or_never_end_are_not_buffered() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         for line in [vec![b'x'; 64 * 1024], [&[b'x'; LINE_BYTES_MAX + 1][..], b"\n"].concat()] {
@@ -63,15 +58,15 @@ fn lines_that_are_too_long_or_never_end_are_not_held() {
                 assert_eq!(lines, ["ERROR Line length exceeded"]);
             }
             let bound = ATTACKERS * (CONNECTION_BYTES_MAX + line.len());
-            assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+            watch.assert_below(bound, "memory");
         }
-        assert!(master.told(&["Line length exceeded"]) >= 2 * ATTACKERS, "{:?}", master.everything_told());
+        assert!(master.reported(&["Line length exceeded"]) >= 2 * ATTACKERS, "{:?}", master.reports());
         master.serves_others(&deployment).await;
     });
 }
 
 #[test]
-fn garbage_is_told_and_costs_its_sender_the_connection() {
+fn garbage_costs_its_sender_the_connection() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let mut rng = ChaCha8Rng::seed_from_u64(1);
@@ -81,7 +76,7 @@ fn garbage_is_told_and_costs_its_sender_the_connection() {
             garbage.push(b'\n');
             let mut attacker = deployment.join("master").await;
             attacker.say_bytes(&garbage).await;
-            assert_told(&attacker.lines_to_end().await, "");
+            assert_error(&attacker.lines_to_end().await, "");
         }
         follower.gets_a_row(&master.instance).await;
         master.serves_others(&deployment).await;
@@ -89,27 +84,27 @@ fn garbage_is_told_and_costs_its_sender_the_connection() {
 }
 
 #[test]
-fn a_line_that_does_not_come_whole_in_time_is_not_waited_for() {
+fn an_incomplete_line_times_out() {
     on_master(async |deployment, master| {
         for first_words in ["", "NAME drip\n"] {
             let mut attacker = deployment.join("master").await;
             attacker.say_bytes(first_words.as_bytes()).await;
             let since = Instant::now();
-            while master.told(&["did not come whole"]) == 0 {
+            while master.reported(&["was not complete within"]) == 0 {
                 attacker.say_bytes(b"x").await;
                 sleep(Duration::from_secs(1)).await;
                 assert!(since.elapsed() < LINE_TIMEOUT + PING_INTERVAL, "a byte a second for ever");
             }
             assert!(since.elapsed() >= LINE_TIMEOUT);
-            assert_told(&attacker.lines_to_end().await, "did not come whole");
+            assert_error(&attacker.lines_to_end().await, "was not complete within");
             master.serves_others(&deployment).await;
-            master.forget_troubles();
+            master.clear_reports();
         }
     });
 }
 
 #[test]
-fn a_line_that_comes_slowly_but_in_time_is_taken() {
+fn a_slow_line_that_is_complete_in_time_is_accepted() {
     on_master(async |deployment, master| {
         let mut slow = deployment.join("master").await;
         for _ in 0..3 {
@@ -125,7 +120,7 @@ fn a_line_that_comes_slowly_but_in_time_is_taken() {
 }
 
 #[test]
-fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
+fn a_thousand_silent_clients_use_little_memory_and_time_out() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let watch = Watch::begin();
@@ -137,16 +132,16 @@ fn a_thousand_who_say_nothing_cost_little_and_not_for_long() {
         follower.gets_a_row(&master.instance).await;
         sleep(LINE_TIMEOUT + PING_INTERVAL).await;
         let bound = 1_000 * CONNECTION_BYTES_MAX;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
-        assert!(master.instance.handler().links().is_empty(), "some are waited for still");
+        watch.assert_below(bound, "memory");
+        assert!(master.instance.handler().connections().is_empty(), "some connections are still open");
         for attacker in idle {
-            assert_told(&attacker.lines_to_end().await, "did not come whole");
+            assert_error(&attacker.lines_to_end().await, "was not complete within");
         }
     });
 }
 
 #[test]
-fn ever_new_names_are_not_all_kept() {
+fn only_the_last_name_is_kept() {
     on_master(async |deployment, master| {
         let mut attacker = deployment.join("master").await;
         let watch = Watch::begin();
@@ -154,13 +149,13 @@ fn ever_new_names_are_not_all_kept() {
             attacker.say(&format!("NAME {number:01000}")).await;
         }
         sleep(Duration::from_millis(1)).await;
-        assert!(watch.peak() < CONNECTION_BYTES_MAX, "{} bytes held", watch.peak());
+        watch.assert_below(CONNECTION_BYTES_MAX, "memory");
         master.serves_others(&deployment).await;
     });
 }
 
 #[test]
-fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
+fn a_connection_beyond_the_maximum_is_refused_until_another_closes() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let mut idle = Vec::new();
@@ -170,7 +165,7 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
         for _ in 0..3 {
             assert_eq!(deployment.connect("master").await.lines_to_end().await, ["ERROR too many connections"]);
         }
-        assert_eq!(master.told(&["too many connections"]), 3);
+        assert_eq!(master.reported(&["too many connections"]), 3);
         follower.gets_a_row(&master.instance).await;
         idle.pop();
         sleep(Duration::from_millis(1)).await;
@@ -179,7 +174,7 @@ fn one_connection_too_many_is_told_so_and_there_is_room_again_later() {
 }
 
 #[test]
-fn one_who_takes_nothing_is_dropped_and_what_waits_for_them_is_bounded() {
+fn a_client_that_reads_nothing_is_dropped_and_its_queue_is_bounded() {
     on_master(async |deployment, master| {
         let mut slow = deployment.join("master").await;
         slow.say("REPLICATE").await;
@@ -190,25 +185,25 @@ fn one_who_takes_nothing_is_dropped_and_what_waits_for_them_is_bounded() {
             let token = persist_many(&master.instance, 500).await;
             follower.gets_the_row_of(token).await;
         }
-        // A line, and where it stands in the queue.
+        // A line, and its entry in the queue.
         let bound = COMMANDS_QUEUED_MAX * (150 + 32) + CONNECTION_BYTES_MAX;
-        assert!(watch.peak() < 2 * bound, "{} bytes held, more than twice {bound}", watch.peak());
-        assert_told(&slow.lines_to_end().await, "Failed to keep up");
+        watch.assert_below(2 * bound, "memory");
+        assert_error(&slow.lines_to_end().await, "Failed to keep up");
         follower.gets_a_row(&master.instance).await;
     });
 }
 
 #[test]
-fn one_who_asks_for_positions_without_end_is_dropped() {
+fn a_client_that_sends_endless_replicates_is_dropped() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let attacker = deployment.join("master").await;
         let watch = Watch::begin();
         let asking = tokio::task::spawn_local(flood(attacker, b"REPLICATE\n".repeat(1_000)));
         follower.gets_a_row(&master.instance).await;
-        assert_told(&asking.await.unwrap(), "Failed to keep up");
+        assert_error(&asking.await.unwrap(), "Failed to keep up");
         let bound = COMMANDS_QUEUED_MAX * 200;
-        assert!(watch.peak() < 2 * bound, "{} bytes held, more than twice {bound}", watch.peak());
+        watch.assert_below(2 * bound, "memory");
         follower.gets_a_row(&master.instance).await;
     });
 }
@@ -230,10 +225,10 @@ fn a_row_nested_too_deep_costs_the_connection_and_not_the_stack() {
         for levels in [1_000, LINE_BYTES_MAX / 2 - 100] {
             let mut server = play_master(&mut port).await;
             server.say(&format!("RDATA events master 2 {}", nested(levels))).await;
-            assert_told(&server.lines_to_end().await, "recursion limit exceeded");
+            assert_error(&server.lines_to_end().await, "recursion limit exceeded");
         }
-        assert!(worker.told(&["recursion limit exceeded"]) >= 2, "{:?}", worker.everything_told());
-        // It comes back, and understands what can be understood.
+        assert!(worker.reported(&["recursion limit exceeded"]) >= 2, "{:?}", worker.reports());
+        // The worker reconnects, and applies the rows that it can read.
         let mut server = play_master(&mut port).await;
         server.say("POSITION events master 1 7").await;
         sleep(Duration::from_millis(1)).await;
@@ -242,7 +237,7 @@ fn a_row_nested_too_deep_costs_the_connection_and_not_the_stack() {
 }
 
 #[test]
-fn a_batch_without_end_is_not_held() {
+fn an_endless_batch_is_not_buffered() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -257,8 +252,8 @@ fn a_batch_without_end_is_not_held() {
             server.say(&format!("RDATA events master batch {row}")).await;
         }
         let bound = ROW_BYTES_MAX * BATCH_ROWS_MAX;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
-        // What was not held is fetched from the source, where there is nothing in this case.
+        watch.assert_below(bound, "memory");
+        // The worker fetches the rows that it did not hold from their writer, which has none in this case.
         server.say(&format!("RDATA events master 2 {row}")).await;
         sleep(Duration::from_secs(1)).await;
         assert_eq!(worker.instance.handler().position("events", &"master".into()).unwrap().0, 2);
@@ -266,7 +261,7 @@ fn a_batch_without_end_is_not_held() {
     });
 }
 
-/// How many rows were applied.
+/// A consumer that counts the applied rows.
 #[derive(Default)]
 struct Applied(Cell<usize>);
 

@@ -1,8 +1,8 @@
-//! Input that nobody who means well would send: it costs whoever sends it their connection, and nobody else anything.
+//! Malformed, endless and excessive input. It costs the sender its connection and does not affect other peers.
 //!
-//! Each attack is made on real instances, on a network in memory and a paused clock. Three things are asked each time:
-//! that the attacker is told, or whoever looks on; that the instance serves everybody else as if nothing were; and that
-//! no more memory is held than was said to be. The allocator counts, which is why this is a program of its own.
+//! Each attack targets real instances on a network in memory and a paused clock. Each test checks that the error is sent to
+//! the attacker or reported, that the instance serves other peers without delay, and that memory stays within the
+//! documented bound. The global allocator counts memory, so these tests are a program of their own.
 
 mod attack;
 mod broker;
@@ -33,13 +33,13 @@ use deployment::Deployment;
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-/// Runs a test where all its instances live: on one thread, with a clock that moves only when everybody waits.
+/// Runs a test and its instances on one thread, with a clock that advances only when every task waits.
 fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
-/// Runs a test on a deployment of which the master runs and can be attacked.
+/// Runs a test on a deployment whose master runs.
 fn on_master(test: impl AsyncFnOnce(Deployment, Target)) {
     run(async {
         let deployment = Deployment::new();

@@ -1,29 +1,30 @@
-//! On the storm's own Redis broker: what breaks it would break a run.
+//! Attacks on the simulated Redis broker. A failure there would end a run.
 
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use squall::env::BoxStream;
 use squall::instance::Write;
-use squall::protocol::PAYLOAD_BYTES_MAX;
 use squall::sim::broker::{self, Limits};
-use squall::store::NewEvent;
+use squall::transport::redis::resp::encode_request;
+use squall_env::BoxStream;
+use squall_protocol::PAYLOAD_BYTES_MAX;
+use squall_protocol::rows::events::EventRow;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
 use crate::attack::{Target, persist};
-use crate::broker::HandedOn;
 use crate::deployment::Deployment;
 use crate::memory::Watch;
+use crate::network::QueueListener;
 use crate::run;
 
-/// What waits for a subscriber at most.
+/// Maximum number of unsent bytes for a subscriber.
 const HARD_BYTES: usize = 1024 * 1024;
 
-/// A deployment whose broker is the storm's, with a writer and a follower.
+/// A deployment with the simulated broker, a writer and a follower.
 struct Scene {
-    /// Whoever connects to the broker.
+    /// The queue of connections to the broker.
     clients: mpsc::UnboundedSender<BoxStream>,
     master: Target,
     worker: Target,
@@ -35,7 +36,7 @@ impl Scene {
         let (clients, streams) = mpsc::unbounded_channel();
         let limits = Limits { hard_bytes: HARD_BYTES, ..Limits::default() };
         let options = broker::Options { limits, ..broker::Options::default() };
-        tokio::task::spawn_local(broker::serve(Box::new(HandedOn(streams)), options));
+        tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), options));
         let mut port = deployment.play_broker("redis").await;
         let instances = clients.clone();
         tokio::task::spawn_local(async move {
@@ -51,7 +52,7 @@ impl Scene {
         scene
     }
 
-    /// Checks that rows go by the broker, and at once.
+    /// Checks that rows are replicated without delay.
     async fn carries_rows(&self) {
         let token = persist(&self.master.instance).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -64,19 +65,19 @@ impl Scene {
         near
     }
 
-    /// Says this to the broker, and gives what it answers until it hangs up, or for a second.
+    /// Sends bytes to the broker. Returns its replies within a second, and true if it closed the connection.
     async fn answer_to(&self, bytes: &[u8]) -> (String, bool) {
         let mut stream = self.connect();
         let (mut reader, mut writer) = tokio::io::split(&mut stream);
         let mut answer = Vec::new();
-        // Whoever is hung up on cannot say more.
+        // A write fails once the broker has closed the connection.
         let saying = async {
             let _ = writer.write_all(bytes).await;
             std::future::pending::<()>().await
         };
         let hung_up = tokio::select! {
             read = reader.read_to_end(&mut answer) => read.is_ok(),
-            () = saying => unreachable!("it says no more, for ever"),
+            () = saying => unreachable!("it never completes"),
             () = tokio::time::sleep(Duration::from_secs(1)) => false,
         };
         (String::from_utf8_lossy(&answer).into_owned(), hung_up)
@@ -84,7 +85,7 @@ impl Scene {
 }
 
 #[test]
-fn what_is_no_request_is_told_and_hung_up_on() {
+fn a_malformed_request_is_answered_and_ends_the_connection() {
     run(async {
         let scene = Scene::new().await;
         for (bytes, why) in [
@@ -102,14 +103,14 @@ fn what_is_no_request_is_told_and_hung_up_on() {
             let (answer, hung_up) = scene.answer_to(bytes).await;
             assert!(answer.starts_with("-ERR Protocol error: ") && answer.contains(why), "{why}: {answer:?}");
             assert!(hung_up, "{why}: still connected");
-            assert!(watch.peak() < 1024 * 1024, "{why}: {} bytes held", watch.peak());
+            watch.assert_below(1024 * 1024, why);
         }
         scene.carries_rows().await;
     });
 }
 
 #[test]
-fn garbage_costs_nobody_else_anything() {
+fn garbage_does_not_affect_other_clients() {
     run(async {
         let scene = Scene::new().await;
         let mut rng = ChaCha8Rng::seed_from_u64(3);
@@ -123,7 +124,7 @@ fn garbage_costs_nobody_else_anything() {
 }
 
 #[test]
-fn a_thousand_who_drip_or_say_nothing_cost_nobody_else_anything() {
+fn a_thousand_slow_or_silent_clients_do_not_affect_other_clients() {
     run(async {
         let scene = Scene::new().await;
         let watch = Watch::begin();
@@ -139,17 +140,17 @@ fn a_thousand_who_drip_or_say_nothing_cost_nobody_else_anything() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         scene.carries_rows().await;
         let bound = 1_000 * 32 * 1024;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        watch.assert_below(bound, "memory");
     });
 }
 
 #[test]
-fn one_who_subscribes_and_never_reads_is_dropped_and_held_up_nobody() {
+fn a_subscriber_that_never_reads_is_dropped_and_delays_no_other_client() {
     run(async {
         let scene = Scene::new().await;
         let watch = Watch::begin();
         let mut slow = scene.connect();
-        slow.write_all(b"*2\r\n$9\r\nSUBSCRIBE\r\n$11\r\nsquall.test\r\n").await.unwrap();
+        slow.write_all(&encode_request(&["SUBSCRIBE", "squall.test"])).await.unwrap();
         let payload = format!("REMOTE_SERVER_UP {}", "x".repeat(1_000));
         for _ in 0..4 * HARD_BYTES / payload.len() {
             scene.master.instance.handler().remote_server_up(&payload);
@@ -160,21 +161,21 @@ fn one_who_subscribes_and_never_reads_is_dropped_and_held_up_nobody() {
         let end = tokio::time::timeout(Duration::from_secs(1), slow.read_to_end(&mut rest)).await;
         assert!(end.is_ok(), "it is still connected");
         let bound = 3 * HARD_BYTES;
-        assert!(watch.peak() < bound, "{} bytes held, more than {bound}", watch.peak());
+        watch.assert_below(bound, "memory");
     });
 }
 
 #[test]
-fn a_row_too_long_to_be_published_is_fetched_and_costs_nobody_their_connection() {
+fn a_row_too_long_to_be_published_is_fetched_and_ends_no_connection() {
     run(async {
         let scene = Scene::new().await;
-        scene.worker.forget_troubles();
-        let event = NewEvent::message("$long", format!("!{}:squall.test", "x".repeat(PAYLOAD_BYTES_MAX)));
+        scene.worker.clear_reports();
+        let event = EventRow::message("$long", format!("!{}:squall.test", "x".repeat(PAYLOAD_BYTES_MAX)));
         let write = Write { event: Some(event), state: Vec::new() };
         let token = scene.master.instance.events().unwrap().persist(vec![write]).await.unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(scene.worker.instance.handler().position("events", &"master".into()), Some(token));
         scene.carries_rows().await;
-        assert_eq!(scene.worker.everything_told(), [""; 0]);
+        assert_eq!(scene.worker.reports(), [""; 0]);
     });
 }

@@ -1,13 +1,13 @@
-//! Every command, line and refusal in the vectors, in both directions. The counts are asserted, so that a vector
-//! cannot be skipped unseen.
+//! Every command, line and refusal in the vectors, in both directions. The counts are asserted, so that no vector is skipped
+//! unnoticed.
 
 use std::collections::BTreeSet;
 
-use squall::protocol::{Command, Direction, ParseErrorKind};
+use squall_protocol::{Command, Direction, ParseErrorKind};
 
 use crate::vectors::{command_of, deviations, expected, fields_of, vectors};
 
-/// Parses a line that must not be one.
+/// Parses a line that must be refused.
 fn refusal(line: &str) -> ParseErrorKind {
     let error = Command::parse(line).expect_err(line);
     let text = error.to_string();
@@ -81,7 +81,7 @@ fn every_line_synapse_refuses_is_refused() {
 }
 
 #[test]
-fn a_refusal_says_what_is_wrong() {
+fn a_refusal_names_the_error() {
     type Check = fn(&ParseErrorKind) -> bool;
     let cases: [(&str, Check); 10] = [
         ("ping 1", |kind| matches!(kind, ParseErrorKind::UnknownCommand(name) if name == "ping")),
@@ -102,7 +102,7 @@ fn a_refusal_says_what_is_wrong() {
 }
 
 #[test]
-fn no_deviation_is_listed_without_need() {
+fn every_listed_deviation_is_needed() {
     let vectors = vectors();
     let accepted: BTreeSet<String> = vectors
         .commands
@@ -119,7 +119,7 @@ fn no_deviation_is_listed_without_need() {
 }
 
 #[test]
-fn commands_travel_only_the_ways_synapse_allows() {
+fn commands_are_allowed_in_the_directions_of_synapse() {
     let vectors = vectors();
     let mut seen = BTreeSet::new();
     for parsed in &vectors.parse {

@@ -1,11 +1,11 @@
-//! What Synapse 1.19.1's own classes read (`tests/data/vectors_1.19.1.json.gz`), by the older dialect.
+//! The lines that Synapse 1.19.1's own classes read (`tests/data/vectors_1.19.1.json.gz`), by the older dialect.
 
 use std::io::Read;
 
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::Value;
-use squall::protocol::Dialect;
+use squall_protocol::Dialect;
 
 use crate::vectors::{Parsed, Refused, expected, fields_of};
 
@@ -22,7 +22,7 @@ fn vectors() -> Vectors {
     serde_json::from_str(&text).expect("the vectors are JSON")
 }
 
-/// The fields as 1.19.1 names them.
+/// Returns the fields under the names of 1.19.1.
 fn older(mut fields: Value) -> Value {
     let entries = fields.as_object_mut().expect("fields have names");
     if let Some(token) = entries.shift_remove("new_token") {
@@ -35,7 +35,8 @@ fn older(mut fields: Value) -> Value {
     fields
 }
 
-/// What no Squall reads in any dialect, for docs/deviations.md's reasons, and one that no JSON of 1.163 may have either.
+/// The lines that Squall refuses in any dialect, for the reasons in docs/deviations.md. One of them holds a byte order mark,
+/// which JSON of 1.163 may not have either.
 const REFUSED: [(&str, &str); 7] = [
     ("RDATA events master 1_0 []", "underscore between digits"),
     ("RDATA events master ٣ []", "digit outside ASCII"),

@@ -1,8 +1,8 @@
-//! Lines over TCP: their limit, and what a peer's bytes are cut into.
+//! Lines over TCP: their limit, and their decoding from pieces of any size.
 
-use squall::protocol::{Command, EncodeError, LINE_BYTES_MAX, LineDecoder, LineError, encode_line};
+use squall_protocol::{Command, EncodeError, LINE_BYTES_MAX, LineDecoder, LineError, encode_line};
 
-/// Everything a decoder makes of bytes that arrive in pieces of one size.
+/// Returns all lines of bytes that arrive in pieces of one size.
 fn decode(bytes: &[u8], piece: usize) -> Vec<Result<String, LineError>> {
     let mut decoder = LineDecoder::default();
     let mut lines = Vec::new();
@@ -17,13 +17,13 @@ fn line(text: &str) -> Result<String, LineError> {
     Ok(text.to_owned())
 }
 
-/// A command whose line is this long without its delimiter.
+/// Returns a command whose line has this length without its delimiter.
 fn ping_of(bytes: usize) -> Command {
     Command::Ping("x".repeat(bytes - "PING ".len()))
 }
 
 #[test]
-fn lines_arrive_however_the_bytes_are_cut() {
+fn lines_arrive_in_pieces_of_any_size() {
     let bytes = "PING 1\nSERVER ünï🦀\nREPLICATE \nREPLICATE\nunfinished".as_bytes();
     for piece in 1..=bytes.len() {
         let lines = decode(bytes, piece);
@@ -58,7 +58,7 @@ fn a_line_too_long_is_refused_before_it_ends() {
     assert_eq!(decoder.next_line(), None);
     decoder.extend(b"x");
     assert_eq!(decoder.next_line(), Some(Err(LineError::TooLong)));
-    // What is left of it is dropped, and reported once only.
+    // The rest of it is dropped, and it is reported once only.
     decoder.extend(&[b'x'; 3 * LINE_BYTES_MAX]);
     assert_eq!(decoder.next_line(), None);
     decoder.extend(b"x\nPING 1\n");

@@ -1,4 +1,4 @@
-//! The protocol against what Synapse's own classes read and write, and against arbitrary input.
+//! The protocol against the inputs and outputs of Synapse's own classes, and against arbitrary input.
 
 mod conformance;
 mod dialect;

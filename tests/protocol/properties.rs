@@ -1,10 +1,10 @@
-//! What holds for any input: what is written reads back, nothing panics, and pieces make no difference.
+//! Properties for any input: a rendered command parses to itself, nothing panics, and the pieces of the input do not matter.
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use squall::protocol::{
+use squall_protocol::{
     Command, FederationAck, Header, LineDecoder, LineError, LockReleased, Position, Rdata, Token, UserIp, UserSync,
     encode_line, json,
 };
@@ -14,7 +14,7 @@ fn string() -> impl Strategy<Value = String> {
     "(?s).{0,12}"
 }
 
-/// Text that may stand anywhere in a line, spaces included.
+/// Text that is allowed anywhere in a line, spaces included.
 fn text() -> impl Strategy<Value = String> {
     "[^\n]{0,20}"
 }
@@ -57,7 +57,7 @@ fn structured() -> impl Strategy<Value = Command> {
     let rdata = (word(), word(), option::of(token()), value()).prop_map(|(stream, writer, token, row)| {
         Command::Rdata(Rdata { stream: stream.into(), writer: writer.into(), token, row })
     });
-    let device = option::of(word().prop_filter("`None` is how no device is written", |device| device != "None"));
+    let device = option::of(word().prop_filter("`None` stands for no device", |device| device != "None"));
     let user_sync = (word(), word(), device, any::<bool>(), any::<i64>()).prop_map(
         |(instance_id, user_id, device_id, is_syncing, last_sync_ms)| {
             Command::UserSync(UserSync { instance_id, user_id, device_id, is_syncing, last_sync_ms })
@@ -92,14 +92,14 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// What JSON texts, right and wrong, are made of.
+/// The tokens of JSON texts, valid and invalid.
 fn json_token() -> impl Strategy<Value = &'static str> {
     const TOKENS: &[&str] = &["-0", "-", "0", "1", ".5", "e", "E+", "true", "null", "[", "]", "{", "}", ",", ":", " "];
     const STRINGS: &[&str] = &["\"", "\\", "\"-0\"", "\"\\\"", "\"a\":"];
     prop_oneof![proptest::sample::select(TOKENS), proptest::sample::select(STRINGS)]
 }
 
-/// Bytes in which lines end, are blank, are broken off and are too long more often than by chance.
+/// Bytes with more line ends, blank lines, unfinished lines and long lines than random bytes have.
 fn received() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         4 => Just(b"\n".to_vec()),
@@ -148,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn what_parses_is_stable(name in "(RDATA|POSITION|USER_SYNC|FEDERATION_ACK|USER_IP|LOCK_RELEASED)",
+    fn a_parsed_command_renders_stably(name in "(RDATA|POSITION|USER_SYNC|FEDERATION_ACK|USER_IP|LOCK_RELEASED)",
                              arguments in r#"([-+0-9 batchstrend]{0,6} ?){0,5}[\[\]{}",:\\u0-9.eE-]{0,12}"#) {
         if let Ok(command) = Command::parse(&format!("{name} {arguments}")) {
             let line = command.to_line().unwrap();
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_make_no_difference(bytes in received(), sizes in vec(1..9_000_usize, 1..8)) {
+    fn the_pieces_of_the_input_do_not_matter(bytes in received(), sizes in vec(1..9_000_usize, 1..8)) {
         let mut rest = &*bytes;
         let pieces = sizes.iter().cycle().map_while(|size| {
             let (piece, after) = rest.split_at(rest.len().min(*size));
@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_but_its_integers_decides_whether_json_is_read(tokens in vec(json_token(), 0..12)) {
+    fn json_is_accepted_like_by_serde_json_but_for_its_integers(tokens in vec(json_token(), 0..12)) {
         // Twelve of these tokens make no integer outside 64 bits, the one thing `serde_json` alone would let pass.
         let text = tokens.concat();
         prop_assert_eq!(json::parse(&text).is_ok(), serde_json::from_str::<Value>(&text).is_ok());

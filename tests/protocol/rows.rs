@@ -1,13 +1,13 @@
-//! Rows of the streams that Squall has, against what Synapse's own row classes accept.
+//! The rows of Squall's streams, against the rows that Synapse's own classes accept.
 
 use serde_json::Value;
-use squall::protocol::StreamName;
-use squall::streams::{NAMES, Row, RowError};
+use squall_protocol::StreamName;
+use squall_protocol::rows::{NAMES, Row, RowError};
 
 use crate::vectors::vectors;
 
 #[test]
-fn every_row_that_synapse_accepts_is_understood_and_rendered_alike() {
+fn every_row_that_synapse_accepts_is_parsed_and_rendered_alike() {
     let known: Vec<_> = vectors().rows.into_iter().filter(|row| NAMES.contains(&row.stream.as_str())).collect();
     assert_eq!(known.len(), 18);
     for given in known {

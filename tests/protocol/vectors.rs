@@ -1,20 +1,20 @@
-//! What Synapse 1.163.2's own classes read and write (`tests/data/vectors_1.163.2.json`), and where Squall
-//! deliberately does not follow (`tests/data/deviations.json`).
+//! The inputs and outputs of Synapse 1.163.2's own classes (`tests/data/vectors_1.163.2.json`), and Squall's deliberate
+//! deviations (`tests/data/deviations.json`).
 //!
-//! Fields stay text until they are used: a few hold what `serde_json` refuses or silently changes.
+//! Fields stay text until they are used: a few hold JSON that `serde_json` refuses or silently changes.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use squall::protocol::{
+use squall_protocol::{
     Command, FederationAck, LockReleased, ParseErrorKind, Position, Rdata, Token, UserIp, UserSync, json as python,
 };
 
 /// The parts of the vectors that are used.
 #[derive(Deserialize)]
-pub struct Vectors {
+pub(crate) struct Vectors {
     pub valid_server_commands: Vec<String>,
     pub valid_client_commands: Vec<String>,
     pub command_map: Vec<String>,
@@ -25,16 +25,16 @@ pub struct Vectors {
     pub row_errors: Vec<GivenRow>,
 }
 
-/// A row, and the stream whose row class was given it.
+/// A row, and the stream whose row class read it.
 #[derive(Deserialize)]
-pub struct GivenRow {
+pub(crate) struct GivenRow {
     pub stream: String,
     pub row: Value,
 }
 
 /// A command Synapse built from fields, wrote, and read again.
 #[derive(Deserialize)]
-pub struct Built {
+pub(crate) struct Built {
     pub command: String,
     pub fields: Box<RawValue>,
     pub wire: Option<String>,
@@ -46,7 +46,7 @@ pub struct Built {
 
 /// A line Synapse read.
 #[derive(Deserialize)]
-pub struct Parsed {
+pub(crate) struct Parsed {
     pub line: String,
     pub command: String,
     pub fields: Box<RawValue>,
@@ -55,17 +55,17 @@ pub struct Parsed {
 
 /// A line Synapse refused.
 #[derive(Deserialize)]
-pub struct Refused {
+pub(crate) struct Refused {
     pub line: String,
 }
 
-pub fn vectors() -> Vectors {
+pub(crate) fn vectors() -> Vectors {
     serde_json::from_str(include_str!("../data/vectors_1.163.2.json")).expect("the vectors are JSON")
 }
 
-/// Why Squall refuses a line that Synapse reads.
+/// The reason why Squall refuses a line that Synapse reads.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub enum Reason {
+pub(crate) enum Reason {
     #[serde(rename = "token outside 64 bits")]
     TokenOutside64Bits,
     #[serde(rename = "underscore between digits")]
@@ -77,8 +77,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether an error is the one this reason leads to.
-    pub fn explains(self, kind: &ParseErrorKind) -> bool {
+    /// Returns true if an error is the one this reason leads to.
+    pub(crate) fn explains(self, kind: &ParseErrorKind) -> bool {
         match self {
             Reason::TokenOutside64Bits => matches!(kind, ParseErrorKind::IntegerOutOfRange { .. }),
             Reason::UnderscoreBetweenDigits | Reason::DigitOutsideAscii => {
@@ -89,8 +89,8 @@ impl Reason {
     }
 }
 
-/// The lines Squall refuses on purpose.
-pub fn deviations() -> BTreeMap<String, Reason> {
+/// Returns the lines that Squall refuses on purpose.
+pub(crate) fn deviations() -> BTreeMap<String, Reason> {
     #[derive(Deserialize)]
     struct Deviation {
         line: String,
@@ -104,8 +104,8 @@ pub fn deviations() -> BTreeMap<String, Reason> {
     deviations
 }
 
-/// The command of these fields, or `None` where Squall's types cannot hold them.
-pub fn command_of(name: &str, fields: &RawValue) -> Option<Command> {
+/// Returns the command of these fields, or `None` if Squall's types cannot hold them.
+pub(crate) fn command_of(name: &str, fields: &RawValue) -> Option<Command> {
     let fields = python::parse(fields.get()).ok()?;
     let text = |key: &str| fields[key].as_str().map(str::to_owned);
     let integer = |key: &str| fields[key].as_i64();
@@ -160,8 +160,8 @@ pub fn command_of(name: &str, fields: &RawValue) -> Option<Command> {
     })
 }
 
-/// The fields of a command, as the vectors name them.
-pub fn fields_of(command: &Command) -> Value {
+/// Returns the fields of a command, under the names of the vectors.
+pub(crate) fn fields_of(command: &Command) -> Value {
     match command {
         Command::Replicate => json!({}),
         Command::Position(Position { stream, writer, prev, new }) => {
@@ -202,7 +202,7 @@ pub fn fields_of(command: &Command) -> Value {
     }
 }
 
-/// The vectors' fields as a value to compare with.
-pub fn expected(fields: &RawValue) -> Value {
+/// Returns the fields of a vector as a value to compare with.
+pub(crate) fn expected(fields: &RawValue) -> Value {
     python::parse(fields.get()).expect("fields that need no deviation are ordinary JSON")
 }

@@ -8,32 +8,35 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use squall::env::{Env, Silent};
-use squall::instance::config::{Endpoint, RedisConfig, StreamWriters};
+use squall::instance::config::StreamWriters;
 use squall::instance::{Config, Instance, Write};
-use squall::protocol::{InstanceName, StreamName, Token};
+use squall::observer::process_env;
 use squall::replication::{Consumer, Consumers};
-use squall::store::{Database, NewEvent, SqliteBackend, StateDelta};
-use squall::streams::{EventsRow, Row};
+use squall::store::{Database, SqliteBackend};
+use squall::transport::{InstanceLocation, RedisConfig};
+use squall_env::Noop;
+use squall_protocol::rows::events::{EventRow, StateRow};
+use squall_protocol::rows::{EventsRow, Row};
+use squall_protocol::{InstanceName, StreamName, Token};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
 
 const WRITERS: [&str; 2] = ["writer1", "writer2"];
-pub const ROOM: &str = "!room:squall.test";
-/// How long anything may take. It takes milliseconds, unless the machine is busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const ROOM: &str = "!room:squall.test";
+/// The time limit of every step. It takes milliseconds, unless the machine is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A directory that is gone when the test is over.
-pub struct Scratch(PathBuf);
+/// A directory for the files of a test. Dropping it removes the directory.
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("squall-{}-{test}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -45,21 +48,21 @@ impl Drop for Scratch {
 }
 
 /// A master that writes typing, two writers of events, and any number of workers.
-pub struct Deployment {
+pub(crate) struct Deployment {
     scratch: Scratch,
     config: Rc<Config>,
 }
 
 impl Deployment {
-    /// Whose instances meet at a broker, if there is one, and otherwise connect to each other.
-    pub fn new(test: &str, redis: Option<RedisConfig>) -> Self {
+    /// Creates a deployment whose instances connect to the broker, if there is one, and otherwise to each other.
+    pub(crate) fn new(test: &str, redis: Option<RedisConfig>) -> Self {
         let names = ["master"].into_iter().chain(WRITERS);
-        // All are held until all are drawn, so that no two are the same.
+        // All ports are held until the last one is drawn, so that no two are the same.
         let held: Vec<_> = names.map(|name| (name, free_port(), free_port())).collect();
         let port = |listener: &std::net::TcpListener| listener.local_addr().unwrap().port();
         let endpoint = |(name, replication, http): &(&str, _, _)| {
             let host = "127.0.0.1".into();
-            let endpoint = Endpoint { host, replication_port: port(replication), http_port: port(http) };
+            let endpoint = InstanceLocation { host, replication_port: port(replication), http_port: port(http) };
             (InstanceName::from(*name), endpoint)
         };
         let config = Config {
@@ -76,14 +79,14 @@ impl Deployment {
         Deployment { scratch: Scratch::new(test), config: Rc::new(config) }
     }
 
-    pub async fn start(&self, name: &str) -> Process {
+    pub(crate) async fn start(&self, name: &str) -> Process {
         let follower = Rc::new(Follower::default());
         let consumers = Consumers::default();
         consumers.register(follower.clone());
         let database = Database::new(Rc::new(SqliteBackend::open(self.scratch.path().join("squall.db")).unwrap()));
-        let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
+        let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
         let env = self.config.with_tls(env).unwrap();
-        // What a process leaves behind must end with it.
+        // Every task of a process must end with the process.
         let tasks = LocalSet::new();
         let starting = Instance::start(name.into(), Rc::clone(&self.config), env, database, consumers);
         let instance = tasks.run_until(starting).await.unwrap();
@@ -92,11 +95,11 @@ impl Deployment {
     }
 }
 
-/// A port that is free, held until it is dropped, and given to nobody else here afterwards.
+/// Returns a listener on a free port. No other test of this program gets the same port.
 ///
-/// It is below those that the kernel gives to connections: one of those could be taken by any connection between this test
-/// and its server, or be connected to itself while nobody listens there.
-pub fn free_port() -> std::net::TcpListener {
+/// The port is below the range from which the kernel takes ports for connections. A port in that range could be taken
+/// by another connection before the server listens, or a client could connect to itself.
+pub(crate) fn free_port() -> std::net::TcpListener {
     const PORTS: std::ops::Range<u16> = 20_000..32_000;
     static GIVEN: AtomicU16 = AtomicU16::new(0);
     let first = std::process::id() % u32::from(PORTS.end - PORTS.start);
@@ -108,47 +111,47 @@ pub fn free_port() -> std::net::TcpListener {
 }
 
 /// One process of the deployment.
-pub struct Process {
+pub(crate) struct Process {
     pub instance: Rc<Instance>,
     pub follower: Rc<Follower>,
     running: JoinHandle<()>,
 }
 
 impl Process {
-    pub async fn stop(mut self) {
-        self.stop_here().await;
+    pub(crate) async fn stop(mut self) {
+        self.stop_in_place().await;
     }
 
-    /// The same, for one that another one takes the place of.
-    pub async fn stop_here(&mut self) {
+    /// Stops the process like [`stop`](Self::stop), and keeps the value, so that the next process can replace it.
+    pub(crate) async fn stop_in_place(&mut self) {
         self.instance.stop().await;
-        self.dies().await;
+        self.kill().await;
     }
 
-    /// Ends it without a word to anybody.
-    pub async fn dies(&mut self) {
+    /// Kills the process: it sends no last command.
+    pub(crate) async fn kill(&mut self) {
         self.running.abort();
         let _ = (&mut self.running).await;
     }
 
-    /// Persists one event for each id and gives the last token.
-    pub async fn persist(&self, event_ids: impl IntoIterator<Item = String>) -> Token {
+    /// Persists one event for each id and returns the last token.
+    pub(crate) async fn persist(&self, event_ids: impl IntoIterator<Item = String>) -> Token {
         self.instance.events().unwrap().persist(event_ids.into_iter().map(event).collect()).await.unwrap()
     }
 
-    pub fn typing_begins(&self, user_id: &str) -> Token {
+    pub(crate) fn typing_begins(&self, user_id: &str) -> Token {
         self.instance.typing().started(&self.instance.env().tasks, ROOM, user_id, Duration::from_secs(600))
     }
 }
 
 fn event(event_id: String) -> Write {
-    let event = NewEvent::message(event_id, ROOM);
+    let event = EventRow::message(event_id, ROOM);
     Write { event: Some(event), state: Vec::new() }
 }
 
-/// An event that changes so much state that its token has `rows` rows.
-pub fn big_event(event_id: &str, rows: usize) -> Write {
-    let member = |number: usize| StateDelta {
+/// Returns an event that changes so much state that its token has `rows` rows.
+pub(crate) fn big_event(event_id: &str, rows: usize) -> Write {
+    let member = |number: usize| StateRow {
         room_id: ROOM.into(),
         kind: "m.room.member".into(),
         state_key: format!("@user{number}:squall.test"),
@@ -157,27 +160,27 @@ pub fn big_event(event_id: &str, rows: usize) -> Write {
     Write { state: (1..rows).map(member).collect(), ..event(event_id.to_owned()) }
 }
 
-pub fn ids(prefix: &str, count: usize) -> Vec<String> {
+pub(crate) fn ids(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("${prefix}{number}")).collect()
 }
 
-/// What one process learnt of all others' rows.
+/// A consumer that records the rows that one process applies.
 #[derive(Default)]
-pub struct Follower {
-    feeds: RefCell<BTreeMap<(StreamName, InstanceName), Followed>>,
+pub(crate) struct Follower {
+    followed: RefCell<BTreeMap<(StreamName, InstanceName), Followed>>,
     changed: Notify,
 }
 
-/// What it learnt of one writer's rows of one stream.
+/// The applied rows of one stream and writer.
 #[derive(Clone, Default)]
-pub struct Followed {
+pub(crate) struct Followed {
     pub start: Token,
     pub position: Token,
     pub rows: Vec<(Token, Vec<Row>)>,
 }
 
 impl Followed {
-    pub fn event_ids(&self) -> Vec<String> {
+    pub(crate) fn event_ids(&self) -> Vec<String> {
         let id = |row: &Row| match row {
             Row::Events(EventsRow::Event(event)) => Some(event.event_id.clone()),
             _ => None,
@@ -188,16 +191,16 @@ impl Followed {
 
 impl Follower {
     fn change(&self, stream: &StreamName, writer: &InstanceName, change: impl FnOnce(&mut Followed)) {
-        change(self.feeds.borrow_mut().entry((stream.clone(), writer.clone())).or_default());
+        change(self.followed.borrow_mut().entry((stream.clone(), writer.clone())).or_default());
         self.changed.notify_one();
     }
 
-    /// What is known once the position is at `token`.
-    pub async fn reaches(&self, stream: &str, writer: &str, token: Token) -> Followed {
+    /// Waits until the position is at `token`, and returns the rows applied until then.
+    pub(crate) async fn reaches(&self, stream: &str, writer: &str, token: Token) -> Followed {
         let key = (StreamName::from(stream), InstanceName::from(writer));
         let reached = async {
             loop {
-                if let Some(followed) = self.feeds.borrow().get(&key).filter(|followed| followed.position >= token) {
+                if let Some(followed) = self.followed.borrow().get(&key).filter(|followed| followed.position >= token) {
                     return followed.clone();
                 }
                 self.changed.notified().await;

@@ -1,4 +1,4 @@
-//! `squall follow` beside live deployments: healthy ones, and ones in which somebody does what they must not.
+//! `squall follow` on live deployments: healthy ones, and ones with a faulty instance.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,13 +7,15 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::env::{Env, Silent};
-use squall::follow::{Follower, Journal, News, Refused, Target, Watcher, listen};
-use squall::judge::audit::rules::SILENT_FOR_MS;
-use squall::judge::audit::{Audit, Capture, Report, Transport, Writers};
-use squall::judge::observation::Moment;
-use squall::protocol::InstanceName;
-use squall::streams::{Json, ReceiptsRow};
+use squall::follow::{Event, Follower, Journal, Refused, Target, Watcher, listen};
+use squall::observer::process_env;
+use squall::transport::redis::resp::encode_request;
+use squall_env::Noop;
+use squall_judge::audit::rules::syncs_cleared::SILENT_FOR_MS;
+use squall_judge::audit::{Audit, Capture, Report, Transport, Writers};
+use squall_judge::observation::SimTime;
+use squall_protocol::InstanceName;
+use squall_protocol::rows::{Json, ReceiptsRow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -24,40 +26,40 @@ use crate::deployment::{Deployment, PATIENCE, Process, ROOM, ids};
 use crate::server::{Kind, Server, on_both};
 
 on_both! {
-    a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted;
-    a_rolling_restart_shows_nothing;
-    who_misbehaves_is_found_live_and_in_the_recording;
+    a_healthy_deployment_has_no_findings_even_while_the_broker_restarts;
+    a_rolling_restart_has_no_findings;
+    a_faulty_instance_is_found_live_and_in_the_recording;
     a_row_that_was_lost_before_another_one_is_found;
-    what_is_no_command_harms_nobody;
-    nobody_is_followed_without_the_password;
+    an_unknown_command_does_no_harm;
+    a_follower_needs_the_password;
 }
 
-pub const SERVER_NAME: &str = "squall.test";
+pub(crate) const SERVER_NAME: &str = "squall.test";
 
-/// What a follower told, and when.
+/// The events that a follower has reported, with the time of each first finding.
 #[derive(Default)]
-struct Told {
+struct Reports {
     findings: RefCell<BTreeMap<String, (u64, Instant)>>,
     away: RefCell<Vec<(u64, String)>>,
     listening: RefCell<u64>,
-    asked_in_vain: RefCell<Vec<String>>,
+    replicate_failures: RefCell<Vec<String>>,
     changed: Notify,
 }
 
-/// Who notes down what is told.
-struct Notes(Rc<Told>);
+/// A watcher that records the events.
+struct Recorder(Rc<Reports>);
 
-impl Watcher for Notes {
-    fn tell(&mut self, _now: Moment, news: News<'_>, _follower: &Follower) {
-        match news {
-            News::Finding(finding) => {
+impl Watcher for Recorder {
+    fn on_event(&mut self, _now: SimTime, event: Event<'_>, _follower: &Follower) {
+        match event {
+            Event::Finding(finding) => {
                 let new = || (0, Instant::now());
                 self.0.findings.borrow_mut().entry(finding.violation.fingerprint()).or_insert_with(new).0 += 1;
             }
-            News::Away(away) => self.0.away.borrow_mut().push((away.until.ms_since(away.since), away.why.clone())),
-            News::Listening => *self.0.listening.borrow_mut() += 1,
-            News::NotAsked(why) => self.0.asked_in_vain.borrow_mut().push(why.to_owned()),
-            News::Deaf(_) | News::Omitted(..) | News::NotRecorded(_) | News::Tick => return,
+            Event::Gap(gap) => self.0.away.borrow_mut().push((gap.until.ms_since(gap.since), gap.why.clone())),
+            Event::Subscribed => *self.0.listening.borrow_mut() += 1,
+            Event::ReplicateFailed(why) => self.0.replicate_failures.borrow_mut().push(why.to_owned()),
+            Event::Disconnected(_) | Event::Suppressed(..) | Event::RecordingFailed(_) | Event::Tick => return,
         }
         self.0.changed.notify_one();
     }
@@ -65,9 +67,9 @@ impl Watcher for Notes {
 
 /// A file in memory.
 #[derive(Clone, Default)]
-struct Tape(Rc<RefCell<Vec<u8>>>);
+struct MemoryFile(Rc<RefCell<Vec<u8>>>);
 
-impl Write for Tape {
+impl Write for MemoryFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.borrow_mut().extend(bytes);
         Ok(bytes.len())
@@ -78,23 +80,26 @@ impl Write for Tape {
     }
 }
 
-/// A follower at work.
+/// A follower that runs in a task of its own.
 struct Following {
-    told: Rc<Told>,
-    tape: Tape,
+    reports: Rc<Reports>,
+    recording: MemoryFile,
     end: oneshot::Sender<()>,
     running: JoinHandle<(Option<Refused>, Follower)>,
 }
 
 impl Following {
     fn begin(server: &Server, announce: bool) -> Self {
-        let (told, tape) = (Rc::new(Told::default()), Tape::default());
-        let target = Target { broker: server.config(), user: None, server_name: SERVER_NAME.into(), announce };
+        let reports = Rc::new(Reports::default());
+        let recording = MemoryFile::default();
+        let target =
+            Target { broker: server.config(), user: None, server_name: SERVER_NAME.into(), send_replicate: announce };
         let (end, ended) = oneshot::channel();
-        let (mut watcher, recording) = (Notes(Rc::clone(&told)), Box::new(tape.clone()));
+        let mut watcher = Recorder(Rc::clone(&reports));
+        let writer = Box::new(recording.clone());
         let running = tokio::task::spawn_local(async move {
-            let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
-            let journal = Journal::new(&*env.clock, Some(recording));
+            let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
+            let journal = Journal::new(&*env.clock, Some(writer));
             let mut follower = Follower::new(audit(), journal, &mut watcher);
             let refused = tokio::select! {
                 refused = listen(&target, &env, &mut follower, &mut watcher) => Some(refused),
@@ -103,39 +108,39 @@ impl Following {
             follower.end(&mut watcher);
             (refused, follower)
         });
-        Following { told, tape, end, running }
+        Following { reports, recording, end, running }
     }
 
-    /// Waits until it has told what is looked for, and gives the time.
-    async fn has_told<T>(&self, within: Duration, look: impl Fn(&Told) -> Option<T>) -> T {
-        let told = async {
+    /// Waits until `look` finds its subject among the reports, and returns it.
+    async fn wait_for<T>(&self, within: Duration, look: impl Fn(&Reports) -> Option<T>) -> T {
+        let found = async {
             loop {
-                if let Some(told) = look(&self.told) {
-                    return told;
+                if let Some(found) = look(&self.reports) {
+                    return found;
                 }
-                self.told.changed.notified().await;
+                self.reports.changed.notified().await;
             }
         };
-        let told = tokio::time::timeout(within, told).await;
-        let kinds: Vec<_> = self.told.findings.borrow().keys().cloned().collect();
-        told.unwrap_or_else(|_| panic!("not told within {within:?}; there were {kinds:?}"))
+        let found = tokio::time::timeout(within, found).await;
+        let kinds: Vec<_> = self.reports.findings.borrow().keys().cloned().collect();
+        found.unwrap_or_else(|_| panic!("not reported within {within:?}; the findings were {kinds:?}"))
     }
 
     async fn listens(&self, times: u64) {
-        self.has_told(PATIENCE, |told| (*told.listening.borrow() >= times).then_some(())).await;
+        self.wait_for(PATIENCE, |reports| (*reports.listening.borrow() >= times).then_some(())).await;
     }
 
-    /// When the first finding of a kind was told.
+    /// Returns the time of the first finding of a kind.
     async fn finds(&self, fingerprint: &str, within: Duration) -> Instant {
-        self.has_told(within, |told| told.findings.borrow().get(fingerprint).map(|(_, at)| *at)).await
+        self.wait_for(within, |reports| reports.findings.borrow().get(fingerprint).map(|(_, at)| *at)).await
     }
 
-    /// Ends it, and checks that the recording shows what was found. Gives that.
+    /// Stops following, and checks that an audit of the recording has the same findings. Returns the number of each.
     async fn end(self) -> (Follower, BTreeMap<String, u64>) {
         self.end.send(()).unwrap();
         let (refused, follower) = self.running.await.unwrap();
         assert!(refused.is_none());
-        let capture = Capture::new(Cursor::new(self.tape.0.take())).unwrap();
+        let capture = Capture::new(Cursor::new(self.recording.0.take())).unwrap();
         let report = Report::by(audit(), capture);
         assert!(report.errors.is_empty(), "{:?}", report.errors);
         let found: BTreeMap<_, _> = follower.found().iter().map(|(kind, found)| (kind.clone(), found.count)).collect();
@@ -146,7 +151,7 @@ impl Following {
         assert!(found.keys().map(first).all(|(live, recorded)| recorded <= live));
         assert_eq!(report.tally.payloads, follower.tally().payloads);
         assert_eq!(report.checks, follower.judged().collect());
-        assert_eq!(report.away.len() as u64, follower.away().count);
+        assert_eq!(report.gaps.len() as u64, follower.gaps().count);
         (follower, found)
     }
 }
@@ -157,33 +162,32 @@ fn audit() -> Audit {
     Audit::new(Transport::Redis, None).with_writers(&writers)
 }
 
-/// Whoever may publish.
-pub struct Publisher(TcpStream);
+/// A client that publishes.
+pub(crate) struct Publisher(TcpStream);
 
 impl Publisher {
-    pub async fn connect(server: &Server) -> Self {
+    pub(crate) async fn connect(server: &Server) -> Self {
         Publisher(TcpStream::connect(("127.0.0.1", server.port)).await.unwrap())
     }
 
-    async fn say_on(&mut self, channel: &str, payload: &[u8]) {
-        let head = format!("*3\r\n$7\r\nPUBLISH\r\n${}\r\n{channel}\r\n${}\r\n", channel.len(), payload.len());
-        self.0.write_all(&[head.as_bytes(), payload, b"\r\n"].concat()).await.unwrap();
+    async fn publish_on(&mut self, channel: &str, payload: &[u8]) {
+        let words = [&b"PUBLISH"[..], channel.as_bytes(), payload];
+        self.0.write_all(&encode_request(&words)).await.unwrap();
         let mut answer = [0; 4];
         self.0.read_exact(&mut answer).await.unwrap();
         assert_eq!((answer[0], &answer[2..]), (b':', &b"\r\n"[..]), "{}", String::from_utf8_lossy(&answer));
     }
 
-    /// Says the password.
-    pub async fn enter(&mut self, password: &str) {
-        let request = format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n", password.len());
-        self.0.write_all(request.as_bytes()).await.unwrap();
+    /// Sends the password.
+    pub(crate) async fn authenticate(&mut self, password: &str) {
+        self.0.write_all(&encode_request(&["AUTH", password])).await.unwrap();
         let mut answer = [0; 5];
         self.0.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"+OK\r\n");
     }
 
-    pub async fn say(&mut self, payload: &str) {
-        self.say_on(SERVER_NAME, payload.as_bytes()).await;
+    pub(crate) async fn publish(&mut self, payload: &str) {
+        self.publish_on(SERVER_NAME, payload.as_bytes()).await;
     }
 }
 
@@ -203,7 +207,7 @@ impl Healthy {
         Healthy { master, writers, worker, rounds: 0 }
     }
 
-    /// Everybody has much to say for so long; `writer2` writes no events in every other second.
+    /// Writes on every instance for this long; `writer2` writes no events in every other second.
     async fn work(&mut self, duration: Duration) {
         let end = Instant::now() + duration;
         let _syncing = self.worker.instance.user_syncs().begin("@user:squall.test", Some("D"));
@@ -232,13 +236,13 @@ impl Healthy {
     }
 }
 
-/// For how long a healthy deployment is followed, half of it before the broker is restarted and half of it after.
+/// Returns the time for which a healthy deployment is followed, half of it before and half after the broker restarts.
 fn healthy_for() -> Duration {
     let seconds = std::env::var("SQUALL_FOLLOW_SECONDS").map(|seconds| seconds.parse().expect("a number of seconds"));
     Duration::from_secs(seconds.unwrap_or(20))
 }
 
-async fn a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted(kind: Kind) {
+async fn a_healthy_deployment_has_no_findings_even_while_the_broker_restarts(kind: Kind) {
     let mut server = Server::start(kind, None).await;
     let deployment = Deployment::new(&format!("follow-healthy-{kind:?}"), Some(server.config()));
     let mut healthy = Healthy::start(&deployment).await;
@@ -254,7 +258,7 @@ async fn a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted(k
 
     let (follower, found) = following.end().await;
     assert_eq!(found, BTreeMap::new(), "{:?}", follower.found());
-    let away = follower.away();
+    let away = follower.gaps();
     let reasons: Vec<_> = away.last.iter().map(|away| away.why.as_str()).collect();
     assert!(away.ms >= 1_000 && reasons.contains(&"closed by the broker"), "{away:?}");
     let said = |stream: &str, writer: &str| {
@@ -265,15 +269,15 @@ async fn a_healthy_deployment_shows_nothing_even_while_the_broker_is_restarted(k
         assert!(rows > 50 && positions > 2, "{rows} rows and {positions} positions of {stream} of {writer}");
     }
     assert!(follower.tally().commands["REPLICATE"] >= 1);
-    assert!(follower.tally().commands["USER_SYNC"] >= 5, "they give signs of life");
-    // And there was something to judge.
+    assert!(follower.tally().commands["USER_SYNC"] >= 5, "the worker refreshes its syncing users");
+    // Each of these rules had enough to check.
     for rule in ["one_writer", "positions_hide_no_rows", "positions_meet", "replicate_answered_once", "tokens_ascend"] {
         let judged = follower.judged().find(|(name, _)| *name == rule).unwrap().1;
-        assert!(judged > 10, "{rule} has judged {judged} times");
+        assert!(judged > 10, "{rule} made only {judged} checks");
     }
 }
 
-async fn a_rolling_restart_shows_nothing(kind: Kind) {
+async fn a_rolling_restart_has_no_findings(kind: Kind) {
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&format!("follow-rolling-{kind:?}"), Some(server.config()));
     let mut healthy = Healthy::start(&deployment).await;
@@ -281,8 +285,8 @@ async fn a_rolling_restart_shows_nothing(kind: Kind) {
     following.listens(1).await;
     healthy.work(Duration::from_secs(2)).await;
     let restarted = async |process: &mut Process, name: &str| {
-        // Two of a name must not run at the same time.
-        process.stop_here().await;
+        // Two processes of one name must not run at the same time.
+        process.stop_in_place().await;
         *process = deployment.start(name).await;
     };
     restarted(&mut healthy.worker, "worker").await;
@@ -293,12 +297,12 @@ async fn a_rolling_restart_shows_nothing(kind: Kind) {
     healthy.work(Duration::from_secs(8)).await;
     let (follower, found) = following.end().await;
     assert_eq!(found, BTreeMap::new(), "{:?}", follower.found());
-    assert_eq!(follower.away().count, 0, "{:?}", follower.away());
+    assert_eq!(follower.gaps().count, 0, "{:?}", follower.gaps());
     assert!(follower.tally().commands["CLEAR_USER_SYNC"] >= 1);
     assert!(follower.tally().commands["REPLICATE"] >= 3);
 }
 
-async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {
+async fn a_faulty_instance_is_found_live_and_in_the_recording(kind: Kind) {
     const SOON: Duration = Duration::from_secs(10);
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&format!("follow-planted-{kind:?}"), Some(server.config()));
@@ -308,43 +312,43 @@ async fn who_misbehaves_is_found_live_and_in_the_recording(kind: Kind) {
     let mut publisher = Publisher::connect(&server).await;
     healthy.work(Duration::from_secs(2)).await;
 
-    // An instance that stopped without a word, and the one its users went on to.
+    // An instance stops without clearing its users, and the users continue on its successor.
     for device in ["@one:squall.test D", "@other:squall.test E"] {
-        publisher.say(&format!("USER_SYNC former {device} start 1")).await;
-        publisher.say(&format!("USER_SYNC successor {device} start 2")).await;
+        publisher.publish(&format!("USER_SYNC former {device} start 1")).await;
+        publisher.publish(&format!("USER_SYNC successor {device} start 2")).await;
     }
     let deserted = Instant::now();
 
-    // And one of Squall's, which ends without a word: what it has kept saying is missed, wherever its users are.
+    // A Squall worker is killed. Its missing refreshes are noticed, even if no other instance announces its users.
     let mut another = deployment.start("another").await;
     let _syncing = another.instance.user_syncs().begin("@third:squall.test", Some("D"));
     healthy.work(Duration::from_secs(10)).await;
-    another.dies().await;
+    another.kill().await;
     let died = Instant::now();
     let at = following.finds("syncs_cleared/lifeless", SOON).await;
-    assert!(at - died < SOON, "found {:?} after", at - died);
+    assert!(at - died < SOON, "found {:?} after the kill", at - died);
 
-    // A stream of one writer that another one announces too, and a stream that is not the announcer's.
+    // A second instance announces a stream of one writer, and an instance announces a stream that it does not write.
     let announced = Instant::now();
-    publisher.say("POSITION typing worker 3 3").await;
-    publisher.say("POSITION events master 5 5").await;
+    publisher.publish("POSITION typing worker 3 3").await;
+    publisher.publish("POSITION events master 5 5").await;
     for kind in ["one_writer/typing/second_writer", "one_writer/events/not_its_writer"] {
         assert!(following.finds(kind, SOON).await - announced < SOON);
     }
 
-    // A writer whose connection broke, and who does not know that a row was lost: its next position begins behind it.
-    publisher.say("POSITION pushers writer1 40 40").await;
-    publisher.say(r#"RDATA pushers writer1 41 ["@user:squall.test","app","key",false]"#).await;
-    publisher.say("POSITION pushers writer1 42 42").await;
+    // A writer's connection broke and lost a row. The writer does not know it: its next position begins after the row.
+    publisher.publish("POSITION pushers writer1 40 40").await;
+    publisher.publish(r#"RDATA pushers writer1 41 ["@user:squall.test","app","key",false]"#).await;
+    publisher.publish("POSITION pushers writer1 42 42").await;
     let lost = Instant::now();
     let at = following.finds("positions_meet/pushers/skipped", SOON).await;
     assert!(at - lost < SOON);
 
-    // One that lives might take that long to say that its users are gone.
+    // A live instance may take that long to announce that its users no longer sync.
     let certain = deserted + Duration::from_millis(SILENT_FOR_MS);
     healthy.work(Duration::from_secs(5)).await;
     let at = following.finds("syncs_cleared/not_cleared", Duration::from_secs(60)).await;
-    assert!(at > certain && at - certain < SOON, "found {:?} after", at - deserted);
+    assert!(at > certain && at - certain < SOON, "found {:?} after the users moved", at - deserted);
 
     let (_, found) = following.end().await;
     let kinds = [
@@ -366,46 +370,46 @@ async fn a_row_that_was_lost_before_another_one_is_found(kind: Kind) {
         format!(r#"RDATA events {writer} {token} ["ev",["$e{token}","!r","m.x",null,null,null,null,false,false]]"#)
     };
     for writer in ["writer1", "writer2"] {
-        publisher.say(&format!("POSITION events {writer} 40 40")).await;
+        publisher.publish(&format!("POSITION events {writer} 40 40")).await;
     }
-    publisher.say(&row("writer1", 41)).await;
-    publisher.say(&row("writer2", 42)).await;
-    // Here the first one's connection breaks and takes its row with it, which it does not know.
-    publisher.say(&row("writer1", 44)).await;
+    publisher.publish(&row("writer1", 41)).await;
+    publisher.publish(&row("writer2", 42)).await;
+    // Here the connection of writer1 breaks. Its row 43 is lost without its knowledge.
+    publisher.publish(&row("writer1", 44)).await;
     let lost = Instant::now();
-    publisher.say(&row("writer2", 45)).await;
+    publisher.publish(&row("writer2", 45)).await;
     let at = following.finds("rows_complete/events/passed_over", Duration::from_secs(10)).await;
     assert!(at - lost < Duration::from_secs(10));
     let (follower, found) = following.end().await;
     assert_eq!(found, [("rows_complete/events/passed_over".to_owned(), 1)].into());
     let words = follower.found()["rows_complete/events/passed_over"].first.violation.to_string();
-    assert_eq!(words, "events: nobody ever sent 43, and rows of writer1, writer2 went on behind");
+    assert_eq!(words, "events: no instance sent 43, although writer1, writer2 sent rows with higher tokens");
 }
 
-async fn what_is_no_command_harms_nobody(kind: Kind) {
+async fn an_unknown_command_does_no_harm(kind: Kind) {
     let server = Server::start(kind, None).await;
     let following = Following::begin(&server, false);
     following.listens(1).await;
     let mut publisher = Publisher::connect(&server).await;
-    publisher.say_on(SERVER_NAME, b"\xff\xfeRDATA").await;
-    publisher.say_on(SERVER_NAME, b"").await;
-    publisher.say_on(SERVER_NAME, b"RDATA\r\n*3\r\n").await;
-    publisher.say_on(SERVER_NAME, &[b'x'; 300_000]).await;
-    publisher.say(&format!("POSITION events {} 1 1", "n".repeat(1_000))).await;
-    publisher.say(&format!("RDATA events a 1 {}", "[".repeat(10_000))).await;
-    publisher.say_on("squall.test/USER_IP", b"POSITION pushers a 1 1").await;
-    publisher.say("USER_IP @user:squall.test [\"token\",\"::1\",\"agent\",\"D\",1]").await;
+    publisher.publish_on(SERVER_NAME, b"\xff\xfeRDATA").await;
+    publisher.publish_on(SERVER_NAME, b"").await;
+    publisher.publish_on(SERVER_NAME, b"RDATA\r\n*3\r\n").await;
+    publisher.publish_on(SERVER_NAME, &[b'x'; 300_000]).await;
+    publisher.publish(&format!("POSITION events {} 1 1", "n".repeat(1_000))).await;
+    publisher.publish(&format!("RDATA events a 1 {}", "[".repeat(10_000))).await;
+    publisher.publish_on("squall.test/USER_IP", b"POSITION pushers a 1 1").await;
+    publisher.publish("USER_IP @user:squall.test [\"token\",\"::1\",\"agent\",\"D\",1]").await;
     for _ in 0..50 {
-        publisher.say_on(SERVER_NAME, b"\xff").await;
+        publisher.publish_on(SERVER_NAME, b"\xff").await;
     }
-    publisher.say("POSITION typing a 1 1").await;
-    publisher.say("POSITION typing b 1 1").await;
-    // Whoever comes last is heard too.
+    publisher.publish("POSITION typing a 1 1").await;
+    publisher.publish("POSITION typing b 1 1").await;
+    // The last instance to connect is followed as well.
     following.finds("one_writer/typing/second_writer", PATIENCE).await;
-    let shown = following.told.findings.borrow()["payloads_readable/not_a_command"].0;
-    assert_eq!(shown, squall::follow::SHOWN_MAX, "the others are only counted");
+    let shown = following.reports.findings.borrow()["payloads_readable/not_a_command"].0;
+    assert_eq!(shown, squall::follow::REPORTED_MAX, "the others are only counted");
     let (follower, found) = following.end().await;
-    assert_eq!(follower.away().count, 0);
+    assert_eq!(follower.gaps().count, 0);
     let expected = [
         ("commands_in_direction/wrong_channel", 2),
         ("one_writer/typing/second_writer", 1),
@@ -415,23 +419,22 @@ async fn what_is_no_command_harms_nobody(kind: Kind) {
     assert_eq!(found, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
 }
 
-async fn nobody_is_followed_without_the_password(kind: Kind) {
+async fn a_follower_needs_the_password(kind: Kind) {
     let server = Server::start(kind, Some("secret")).await;
     for password in [None, Some("wrong")] {
         let mut wrong = server.config();
         wrong.password = password.map(str::to_owned);
-        let target = Target { broker: wrong, user: None, server_name: SERVER_NAME.into(), announce: true };
-        let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
-        let mut watcher = Notes(Rc::default());
+        let target = Target { broker: wrong, user: None, server_name: SERVER_NAME.into(), send_replicate: true };
+        let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
+        let mut watcher = Recorder(Rc::default());
         let mut follower = Follower::new(audit(), Journal::new(&*env.clock, None), &mut watcher);
         let refused = listen(&target, &env, &mut follower, &mut watcher);
-        let refused = tokio::time::timeout(PATIENCE, refused).await.expect("it is not let in");
+        let refused = tokio::time::timeout(PATIENCE, refused).await.expect("the broker refuses the follower");
         let words = refused.to_string();
         assert!(words.contains("redis://:PASSWORD@HOST:PORT") && !words.contains("wrong"), "{words}");
     }
     let following = Following::begin(&server, true);
     following.listens(1).await;
-    let asked = |told: &Told| told.asked_in_vain.borrow().first().cloned();
-    assert_eq!(asked(&following.told), None);
+    assert_eq!(following.reports.replicate_failures.borrow().first(), None);
     following.end().await;
 }

@@ -14,12 +14,12 @@ use crate::follow::{Publisher, SERVER_NAME};
 use crate::server::{Kind, Server, on_both};
 
 on_both! {
-    it_tells_what_it_finds_and_what_it_could_not_hear;
-    without_a_finding_it_ends_well;
+    findings_and_gaps_are_reported;
+    without_findings_it_exits_with_status_0;
 }
 
-/// The program, and what it tells. It is gone when this is dropped.
-pub struct Program {
+/// A running `squall follow` and the lines that it prints. Dropping it kills the process.
+pub(crate) struct Program {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
@@ -29,7 +29,7 @@ impl Program {
         Self::follow(&format!("redis://:secret@127.0.0.1:{}", server.port), arguments)
     }
 
-    pub fn follow(url: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn follow(url: &str, arguments: &[&str]) -> Self {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
         command.args(["follow", "--redis", url, "--server-name", SERVER_NAME]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
@@ -39,22 +39,22 @@ impl Program {
 
     async fn line(&mut self) -> String {
         let line = tokio::time::timeout(PATIENCE, self.lines.next_line()).await;
-        line.expect("it tells something").unwrap().expect("it goes on")
+        line.expect("squall follow prints a line in time").unwrap().expect("squall follow still runs")
     }
 
-    /// The next JSON object of a kind, whatever comes before it.
-    pub async fn tells(&mut self, kind: &str) -> Value {
+    /// Returns the next JSON object of this kind. Skips the objects before it.
+    pub(crate) async fn next_object(&mut self, kind: &str) -> Value {
         loop {
-            let told: Value = serde_json::from_str(&self.line().await).unwrap();
-            if told["kind"] == kind {
-                return told;
+            let object: Value = serde_json::from_str(&self.line().await).unwrap();
+            if object["kind"] == kind {
+                return object;
             }
         }
     }
 
     async fn ends(&mut self) -> Option<i32> {
         let status = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        status.expect("it ends when it is asked to").unwrap().code()
+        status.expect("squall follow ends in time").unwrap().code()
     }
 }
 
@@ -66,21 +66,22 @@ async fn get(port: u16, path: &str) -> String {
     answer
 }
 
-async fn it_tells_what_it_finds_and_what_it_could_not_hear(kind: Kind) {
+async fn findings_and_gaps_are_reported(kind: Kind) {
     let mut server = Server::start(kind, Some("secret")).await;
     let scratch = Scratch::new(&format!("follow-program-{kind:?}"));
     let recording = scratch.path().join("recording.jsonl");
     let recording = recording.to_str().unwrap();
     let port = TcpListener::local_addr(&free_port()).unwrap().port();
     let metrics = format!("127.0.0.1:{port}");
-    let mut program = Program::start(&server, &["--json", "--record", recording, "--metrics", &metrics, "--announce"]);
-    program.tells("listening").await;
+    let mut program =
+        Program::start(&server, &["--json", "--record", recording, "--metrics", &metrics, "--send-replicate"]);
+    program.next_object("listening").await;
     let mut publisher = Publisher::connect(&server).await;
-    publisher.enter("secret").await;
+    publisher.authenticate("secret").await;
     for writer in ["a", "b"] {
-        publisher.say(&format!("POSITION typing {writer} 7 7")).await;
+        publisher.publish(&format!("POSITION typing {writer} 7 7")).await;
     }
-    let finding = program.tells("finding").await;
+    let finding = program.next_object("finding").await;
     let second_writer = json!("one_writer/typing/second_writer");
     assert_eq!((&finding["fingerprint"], &finding["detail"]["first"]), (&second_writer, &json!("a")));
     let counted = async {
@@ -97,20 +98,20 @@ async fn it_tells_what_it_finds_and_what_it_could_not_hear(kind: Kind) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, counted).await.expect("the metrics say so");
+    tokio::time::timeout(PATIENCE, counted).await.expect("the metrics count the finding");
     assert!(get(port, "/health").await.starts_with("HTTP/1.1 200 "));
 
     server.kill().await;
-    program.tells("deaf").await;
+    program.next_object("deaf").await;
     assert!(get(port, "/health").await.starts_with("HTTP/1.1 503 "));
     server.start_again().await;
-    let away = program.tells("away").await;
+    let away = program.next_object("away").await;
     assert_eq!(away["why"], "closed by the broker");
-    program.tells("listening").await;
+    program.next_object("listening").await;
 
     let sent = Command::new("kill").args(["-INT", &program.child.id().unwrap().to_string()]).status();
     assert!(sent.unwrap().success());
-    let summary = program.tells("summary").await;
+    let summary = program.next_object("summary").await;
     assert_eq!(summary["findings"], json!({ "one_writer/typing/second_writer": 1 }));
     assert_eq!((&summary["away"]["times"], &summary["tally"]["commands"]["REPLICATE"]), (&json!(1), &json!(1)));
     assert_eq!(program.ends().await, Some(1));
@@ -123,7 +124,7 @@ async fn it_tells_what_it_finds_and_what_it_could_not_hear(kind: Kind) {
     assert_eq!((report["away"].as_array().unwrap().len(), &report["checks"]), (1, &summary["checks"]));
 }
 
-async fn without_a_finding_it_ends_well(kind: Kind) {
+async fn without_findings_it_exits_with_status_0(kind: Kind) {
     let server = Server::start(kind, Some("secret")).await;
     let mut program = Program::start(&server, &["--for", "2s"]);
     assert!(
@@ -133,17 +134,17 @@ async fn without_a_finding_it_ends_well(kind: Kind) {
             .ends_with(&format!("listening to {SERVER_NAME} on the broker at 127.0.0.1:{}", server.port))
     );
     let mut publisher = Publisher::connect(&server).await;
-    publisher.enter("secret").await;
-    publisher.say("POSITION typing a 7 7").await;
+    publisher.authenticate("secret").await;
+    publisher.publish("POSITION typing a 7 7").await;
     let mut rest = Vec::new();
     while let Ok(Some(line)) = program.lines.next_line().await {
         rest.push(line);
     }
     assert_eq!(program.ends().await, Some(0), "{rest:?}");
-    assert!(rest[0].ends_with("1 payloads, 1 parsed, 0 findings"), "{rest:?}");
-    assert_eq!(rest.last().unwrap(), "no findings");
+    assert_eq!(rest[1], "1 of 1 payloads parsed: POSITION 1", "{rest:?}");
+    assert_eq!(rest.last().unwrap(), "verdict: no findings");
 
-    // Whoever gives the wrong password is told what to do.
+    // A missing password is reported with the remedy.
     let wrong = format!("redis://127.0.0.1:{}", server.port);
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
     let output = command.args(["follow", "--redis", &wrong, "--server-name", SERVER_NAME]).output().await.unwrap();

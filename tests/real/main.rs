@@ -1,10 +1,10 @@
 //! The stack without the simulator: real sockets, a real database file and real time.
 //!
-//! What the storm proves on a simulated network has to hold on a real one. Every wait ends as soon as what it waits for
-//! has happened.
+//! The stack must behave on a real network as it does on the simulated one. Every wait ends as soon as its event has
+//! happened.
 //!
-//! With the feature `services` what needs a Redis broker runs on a real one too, which has to be installed
-//! (`redis-server`); without it on the storm's own, which the same tests hold to what a real one answers.
+//! The tests that need a Redis broker run on the simulated broker. With the feature `services` they also run on a real
+//! one: `redis-server` must be installed. Some of them check that both brokers send the same replies.
 
 mod broker;
 mod deployment;

@@ -1,9 +1,8 @@
-//! Instances as processes of their own, which are killed and asked to stop while they are at work.
+//! Instances as processes of their own, which are killed and stopped under load.
 //!
-//! Each run of a process logs what it follows from where, and every token that it applies. So each run can be held to the
-//! database, row by row: after the position that it began with, which it read from the database with all that is behind
-//! it, it has to have applied every row that is there, in order, up to the last one it applied at all; and in the end
-//! everybody is at the end.
+//! Each process logs the positions at which it begins to follow and every token that it applies. A test compares each run
+//! with the database: after its first position, a run must have applied every row in order, up to the last one that it
+//! applied. At the end, every instance must have caught up.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,44 +10,44 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use squall::protocol::Token;
 use squall::store::account_data::Datum;
 use squall::transport::http::HttpClient;
 use squall::transport::http::endpoints::send_events::SentEvent;
+use squall_protocol::Token;
 
 use crate::program::{Program, Site};
 use crate::run;
 use crate::server::{Kind, Server, on_both};
 
 on_both! {
-    nothing_is_missing_whoever_is_killed_under_load;
-    whoever_is_asked_to_stop_says_so_first;
+    nothing_is_missing_after_kills_under_load;
+    a_process_that_is_stopped_clears_its_users_first;
 }
 
 #[test]
-fn nothing_is_missing_whoever_is_killed_under_load_over_tcp() {
+fn nothing_is_missing_after_kills_under_load_over_tcp() {
     run(no_row_is_missing(Site::new("processes-killed-tcp", None), None));
 }
 
 #[test]
-fn whoever_is_asked_to_stop_says_so_first_over_tcp() {
-    run(goodbyes_are_said(Site::new("processes-stop-tcp", None)));
+fn a_process_that_is_stopped_clears_its_users_first_over_tcp() {
+    run(stopped_processes_clear_their_users(Site::new("processes-stop-tcp", None)));
 }
 
-async fn nothing_is_missing_whoever_is_killed_under_load(kind: Kind) {
+async fn nothing_is_missing_after_kills_under_load(kind: Kind) {
     let server = Server::start(kind, None).await;
     let site = Site::new(&format!("processes-killed-{kind:?}"), Some(server.config()));
     no_row_is_missing(site, Some(server)).await;
 }
 
-async fn whoever_is_asked_to_stop_says_so_first(kind: Kind) {
+async fn a_process_that_is_stopped_clears_its_users_first(kind: Kind) {
     let server = Server::start(kind, None).await;
-    goodbyes_are_said(Site::new(&format!("processes-stop-{kind:?}"), Some(server.config()))).await;
+    stopped_processes_clear_their_users(Site::new(&format!("processes-stop-{kind:?}"), Some(server.config()))).await;
 }
 
-/// How long there is load before, while and after somebody is down.
+/// Time of load before, during and after the downtime of an instance.
 const SPELL: Duration = Duration::from_millis(400);
-/// Whoever is killed, in this order: worker1 lives through what happens to all the others, and worker2 saw all of it.
+/// The instances that are killed, in this order.
 const VICTIMS: [&str; 5] = ["worker1", "writer1", "master", "writer2", "worker2"];
 const USER: &str = "@user:squall.test";
 
@@ -68,7 +67,7 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         }
         broker.start_again().await;
         tokio::time::sleep(SPELL).await;
-        all_know_what_is_written(&site, &programs).await;
+        all_catch_up(&site, &programs).await;
     }
     let mut runs = Vec::new();
     for name in VICTIMS {
@@ -78,44 +77,44 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         programs.insert(name, site.start(name).await);
         runs.push(victim);
         tokio::time::sleep(SPELL).await;
-        // What happens to the next one must not be what heals it.
-        all_know_what_is_written(&site, &programs).await;
+        // Restarting the next instance must not be the reason why this one catches up.
+        all_catch_up(&site, &programs).await;
     }
     let written = load.end().await;
 
-    // Nothing was lost on the way there, and nothing was written twice.
+    // Every acknowledged write is in the database once.
     assert_eq!(site.event_ids().into_iter().collect::<BTreeSet<_>>(), written.event_ids);
     assert_eq!(site.event_ids().len(), written.event_ids.len());
     let tokens = site.tokens();
     assert_eq!(tokens["account_data master"].len(), written.data);
-    all_know_what_is_written(&site, &programs).await;
+    all_catch_up(&site, &programs).await;
     let mut followed = 0;
     for program in programs.values_mut().chain(&mut runs) {
         let is_last = program.is_running();
-        for (feed, heard) in program.heard() {
-            let Some(tokens) = tokens.get(&feed) else { continue };
-            let upto = if is_last { i64::MAX } else { heard.applied.last().copied().unwrap_or(heard.from) };
-            let expected = tokens.iter().copied().filter(|token| (heard.from + 1..=upto).contains(token));
+        for (source, logged) in program.logged() {
+            let Some(tokens) = tokens.get(&source) else { continue };
+            let upto = if is_last { i64::MAX } else { logged.applied.last().copied().unwrap_or(logged.from) };
+            let expected = tokens.iter().copied().filter(|token| (logged.from + 1..=upto).contains(token));
             let expected: Vec<i64> = expected.collect();
-            assert_eq!(heard.applied, expected, "{feed} at {} from {}", program.name, heard.from);
+            assert_eq!(logged.applied, expected, "{source} at {} from {}", program.name, logged.from);
             if is_last {
-                let (stream, writer) = feed.split_once(' ').unwrap();
+                let (stream, writer) = source.split_once(' ').unwrap();
                 let counted = program.value("squall_rows_applied_total", &[stream, writer]).await;
-                assert_eq!(counted, expected.len() as i64, "{feed} at {}", program.name);
+                assert_eq!(counted, expected.len() as i64, "{source} at {}", program.name);
             }
             followed += expected.len();
         }
     }
-    // Each row is followed by three others and the master, or by all four others.
+    // Each row is followed by all four other instances.
     assert!(followed > written.event_ids.len(), "{followed} of {}", written.event_ids.len());
 }
 
-/// Waits until everybody is where the database is now.
-async fn all_know_what_is_written(site: &Site, programs: &BTreeMap<&str, Program>) {
+/// Waits until every instance has caught up with the database.
+async fn all_catch_up(site: &Site, programs: &BTreeMap<&str, Program>) {
     let tokens = site.tokens();
     for program in programs.values() {
-        for (feed, tokens) in &tokens {
-            let (stream, writer) = feed.split_once(' ').unwrap();
+        for (source, tokens) in &tokens {
+            let (stream, writer) = source.split_once(' ').unwrap();
             if writer != program.name {
                 program.reaches(stream, writer, *tokens.last().unwrap()).await;
             }
@@ -123,15 +122,15 @@ async fn all_know_what_is_written(site: &Site, programs: &BTreeMap<&str, Program
     }
 }
 
-async fn goodbyes_are_said(site: Site) {
+async fn stopped_processes_clear_their_users(site: Site) {
     let master = site.start("master").await;
     let mut cleared = 0;
     for (name, signal) in [("worker1", "TERM"), ("worker2", "INT"), ("writer1", "TERM")] {
         let mut program = site.start(name).await;
         if site.has_broker() {
-            // Whoever has asked for positions tells everybody anew who is syncing with them, under a new id.
+            // An instance that has sent REPLICATE announces its syncing users again, under a new id.
             cleared += 1;
-            master.hears("CLEAR_USER_SYNC", cleared).await;
+            master.receives("CLEAR_USER_SYNC", cleared).await;
         } else {
             program.is_set_up_with("master").await;
         }
@@ -139,20 +138,20 @@ async fn goodbyes_are_said(site: Site) {
         assert_eq!(program.stop(signal).await.code(), Some(0), "{}", program.log());
         assert!(program.log().contains("\"stopped\""), "{}", program.log());
         cleared += 1;
-        master.hears("CLEAR_USER_SYNC", cleared).await;
+        master.receives("CLEAR_USER_SYNC", cleared).await;
     }
     let mut master = master;
     assert_eq!(master.stop("TERM").await.code(), Some(0), "{}", master.log());
 }
 
-/// Requests to write, from outside, until they are to end.
+/// A client of the deployment that sends write requests until the load is ended.
 struct Load {
     is_over: Rc<Cell<bool>>,
     events: Vec<tokio::task::JoinHandle<BTreeSet<String>>>,
     data: tokio::task::JoinHandle<usize>,
 }
 
-/// What was written, as whoever asked for it was told.
+/// The acknowledged writes.
 struct Written {
     event_ids: BTreeSet<String>,
     data: usize,
@@ -170,7 +169,7 @@ impl Load {
         Load { is_over, events: events.into(), data }
     }
 
-    /// No more is asked for. Returns when everything is done.
+    /// Sends no more requests. Waits for the open ones, and returns the acknowledged writes.
     async fn end(self) -> Written {
         self.is_over.set(true);
         let mut event_ids = BTreeSet::new();

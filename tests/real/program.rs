@@ -9,10 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
-use squall::env::{Env, Silent};
-use squall::instance::config::RedisConfig;
+use squall::observer::process_env;
 use squall::serve::File;
+use squall::transport::RedisConfig;
 use squall::transport::http::HttpClient;
+use squall_env::Noop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::deployment::{PATIENCE, Scratch, free_port};
@@ -21,20 +22,20 @@ const LISTENERS: [&str; 3] = ["master", "writer1", "writer2"];
 const WORKERS: [&str; 2] = ["worker1", "worker2"];
 
 /// A machine with a configuration file: a master, two writers of events, and two workers.
-pub struct Site {
+pub(crate) struct Site {
     scratch: Scratch,
     file: File,
     runs: std::cell::Cell<u32>,
 }
 
 impl Site {
-    pub fn new(test: &str, redis: Option<RedisConfig>) -> Self {
+    pub(crate) fn new(test: &str, redis: Option<RedisConfig>) -> Self {
         let scratch = Scratch::new(test);
         let mut text = format!(
             "server_name = 'squall.test'\nsecret = 'replsecret'\ndatabase = 'squall.db'\nworkers = {WORKERS:?}\n\
              [stream_writers]\nevents = ['writer1', 'writer2']\n"
         );
-        // All are held until all are drawn, so that no two are the same.
+        // All ports are held until the last one is drawn, so that no two are the same.
         let mut held: Vec<TcpListener> = Vec::new();
         let mut port = || {
             held.push(free_port());
@@ -57,12 +58,12 @@ impl Site {
         Site { scratch, file: File::load(&path).unwrap(), runs: Default::default() }
     }
 
-    pub fn has_broker(&self) -> bool {
+    pub(crate) fn has_broker(&self) -> bool {
         self.file.config.redis.is_some()
     }
 
-    /// Starts `name` and waits until it says that it is well.
-    pub async fn start(&self, name: &'static str) -> Program {
+    /// Starts `name` and waits until its health check succeeds.
+    pub(crate) async fn start(&self, name: &'static str) -> Program {
         let run = self.runs.replace(self.runs.get() + 1);
         let log = self.scratch.path().join(format!("{run}-{name}.log"));
         let metrics_port = self.file.metrics_of(&name.into()).unwrap().port();
@@ -71,7 +72,7 @@ impl Site {
         command.args(["--log", "json", "--log-level", "squall::serve=trace,info"]);
         let child = command.stdin(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
         let mut program = Program { name, child, log, metrics_port };
-        let well = async {
+        let healthy = async {
             loop {
                 let answer = program.ask("/health").await;
                 if answer.is_ok_and(|(status, _)| status == 200) {
@@ -83,20 +84,20 @@ impl Site {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let is_well = tokio::time::timeout(PATIENCE, well).await.is_ok();
-        assert!(is_well, "{name} is not well: {}", program.log());
+        let is_healthy = tokio::time::timeout(PATIENCE, healthy).await.is_ok();
+        assert!(is_healthy, "{name} did not become healthy: {}", program.log());
         program
     }
 
-    /// Asks instances to write, from outside.
-    pub fn client(&self) -> HttpClient {
-        let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent));
+    /// Returns a client that sends write requests to the instances and is no instance itself.
+    pub(crate) fn client(&self) -> HttpClient {
+        let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
         let config = &self.file.config;
         HttpClient::new(env, "outside".into(), config.http_addresses(), config.secret.clone())
     }
 
-    /// A room whose events `writer` persists.
-    pub fn room_of(&self, writer: &str) -> String {
+    /// Returns a room whose events `writer` persists.
+    pub(crate) fn room_of(&self, writer: &str) -> String {
         let mut rooms = (0..).map(|number| format!("!room{number}:squall.test"));
         rooms.find(|room| self.file.config.events_writer_of(room).as_str() == writer).unwrap()
     }
@@ -108,13 +109,13 @@ impl Site {
         rows.unwrap()
     }
 
-    /// The ids of all events in the database.
-    pub fn event_ids(&self) -> Vec<String> {
+    /// Returns the ids of all events in the database.
+    pub(crate) fn event_ids(&self) -> Vec<String> {
         self.query("SELECT event_id FROM events", |row| row.get(0))
     }
 
-    /// The tokens of all rows in the database that the tests write, ascending, by stream and writer.
-    pub fn tokens(&self) -> BTreeMap<String, Vec<i64>> {
+    /// Returns the tokens of all rows in the database that the tests write, ascending, by stream and writer.
+    pub(crate) fn tokens(&self) -> BTreeMap<String, Vec<i64>> {
         let sql = "SELECT 'events', instance_name, stream_ordering AS token FROM events
                    UNION ALL SELECT 'account_data', instance_name, stream_id FROM account_data ORDER BY token";
         let mut tokens: BTreeMap<String, Vec<i64>> = BTreeMap::new();
@@ -127,17 +128,17 @@ impl Site {
     }
 }
 
-/// What one run of a process knows of one writer's rows of one stream.
+/// One writer's rows of one stream, as one run of a process logged them.
 #[derive(Debug, Default)]
-pub struct Heard {
-    /// Where it began.
+pub(crate) struct LoggedRows {
+    /// The position at which the run began to follow.
     pub from: i64,
-    /// The tokens that it applied.
+    /// The tokens that the run applied.
     pub applied: Vec<i64>,
 }
 
-/// A process, which is gone when this is dropped.
-pub struct Program {
+/// A running `squall serve`. Dropping it kills the process.
+pub(crate) struct Program {
     pub name: &'static str,
     child: Child,
     log: PathBuf,
@@ -145,19 +146,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// Ends it at once.
-    pub fn kill(&mut self) {
+    /// Kills the process.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         send_signal(&self.child, signal);
     }
 
     /// Sends a signal and waits for the end.
-    pub async fn stop(&mut self, signal: &str) -> ExitStatus {
+    pub(crate) async fn stop(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         let ended = async {
             loop {
@@ -167,28 +168,28 @@ impl Program {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, ended).await.expect("it ends when it is asked to")
+        tokio::time::timeout(PATIENCE, ended).await.expect("the process ends in time after the signal")
     }
 
-    /// What it logged.
-    pub fn log(&self) -> String {
+    /// Returns the text of the log.
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// What it logged of rows, by stream and writer.
-    pub fn heard(&self) -> BTreeMap<String, Heard> {
-        let mut heard: BTreeMap<String, Heard> = BTreeMap::new();
+    /// Returns the rows in the log, by stream and writer.
+    pub(crate) fn logged(&self) -> BTreeMap<String, LoggedRows> {
+        let mut logged: BTreeMap<String, LoggedRows> = BTreeMap::new();
         // The last line of a process that was killed may be half a line.
         for line in self.log().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
             let text = |key: &str| line[key].as_str().unwrap_or_default();
-            let feed = format!("{} {}", text("stream"), text("writer"));
+            let source = format!("{} {}", text("stream"), text("writer"));
             match (text("message"), line["token"].as_i64()) {
-                ("following", Some(token)) => heard.entry(feed).or_default().from = token,
-                ("applied", Some(token)) => heard.entry(feed).or_default().applied.push(token),
+                ("following", Some(token)) => logged.entry(source).or_default().from = token,
+                ("applied", Some(token)) => logged.entry(source).or_default().applied.push(token),
                 _ => {}
             }
         }
-        heard
+        logged
     }
 
     async fn ask(&self, path: &str) -> std::io::Result<(u16, String)> {
@@ -201,25 +202,25 @@ impl Program {
         Ok((status.ok_or(std::io::ErrorKind::InvalidData)?, body.to_owned()))
     }
 
-    /// What it answers to whoever watches it.
-    pub async fn get(&self, path: &str) -> (u16, String) {
+    /// Sends a request to the metrics port and returns the response.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         self.ask(path).await.unwrap()
     }
 
-    /// The value of a metric with these labels' values, in their order; 0 if there is none.
-    pub async fn value(&self, metric: &str, labels: &[&str]) -> i64 {
+    /// Returns the value of the metric with these label values, in their order. Returns 0 if there is none.
+    pub(crate) async fn value(&self, metric: &str, labels: &[&str]) -> i64 {
         let (_, text) = self.get("/metrics").await;
         let values = |line: &str| -> Vec<String> { line.split('"').skip(1).step_by(2).map(str::to_owned).collect() };
         let is_it = |line: &&str| line.starts_with(&format!("{metric}{{")) && values(line) == labels;
         text.lines().find(is_it).map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
     }
 
-    /// How many commands of that name came in.
-    pub async fn received(&self, command: &str) -> i64 {
+    /// Returns the number of received commands of this name.
+    pub(crate) async fn received(&self, command: &str) -> i64 {
         self.value("squall_lines_received_total", &[command]).await
     }
 
-    /// Waits until a metric is there.
+    /// Waits until the metric with these label values has reached `at_least`.
     async fn gets(&self, metric: &str, labels: &[&str], at_least: i64) {
         let there = async {
             while self.value(metric, labels).await < at_least {
@@ -232,23 +233,23 @@ impl Program {
         assert!(is_there, "{}: {metric} {labels:?} stays below {at_least}: {said:#?}", self.name);
     }
 
-    /// Waits until it knows `writer`'s rows of `stream` up to `token`.
-    pub async fn reaches(&self, stream: &str, writer: &str, token: i64) {
+    /// Waits until the process has applied `writer`'s rows of `stream` up to `token`.
+    pub(crate) async fn reaches(&self, stream: &str, writer: &str, token: i64) {
         self.gets("squall_position", &[stream, writer], token).await;
     }
 
-    /// Waits until so many commands of that name have come.
-    pub async fn hears(&self, command: &str, count: i64) {
+    /// Waits until so many commands of this name have been received.
+    pub(crate) async fn receives(&self, command: &str, count: i64) {
         self.gets("squall_lines_received_total", &[command], count).await;
         assert_eq!(self.received(command).await, count);
     }
 
-    /// Waits until its connection to `target` is set up.
-    pub async fn is_set_up_with(&self, target: &str) {
+    /// Waits until the connection to `target` is set up.
+    pub(crate) async fn is_set_up_with(&self, target: &str) {
         self.gets("squall_connections_set_up_total", &[target], 1).await;
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 }
@@ -260,8 +261,8 @@ impl Drop for Program {
     }
 }
 
-/// Sends a signal to a process, called as `kill` calls it.
-pub fn send_signal(child: &Child, signal: &str) {
+/// Sends a signal to a process. `signal` is a name that the program `kill` accepts, such as `TERM`.
+pub(crate) fn send_signal(child: &Child, signal: &str) {
     let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
     assert!(sent.unwrap().success());
 }

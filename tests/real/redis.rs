@@ -1,9 +1,9 @@
-//! Instances that meet at a Redis broker.
+//! Instances that replicate through a Redis broker.
 
 use std::time::Duration;
 
-use squall::protocol::Token;
-use squall::streams::{events, typing};
+use squall_protocol::Token;
+use squall_protocol::rows::{events, typing};
 
 use crate::deployment::{Deployment, ROOM, ids};
 use crate::rows;
@@ -13,14 +13,14 @@ on_both! {
     rows_of_all_writers_arrive_complete_and_in_order;
     a_worker_that_was_stopped_catches_up;
     a_writer_that_was_stopped_goes_on_with_higher_tokens;
-    who_synced_at_a_worker_that_stops_no_longer_does;
-    a_password_is_said_where_one_is_asked_for;
+    users_of_a_worker_that_stops_no_longer_sync;
+    instances_send_the_password_that_the_broker_requires;
     nothing_is_missing_when_the_broker_is_killed_under_load;
-    who_typed_before_the_writer_was_restarted_no_longer_does;
-    nobody_listens_for_lines;
+    users_who_typed_before_the_writer_restarted_no_longer_type;
+    no_instance_listens_for_lines;
 }
 
-/// The name of a test's files, which differ by broker.
+/// Returns a name for the files of a test. It differs by broker.
 fn name(test: &str, kind: Kind) -> String {
     format!("redis-{test}-{kind:?}")
 }
@@ -43,13 +43,13 @@ async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(kind: Kind) {
     rows::a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment).await;
 }
 
-async fn who_synced_at_a_worker_that_stops_no_longer_does(kind: Kind) {
+async fn users_of_a_worker_that_stops_no_longer_sync(kind: Kind) {
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&name("syncs", kind), Some(server.config()));
-    rows::who_synced_at_a_worker_that_stops_no_longer_does(deployment).await;
+    rows::users_of_a_worker_that_stops_no_longer_sync(deployment).await;
 }
 
-async fn a_password_is_said_where_one_is_asked_for(kind: Kind) {
+async fn instances_send_the_password_that_the_broker_requires(kind: Kind) {
     let server = Server::start(kind, Some("a secret")).await;
     let deployment = Deployment::new(&name("password", kind), Some(server.config()));
     let [_master, writer1, worker] =
@@ -81,14 +81,14 @@ async fn nothing_is_missing_when_the_broker_is_killed_under_load(kind: Kind) {
     let typed = master.typing_begins("@a");
     let followed = worker.follower.reaches(events::NAME, "writer1", last1).await;
     let behind = expected.len() - followed.event_ids().len();
-    assert_eq!(followed.event_ids(), expected[behind..], "complete and in order from where the worker began");
+    assert_eq!(followed.event_ids(), expected[behind..], "complete and in order from the worker's first position");
     assert!(behind <= 1);
     worker.follower.reaches(events::NAME, "writer2", last2).await;
     master.follower.reaches(events::NAME, "writer1", last1).await;
     worker.follower.reaches(typing::NAME, "master", typed).await;
 }
 
-async fn who_typed_before_the_writer_was_restarted_no_longer_does(kind: Kind) {
+async fn users_who_typed_before_the_writer_restarted_no_longer_type(kind: Kind) {
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&name("typing", kind), Some(server.config()));
     let master = deployment.start("master").await;
@@ -99,7 +99,7 @@ async fn who_typed_before_the_writer_was_restarted_no_longer_does(kind: Kind) {
     worker.follower.reaches(typing::NAME, "master", typed).await;
     master.stop().await;
 
-    // The worker's connections to the broker last; and the new process's tokens soon pass the old one's.
+    // The worker stays connected to the broker, and the tokens of the new process soon pass those of the old one.
     let master = deployment.start("master").await;
     master.typing_begins("@after");
     let typed = master.typing_begins("@later");
@@ -108,12 +108,15 @@ async fn who_typed_before_the_writer_was_restarted_no_longer_does(kind: Kind) {
     assert!(worker.instance.typing().typing_in(elsewhere).is_empty());
 }
 
-async fn nobody_listens_for_lines(kind: Kind) {
+async fn no_instance_listens_for_lines(kind: Kind) {
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&name("lines", kind), Some(server.config()));
     let master = deployment.start("master").await;
     let endpoint = &master.instance.config().instance_map["master"];
     let connect = |port| tokio::net::TcpStream::connect(("127.0.0.1", port));
-    assert!(connect(endpoint.replication_port).await.is_err(), "a follower by lines would be told payloads");
+    assert!(
+        connect(endpoint.replication_port).await.is_err(),
+        "with a broker, an instance must not listen for the line protocol"
+    );
     assert!(connect(endpoint.http_port).await.is_ok());
 }

@@ -1,14 +1,14 @@
-//! What has to hold whatever instances speak over.
+//! Checks that hold over TCP and over Redis.
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::protocol::Token;
-use squall::streams::{events, typing};
+use squall_protocol::Token;
+use squall_protocol::rows::{events, typing};
 
 use crate::deployment::{Deployment, PATIENCE, ROOM, big_event, ids};
 
-pub async fn rows_of_all_writers_arrive_complete_and_in_order(deployment: Deployment) {
+pub(crate) async fn rows_of_all_writers_arrive_complete_and_in_order(deployment: Deployment) {
     let master = deployment.start("master").await;
     let [writer1, writer2] = [deployment.start("writer1").await, deployment.start("writer2").await];
     let worker = deployment.start("worker").await;
@@ -30,7 +30,7 @@ pub async fn rows_of_all_writers_arrive_complete_and_in_order(deployment: Deploy
     let from_writer1 = worker.follower.reaches(events::NAME, "writer1", big).await;
     assert_eq!(from_writer1.event_ids(), [ids("one", 20), vec!["$big".to_owned()]].concat());
     let (token, rows) = from_writer1.rows.last().unwrap();
-    assert_eq!((*token, rows.len()), (big, 120), "a token arrives whole");
+    assert_eq!((*token, rows.len()), (big, 120), "all rows of a token arrive together");
 
     let from_writer2 = worker.follower.reaches(events::NAME, "writer2", last).await;
     let two: Vec<_> = ids("two", 20).into_iter().flat_map(|id| [format!("{id}a"), format!("{id}b")]).collect();
@@ -43,7 +43,7 @@ pub async fn rows_of_all_writers_arrive_complete_and_in_order(deployment: Deploy
     master.follower.reaches(events::NAME, "writer1", big).await;
 }
 
-pub async fn a_worker_that_was_stopped_catches_up(deployment: Deployment) {
+pub(crate) async fn a_worker_that_was_stopped_catches_up(deployment: Deployment) {
     let master = deployment.start("master").await;
     let [writer1, writer2] = [deployment.start("writer1").await, deployment.start("writer2").await];
     let worker = deployment.start("worker").await;
@@ -60,7 +60,7 @@ pub async fn a_worker_that_was_stopped_catches_up(deployment: Deployment) {
     let worker = deployment.start("worker").await;
     let after = writer1.persist(ids("after", 150)).await;
     let followed = worker.follower.reaches(events::NAME, "writer1", after).await;
-    // What lies behind the position it starts from, it has in the database.
+    // The rows up to its first position are in the database; the worker does not apply them.
     let behind = usize::try_from(followed.start.0 - (missed.0 - 150)).unwrap_or(0);
     assert_eq!(followed.event_ids(), [&ids("missed", 150)[behind..], &ids("after", 150)].concat());
     worker.follower.reaches(events::NAME, "writer2", elsewhere).await;
@@ -68,7 +68,7 @@ pub async fn a_worker_that_was_stopped_catches_up(deployment: Deployment) {
     assert_eq!(worker.instance.typing().typing_in(ROOM), ["@before", "@missed"]);
 }
 
-pub async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment: Deployment) {
+pub(crate) async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment: Deployment) {
     let _master = deployment.start("master").await;
     let [writer1, writer2] = [deployment.start("writer1").await, deployment.start("writer2").await];
     let worker = deployment.start("worker").await;
@@ -77,7 +77,7 @@ pub async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment: De
     writer1.stop().await;
     let meanwhile = writer2.persist(ids("meanwhile", 5)).await;
 
-    // Whoever has not connected to it again by now has to fetch these.
+    // An instance that has not reconnected yet must fetch these.
     let writer1 = deployment.start("writer1").await;
     let missed = writer1.persist(ids("missed", 150)).await;
     assert!(missed.0 - 150 >= meanwhile.0, "a token was given out twice: {missed} after {meanwhile}");
@@ -91,9 +91,9 @@ pub async fn a_writer_that_was_stopped_goes_on_with_higher_tokens(deployment: De
     assert_eq!(followed.event_ids(), ids("meanwhile", 5));
 }
 
-pub async fn who_synced_at_a_worker_that_stops_no_longer_does(deployment: Deployment) {
+pub(crate) async fn users_of_a_worker_that_stops_no_longer_sync(deployment: Deployment) {
     const USER: &str = "@user:squall.test";
-    // A sync can be begun within the process alone.
+    // Only code in the process can begin a sync, so the instances are not processes of their own.
     let master = deployment.start("master").await;
     let worker = deployment.start("worker").await;
     let syncing = worker.instance.user_syncs().begin(USER, Some("DEVICE"));
@@ -105,10 +105,10 @@ pub async fn who_synced_at_a_worker_that_stops_no_longer_does(deployment: Deploy
             }
         })
     };
-    is_syncing(true).await.expect("the presence writer hears of it");
-    // Its last word alone can tell: nobody is taken for dead so soon.
+    is_syncing(true).await.expect("the presence writer receives the start of the sync");
+    // Only the worker's last command can end the sync: no process expires so soon.
     assert!(worker.instance.config().presence.process_expiry() > 2 * PATIENCE);
     worker.stop().await;
-    is_syncing(false).await.expect("the presence writer hears that it is over");
+    is_syncing(false).await.expect("the presence writer receives the end of the sync");
     drop(syncing);
 }

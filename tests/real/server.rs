@@ -3,30 +3,30 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use squall::env::Network;
-use squall::env::network::TokioNetwork;
-use squall::instance::config::RedisConfig;
 use squall::sim::broker::{self, Limits};
+use squall::transport::RedisConfig;
+use squall_env::Network;
+use squall_env::network::TokioNetwork;
 use tokio::task::JoinHandle;
 
 use crate::deployment::{PATIENCE, free_port};
 use crate::tls::Certificates;
 
-/// How much may wait for a subscriber of the brokers of these tests.
-pub const HARD_BYTES: usize = 1 << 20;
+/// The output-buffer limit for a subscriber of these brokers.
+pub(crate) const HARD_BYTES: usize = 1 << 20;
 
-/// Which broker.
+/// The program that serves as the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The storm's own.
+pub(crate) enum Kind {
+    /// The simulated broker, in this process.
     Simulated,
     /// A `redis-server`.
     #[cfg(feature = "services")]
     Real,
 }
 
-/// A broker on a port of this machine, which is gone when this is dropped.
-pub struct Server {
+/// A broker on a port of this machine. Dropping it ends the broker.
+pub(crate) struct Server {
     pub port: u16,
     kind: Kind,
     password: Option<&'static str>,
@@ -42,12 +42,12 @@ enum Running {
 
 impl Server {
     /// Starts a broker on a free port.
-    pub async fn start(kind: Kind, password: Option<&'static str>) -> Self {
+    pub(crate) async fn start(kind: Kind, password: Option<&'static str>) -> Self {
         Self::start_on_free_port(kind, password, None).await
     }
 
-    /// Starts a broker on a free port that speaks TLS, and asks who speaks to it.
-    pub async fn start_over_tls(kind: Kind, certificates: Certificates) -> Self {
+    /// Starts a broker with TLS on a free port, which requires client certificates.
+    pub(crate) async fn start_over_tls(kind: Kind, certificates: Certificates) -> Self {
         Self::start_on_free_port(kind, None, Some(certificates)).await
     }
 
@@ -58,9 +58,9 @@ impl Server {
         server
     }
 
-    /// Starts it on the same port, after it was killed.
-    pub async fn start_again(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
+    /// Starts the broker again on the same port, after it was killed.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.running.is_none(), "the broker already runs");
         self.running = Some(match self.kind {
             Kind::Simulated => {
                 let limits = Limits { hard_bytes: HARD_BYTES, ..Limits::default() };
@@ -102,12 +102,12 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, up).await.expect("the broker comes up");
+        tokio::time::timeout(PATIENCE, up).await.expect("the broker accepts connections in time");
     }
 
-    /// Ends it at once, with all its connections.
-    pub async fn kill(&mut self) {
-        match self.running.take().expect("it runs") {
+    /// Kills the broker, and closes all its connections.
+    pub(crate) async fn kill(&mut self) {
+        match self.running.take().expect("the broker runs") {
             Running::Simulated(task) => {
                 task.abort();
                 let _ = task.await;
@@ -120,17 +120,17 @@ impl Server {
         }
     }
 
-    /// Has a real one do nothing any more, and keep its connections.
+    /// Suspends the process of a real broker. Its connections stay open.
     #[cfg(feature = "services")]
-    pub fn fall_silent(&self) {
+    pub(crate) fn fall_silent(&self) {
         match &self.running {
             Some(Running::Real(child)) => crate::program::send_signal(child, "STOP"),
-            _ => panic!("there is no process that could be stopped"),
+            _ => panic!("only a running redis-server can be suspended"),
         }
     }
 
-    /// How instances find it.
-    pub fn config(&self) -> RedisConfig {
+    /// Returns the configuration of instances that use this broker.
+    pub(crate) fn config(&self) -> RedisConfig {
         let (password, tls) = (self.password.map(str::to_owned), self.tls.as_ref().map(Certificates::config));
         RedisConfig { host: "127.0.0.1".into(), port: self.port, password, tls }
     }
@@ -150,7 +150,7 @@ impl Drop for Server {
     }
 }
 
-/// The same tests, on the storm's own broker and, with the feature `services`, on a real one.
+/// Declares tests that run on the simulated broker and, with the feature `services`, on a real one.
 macro_rules! on_both {
     ($($(#[$attribute:meta])* $test:ident;)*) => {
         mod simulated {

@@ -1,4 +1,4 @@
-//! Stopping a process whose last word nobody takes.
+//! Stopping a process whose peer does not read its last lines.
 
 use std::time::Duration;
 
@@ -20,16 +20,20 @@ fn a_stop_waits_for_the_broker_unless_a_second_signal_comes() {
         let mut worker = site.start("worker1").await;
         server.fall_silent();
         worker.signal("TERM");
-        let told = async {
+        let stopping = async {
             while worker.get("/health").await != (503, "stopping\n".to_owned()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, told).await.expect("it says that it is stopping");
+        tokio::time::timeout(PATIENCE, stopping).await.expect("the health check reports that the worker stops");
         tokio::time::sleep(A_WHILE).await;
-        assert!(worker.is_running(), "its last word is not acknowledged: {}", worker.log());
-        let asked = Instant::now();
+        assert!(
+            worker.is_running(),
+            "the worker ended, although its last command is not acknowledged: {}",
+            worker.log()
+        );
+        let signalled = Instant::now();
         assert_eq!(worker.stop("TERM").await.code(), Some(128 + 15), "{}", worker.log());
-        assert!(asked.elapsed() < STOP_GRACE - A_WHILE, "it took {:?}", asked.elapsed());
+        assert!(signalled.elapsed() < STOP_GRACE - A_WHILE, "it took {:?}", signalled.elapsed());
     });
 }

@@ -19,6 +19,6 @@ fn a_writer_that_was_stopped_goes_on_with_higher_tokens() {
 }
 
 #[test]
-fn who_synced_at_a_worker_that_stops_no_longer_does() {
-    run(rows::who_synced_at_a_worker_that_stops_no_longer_does(Deployment::new("tcp-syncs", None)));
+fn users_of_a_worker_that_stops_no_longer_sync() {
+    run(rows::users_of_a_worker_that_stops_no_longer_sync(Deployment::new("tcp-syncs", None)));
 }

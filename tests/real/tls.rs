@@ -1,4 +1,4 @@
-//! Brokers that are spoken to over TLS, and that ask who speaks.
+//! Connections to a broker over TLS, with client certificates.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use squall::env::{BoxStream, Env, Listener, LocalBoxFuture, Silent, TlsConfig};
-use squall::streams::typing;
+use squall::observer::process_env;
+use squall_env::{BoxStream, Listener, LocalBoxFuture, Noop, TlsConfig};
+use squall_protocol::rows::typing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -22,15 +23,15 @@ use crate::server::{Kind, Server, on_both};
 
 on_both! {
     instances_meet_over_tls;
-    a_broker_that_another_authority_vouches_for_is_not_spoken_to;
-    whoever_shows_no_certificate_hears_nothing;
+    a_broker_with_the_certificate_of_another_authority_is_refused;
+    a_client_without_a_certificate_is_refused;
     follow_listens_over_tls;
 }
 
-/// An authority, a broker and an instance that it vouches for, and an authority that nobody knows: files in a folder that is
-/// gone when this is dropped.
+/// The certificates and keys of an authority, of a broker and an instance with its signature, and of another authority.
+/// They are files in a folder. Dropping the last clone removes the folder.
 #[derive(Clone)]
-pub struct Certificates(Rc<Scratch>);
+pub(crate) struct Certificates(Rc<Scratch>);
 
 impl Certificates {
     fn new(test: &str) -> Self {
@@ -61,16 +62,16 @@ impl Certificates {
         std::fs::write(self.key(name), key.serialize_pem()).unwrap();
     }
 
-    pub fn certificate(&self, name: &str) -> PathBuf {
+    pub(crate) fn certificate(&self, name: &str) -> PathBuf {
         self.0.path().join(format!("{name}.pem"))
     }
 
-    pub fn key(&self, name: &str) -> PathBuf {
+    pub(crate) fn key(&self, name: &str) -> PathBuf {
         self.0.path().join(format!("{name}.key"))
     }
 
-    /// How an instance speaks to the broker.
-    pub fn config(&self) -> TlsConfig {
+    /// Returns the TLS settings of an instance that connects to the broker.
+    pub(crate) fn config(&self) -> TlsConfig {
         TlsConfig {
             ca_file: Some(self.certificate("ca")),
             certificate_file: Some(self.certificate("squall")),
@@ -78,8 +79,8 @@ impl Certificates {
         }
     }
 
-    /// Takes connections as the broker, from those alone for whom the authority vouches.
-    pub fn accept_on(&self, below: Box<dyn Listener>) -> Box<dyn Listener> {
+    /// Returns a listener that accepts connections as the broker, from clients with a certificate of the authority.
+    pub(crate) fn accept_on(&self, below: Box<dyn Listener>) -> Box<dyn Listener> {
         let read = |path: &Path| CertificateDer::from_pem_file(path).unwrap();
         let provider = Arc::new(ring::default_provider());
         let mut trusted = RootCertStore::empty();
@@ -103,7 +104,7 @@ impl Listener for TlsListener {
         Box::pin(async move {
             loop {
                 let stream = self.below.accept().await?;
-                // Whoever is not let in is gone, and the next one is welcome.
+                // A client that fails the handshake does not affect the next one.
                 if let Ok(stream) = self.acceptor.accept(stream).await {
                     return Ok(Box::new(stream) as BoxStream);
                 }
@@ -117,14 +118,16 @@ async fn start(kind: Kind, test: &str) -> (Server, Certificates) {
     (Server::start_over_tls(kind, certificates.clone()).await, certificates)
 }
 
-/// What comes of speaking to the broker.
+/// Connects to the broker, and returns its reply to `PING`.
 async fn ping(server: &Server, tls: &TlsConfig) -> std::io::Result<String> {
     let to = server.config().address();
-    let env = Env::of_process(Ipv4Addr::LOCALHOST.into(), Rc::new(Silent)).with_tls(to.clone(), tls).unwrap();
+    let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop)).with_tls(to.clone(), tls).unwrap();
     let mut stream = env.network.connect(&to).await?;
     stream.write_all(b"PING\r\n").await?;
     let mut answer = [0; 7];
-    tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await.expect("it says something, or hangs up")?;
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer))
+        .await
+        .expect("the broker replies or closes in time")?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -142,19 +145,19 @@ async fn instances_meet_over_tls(kind: Kind) {
     worker.follower.reaches(typing::NAME, "master", typed).await;
 }
 
-async fn a_broker_that_another_authority_vouches_for_is_not_spoken_to(kind: Kind) {
-    let (server, certificates) = start(kind, "stranger").await;
+async fn a_broker_with_the_certificate_of_another_authority_is_refused(kind: Kind) {
+    let (server, certificates) = start(kind, "other-authority").await;
     let config = TlsConfig { ca_file: Some(certificates.certificate("other-ca")), ..certificates.config() };
     let error = ping(&server, &config).await.unwrap_err().to_string();
     let address = server.config().address();
     assert!(error.starts_with(&format!("no TLS with {address}: ")) && error.contains("UnknownIssuer"), "{error}");
 }
 
-async fn whoever_shows_no_certificate_hears_nothing(kind: Kind) {
-    let (server, certificates) = start(kind, "nobody").await;
+async fn a_client_without_a_certificate_is_refused(kind: Kind) {
+    let (server, certificates) = start(kind, "no-certificate").await;
     let config = TlsConfig { ca_file: Some(certificates.certificate("ca")), ..TlsConfig::default() };
     assert!(ping(&server, &config).await.is_err());
-    assert!(ping(&server, &certificates.config()).await.is_ok(), "others are let in all the same");
+    assert!(ping(&server, &certificates.config()).await.is_ok(), "a client with a certificate is still accepted");
 }
 
 async fn follow_listens_over_tls(kind: Kind) {
@@ -165,5 +168,5 @@ async fn follow_listens_over_tls(kind: Kind) {
     let url = format!("rediss://127.0.0.1:{}", server.port);
     let tls = ["--ca-file", &ca, "--certificate-file", &certificate, "--private-key-file", &key];
     let mut program = Program::follow(&url, &[&tls[..], &["--json"]].concat());
-    program.tells("listening").await;
+    program.next_object("listening").await;
 }

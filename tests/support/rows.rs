@@ -1,18 +1,18 @@
-//! Recorded rows, written as their writers had written them.
+//! Recorded rows, written to the database as their writers wrote them.
 
 use rusqlite::Transaction;
 use serde_json::Value;
-use squall::protocol::{InstanceName, Token};
 use squall::store::account_data::{self, Datum};
 use squall::store::to_device::{self, Message};
-use squall::store::{NewEvent, StateDelta, cache_invalidation, events, presence, receipts};
-use squall::streams::{EventsRow, Row};
+use squall::store::{caches, events, presence, receipts};
+use squall_protocol::rows::{EventsRow, Row};
+use squall_protocol::{InstanceName, Token};
 
-/// Puts into the database what `row` tells that `writer` wrote under `token`.
+/// Writes to the database the change that `row` reports, as `writer` wrote it under `token`.
 ///
 /// # Panics
-/// If no row of the database is told like that: typing is in none, and nothing tells which rows a `state-all` stands for.
-pub fn put(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row: &Row) -> rusqlite::Result<()> {
+/// Panics if `row` stands for no row of the database: typing is not stored, and `state-all` does not name its rows.
+pub(crate) fn put(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row: &Row) -> rusqlite::Result<()> {
     match row.clone() {
         Row::Events(EventsRow::Event(row)) => {
             if events::token_of(tx, &row.event_id)?.is_some() {
@@ -20,25 +20,10 @@ pub fn put(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row: &Row)
                 assert_eq!(changed, Some(row), "an event comes again when it stops being an outlier");
                 return Ok(());
             }
-            let event = NewEvent {
-                event_id: row.event_id,
-                room_id: row.room_id,
-                kind: row.kind,
-                state_key: row.state_key,
-                redacts: row.redacts,
-                relates_to: row.relates_to,
-                membership: row.membership,
-                rejected: row.rejected,
-                outlier: row.outlier,
-            };
-            events::persist(tx, writer, &[(token, event)], &[])
+            events::persist(tx, writer, &[(token, row)], &[])
         }
-        Row::Events(EventsRow::State(row)) => {
-            let delta =
-                StateDelta { room_id: row.room_id, kind: row.kind, state_key: row.state_key, event_id: row.event_id };
-            events::persist(tx, writer, &[], &[(token, delta)])
-        }
-        Row::Caches(row) => cache_invalidation::invalidate(tx, writer, [(token, row)]),
+        Row::Events(EventsRow::State(row)) => events::persist(tx, writer, &[], &[(token, row)]),
+        Row::Caches(row) => caches::insert(tx, writer, [(token, row)]),
         Row::Receipts(row) => receipts::insert(tx, writer, token, &row).map(drop),
         Row::Presence(row) => presence::set(tx, writer, token, &row),
         Row::AccountData(row) => {
@@ -55,6 +40,6 @@ pub fn put(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row: &Row)
             };
             to_device::add(tx, writer, token, &[message])
         }
-        Row::Events(EventsRow::StateAll(_)) | Row::Typing(_) => panic!("no row of the database: {row:?}"),
+        Row::Events(EventsRow::StateAll(_)) | Row::Typing(_) => panic!("the database has no row for {row:?}"),
     }
 }

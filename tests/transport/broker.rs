@@ -1,20 +1,21 @@
-//! How an instance keeps its two connections to a Redis broker.
+//! The two connections of an instance to a Redis broker.
 
-use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::env::{BoxStream, Listener, LocalBoxFuture};
 use squall::instance::{Instance, STOP_GRACE};
 use squall::replication::backoff::JITTER;
 use squall::sim::broker;
+use squall::transport::redis::resp::encode_request;
+use squall_env::{BoxStream, Listener};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::deployment::{self, Deployment};
+use crate::network::QueueListener;
 use crate::run;
 
 /// A broker behind a wire that the test can cut.
@@ -23,25 +24,16 @@ struct Broker {
     served: mpsc::UnboundedSender<BoxStream>,
 }
 
-/// Streams that the test hands on.
-struct HandedOn(mpsc::UnboundedReceiver<BoxStream>);
-
-impl Listener for HandedOn {
-    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
-        Box::pin(async { self.0.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into()) })
-    }
-}
-
 /// A connection to the broker. It is cut when this is dropped.
 struct Wire {
     carrying: JoinHandle<()>,
-    hush: Option<oneshot::Sender<()>>,
+    silence: Option<oneshot::Sender<()>>,
 }
 
 impl Wire {
-    /// Carries nothing any more, and tells nobody.
+    /// Stops carrying bytes, without closing either end.
     fn fall_silent(&mut self) {
-        let _ = self.hush.take().expect("it was not silent").send(());
+        let _ = self.silence.take().expect("it was not silent").send(());
     }
 }
 
@@ -52,12 +44,12 @@ impl Drop for Wire {
 }
 
 impl Broker {
-    /// The broker, and an instance that writes nothing, with the wires on which it publishes and has subscribed, in this
-    /// order, which is that of its attempts.
+    /// Starts a broker and an instance that writes nothing. Returns them and the wires on which the instance publishes and
+    /// subscribes. It connects in this order.
     async fn with_worker() -> (Self, Rc<Instance>, Wire, Wire) {
         let deployment = Deployment::new().with_broker("redis");
         let (served, streams) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(broker::serve(Box::new(HandedOn(streams)), broker::Options::default()));
+        tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), broker::Options::default()));
         let mut broker = Broker { port: deployment.play_broker("redis").await, served };
         let worker = deployment.start("worker1").await;
         let (publisher, subscriber) = (broker.serve_next().await, broker.serve_next().await);
@@ -70,7 +62,7 @@ impl Broker {
         let (near, far) = tokio::io::duplex(64 * 1024);
         let (broker_reads, broker_writes) = tokio::io::split(far);
         self.served.send(Box::new(near)).unwrap();
-        let (hush, hushed) = oneshot::channel();
+        let (silence, silenced) = oneshot::channel();
         let carrying = tokio::task::spawn_local(async move {
             let both_ways = async {
                 tokio::select! {
@@ -82,20 +74,20 @@ impl Broker {
             let mut both_ways = pin!(both_ways);
             tokio::select! {
                 biased;
-                Ok(()) = hushed => std::future::pending().await,
+                Ok(()) = silenced => std::future::pending().await,
                 () = &mut both_ways => {}
             }
         });
-        Wire { carrying, hush: Some(hush) }
+        Wire { carrying, silence: Some(silence) }
     }
 
-    /// Somebody else who listens, and is right at the broker.
+    /// Subscribes another client, which is connected to the broker directly.
     async fn subscribe(&self) -> DuplexStream {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
         self.served.send(Box::new(far)).unwrap();
         let channel = deployment::SERVER_NAME;
-        let request = format!("*2\r\n$9\r\nSUBSCRIBE\r\n${}\r\n{channel}\r\n", channel.len());
-        near.write_all(request.as_bytes()).await.unwrap();
+        let request = encode_request(&["SUBSCRIBE", channel]);
+        near.write_all(&request).await.unwrap();
         near
     }
 
@@ -105,12 +97,12 @@ impl Broker {
         let wire = self.serve_next().await;
         let (waited, nominal) = (since.elapsed(), nominal.as_secs_f64());
         let range = nominal * (1.0 - JITTER)..=nominal * (1.0 + JITTER) + 0.003;
-        assert!(range.contains(&waited.as_secs_f64()), "came again after {waited:?} instead of {nominal} s");
+        assert!(range.contains(&waited.as_secs_f64()), "reconnected after {waited:?} instead of {nominal} s");
         wire
     }
 }
 
-/// Carries what is said, a little later, to the end.
+/// Carries bytes with a delay until one end closes.
 async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut bytes).await {
@@ -121,13 +113,43 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
     }
 }
 
-/// How long what is said takes to the other end. An answer takes as long to come back.
+/// Delay of a wire in each direction.
 const LATENCY: Duration = Duration::from_millis(5);
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(11);
 
 #[test]
-fn both_connections_are_tried_again_for_ever_and_ever_more_seldom() {
+fn an_instance_that_does_not_hear_itself_makes_both_connections_again() {
+    for is_busy in [false, true] {
+        run(async move {
+            let (mut broker, worker, publisher, _subscriber) = Broker::with_worker().await;
+            tokio::time::sleep(LONG).await;
+            // The name leads to another server now. The subscription stays on the old one.
+            let (served, streams) = mpsc::unbounded_channel();
+            tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), broker::Options::default()));
+            let _old_server = std::mem::replace(&mut broker.served, served);
+            drop(publisher);
+            let _publisher = broker.serve_after(Duration::from_millis(100)).await;
+            if is_busy {
+                let worker = Rc::clone(&worker);
+                tokio::task::spawn_local(async move {
+                    loop {
+                        worker.handler().remote_server_up("busy.test");
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                });
+            }
+            let again = async { (broker.serve_next().await, broker.serve_next().await) };
+            let again = tokio::time::timeout(Duration::from_secs(20), again).await;
+            let (_one, _other) = again.expect("it notices");
+            let settled = tokio::time::timeout(Duration::from_secs(60), broker.serve_next()).await;
+            assert!(settled.is_err(), "it hears itself");
+        });
+    }
+}
+
+#[test]
+fn both_connections_are_retried_for_ever_with_growing_delays() {
     run(async {
         let deployment = Deployment::new().with_broker("redis");
         let mut port = deployment.play_broker("redis").await;
@@ -139,14 +161,14 @@ fn both_connections_are_tried_again_for_ever_and_ever_more_seldom() {
                 attempts += 1;
             }
         };
-        // Each at 0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3 s and every 5 s from there (Synapse #9391).
+        // Each connects at 0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3 s and every 5 s from there (Synapse #9391).
         assert!(tokio::time::timeout(Duration::from_secs(60), hanging_up).await.is_err());
         assert!((32..=38).contains(&attempts), "{attempts} attempts");
     });
 }
 
 #[test]
-fn the_delay_is_forgotten_after_a_healthy_spell_and_not_before() {
+fn the_delay_is_reset_after_a_healthy_spell_and_not_before() {
     run(async {
         let (mut broker, _worker, mut publisher, _subscriber) = Broker::with_worker().await;
         for nominal_ms in [100, 200, 400] {
@@ -168,7 +190,7 @@ fn a_publisher_that_never_pauses_has_healthy_spells_too() {
     run(async {
         let (mut broker, worker, mut publisher, _subscriber) = Broker::with_worker().await;
         let talking = Rc::clone(&worker);
-        // Before an answer comes there is more to say.
+        // More commands are sent before the first reply arrives.
         tokio::task::spawn_local(async move {
             loop {
                 talking.handler().remote_server_up("matrix.org");
@@ -188,11 +210,11 @@ fn a_subscription_is_set_up_when_its_replicate_came_back() {
     run(async {
         let (mut broker, worker, _publisher, subscriber) = Broker::with_worker().await;
         tokio::time::sleep(LONG).await;
-        assert!(worker.handler().links().iter().all(|link| link.was_set_up()));
+        assert!(worker.handler().connections().iter().all(|connection| connection.was_set_up()));
         drop(subscriber);
         let _subscriber = broker.serve_after(Duration::from_millis(100)).await;
         tokio::time::sleep(SHORT).await;
-        let set_up = worker.handler().links().iter().filter(|link| link.was_set_up()).count();
+        let set_up = worker.handler().connections().iter().filter(|connection| connection.was_set_up()).count();
         assert_eq!(set_up, 1, "not after a second");
     });
 }
@@ -211,16 +233,16 @@ fn a_broker_that_falls_silent_is_noticed_on_either_connection() {
 }
 
 #[test]
-fn the_last_word_of_an_instance_that_stops_is_published() {
+fn the_last_command_of_an_instance_that_stops_is_published() {
     run(async {
         let (broker, worker, _publisher, _subscriber) = Broker::with_worker().await;
         let mut listener = broker.subscribe().await;
         tokio::time::sleep(LONG).await;
         worker.stop().await;
-        let mut heard = Vec::new();
-        while !String::from_utf8_lossy(&heard).contains("\r\nCLEAR_USER_SYNC ") {
-            let read = tokio::time::timeout(SHORT, listener.read_buf(&mut heard)).await;
-            assert!(matches!(read, Ok(Ok(1..))), "{}", String::from_utf8_lossy(&heard));
+        let mut received = Vec::new();
+        while !String::from_utf8_lossy(&received).contains("\r\nCLEAR_USER_SYNC ") {
+            let read = tokio::time::timeout(SHORT, listener.read_buf(&mut received)).await;
+            assert!(matches!(read, Ok(Ok(1..))), "{}", String::from_utf8_lossy(&received));
         }
     });
 }

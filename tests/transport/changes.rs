@@ -1,16 +1,16 @@
-//! What instances have each other change: once however often it is asked, and seen by whoever asked.
+//! Requests that write: they take effect once despite retries, and the client sees what it has written.
 
 use std::time::Duration;
 
 use rusqlite::types::FromSql;
 use serde_json::{Map, Value, json};
-use squall::protocol::{InstanceName, Token};
 use squall::store::account_data::Datum;
-use squall::streams::{Json, ReceiptsRow};
 use squall::transport::http::endpoints::fed_send_edu::{DirectToDevice, Typing};
 use squall::transport::http::endpoints::presence::{BumpBody, SetBody, State};
 use squall::transport::http::endpoints::send_events::SentEvent;
 use squall::transport::http::{BODY_BYTES_MAX, HttpClient, HttpError, RETRY_FOR};
+use squall_protocol::rows::{Json, ReceiptsRow};
+use squall_protocol::{InstanceName, Token};
 use tokio::time::Instant;
 
 use crate::deployment::{Deployment, SECRET, SERVER_NAME};
@@ -21,20 +21,20 @@ use crate::run;
 const SEND: &str = "/_synapse/replication/send_events";
 const ACCOUNT_DATA: &str = "/_synapse/replication/add_user_account_data/%40a%3Ab/m.direct";
 
-/// A room whose events `writer` writes.
+/// Returns a room whose events `writer` writes.
 fn room_of(deployment: &Deployment, writer: &str) -> String {
     let rooms = (0..).map(|number| format!("!room{number}:{SERVER_NAME}"));
     rooms.into_iter().find(|room_id| deployment.config().events_writer_of(room_id).as_str() == writer).unwrap()
 }
 
 fn message(room_id: &str, body: &str) -> SentEvent {
-    // What says so is redacted before an event is hashed; its own hash stays.
+    // The content is redacted before the event is hashed, and `hashes` is kept. So `hashes` makes the event ids differ.
     let event = json!({"type": "m.room.message", "room_id": room_id, "sender": "@a:b", "content": {"body": body},
                        "hashes": {"sha256": body}});
     SentEvent::new("10", event.as_object().unwrap().clone())
 }
 
-/// A request's body that sends `event`.
+/// Returns the body of a request that sends `event`.
 fn sending(event: &SentEvent) -> String {
     json!({ "events": [event] }).to_string()
 }
@@ -43,12 +43,12 @@ fn object(body: &str) -> Map<String, Value> {
     serde_json::from_str(body).unwrap_or_else(|_| panic!("no object: {body}"))
 }
 
-/// What a query about the shared database gives.
+/// Returns the result of a query on the shared database.
 async fn query<T: FromSql + Send + 'static>(deployment: &Deployment, sql: &'static str) -> T {
     deployment.database().transaction("query", move |tx| tx.query_row(sql, (), |row| row.get(0))).await.unwrap()
 }
 
-/// A client of `worker1` that is no instance: it waits for nothing.
+/// Returns a client on the host of `worker1` that belongs to no instance, so it does not wait for positions.
 fn client(deployment: &Deployment) -> HttpClient {
     let addresses = deployment.config().http_addresses();
     HttpClient::new(deployment.env("worker1"), "worker1".into(), addresses, SECRET.into())
@@ -85,7 +85,7 @@ fn a_request_that_is_repeated_takes_effect_once_even_after_a_restart() {
 }
 
 #[test]
-fn an_event_that_is_there_already_keeps_its_token_whatever_the_transaction_id() {
+fn an_event_that_is_already_persisted_keeps_its_token() {
     run(async {
         let deployment = Deployment::new();
         let _writer = deployment.start("writer1").await;
@@ -121,7 +121,7 @@ fn the_writer_of_another_room_is_named() {
 }
 
 #[test]
-fn what_was_written_is_seen_by_whoever_asked() {
+fn the_client_sees_what_it_has_written() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
@@ -195,7 +195,7 @@ fn a_server_speaks_for_its_own_users_only() {
 }
 
 #[test]
-fn a_request_waits_for_what_its_asker_has_written() {
+fn a_request_waits_for_the_positions_that_it_names() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
@@ -224,11 +224,11 @@ fn a_request_waits_for_what_its_asker_has_written() {
     });
 }
 
-/// Reads a request to its end, and gives its lines.
+/// Reads the head of a request, and returns its lines.
 async fn hear(server: &mut Peer) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
-        let line = server.line().await.expect("a request has an end");
+        let line = server.line().await.expect("the head of a request ends with an empty line");
         if line == "\r" {
             return lines;
         }
@@ -242,7 +242,7 @@ async fn answer(server: &mut Peer, status: &str, body: &str) {
 }
 
 #[test]
-fn what_is_not_known_to_be_done_is_asked_again_as_the_same_request() {
+fn an_unconfirmed_request_is_retried_as_the_same_request() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play_http("writer1").await;
@@ -252,7 +252,7 @@ fn what_is_not_known_to_be_done_is_asked_again_as_the_same_request() {
         let sent = client.send_events(&writer, &events);
         let server = async {
             let mut paths = Vec::new();
-            // The connection is lost, there is no answer in time, and the other end cannot answer yet.
+            // The connection is lost, the server does not answer in time, and the server cannot serve the request yet.
             for what in ["lost", "silence", "503 Not Now", "200 OK"] {
                 let mut server = Peer::new(port.accept().await.unwrap());
                 paths.push(hear(&mut server).await.swap_remove(0));
@@ -322,7 +322,7 @@ fn a_transaction_id_in_a_header_makes_requests_one() {
 }
 
 #[test]
-fn a_client_gives_up_in_time_and_takes_a_refusal_for_an_answer() {
+fn a_client_gives_up_in_time_and_does_not_retry_a_refusal() {
     run(async {
         let deployment = Deployment::new();
         let client = client(&deployment);
@@ -330,7 +330,7 @@ fn a_client_gives_up_in_time_and_takes_a_refusal_for_an_answer() {
         let error = client.set_account_data(&"master".into(), &datum(1)).await.unwrap_err();
         assert!(matches!(error, HttpError::GaveUp { attempts: 10.., .. }), "{error}");
         assert!(asked.elapsed() <= RETRY_FOR && asked.elapsed() > RETRY_FOR / 2, "{:?}", asked.elapsed());
-        assert!(error.to_string().contains("cannot reach master:9093"), "{error}");
+        assert!(error.to_string().contains("cannot connect to master:9093"), "{error}");
 
         let patient = client.retrying_for(Duration::from_secs(1));
         assert!(patient.set_account_data(&"master".into(), &datum(1)).await.is_err());

@@ -1,18 +1,18 @@
-//! How a connection ends from this side: what is still sent, and for how long.
+//! The end of a connection that this end closes: the lines still sent, and the time allowed for them.
 
 use std::time::Duration;
 
 use squall::instance::STOP_GRACE;
-use squall::protocol::Command;
-use squall::replication::link::COMMANDS_QUEUED_MAX;
+use squall::replication::connection::COMMANDS_QUEUED_MAX;
 use squall::transport::tcp::{CLOSE_GRACE, PING_INTERVAL};
+use squall_protocol::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::deployment::Deployment;
 use crate::peer::Peer;
 use crate::run;
 
-/// Far more than a pipe holds.
+/// Number of commands that is far more than a pipe holds.
 const MANY: usize = 2_000;
 
 fn numbered(number: usize) -> Command {
@@ -29,9 +29,9 @@ fn a_graceful_stop_sends_what_is_queued() {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
         let client = deployment.join("master").await;
-        let link = master.handler().links().remove(0);
+        let connection = master.handler().connections().remove(0);
         for number in 0..MANY {
-            link.send(&numbered(number)).unwrap();
+            connection.send(&numbered(number)).unwrap();
         }
         let (lines, ()) = tokio::join!(client.lines_to_end(), master.stop());
         assert_eq!(lines, numbered_lines(MANY));
@@ -44,9 +44,9 @@ fn a_graceful_stop_does_not_wait_for_ever() {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
         let _client = deployment.join("master").await;
-        let link = master.handler().links().remove(0);
+        let connection = master.handler().connections().remove(0);
         for number in 0..MANY {
-            link.send(&numbered(number)).unwrap();
+            connection.send(&numbered(number)).unwrap();
         }
         let began = Instant::now();
         master.stop().await;
@@ -75,20 +75,20 @@ fn a_peer_with_too_much_waiting_is_dropped() {
         let master = deployment.start("master").await;
         let mut patient = deployment.join("master").await;
         let client = deployment.join("master").await;
-        let link = master.handler().links().remove(1);
+        let connection = master.handler().connections().remove(1);
         for number in 0..COMMANDS_QUEUED_MAX {
-            link.send(&numbered(number)).unwrap();
+            connection.send(&numbered(number)).unwrap();
         }
-        assert!(link.is_open());
-        link.send(&numbered(COMMANDS_QUEUED_MAX)).unwrap();
-        assert!(!link.is_open());
+        assert!(connection.is_open());
+        connection.send(&numbered(COMMANDS_QUEUED_MAX)).unwrap();
+        assert!(!connection.is_open());
         assert_eq!(client.lines_to_end().await, ["ERROR Failed to keep up"]);
         patient.hear("PING ").await;
     });
 }
 
 #[test]
-fn what_a_slow_peer_gets_before_it_is_dropped_has_no_gap() {
+fn a_slow_peer_sees_no_gap_before_it_is_dropped() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
@@ -97,7 +97,7 @@ fn what_a_slow_peer_gets_before_it_is_dropped_has_no_gap() {
         for number in 0..2 * COMMANDS_QUEUED_MAX {
             sender.say(&numbered(number).to_line().unwrap()).await;
         }
-        // Whatever was on its way before the rest was given up arrives whole and in order.
+        // The lines that were sent before the rest was dropped arrive complete and in order.
         let mut lines = slow.lines_to_end().await;
         assert_eq!(lines.pop().as_deref(), Some("ERROR Failed to keep up"));
         assert!(!lines.is_empty() && lines.len() < COMMANDS_QUEUED_MAX, "{} lines", lines.len());
@@ -111,14 +111,14 @@ fn a_peer_that_never_takes_its_error_is_closed_all_the_same() {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
         let mut client = deployment.join("master").await;
-        let link = master.handler().links().remove(0);
+        let connection = master.handler().connections().remove(0);
         for number in 0..MANY {
-            link.send(&numbered(number)).unwrap();
+            connection.send(&numbered(number)).unwrap();
         }
         client.say("NOSUCH").await;
         sleep(CLOSE_GRACE - PING_INTERVAL).await;
-        assert_eq!(master.handler().links().len(), 1, "it is given time");
+        assert_eq!(master.handler().connections().len(), 1, "the peer still has time to read");
         sleep(3 * PING_INTERVAL).await;
-        assert_eq!(master.handler().links().len(), 0);
+        assert_eq!(master.handler().connections().len(), 0);
     });
 }

@@ -1,12 +1,12 @@
-//! What commands do that are not about rows, or about rows of nobody we know.
+//! Commands that carry no rows, and rows of unknown streams and writers.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use squall::protocol::{Command, InstanceName, StreamName, Token};
 use squall::replication::{Consumer, Consumers};
-use squall::streams::Row;
+use squall_protocol::rows::Row;
+use squall_protocol::{Command, InstanceName, StreamName, Token};
 
 use crate::deployment::Deployment;
 use crate::peer::Peer;
@@ -14,7 +14,7 @@ use crate::run;
 
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// Writes down what it is told.
+/// A consumer that records its callbacks.
 #[derive(Default)]
 struct Diary(RefCell<Vec<String>>);
 
@@ -36,13 +36,13 @@ impl Consumer for Diary {
         self.0.borrow_mut().push(format!("{stream} {writer} {token} {}", rows.join(" ")));
     }
 
-    fn heard(&self, command: &Command) {
+    fn command_received(&self, command: &Command) {
         self.0.borrow_mut().push(command.to_line().unwrap());
     }
 }
 
 #[test]
-fn what_concerns_everybody_is_passed_on_to_all_but_its_sender() {
+fn a_command_for_every_instance_is_relayed_to_all_but_its_sender() {
     run(async {
         let deployment = Deployment::new();
         let (diary, consumers) = Diary::registered();
@@ -56,13 +56,13 @@ fn what_concerns_everybody_is_passed_on_to_all_but_its_sender() {
         for other in &mut others {
             assert_eq!(other.lines_for(MOMENT).await, said);
         }
-        assert_eq!(sender.lines_for(MOMENT).await, [""; 0], "an echo would go round for ever (Synapse #7352)");
+        assert_eq!(sender.lines_for(MOMENT).await, [""; 0], "an echo would be relayed for ever (Synapse #7352)");
         assert_eq!(diary.entries(), said);
     });
 }
 
 #[test]
-fn only_the_master_passes_on() {
+fn only_the_master_relays_commands() {
     run(async {
         let deployment = Deployment::new();
         let (diary, consumers) = Diary::registered();
@@ -76,7 +76,7 @@ fn only_the_master_passes_on() {
 }
 
 #[test]
-fn streams_and_writers_nobody_knows_harm_nothing() {
+fn unknown_streams_and_writers_do_no_harm() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;

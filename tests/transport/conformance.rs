@@ -1,13 +1,14 @@
-//! What real Synapse processes asked each other, and how they answered 85 odd questions, put to Squall.
+//! Recorded requests between real Synapse processes, and 85 unusual requests, sent to Squall.
 //!
 //! The recordings are of Synapse 1.163.2: a master, two event persisters, a writer of the other streams, and a worker.
-//! Every answer must be Synapse's, byte for byte, save what `http_deviations.json` declares, with what Squall answers
-//! instead and why. Both ways: a difference that is not declared fails, and so does a declared one that is none.
+//! Every answer must be equal to Synapse's, byte for byte. The exceptions are in `http_deviations.json`, each with
+//! Squall's answer and the reason. The test fails for an undeclared difference, and for a declared one that does not
+//! occur.
 //!
-//! What the answers presuppose is put into the database: the rows that they tell of. Answers that the recording cuts are
-//! compared up to their last whole row. Of the positions in `_INT_STREAM_POS`, which depend on everything that happened
-//! before, only the streams and their order are compared, without those that Squall does not have; except for events,
-//! where what happened before is the same.
+//! The rows in the recorded answers are first put into the database. An answer that the recording cuts is compared up
+//! to its last whole row. The positions in `_INT_STREAM_POS` depend on all earlier requests. Therefore only the streams
+//! and their order are compared, without the streams that Squall does not have. The position of events is compared as
+//! well, because the earlier events are the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +17,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use squall::instance::Instance;
 use squall::instance::config::StreamWriters;
-use squall::protocol::{InstanceName, StreamName, Token};
-use squall::streams::{Row, SOURCES};
+use squall::store::SOURCES;
+use squall_protocol::rows::Row;
+use squall_protocol::{InstanceName, StreamName, Token};
 
 use crate::deployment::{Deployment, SECRET};
 use crate::requests::{ask, get};
@@ -35,21 +37,21 @@ const POSITION: i64 = 1_000;
 /// One request and its answer.
 #[derive(Debug, Deserialize)]
 struct Recorded {
-    /// What an odd question is about; none for what Synapse itself asked.
+    /// The subject of an unusual request; none for a request of Synapse itself.
     what: Option<String>,
-    /// Who was asked; not recorded for odd questions.
+    /// The instance that received the request; not recorded for malformed requests.
     to: Option<String>,
     request: String,
     authorization: Option<String>,
     body: Option<String>,
     status: u16,
     answer: String,
-    /// Whether the recording has only the beginning of the answer.
+    /// True if the recording has only the beginning of the answer.
     #[serde(default)]
     cut: bool,
 }
 
-/// What Squall answers instead, and why: answers by what was asked.
+/// Answers of Squall that differ from Synapse's for one reason, by request.
 #[derive(Debug, Deserialize)]
 struct Deviations {
     reason: String,
@@ -61,7 +63,8 @@ fn recorded(lines: &str) -> Vec<Recorded> {
 }
 
 impl Recorded {
-    /// Under which name a deviation is declared: what Synapse asks several times is answered alike.
+    /// Returns the name under which a deviation is declared. Equal requests of Synapse share a name, because
+    /// their answers are alike.
     fn name(&self) -> String {
         match &self.what {
             Some(what) => what.clone(),
@@ -77,7 +80,7 @@ impl Recorded {
         self.request.split('/').nth(3).unwrap()
     }
 
-    /// The stream whose rows are asked for.
+    /// The requested stream.
     fn stream(&self) -> Option<&str> {
         let rest = self.request.split("get_repl_stream_updates/").nth(1)?;
         rest.split(['/', '?']).next()
@@ -90,7 +93,7 @@ impl Recorded {
         }
     }
 
-    /// Whom to ask in a deployment that is written by the same instances.
+    /// Returns the instance that answers the request in a deployment with the same writers.
     fn target(&self) -> &str {
         let is_nonwriter = self.what.as_ref().is_some_and(|what| what.starts_with("nonwriter"));
         match (&self.to, self.stream(), self.endpoint()) {
@@ -105,7 +108,7 @@ impl Recorded {
         }
     }
 
-    /// The rows that the answer tells of, as far as they are there, and where the last of them ends.
+    /// Returns the whole rows in the recorded answer, and the offset at which the last of them ends.
     fn rows(&self) -> (Vec<(Token, Row)>, usize) {
         let (Some(stream), Some(list)) = (self.stream(), self.answer.strip_prefix(r#"{"updates":["#)) else {
             return (Vec::new(), 0);
@@ -123,7 +126,7 @@ impl Recorded {
         }
     }
 
-    /// Whether Squall's answer is the recorded one.
+    /// Returns true if Squall's answer is the recorded one.
     fn is(&self, status: u16, answer: &str) -> bool {
         if self.cut {
             let (_, end) = self.rows();
@@ -133,7 +136,7 @@ impl Recorded {
     }
 }
 
-/// An answer without the positions that cannot be compared.
+/// Returns an answer without the positions that cannot be compared.
 fn normal(answer: &str) -> String {
     let Ok(Value::Object(mut body)) = serde_json::from_str::<Value>(answer) else { return answer.to_owned() };
     let Some(Value::Object(positions)) = body.get_mut("_INT_STREAM_POS") else { return answer.to_owned() };
@@ -159,7 +162,7 @@ fn deployment() -> Deployment {
     )
 }
 
-/// Says that every writer is past what recorded requests wait for.
+/// Announces positions of every writer that are past those for which recorded requests wait.
 async fn move_on(deployment: &Deployment) {
     let move_on = |tx: &Transaction<'_>| {
         for source in SOURCES {
@@ -175,20 +178,20 @@ async fn move_on(deployment: &Deployment) {
     deployment.database().transaction("move_on", move_on).await.unwrap();
 }
 
-/// Puts the rows that answers tell of into the database.
-async fn presuppose(deployment: &Deployment, answers: &[Recorded]) {
+/// Puts the rows in the recorded answers into the database.
+async fn put_rows(deployment: &Deployment, answers: &[Recorded]) {
     let mut rows = BTreeSet::new();
     for answer in answers.iter().filter(|answer| answer.target() != "writer1" || answer.stream() != Some("caches")) {
         rows.extend(answer.rows().0);
     }
-    // Typing is in no database.
+    // Typing is not in the database.
     rows.retain(|(_, row)| !matches!(row, Row::Typing(_)));
     let seed =
         move |tx: &Transaction<'_>| rows.iter().try_for_each(|(token, row)| put(tx, &writer_of(row), *token, row));
-    deployment.database().transaction("presuppose", seed).await.unwrap();
+    deployment.database().transaction("put_rows", seed).await.unwrap();
 }
 
-/// Who wrote such a row when it was recorded.
+/// Returns the writer of such a row in the recording.
 fn writer_of(row: &Row) -> InstanceName {
     match row {
         Row::Events(_) => "persister1",
@@ -198,13 +201,13 @@ fn writer_of(row: &Row) -> InstanceName {
     .into()
 }
 
-/// Makes everybody type who does in the answer.
+/// Makes the users type as in the recorded answer.
 fn type_as_in(answer: &Recorded, writer: &Instance) {
     let (rows, _) = answer.rows();
     writer.typing().reset();
     for (token, row) in &rows {
         if let Row::Typing(row) = row {
-            writer.typing().take(*token, row);
+            writer.typing().apply(*token, row);
         }
     }
     let upto = answer.request.rsplit("upto_token=").next().unwrap().parse().unwrap();
@@ -266,7 +269,7 @@ fn every_recorded_request_is_answered_as_synapse_does_or_as_declared() {
     assert!(findings.alike >= 30, "only {} answers are Synapse's", findings.alike);
 }
 
-/// Asks a deployment that has the rows which the answers to `probes` tell of.
+/// Sends the requests to a deployment that has the rows in the answers to `probes`.
 async fn ask_all(requests: &[Recorded], probes: &[Recorded], findings: &mut Findings) {
     let deployment = deployment();
     move_on(&deployment).await;
@@ -274,8 +277,8 @@ async fn ask_all(requests: &[Recorded], probes: &[Recorded], findings: &mut Find
     for name in LISTENERS {
         instances.push(deployment.start(name).await);
     }
-    // Now that everybody runs: a presence writer that finds them at its start takes them for its own, and goes on.
-    presuppose(&deployment, probes).await;
+    // Not before every instance runs: a presence writer that found the rows at its start would continue them.
+    put_rows(&deployment, probes).await;
     let writer = instances.iter().find(|instance| instance.name().as_str() == "writer1").unwrap();
     for recorded in requests.iter().filter(|recorded| recorded.what.is_some() || recorded.endpoint() != "send_events") {
         if recorded.stream() == Some("typing") && recorded.target() == "writer1" {
@@ -288,7 +291,7 @@ async fn ask_all(requests: &[Recorded], probes: &[Recorded], findings: &mut Find
     }
 }
 
-/// The events go to a persister that has none, as in the recording, and come out again as rows.
+/// Sends the events to a persister that has none, as in the recording, and compares the rows that it returns.
 async fn send_events(exchanges: &[Recorded], probes: &[Recorded], findings: &mut Findings) {
     let deployment = deployment();
     let _persister = deployment.start("persister1").await;

@@ -1,11 +1,11 @@
-//! The shared database of a test: in memory, each transaction at once. The real one has a thread, for which a paused
-//! clock would not wait.
+//! The shared database of a test, in memory. Each transaction runs at once. The real database has a thread, for which a
+//! paused clock would not wait.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use squall::env::LocalBoxFuture;
 use squall::store::{Backend, Database, DatabaseError, Job, schema};
+use squall_env::LocalBoxFuture;
 
 struct InMemory(RefCell<rusqlite::Connection>);
 
@@ -15,8 +15,8 @@ impl Backend for InMemory {
     }
 }
 
-/// An empty database.
-pub fn empty() -> Database {
+/// Returns an empty database.
+pub(crate) fn empty() -> Database {
     let mut connection = rusqlite::Connection::open_in_memory().unwrap();
     schema::prepare(&mut connection).unwrap();
     Database::new(Rc::new(InMemory(RefCell::new(connection))))

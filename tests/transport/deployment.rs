@@ -3,25 +3,26 @@
 
 use std::rc::Rc;
 
-use squall::env::{Address, Chance, Clock, Env, Listener, Network, Scope, Silent};
 #[cfg(feature = "sim")]
-use squall::instance::config::RedisConfig;
-use squall::instance::config::{Endpoint, StreamWriters};
+use squall::instance::config::StreamWriters;
 use squall::instance::{Config, Instance};
+use squall::observer::Env;
 use squall::replication::Consumers;
 use squall::store::Database;
+use squall::transport::{InstanceLocation, RedisConfig};
+use squall_env::{Address, Clock, Listener, Network, Noop, SeedTree, TaskSpawner};
 
 use crate::database;
 use crate::network::Hosts;
 use crate::peer::Peer;
 
-pub const SERVER_NAME: &str = "squall.test";
-pub const SECRET: &str = "replsecret";
-/// What every clock shows.
-pub const NOW_MS: u64 = 1_500_000_000_000;
+pub(crate) const SERVER_NAME: &str = "squall.test";
+pub(crate) const SECRET: &str = "replsecret";
+/// The time on every clock.
+pub(crate) const NOW_MS: u64 = 1_500_000_000_000;
 
-/// Where each stream that the master writes begins.
-pub const MASTER_POSITIONS: [&str; 7] = [
+/// The `POSITION` lines of a new master, one for each stream that it writes.
+pub(crate) const MASTER_POSITIONS: [&str; 7] = [
     "POSITION account_data master 1 1",
     "POSITION caches master 1 1",
     "POSITION events master 1 1",
@@ -44,22 +45,25 @@ impl Clock for StoppedClock {
     }
 }
 
-pub struct Deployment {
+pub(crate) struct Deployment {
     hosts: Hosts,
     config: Rc<Config>,
     database: Database,
 }
 
 impl Deployment {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let writers = StreamWriters { events: vec!["master".into(), "writer1".into()], ..StreamWriters::default() };
         Deployment::of(&["master", "writer1"], writers)
     }
 
-    /// A deployment where others listen and write.
-    pub fn of(listeners: &[&str], stream_writers: StreamWriters) -> Self {
-        let endpoint =
-            |host: &str| Endpoint { host: host.into(), replication_port: REPLICATION_PORT, http_port: HTTP_PORT };
+    /// Returns a deployment with these listeners and writers.
+    pub(crate) fn of(listeners: &[&str], stream_writers: StreamWriters) -> Self {
+        let endpoint = |host: &str| InstanceLocation {
+            host: host.into(),
+            replication_port: REPLICATION_PORT,
+            http_port: HTTP_PORT,
+        };
         let config = Config {
             server_name: SERVER_NAME.into(),
             secret: SECRET.into(),
@@ -72,69 +76,69 @@ impl Deployment {
     }
 
     #[cfg(feature = "sim")]
-    /// The same, whose instances meet at a broker on `host`.
-    pub fn with_broker(self, host: &str) -> Self {
+    /// Returns the deployment with a broker on `host`.
+    pub(crate) fn with_broker(self, host: &str) -> Self {
         let redis = RedisConfig { host: host.into(), port: REDIS_PORT, password: None, tls: None };
         Deployment { config: Rc::new(Config { redis: Some(redis), ..(*self.config).clone() }), ..self }
     }
 
     #[cfg(feature = "sim")]
     /// Opens the port of the broker on `host`, which the test plays.
-    pub async fn play_broker(&self, host: &str) -> Box<dyn Listener> {
+    pub(crate) async fn play_broker(&self, host: &str) -> Box<dyn Listener> {
         self.hosts.seen_by(host).listen(REDIS_PORT).await.unwrap()
     }
 
-    /// The database that everybody shares.
-    pub fn database(&self) -> &Database {
+    /// Returns the database that all instances share.
+    pub(crate) fn database(&self) -> &Database {
         &self.database
     }
 
-    /// What an instance on `host` is given.
-    pub fn env(&self, host: &str) -> Env {
+    /// Returns the environment of an instance on `host`.
+    pub(crate) fn env(&self, host: &str) -> Env {
         Env {
             network: Rc::new(self.hosts.seen_by(host)),
             clock: Rc::new(StoppedClock),
-            chance: Chance::from_seed(7).of(host),
-            observer: Rc::new(Silent),
-            tasks: Scope::new(Rc::new(Silent)),
+            seeds: SeedTree::from_seed(7).child(host),
+            observer: Rc::new(Noop),
+            tasks: TaskSpawner::new(Rc::new(Noop)),
         }
     }
 
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Starts a real instance.
-    pub async fn start(&self, name: &str) -> Rc<Instance> {
+    pub(crate) async fn start(&self, name: &str) -> Rc<Instance> {
         self.start_with(name, Consumers::default()).await
     }
 
     /// Starts a real instance whose rows go to `consumers`.
-    pub async fn start_with(&self, name: &str, consumers: Consumers) -> Rc<Instance> {
+    pub(crate) async fn start_with(&self, name: &str, consumers: Consumers) -> Rc<Instance> {
         let (config, database) = (Rc::clone(&self.config), self.database.clone());
         Instance::start(name.into(), config, self.env(name), database, consumers).await.unwrap()
     }
 
     /// Connects to the line protocol of `host`, as a client that the test plays.
-    pub async fn connect(&self, host: &str) -> Peer {
+    pub(crate) async fn connect(&self, host: &str) -> Peer {
         self.connect_to_port(host, REPLICATION_PORT).await
     }
 
-    /// Connects like [`connect`](Self::connect), and hears the greeting out.
-    pub async fn join(&self, host: &str) -> Peer {
+    /// Connects like [`connect`](Self::connect), and receives the greeting.
+    pub(crate) async fn join(&self, host: &str) -> Peer {
         let mut peer = self.connect(host).await;
         peer.hear("SERVER ").await;
         peer.hear("PING ").await;
         peer
     }
 
-    /// Whether `host` takes connections on the line protocol.
-    pub async fn is_listening(&self, host: &str) -> bool {
+    /// Returns true if `host` accepts connections of the line protocol.
+    pub(crate) async fn is_listening(&self, host: &str) -> bool {
         self.hosts.seen_by("the test").connect(&Address::new(host, REPLICATION_PORT)).await.is_ok()
     }
 
     /// Connects to the HTTP port of `host`.
-    pub async fn connect_http(&self, host: &str) -> Peer {
+    pub(crate) async fn connect_http(&self, host: &str) -> Peer {
         self.connect_to_port(host, HTTP_PORT).await
     }
 
@@ -144,12 +148,12 @@ impl Deployment {
     }
 
     /// Opens the line protocol's port of `host`, which the test plays.
-    pub async fn play(&self, host: &str) -> Box<dyn Listener> {
+    pub(crate) async fn play(&self, host: &str) -> Box<dyn Listener> {
         self.hosts.seen_by(host).listen(REPLICATION_PORT).await.unwrap()
     }
 
     /// Opens the HTTP port of `host`, which the test plays.
-    pub async fn play_http(&self, host: &str) -> Box<dyn Listener> {
+    pub(crate) async fn play_http(&self, host: &str) -> Box<dyn Listener> {
         self.hosts.seen_by(host).listen(HTTP_PORT).await.unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! What each end says first, and what `REPLICATE` is answered with.
+//! The first lines of each end, and the answer to `REPLICATE`.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use crate::deployment::{Deployment, MASTER_POSITIONS};
 use crate::peer::Peer;
 use crate::run;
 
-/// Short enough for no ping and no heartbeat to come in between.
+/// A time in which no ping and no heartbeat is due.
 const MOMENT: Duration = Duration::from_millis(10);
 
 #[test]
-fn a_server_says_its_name_and_pings() {
+fn a_server_sends_its_name_and_a_ping() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
@@ -20,7 +20,7 @@ fn a_server_says_its_name_and_pings() {
 }
 
 #[test]
-fn a_client_says_its_name_pings_and_asks_for_positions() {
+fn a_client_sends_its_name_a_ping_and_replicate() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -50,13 +50,13 @@ fn replicate_is_answered_with_a_position_of_each_stream_the_instance_writes() {
                 answer.sort();
                 assert_eq!(answer, positions, "{host} answered {replicate:?}");
             }
-            assert_eq!(other.lines_for(MOMENT).await, [""; 0], "whoever did not ask is not answered");
+            assert_eq!(other.lines_for(MOMENT).await, [""; 0], "only the peer that sent REPLICATE is answered");
         }
     });
 }
 
 #[test]
-fn a_server_of_another_name_is_told_and_not_listened_to() {
+fn a_server_of_another_name_gets_an_error_and_is_ignored() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -65,8 +65,8 @@ fn a_server_of_another_name_is_told_and_not_listened_to() {
         server.hear("REPLICATE").await;
         server.say_bytes(b"SERVER other.test\nPOSITION events master 0 900\n").await;
         assert_eq!(server.lines_to_end().await, ["ERROR Wrong remote"]);
-        // Had it counted, rows up to 900 of the right server would be taken for old news.
+        // If the position counted, rows of the right server up to 900 would be dropped as old.
         let position = worker.handler().position("events", &"master".into()).unwrap();
-        assert!(position.0 < 900, "the position of another server was believed: {position}");
+        assert!(position.0 < 900, "the position of another server was accepted: {position}");
     });
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 use squall::instance::{Instance, Write};
-use squall::protocol::Token;
-use squall::store::{NewEvent, StateDelta};
-use squall::streams::{RemoteUpdates, Updates};
+use squall::streams::RemoteUpdates;
 use squall::transport::http::HttpClient;
+use squall_protocol::Token;
+use squall_protocol::rows::Updates;
+use squall_protocol::rows::events::{EventRow, StateRow};
 
 use crate::deployment::{Deployment, SECRET};
 use crate::peer::Peer;
@@ -18,19 +19,19 @@ use crate::run;
 const EVENTS: &str = "/_synapse/replication/get_repl_stream_updates/events/probe1";
 const TYPING: &str = "/_synapse/replication/get_repl_stream_updates/typing/probe2";
 
-/// Checks that the master refuses with this status and code, and says why.
+/// Checks the status, the code and the message of the master's refusal.
 async fn assert_refused(deployment: &Deployment, path: &str, status: u16, code: &str, why: &str) {
     let (answered, body) = get(deployment, "master", path).await;
-    assert_eq!(answered, status, "{path} was answered {body}");
+    assert_eq!(answered, status, "{path}: the answer is {body}");
     let error: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(error["errcode"], code);
-    assert!(error["error"].as_str().unwrap().contains(why), "{path} was answered {body}");
+    assert!(error["error"].as_str().unwrap().contains(why), "{path}: the answer is {body}");
 }
 
-/// The first state event of a room and the entry of its state, as recorded from Synapse.
+/// Returns the write of a state event and of its entry in the room's state, as recorded from Synapse.
 fn state_event(event_id: &str, kind: &str, state_key: &str, membership: Option<&str>) -> Write {
     let room_id = "!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ".to_owned();
-    let event = NewEvent {
+    let event = EventRow {
         event_id: event_id.into(),
         room_id: room_id.clone(),
         kind: kind.into(),
@@ -41,11 +42,11 @@ fn state_event(event_id: &str, kind: &str, state_key: &str, membership: Option<&
         rejected: false,
         outlier: false,
     };
-    let delta = StateDelta { room_id, kind: kind.into(), state_key: state_key.into(), event_id: Some(event_id.into()) };
+    let delta = StateRow { room_id, kind: kind.into(), state_key: state_key.into(), event_id: Some(event_id.into()) };
     Write { event: Some(event), state: vec![delta] }
 }
 
-/// The first two events that the recorded homeserver persisted.
+/// Persists the first two events of the recorded homeserver.
 async fn persist_recorded_events(instance: &Instance) {
     let writes = vec![
         state_event("$feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ", "m.room.create", "", None),
@@ -59,7 +60,7 @@ async fn persist_recorded_events(instance: &Instance) {
     instance.events().unwrap().persist(writes).await.unwrap();
 }
 
-/// What the recorded Synapse answered for them, byte for byte.
+/// Synapse's recorded answers for these events, byte for byte.
 const RECORDED_EVENTS: &str = concat!(
     r#"{"updates":[[2,["ev",["$feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","#,
     r#""!feamJBxgfba9Qqx24KAHlYoxUtQg8xxkOF1zICCPYGQ","m.room.create","",null,null,null,false,false]]],"#,
@@ -213,7 +214,7 @@ fn an_unknown_stream_path_or_method_is_refused() {
 }
 
 #[test]
-fn whoever_does_not_write_a_stream_says_who_does() {
+fn an_instance_that_does_not_write_a_stream_names_its_writers() {
     run(async {
         let deployment = Deployment::new();
         let _writer = deployment.start("writer1").await;
@@ -250,7 +251,7 @@ fn a_connection_serves_one_request_after_another() {
 }
 
 #[test]
-fn the_asking_end_asks_as_synapse_does() {
+fn a_client_requests_rows_as_synapse_does() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play_http("master").await;
@@ -268,10 +269,10 @@ fn the_asking_end_asks_as_synapse_does() {
             (request, authorization)
         };
         let (updates, (request, authorization)) = tokio::join!(asked, answer);
-        assert_eq!(updates.unwrap(), Updates::none(Token(0)));
+        assert_eq!(updates.unwrap(), Updates::empty(Token(0)));
         assert_eq!(authorization, format!("authorization: Bearer {SECRET}\r"));
         let path = "GET /_synapse/replication/get_repl_stream_updates/un_partial_stated_room/";
-        let rest = request.strip_prefix(path).unwrap_or_else(|| panic!("asked {request}"));
+        let rest = request.strip_prefix(path).unwrap_or_else(|| panic!("unexpected request: {request}"));
         let (transaction_id, query) = rest.split_once('?').unwrap();
         assert!(transaction_id.len() == 10 && transaction_id.chars().all(|c| c.is_ascii_alphanumeric()), "{request}");
         assert_eq!(query, "from_token=26&upto_token=0 HTTP/1.1\r");

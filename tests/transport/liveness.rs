@@ -1,9 +1,9 @@
-//! Pings, and who is given up for dead.
+//! Pings, and the time-out of silent peers.
 
 use std::time::Duration;
 
-use squall::protocol::Command;
 use squall::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
+use squall_protocol::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::deployment::Deployment;
@@ -14,7 +14,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn an_end_that_has_nothing_to_say_pings_every_five_seconds() {
+fn an_idle_end_pings_every_five_seconds() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("writer1").await;
@@ -33,14 +33,14 @@ fn an_end_that_has_nothing_to_say_pings_every_five_seconds() {
 }
 
 #[test]
-fn an_end_that_said_something_else_need_not_ping() {
+fn an_end_that_sent_another_command_need_not_ping() {
     run(async {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
         let mut client = deployment.join("master").await;
         sleep(Duration::from_secs(3)).await;
         let spoke = Instant::now();
-        master.handler().links()[0].send(&Command::RemoteServerUp("matrix.org".into())).unwrap();
+        master.handler().connections()[0].send(&Command::RemoteServerUp("matrix.org".into())).unwrap();
         assert_eq!(client.line().await.as_deref(), Some("REMOTE_SERVER_UP matrix.org"));
         client.hear("PING ").await;
         assert_eq!(spoke.elapsed(), PING_INTERVAL);
@@ -48,7 +48,7 @@ fn an_end_that_said_something_else_need_not_ping() {
 }
 
 #[test]
-fn a_client_that_pinged_and_fell_silent_is_told_and_closed() {
+fn a_client_that_pinged_and_fell_silent_gets_an_error_and_is_closed() {
     run(async {
         let deployment = Deployment::new();
         let _master = deployment.start("master").await;
@@ -62,7 +62,7 @@ fn a_client_that_pinged_and_fell_silent_is_told_and_closed() {
 }
 
 #[test]
-fn a_server_that_pinged_and_fell_silent_is_told_and_closed() {
+fn a_server_that_pinged_and_fell_silent_gets_an_error_and_is_closed() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -77,7 +77,7 @@ fn a_server_that_pinged_and_fell_silent_is_told_and_closed() {
 }
 
 #[test]
-fn a_server_that_never_said_a_word_is_told_and_closed() {
+fn a_server_that_never_sent_a_line_gets_an_error_and_is_closed() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -102,7 +102,7 @@ fn any_command_is_a_sign_of_life() {
             client.say(command).await;
         }
         sleep(MOMENT).await;
-        assert_eq!(master.handler().links().len(), 1);
+        assert_eq!(master.handler().connections().len(), 1);
     });
 }
 

@@ -1,6 +1,6 @@
-//! The transports as a peer sees them: every byte in and out of real instances, on a network in memory and a paused
-//! clock. Needs no simulator: nothing here is left to chance, so nothing has to be drawn.
-//! Only the Redis broker is the simulator's.
+//! The transports as a peer sees them: every byte to and from real instances, on a network in memory and a paused clock.
+//!
+//! The tests need no simulator and no seeds, but for the tests with a Redis broker, which is the simulated one.
 
 #[cfg(feature = "sim")]
 mod broker;
@@ -22,7 +22,7 @@ mod requests;
 mod rows;
 mod user_syncs;
 
-/// Runs a test where all its instances live: on one thread, with a clock that moves only when everybody waits.
+/// Runs a test and its instances on one thread, with a clock that advances only when every task waits.
 fn run<F: Future>(test: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)

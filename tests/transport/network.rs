@@ -1,34 +1,34 @@
-//! A network in memory: hosts that are joined by pipes. Nothing is delayed, so that every moment of a test is known.
+//! A network in memory: hosts that are joined by pipes. It delays nothing, so the time of every event is known.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use squall::env::{Address, BoxStream, Listener, LocalBoxFuture, Network};
+use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-/// How much a pipe holds. Little, so that a peer that does not read is soon noticed.
+/// Capacity of a pipe, in bytes. It is small, so that a peer that does not read is soon noticed.
 const PIPE_BYTES: usize = 4096;
 
 type Ports = Rc<RefCell<BTreeMap<Address, mpsc::UnboundedSender<DuplexStream>>>>;
 
 /// All hosts. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Hosts {
+pub(crate) struct Hosts {
     ports: Ports,
 }
 
 impl Hosts {
-    /// The network as `host` sees it.
-    pub fn seen_by(&self, host: &str) -> HostNetwork {
+    /// Returns the network of `host`.
+    pub(crate) fn seen_by(&self, host: &str) -> HostNetwork {
         HostNetwork { host: host.to_owned(), ports: Rc::clone(&self.ports) }
     }
 }
 
 /// One host's end of the network.
-pub struct HostNetwork {
+pub(crate) struct HostNetwork {
     host: String,
     ports: Ports,
 }
@@ -49,7 +49,18 @@ impl Network for HostNetwork {
     }
 }
 
-/// An open port. Whoever connects after it was dropped is refused.
+/// A listener that yields the streams of a queue.
+#[cfg(feature = "sim")]
+pub(crate) struct QueueListener(pub mpsc::UnboundedReceiver<BoxStream>);
+
+#[cfg(feature = "sim")]
+impl Listener for QueueListener {
+    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async { self.0.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into()) })
+    }
+}
+
+/// An open port. Connections are refused once it is dropped.
 struct Incoming(mpsc::UnboundedReceiver<DuplexStream>);
 
 impl Listener for Incoming {

@@ -1,9 +1,9 @@
-//! How often an instance tries to connect.
+//! The rate at which an instance tries to connect.
 
 use std::time::Duration;
 
-use squall::env::Listener;
 use squall::replication::backoff::JITTER;
+use squall_env::Listener;
 use tokio::time::Instant;
 
 use crate::deployment::{Deployment, MASTER_POSITIONS};
@@ -22,7 +22,7 @@ async fn accept_after(port: &mut dyn Listener, since: Instant, nominal_ms: u32) 
 }
 
 #[test]
-fn attempts_are_further_and_further_apart_if_connections_are_closed_at_once() {
+fn the_delay_grows_if_connections_are_closed_at_once() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -35,7 +35,7 @@ fn attempts_are_further_and_further_apart_if_connections_are_closed_at_once() {
 }
 
 #[test]
-fn refused_connections_are_tried_again_as_seldom() {
+fn refused_connections_are_retried_with_the_same_delays() {
     run(async {
         let deployment = Deployment::new();
         let _worker = deployment.start("worker1").await;
@@ -69,12 +69,12 @@ fn only_a_connection_that_was_set_up_resets_the_delay() {
             server = accept_after(&mut *port, Instant::now(), nominal_ms).await;
             nominal_ms *= 2;
         }
-        // As Synapse says it: nobody would answer on the master's HTTP port.
+        // In Synapse's form: no server listens on the master's HTTP port.
         for line in greeting.iter().chain(&MASTER_POSITIONS[..6]).chain(&["POSITION typing master 0 0"]) {
             server.say(line).await;
         }
         server.lines_for(Duration::from_secs(1)).await;
-        assert!(worker.handler().links()[0].was_set_up());
+        assert!(worker.handler().connections()[0].was_set_up());
         drop(server);
         for nominal_ms in [100, 200] {
             drop(accept_after(&mut *port, Instant::now(), nominal_ms).await);
@@ -89,15 +89,15 @@ fn a_stream_that_cannot_be_caught_up_with_leaves_the_connection_unset() {
         let mut port = deployment.play("master").await;
         let worker = deployment.start("worker1").await;
         let mut server = Peer::new(port.accept().await.unwrap());
-        // Typing is at 7, but nobody answers on the master's HTTP port.
+        // Typing is at 7, but no server listens on the master's HTTP port.
         let positions = MASTER_POSITIONS[..6].iter().chain(&["POSITION typing master 7 7"]);
         for line in ["SERVER squall.test"].iter().chain(positions) {
             server.say(line).await;
         }
         for _ in 0..3 {
             server.lines_for(Duration::from_secs(10)).await;
-            server.say("PING 1").await; // or it would be taken for dead
+            server.say("PING 1").await; // otherwise the connection would time out
         }
-        assert!(!worker.handler().links()[0].was_set_up());
+        assert!(!worker.handler().connections()[0].was_set_up());
     });
 }

@@ -1,12 +1,12 @@
-//! What costs a peer its connection: it is told why, in one line, and nothing that comes after is looked at.
+//! Input that costs a peer its connection: it is sent one line with the reason, and its further input is ignored.
 
-use squall::protocol::LINE_BYTES_MAX;
+use squall_protocol::LINE_BYTES_MAX;
 
 use crate::deployment::Deployment;
 use crate::peer::Peer;
 use crate::run;
 
-/// Says `bytes` to the master, followed by what would be answered if it were listened to, and gives what comes back.
+/// Sends `bytes` to the master, followed by commands that it would answer, and returns the lines that it sends.
 async fn refused_by_server(bytes: &[u8]) -> Vec<String> {
     let deployment = Deployment::new();
     let _master = deployment.start("master").await;
@@ -15,7 +15,7 @@ async fn refused_by_server(bytes: &[u8]) -> Vec<String> {
     client.lines_to_end().await
 }
 
-/// Says `bytes` to a worker, as its master.
+/// Sends `bytes` to a worker, as its master.
 async fn refused_by_client(bytes: &[u8]) -> Vec<String> {
     let deployment = Deployment::new();
     let mut port = deployment.play("master").await;
@@ -39,7 +39,7 @@ fn ping_of(length: usize) -> String {
 }
 
 #[test]
-fn what_is_no_command_is_refused() {
+fn an_invalid_command_is_refused() {
     run(async {
         for (line, why) in [
             ("NOSUCH a b", "NOSUCH"),
@@ -84,7 +84,7 @@ fn a_command_for_redis_alone_is_refused_both_ways() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_refused() {
+fn invalid_utf_8_is_refused() {
     run(async {
         assert_refused(&refused_by_server(b"PING \xff\xfe\n").await, "not UTF-8");
         assert_refused(&refused_by_client(b"SERVER \xc3(\n").await, "not UTF-8");
@@ -114,7 +114,7 @@ fn a_line_at_the_limit_and_a_blank_line_are_not_refused() {
 }
 
 #[test]
-fn what_a_peer_said_cannot_break_the_error_it_is_told() {
+fn the_input_of_a_peer_cannot_break_its_error_line() {
     run(async {
         let lines = refused_by_server(format!("{}\r\u{1b}\n", "é".repeat(5000)).as_bytes()).await;
         assert_refused(&lines, "unknown command");

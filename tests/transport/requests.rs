@@ -2,8 +2,8 @@
 
 use crate::deployment::{Deployment, SECRET};
 
-/// The status and the body that `host` answers with.
-pub async fn ask(
+/// Sends a request to `host`, and returns the status and the body of the answer.
+pub(crate) async fn ask(
     deployment: &Deployment,
     host: &str,
     request: &str,
@@ -22,12 +22,12 @@ pub async fn ask(
     (status, body.to_owned())
 }
 
-/// Asks like [`ask`], with the shared secret.
-pub async fn get(deployment: &Deployment, host: &str, path: &str) -> (u16, String) {
+/// Sends a GET request like [`ask`], with the shared secret.
+pub(crate) async fn get(deployment: &Deployment, host: &str, path: &str) -> (u16, String) {
     ask(deployment, host, &format!("GET {path}"), Some(&format!("Bearer {SECRET}")), None).await
 }
 
-/// Asks like [`ask`], with the shared secret and a body.
-pub async fn post(deployment: &Deployment, host: &str, path: &str, body: &str) -> (u16, String) {
+/// Sends a POST request like [`ask`], with the shared secret and a body.
+pub(crate) async fn post(deployment: &Deployment, host: &str, path: &str, body: &str) -> (u16, String) {
     ask(deployment, host, &format!("POST {path}"), Some(&format!("Bearer {SECRET}")), Some(body)).await
 }

@@ -1,4 +1,4 @@
-//! Who is syncing, as the other end of a connection hears of it.
+//! The commands that announce syncing users.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::run;
 const MOMENT: Duration = Duration::from_secs(1);
 const USER: &str = "@user:squall.test";
 
-/// The lines about syncing users, with the instance id, which is drawn, as `ID`.
+/// Returns the lines about syncing users. The instance id, which is random, is replaced by `ID`.
 fn about_syncs(lines: Vec<String>) -> Vec<String> {
     let lines = lines.into_iter().filter(|line| line.contains("USER_SYNC"));
     let without_id = |line: String| {
@@ -24,7 +24,7 @@ fn about_syncs(lines: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn syncs_are_told_to_the_presence_writer_and_to_nobody_else() {
+fn syncs_are_announced_to_the_presence_writer_only() {
     run(async {
         let deployment = Deployment::new();
         let (mut to_master, mut to_writer) = (deployment.play("master").await, deployment.play("writer1").await);
@@ -48,7 +48,7 @@ fn syncs_are_told_to_the_presence_writer_and_to_nobody_else() {
 }
 
 #[test]
-fn a_new_connection_is_told_of_everybody_before_anything_is_asked_of_it() {
+fn a_new_connection_begins_with_all_syncing_users() {
     run(async {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
@@ -79,9 +79,10 @@ fn a_graceful_stop_clears_its_users_also_behind_everything_that_waits() {
             let said = master.hear("USER_SYNC").await;
             let id = said.split(' ').nth(1).unwrap();
             // Far more than a pipe holds.
-            let link = worker.handler().links().into_iter().find(|link| link.peer() == "master").unwrap();
+            let connection =
+                worker.handler().connections().into_iter().find(|connection| connection.peer() == "master").unwrap();
             for number in 0..waiting {
-                link.send(&squall::protocol::Command::RemoteServerUp(number.to_string())).unwrap();
+                connection.send(&squall_protocol::Command::RemoteServerUp(number.to_string())).unwrap();
             }
             let (lines, ()) = tokio::join!(master.lines_to_end(), worker.stop());
             assert_eq!(lines.last(), Some(&format!("CLEAR_USER_SYNC {id}")), "{waiting} lines waiting");
@@ -90,7 +91,7 @@ fn a_graceful_stop_clears_its_users_also_behind_everything_that_waits() {
 }
 
 #[test]
-fn syncs_are_not_passed_on_and_become_rows() {
+fn syncs_are_not_relayed_and_become_rows() {
     run(async {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
@@ -111,11 +112,17 @@ fn syncs_are_not_passed_on_and_become_rows() {
 }
 
 #[test]
-fn followers_know_everybodys_presence_from_their_start_and_by_rows() {
+fn followers_load_presence_at_their_start_and_follow_its_rows() {
     run(async {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
-        let ask = |state| SetState { state, status_msg: Some("hello".into()), is_sync: false, force_notify: false };
+        let ask = |state| SetState {
+            device_id: None,
+            state,
+            status_msg: Some("hello".into()),
+            is_sync: false,
+            force_notify: false,
+        };
         master.presence().set_state("@early:squall.test", ask(PresenceState::Unavailable)).await.unwrap();
         let worker = deployment.start("worker1").await;
         let early = worker.presence().presence_of("@early:squall.test");
@@ -126,6 +133,6 @@ fn followers_know_everybodys_presence_from_their_start_and_by_rows() {
         sleep(MOMENT).await;
         assert_eq!(worker.handler().position("presence", &"master".into()), Some(token));
         assert_eq!(worker.presence().presence_of(USER), master.presence().presence_of(USER));
-        assert_eq!(worker.presence().presence_of("@nobody:squall.test").state, PresenceState::Offline);
+        assert_eq!(worker.presence().presence_of("@unknown:squall.test").state, PresenceState::Offline);
     });
 }

@@ -1,4 +1,4 @@
-//! Two readers, their loads and a writer's changes with their invalidations, in every order there is.
+//! Two readers with their loads and a writer with its invalidations, in every possible order.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,39 +9,39 @@ use super::{Cache, LoadError};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A reader asks.
+    /// A reader begins.
     Begin(usize),
-    /// A reader's own load, if it has one, looks at the source.
+    /// A reader's own load, if it has one, reads the source.
     Look(usize),
-    /// A reader's own load brings what it saw.
+    /// A reader's own load returns the value it read.
     Answer(usize),
     /// A reader goes away.
     Leave(usize),
     /// The source changes.
     Change,
-    /// The last change becomes known here.
+    /// The last change becomes known to the instance.
     Invalidate,
 }
 
 type Reader<'a> = Pin<Box<dyn Future<Output = Result<u32, LoadError>> + 'a>>;
 
-/// What is known of one reader.
+/// The state of one reader.
 #[derive(Default)]
-struct Asked<'a> {
+struct ReaderState<'a> {
     reading: Option<Reader<'a>>,
-    /// The change that was known when it asked: what it is told must not be older.
-    owed: u32,
-    /// The question to the source that is its own.
-    question: Option<usize>,
-    told: Option<u32>,
+    /// The change that was known when it began: its value must not be older.
+    known: u32,
+    /// The number of its own load.
+    load: Option<usize>,
+    value: Option<u32>,
 }
 
-/// Everything that happens, up to now.
+/// The state of a run.
 struct Run<'a> {
     cache: &'a Cache<(), u32>,
     source: &'a Source,
-    asked: [Asked<'a>; 2],
-    /// What each question has seen.
+    readers: [ReaderState<'a>; 2],
+    /// The value that each load has read.
     seen: Vec<u32>,
     truth: u32,
     known: u32,
@@ -53,24 +53,24 @@ impl<'a> Run<'a> {
             Step::Begin(reader) => {
                 let (cache, source) = (self.cache, self.source);
                 let reading = Box::pin(async move { cache.get(&(), async || source.load().await).await });
-                self.asked[reader].reading = Some(reading);
-                self.asked[reader].owed = self.known;
+                self.readers[reader].reading = Some(reading);
+                self.readers[reader].known = self.known;
                 self.poll(reader);
             }
             Step::Look(reader) => {
-                if let Some(question) = self.asked[reader].question {
-                    self.seen[question] = self.truth;
+                if let Some(load) = self.readers[reader].load {
+                    self.seen[load] = self.truth;
                 }
             }
             Step::Answer(reader) => {
-                if let Some(question) = self.asked[reader].question.take() {
-                    self.source.answer(question, Ok(self.seen[question]));
+                if let Some(load) = self.readers[reader].load.take() {
+                    self.source.answer(load, Ok(self.seen[load]));
                 }
                 self.poll(reader);
                 self.poll(1 - reader);
             }
             Step::Leave(reader) => {
-                self.asked[reader].reading = None;
+                self.readers[reader].reading = None;
                 self.poll(1 - reader);
             }
             Step::Change => self.truth += 1,
@@ -82,15 +82,15 @@ impl<'a> Run<'a> {
     }
 
     fn poll(&mut self, reader: usize) {
-        let asked = &mut self.asked[reader];
-        let Some(reading) = &mut asked.reading else { return };
+        let state = &mut self.readers[reader];
+        let Some(reading) = &mut state.reading else { return };
         match reading.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(value) => {
-                asked.told = Some(value.unwrap());
-                asked.reading = None;
+                state.value = Some(value.unwrap());
+                state.reading = None;
             }
-            Poll::Pending if self.source.asked() > self.seen.len() => {
-                asked.question = Some(self.seen.len());
+            Poll::Pending if self.source.reads() > self.seen.len() => {
+                state.load = Some(self.seen.len());
                 self.seen.push(self.truth);
             }
             Poll::Pending => {}
@@ -98,59 +98,63 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Runs `steps` and gives how many questions were asked.
+/// Runs `steps` and returns the number of loads.
 fn check(steps: &[Step]) -> usize {
-    let (cache, source) = (Cache::new(1), Source::default());
-    let (asked, seen) = Default::default();
-    let mut run = Run { cache: &cache, source: &source, asked, seen, truth: 0, known: 0 };
-    steps.iter().for_each(|step| run.step(*step));
-    // A question that took the place of one whose reader had left comes after the planned steps.
+    let cache = Cache::new(1);
+    let source = Source::default();
+    let mut run =
+        Run { cache: &cache, source: &source, readers: Default::default(), seen: Vec::new(), truth: 0, known: 0 };
+    for step in steps {
+        run.step(*step);
+    }
+    // A load that replaced that of a reader which had left comes after the planned steps.
     for reader in [0, 1] {
         run.step(Step::Look(reader));
         run.step(Step::Answer(reader));
     }
-    for asked in &run.asked {
-        assert!(asked.reading.is_none(), "a reader was never answered: {steps:?}");
-        assert!(asked.told.is_none_or(|told| told >= asked.owed), "a reader was told old news: {steps:?}");
+    for reader in &run.readers {
+        assert!(reader.reading.is_none(), "a reader was never answered: {steps:?}");
+        assert!(reader.value.is_none_or(|value| value >= reader.known), "a reader got an old value: {steps:?}");
     }
-    let questions = source.asked();
-    run.asked = Default::default();
+    let loads = source.reads();
+    run.readers = Default::default();
     run.step(Step::Begin(0));
-    assert!(run.asked[0].told.is_none_or(|told| told == run.truth), "an old value is kept: {steps:?}");
-    questions
+    assert!(run.readers[0].value.is_none_or(|value| value == run.truth), "an old value is cached: {steps:?}");
+    loads
 }
 
-/// Checks every order of the steps that leaves each of `threads` in its own.
-fn check_all(threads: &[&[Step]], done: &mut Vec<Step>, told: &mut impl FnMut(&[Step], usize)) {
+/// Checks every order of the steps that keeps the order within each of `threads`.
+fn check_all(threads: &[&[Step]], done: &mut Vec<Step>, report: &mut impl FnMut(&[Step], usize)) {
     if threads.iter().all(|thread| thread.is_empty()) {
-        told(done, check(done));
+        report(done, check(done));
     }
     for (index, thread) in threads.iter().enumerate() {
         let [next, rest @ ..] = thread else { continue };
         let mut left = threads.to_vec();
         left[index] = rest;
         done.push(*next);
-        check_all(&left, done, told);
+        check_all(&left, done, report);
         done.pop();
     }
 }
 
 #[test]
-fn nobody_is_told_and_nothing_is_kept_from_before_a_known_change_in_any_order() {
+fn no_value_from_before_a_known_change_is_returned_or_cached_in_any_order() {
     let writer = [Step::Change, Step::Invalidate, Step::Change, Step::Invalidate];
     let reads = |reader| [Step::Begin(reader), Step::Look(reader), Step::Answer(reader)];
-    let (mut orders, mut questions) = (0, [0; 4]);
-    check_all(&[&reads(0), &writer, &reads(1)], &mut Vec::new(), &mut |_, asked| {
+    let mut orders = 0;
+    let mut loads = [0; 4];
+    check_all(&[&reads(0), &writer, &reads(1)], &mut Vec::new(), &mut |_, count| {
         orders += 1;
-        questions[asked] += 1;
+        loads[count] += 1;
     });
     assert_eq!(orders, 4200);
-    // Both ways: loads are shared, and they are not where they must not be.
-    assert!(questions[1] > 500 && questions[2] > 500, "{questions:?}");
+    // Some orders share a load, and others must not.
+    assert!(loads[1] > 500 && loads[2] > 500, "{loads:?}");
 }
 
 #[test]
-fn a_reader_that_leaves_at_any_point_harms_nobody() {
+fn a_reader_that_leaves_at_any_point_does_not_affect_others() {
     let writer = [Step::Change, Step::Invalidate];
     let stays = [Step::Begin(1), Step::Look(1), Step::Answer(1)];
     for leaves in [

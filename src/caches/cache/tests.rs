@@ -1,4 +1,4 @@
-//! Each race of a cache by itself.
+//! The races of a cache, one test each.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use super::{Cache, LoadError};
 
-/// A source of which the test decides when it answers, and what.
+/// A source whose answers, and their times, are chosen by the test.
 #[derive(Default)]
 pub(super) struct Source {
-    asked: RefCell<Vec<oneshot::Sender<Result<u32, OutOfReach>>>>,
+    reads: RefCell<Vec<oneshot::Sender<Result<u32, OutOfReach>>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -23,35 +23,35 @@ pub(super) struct Source {
 pub(super) struct OutOfReach;
 
 impl Source {
-    /// How often it was asked.
-    pub(super) fn asked(&self) -> usize {
-        self.asked.borrow().len()
+    /// Returns the number of reads.
+    pub(super) fn reads(&self) -> usize {
+        self.reads.borrow().len()
     }
 
-    /// Answers the question numbered `question`, from 0.
-    pub(super) fn answer(&self, question: usize, answer: Result<u32, OutOfReach>) {
+    /// Completes the read numbered `read`, from 0.
+    pub(super) fn answer(&self, read: usize, answer: Result<u32, OutOfReach>) {
         let (unused, _) = oneshot::channel();
-        let asked = std::mem::replace(&mut self.asked.borrow_mut()[question], unused);
-        let _ = asked.send(answer);
+        let reply = std::mem::replace(&mut self.reads.borrow_mut()[read], unused);
+        let _ = reply.send(answer);
     }
 
     pub(super) async fn load(&self) -> Result<u32, OutOfReach> {
         let (answer, answered) = oneshot::channel();
-        self.asked.borrow_mut().push(answer);
+        self.reads.borrow_mut().push(answer);
         answered.await.expect("the test answers")
     }
 }
 
 type Reader<'a> = Pin<Box<dyn Future<Output = Result<u32, LoadError>> + 'a>>;
 
-/// Somebody who asks for `key` and has not been answered by the end of this call unless the value is kept.
+/// Begins to read `key`, whose value is not cached.
 fn reader<'a>(cache: &'a Cache<&'static str, u32>, key: &'static str, source: &'a Source) -> Reader<'a> {
     let mut reader: Reader<'a> = Box::pin(async move { cache.get(&key, async || source.load().await).await });
     assert_eq!(value(&mut reader), None);
     reader
 }
 
-/// What the reader has been told.
+/// Returns the value the reader has received.
 fn value(reader: &mut Reader<'_>) -> Option<u32> {
     match reader.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value.unwrap()),
@@ -59,60 +59,64 @@ fn value(reader: &mut Reader<'_>) -> Option<u32> {
     }
 }
 
-/// What is kept under `key`.
-fn kept(cache: &Cache<&'static str, u32>, key: &'static str) -> Option<u32> {
-    let nobody = async || std::future::pending::<Result<u32, Infallible>>().await;
-    match pin!(cache.get(&key, nobody)).poll(&mut Context::from_waker(Waker::noop())) {
+/// Returns the cached value of `key`.
+fn cached(cache: &Cache<&'static str, u32>, key: &'static str) -> Option<u32> {
+    let load = async || std::future::pending::<Result<u32, Infallible>>().await;
+    match pin!(cache.get(&key, load)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value.unwrap()),
         Poll::Pending => None,
     }
 }
 
 #[test]
-fn a_value_is_loaded_once_and_kept() {
+fn a_value_is_loaded_once_and_cached() {
     let (cache, source) = (Cache::new(9), Source::default());
     let mut first = reader(&cache, "a", &source);
     source.answer(0, Ok(1));
     assert_eq!(value(&mut first), Some(1));
-    assert_eq!((kept(&cache, "a"), source.asked(), cache.len()), (Some(1), 1, 1));
+    assert_eq!((cached(&cache, "a"), source.reads(), cache.len()), (Some(1), 1, 1));
 }
 
 #[test]
 fn readers_of_one_key_share_a_load_and_readers_of_others_do_not() {
     let (cache, source) = (Cache::new(9), Source::default());
     let mut readers = [reader(&cache, "a", &source), reader(&cache, "a", &source), reader(&cache, "b", &source)];
-    assert_eq!(source.asked(), 2);
+    assert_eq!(source.reads(), 2);
     source.answer(0, Ok(1));
-    // Whoever waits is answered by whoever asked.
+    // The reader that began the load completes it for the one that waits.
     assert_eq!(value(&mut readers[0]), Some(1));
     assert_eq!(value(&mut readers[1]), Some(1));
     assert_eq!(value(&mut readers[2]), None);
 }
 
 #[test]
-fn a_value_invalidated_while_it_was_loaded_is_told_and_not_kept() {
+fn a_value_invalidated_while_it_was_loaded_is_returned_and_not_cached() {
     let (cache, source) = (Cache::new(9), Source::default());
     let mut early = [reader(&cache, "a", &source), reader(&cache, "a", &source)];
     cache.invalidate(&"a");
     source.answer(0, Ok(1));
     assert_eq!(early.each_mut().map(value), [Some(1), Some(1)]);
-    assert_eq!((kept(&cache, "a"), cache.raced()), (None, 1));
+    assert_eq!((cached(&cache, "a"), cache.raced()), (None, 1));
 }
 
 #[test]
-fn a_reader_after_an_invalidation_begins_a_load_of_its_own() {
+fn a_reader_after_an_invalidation_begins_a_new_load() {
     for answers in [[0, 1], [1, 0]] {
         let (cache, source) = (Cache::new(9), Source::default());
         let mut readers = [reader(&cache, "a", &source), {
             cache.invalidate(&"a");
             reader(&cache, "a", &source)
         }];
-        assert_eq!(source.asked(), 2);
+        assert_eq!(source.reads(), 2);
         for question in answers {
             source.answer(question, Ok(question as u32));
             assert_eq!(value(&mut readers[question]), Some(question as u32));
         }
-        assert_eq!(kept(&cache, "a"), Some(1), "the older load must not replace the younger one's value: {answers:?}");
+        assert_eq!(
+            cached(&cache, "a"),
+            Some(1),
+            "the older load must not replace the younger one's value: {answers:?}"
+        );
     }
 }
 
@@ -133,23 +137,23 @@ fn keys_of_a_kind_and_all_keys_are_invalidated_with_their_loads() {
         source.answer(2, Ok(0));
         source.answer(3, Ok(0));
         assert_eq!(loading.each_mut().map(value), [Some(0), Some(0)]);
-        let left = ["a1", "a2", "b1", "b2"].map(|key| kept(&cache, key).is_some());
+        let left = ["a1", "a2", "b1", "b2"].map(|key| cached(&cache, key).is_some());
         assert_eq!(left, [false, false, !invalidate_all, !invalidate_all]);
         assert_eq!(cache.is_empty(), invalidate_all);
     }
 }
 
 #[test]
-fn a_reader_that_goes_away_leaves_the_question_to_another() {
+fn when_a_reader_goes_away_another_begins_a_new_load() {
     let (cache, source) = (Cache::new(9), Source::default());
-    let (asker, mut waiting) = (reader(&cache, "a", &source), reader(&cache, "a", &source));
+    let (first, mut waiting) = (reader(&cache, "a", &source), reader(&cache, "a", &source));
     drop(reader(&cache, "a", &source));
-    drop(asker);
+    drop(first);
     assert_eq!(value(&mut waiting), None);
-    assert_eq!(source.asked(), 2);
+    assert_eq!(source.reads(), 2);
     source.answer(1, Ok(2));
     assert_eq!(value(&mut waiting), Some(2));
-    assert_eq!(kept(&cache, "a"), Some(2));
+    assert_eq!(cached(&cache, "a"), Some(2));
     assert!(cache.loads.borrow().is_empty());
 }
 
@@ -161,13 +165,13 @@ fn a_reader_that_goes_away_after_an_invalidation_does_not_end_a_younger_load() {
     let mut young = reader(&cache, "a", &source);
     drop(old);
     let mut joined = reader(&cache, "a", &source);
-    assert_eq!(source.asked(), 2);
+    assert_eq!(source.reads(), 2);
     source.answer(1, Ok(1));
     assert_eq!([value(&mut young), value(&mut joined)], [Some(1), Some(1)]);
 }
 
 #[test]
-fn a_failure_is_told_to_all_who_share_the_load_and_not_kept() {
+fn a_failure_is_returned_to_all_readers_of_the_load_and_not_cached() {
     let (cache, source) = (Cache::new(9), Source::default());
     let mut readers = [reader(&cache, "a", &source), reader(&cache, "a", &source)];
     source.answer(0, Err(OutOfReach));
@@ -177,7 +181,7 @@ fn a_failure_is_told_to_all_who_share_the_load_and_not_kept() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((kept(&cache, "a"), source.asked()), (None, 1));
+    assert_eq!((cached(&cache, "a"), source.reads()), (None, 1));
 }
 
 #[test]
@@ -191,8 +195,8 @@ fn a_waiting_reader_is_woken() {
         };
         let readers = [read(), read(), read()];
         tokio::task::yield_now().await;
-        let [asker, waiting @ ..] = readers;
-        asker.abort();
+        let [first, waiting @ ..] = readers;
+        first.abort();
         tokio::task::yield_now().await;
         tokio::task::yield_now().await;
         source.answer(1, Ok(7));

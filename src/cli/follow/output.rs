@@ -1,4 +1,4 @@
-//! What a follower has to tell, for a terminal, for a file and for a program.
+//! The output of `squall follow`, for a terminal, for a file and for a program.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -8,39 +8,42 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::cli::audit::{findings, printable, table};
-use crate::cli::summary;
-use crate::env::Address;
-use crate::follow::{Follower, News};
-use crate::judge::audit::Origin;
-use crate::judge::audit::report::Found;
-use crate::judge::observation::Moment;
+use crate::cli::audit::{Summary, of_token, printable};
+use crate::cli::table::{Align, Table, wrap};
+use crate::follow::{Event, Follower};
+use squall_env::Address;
+use squall_judge::audit::Origin;
+use squall_judge::audit::report::Found;
+use squall_judge::observation::SimTime;
 
-/// How many lines the table has at the most, so that it fits on a terminal.
-const TABLE_LINES_MAX: usize = 40;
+/// Number of writers in the live table, so that it fits on a terminal.
+const WRITERS_MAX: usize = 40;
 
-/// How many letters of a name it shows, for the same reason.
-const NAME_LETTERS_MAX: usize = 30;
+/// Number of letters of a name in the live table, so that its lines fit 80 columns.
+const NAME_LETTERS_MAX: usize = 12;
 
-/// Where it is told.
+/// Writes events and the summary to standard output.
 pub(super) struct Output {
     mode: Mode,
+    /// True if the summary lists every writer and every gap.
+    is_verbose: bool,
     server_name: String,
     broker: Address,
-    gone: Rc<Notify>,
+    closed: Rc<Notify>,
 }
 
+/// The form of the output.
 enum Mode {
-    /// A table that is drawn again and again, with what happened above it.
+    /// A table that is redrawn, with a line for each event above it.
     Table(ProgressBar),
-    /// A line for everything that happened.
+    /// A line for each event.
     Lines,
-    /// A JSON object on a line.
+    /// A JSON object for each event.
     Json,
 }
 
 impl Output {
-    pub fn new(is_json: bool, server_name: &str, broker: &Address) -> Self {
+    pub(super) fn new(is_json: bool, is_verbose: bool, server_name: &str, broker: &Address) -> Self {
         let mode = match (is_json, io::stdout().is_terminal()) {
             (true, _) => Mode::Json,
             (false, false) => Mode::Lines,
@@ -50,166 +53,198 @@ impl Output {
                 Mode::Table(bar)
             }
         };
-        Output { mode, server_name: server_name.to_owned(), broker: broker.clone(), gone: Rc::default() }
+        let server_name = server_name.to_owned();
+        Output { mode, is_verbose, server_name, broker: broker.clone(), closed: Rc::default() }
     }
 
-    /// Is notified when nobody reads any more.
-    pub fn gone(&self) -> Rc<Notify> {
-        Rc::clone(&self.gone)
+    /// Returns a notification for the end of the reader: standard output is closed.
+    pub(super) fn closed(&self) -> Rc<Notify> {
+        Rc::clone(&self.closed)
     }
 
-    pub fn tell(&self, now: Moment, news: News<'_>, follower: &Follower) {
+    /// Writes an event.
+    pub(super) fn event(&self, now: SimTime, event: Event<'_>, follower: &Follower) {
         match &self.mode {
-            Mode::Json => self.say_json(follower.seconds(now), self.in_json(news)),
+            Mode::Json => self.write_json(follower.seconds(now), self.json_of(event)),
             Mode::Lines => {
-                if let Some(words) = self.in_words(news) {
-                    self.say(&format!("{now} {words}"));
+                if let Some(text) = self.text_of(event) {
+                    self.write(&format!("{now} {text}"));
                 }
             }
-            Mode::Table(bar) => match self.in_words(news) {
-                Some(words) => bar.println(format!("{now} {words}")),
-                None => bar.set_message(self.overview(now, follower)),
+            Mode::Table(bar) => match self.text_of(event) {
+                Some(text) => bar.println(format!("{now} {text}")),
+                None => bar.set_message(self.live_table(now, follower)),
             },
         }
     }
 
-    /// Takes the table away.
-    pub fn clear(&self) {
+    /// Removes the live table.
+    pub(super) fn clear(&self) {
         if let Mode::Table(bar) = &self.mode {
             bar.finish_and_clear();
         }
     }
 
-    /// What it came to.
-    pub fn sum_up(&self, follower: &Follower) {
+    /// Writes the summary.
+    pub(super) fn summary(&self, follower: &Follower) {
         self.clear();
-        let now = follower.now();
         if let Mode::Json = self.mode {
-            let found = follower.found().iter().map(|(kind, found)| (kind.clone(), found.count.into()));
-            let summary = json!({
-                "kind": "summary",
-                "seconds": now.0 as f64 / 1_000.0,
-                "tally": follower.tally(),
-                "checks": follower.judged().map(|(rule, judged)| (rule.to_owned(), judged.into())).collect::<Map>(),
-                "away": { "times": follower.away().count, "seconds": follower.away().ms as f64 / 1_000.0 },
-                "findings": found.collect::<Map>(),
-                "recording_error": follower.recording_error(),
-            });
-            return self.say_json(follower.seconds(now), summary);
-        }
-        let mut text = self.overview(now, follower);
-        let _ = writeln!(text, "checks: {}", summary::tally(&follower.judged().collect()));
-        let away = follower.away();
-        for away in &away.last {
-            let _ = writeln!(text, "{away}");
-        }
-        if away.count > 0 {
-            let seconds = away.ms as f64 / 1_000.0;
-            let _ = writeln!(text, "{} times nothing could be heard, for {seconds:.3} s in all", away.count);
-        }
-        if follower.found().is_empty() {
-            text.push_str("no findings");
+            self.write_json(follower.seconds(follower.now()), json_summary(follower));
         } else {
-            let kinds = follower.found().iter().map(|(kind, found)| (&**kind, found.count, &found.first));
-            text.push_str(findings(kinds).trim_end());
+            self.write(self.text_summary(follower).trim_end());
         }
-        self.say(&text);
     }
 
-    fn in_words(&self, news: News<'_>) -> Option<String> {
+    fn text_summary(&self, follower: &Follower) -> String {
+        let gaps = follower.gaps();
+        let kinds = follower.found().iter().map(|(fingerprint, found)| (&**fingerprint, found.count, &found.first));
+        let summary = Summary {
+            tally: follower.tally(),
+            checks: follower.judged().collect(),
+            gaps: gaps.last.iter().collect(),
+            gap_count: gaps.count,
+            gap_ms: gaps.ms,
+            kinds: kinds.collect(),
+            findings: Vec::new(),
+            verbose: self.is_verbose,
+        };
+        wrap(&self.title(follower.now()), "  ") + &summary.text()
+    }
+
+    /// Returns the name of the deployment, its broker and the time.
+    fn title(&self, now: SimTime) -> String {
+        printable(&format!("{} on the broker at {}, {now}", self.server_name, self.broker))
+    }
+
+    /// Returns an event as text, if it has one.
+    fn text_of(&self, event: Event<'_>) -> Option<String> {
         let Output { server_name, broker, .. } = self;
-        let words = match news {
-            News::Listening => format!("listening to {server_name} on the broker at {broker}"),
-            News::Deaf(why) => format!("nothing can be heard from the broker at {broker}, trying again: {why}"),
-            News::Away(away) => format!("{away}; nobody is accused of what was said then"),
-            News::Finding(finding) => {
+        let text = match event {
+            Event::Subscribed => format!("listening to {server_name} on the broker at {broker}"),
+            Event::Disconnected(why) => format!("disconnected from the broker at {broker}, retrying: {why}"),
+            Event::Gap(gap) => gap.to_string(),
+            Event::Finding(finding) => {
                 format!("{}: {} (line {})", finding.violation.fingerprint(), finding.violation, finding.line)
             }
-            News::Omitted(fingerprint, count) => format!("{fingerprint}: {count} more"),
-            News::NotRecorded(why) => format!("the recording ends here, as it cannot be written: {why}"),
-            News::NotAsked(why) => format!("the positions could not be asked for: {why}"),
-            News::Tick => return None,
+            Event::Suppressed(fingerprint, count) => format!("{fingerprint}: {count} more"),
+            Event::RecordingFailed(why) => format!("the recording ends here, because it cannot be written: {why}"),
+            Event::ReplicateFailed(why) => format!("the REPLICATE could not be sent: {why}"),
+            Event::Tick => return None,
         };
-        Some(printable(&words))
+        Some(printable(&text))
     }
 
-    fn in_json(&self, news: News<'_>) -> Value {
-        match news {
-            News::Listening => json!({ "kind": "listening", "broker": self.broker.to_string() }),
-            News::Deaf(why) => json!({ "kind": "deaf", "broker": self.broker.to_string(), "why": why }),
-            News::Away(away) => {
-                let seconds = away.until.ms_since(away.since) as f64 / 1_000.0;
-                json!({ "kind": "away", "seconds": seconds, "why": away.why })
+    /// Returns an event as JSON, or null if it has none.
+    fn json_of(&self, event: Event<'_>) -> Value {
+        match event {
+            Event::Subscribed => json!({ "kind": "listening", "broker": self.broker.to_string() }),
+            Event::Disconnected(why) => json!({ "kind": "deaf", "broker": self.broker.to_string(), "why": why }),
+            Event::Gap(gap) => {
+                let seconds = gap.until.ms_since(gap.since) as f64 / 1_000.0;
+                json!({ "kind": "away", "seconds": seconds, "why": gap.why })
             }
-            News::Finding(finding) => {
+            Event::Finding(finding) => {
                 let mut value = serde_json::to_value(Found::from(finding)).expect("a finding is plain data");
                 value["kind"] = "finding".into();
                 value
             }
-            News::Omitted(fingerprint, count) => {
+            Event::Suppressed(fingerprint, count) => {
                 json!({ "kind": "omitted", "fingerprint": fingerprint, "count": count })
             }
-            News::NotRecorded(why) => json!({ "kind": "not_recorded", "why": why }),
-            News::NotAsked(why) => json!({ "kind": "not_asked", "why": why }),
-            News::Tick => Value::Null,
+            Event::RecordingFailed(why) => json!({ "kind": "not_recorded", "why": why }),
+            Event::ReplicateFailed(why) => json!({ "kind": "not_asked", "why": why }),
+            Event::Tick => Value::Null,
         }
     }
 
-    /// What there is: who wrote what, how far each is, and what was found of it.
-    fn overview(&self, now: Moment, follower: &Follower) -> String {
-        let (tally, found) = (follower.tally(), follower.found().values().map(|found| found.count).sum::<u64>());
-        let mut text = format!("{} at {}, {now}: ", self.server_name, self.broker);
-        let _ = match follower.deaf() {
-            Some(why) => writeln!(text, "DEAF, {why}"),
-            None => writeln!(text, "{} payloads, {} parsed, {found} findings", tally.payloads, tally.parsed),
+    /// Returns the live table: the position of every writer of every stream, and its findings.
+    fn live_table(&self, now: SimTime, follower: &Follower) -> String {
+        let tally = follower.tally();
+        let found: u64 = follower.found().values().map(|found| found.count).sum();
+        let state = match follower.disconnected() {
+            Some(why) => format!("DISCONNECTED: {why}"),
+            None => format!("{} payloads, {} parsed, {found} findings", tally.payloads, tally.parsed),
         };
-        let names = ["stream", "writer", "rows", "positions", "token", "behind", "silent", "skipped", "findings"];
-        let mut rows = vec![names.map(str::to_owned)];
+        let mut text = wrap(&self.title(now), "  ") + &wrap(&printable(&state), "  ");
+        let mut table = Table::new([
+            ("stream", Align::Left),
+            ("writer", Align::Left),
+            ("token", Align::Right),
+            ("behind", Align::Right),
+            ("silent", Align::Right),
+            ("skipped", Align::Right),
+            ("findings", Align::Right),
+        ]);
+        let mut left_out = 0;
+        let mut listed = 0;
         for (stream, writers) in &tally.streams {
-            let first = writers.values().filter_map(|said| said.last_token).max();
-            for (writer, said) in writers {
+            let first = writers.values().filter_map(|counts| counts.last_token).max();
+            for (writer, counts) in writers {
+                if listed == WRITERS_MAX {
+                    left_out += 1;
+                    continue;
+                }
+                listed += 1;
                 let origin = Origin { stream: stream.clone(), writer: writer.clone() };
-                let of = follower.found_of(&origin);
-                let token = said.last_token.map_or_else(|| "none".to_owned(), |token| token.to_string());
-                let behind = first.zip(said.last_token).map_or(0, |(first, token)| first.0.saturating_sub(token.0));
-                let silent_s = said.last_at.map_or(0, |last_at| now.ms_since(last_at) / 1_000);
-                let numbers = [said.rows, said.positions].map(|number| number.to_string());
-                let [rows_said, positions] = numbers;
-                rows.push([
-                    stream.as_str().chars().take(NAME_LETTERS_MAX).collect(),
-                    writer.as_str().chars().take(NAME_LETTERS_MAX).collect(),
-                    rows_said,
-                    positions,
-                    token,
+                let found_of = follower.found_of(&origin);
+                let behind = first.zip(counts.last_token).map_or(0, |(first, token)| first.0.saturating_sub(token.0));
+                let silent_s = counts.last_at.map_or(0, |last_at| now.ms_since(last_at) / 1_000);
+                table.row([
+                    short(stream.as_str()),
+                    short(writer.as_str()),
+                    of_token(counts.last_token),
                     behind.to_string(),
                     format!("{silent_s} s"),
-                    of.skipped.to_string(),
-                    of.count.to_string(),
+                    found_of.skipped.to_string(),
+                    found_of.count.to_string(),
                 ]);
             }
         }
-        let more = rows.len().saturating_sub(TABLE_LINES_MAX);
-        rows.truncate(TABLE_LINES_MAX);
-        text.push_str(&table(&rows, [false, false, true, true, true, true, true, true, true]));
-        if more > 0 {
-            let _ = writeln!(text, "and {more} more");
+        text.push_str(&table.render());
+        if left_out > 0 {
+            let _ = writeln!(text, "and {left_out} more");
         }
         text
     }
 
-    fn say_json(&self, seconds: f64, mut value: Value) {
+    fn write_json(&self, seconds: f64, mut value: Value) {
         if !value.is_null() {
             value["t"] = seconds.into();
-            self.say(&value.to_string());
+            self.write(&value.to_string());
         }
     }
 
-    fn say(&self, text: &str) {
+    fn write(&self, text: &str) {
         let mut stdout = io::stdout().lock();
         if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
-            self.gone.notify_one();
+            self.closed.notify_one();
         }
     }
+}
+
+/// Cuts a name from the traffic to the length that the live table has room for.
+fn short(name: &str) -> String {
+    let name = printable(name);
+    if name.chars().count() <= NAME_LETTERS_MAX {
+        return name;
+    }
+    name.chars().take(NAME_LETTERS_MAX - 1).chain(['…']).collect()
+}
+
+fn json_summary(follower: &Follower) -> Value {
+    let checks: Map = follower.judged().map(|(rule, judged)| (rule.to_owned(), judged.into())).collect();
+    let findings: Map =
+        follower.found().iter().map(|(fingerprint, found)| (fingerprint.clone(), found.count.into())).collect();
+    let gaps = follower.gaps();
+    json!({
+        "kind": "summary",
+        "seconds": follower.now().0 as f64 / 1_000.0,
+        "tally": follower.tally(),
+        "checks": checks,
+        "away": { "times": gaps.count, "seconds": gaps.ms as f64 / 1_000.0 },
+        "findings": findings,
+        "recording_error": follower.recording_error(),
+    })
 }
 
 type Map = serde_json::Map<String, Value>;

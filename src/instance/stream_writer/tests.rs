@@ -1,4 +1,4 @@
-//! What has to hold between a transaction, the tokens it uses, and what is kept in memory.
+//! The order of a transaction, the release of its tokens, and the update of views in memory.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -7,15 +7,16 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
-use crate::env::network::TokioNetwork;
-use crate::env::{Chance, LocalBoxFuture, Scope, Silent, SystemClock};
 use crate::store::account_data::{Datum, set};
 use crate::store::database::{Backend, Job};
 use crate::store::memory::MemoryBackend;
-use crate::store::{DatabaseError, IdGeneratorOptions};
-use crate::streams::{AccountDataRow, Keeper, SOURCES, account_data, caches};
+use crate::store::{DatabaseError, IdGeneratorOptions, SOURCES, account_data, caches};
+use crate::streams::CacheView;
+use squall_env::network::TokioNetwork;
+use squall_env::{LocalBoxFuture, Noop, SeedTree, SystemClock, TaskSpawner};
+use squall_protocol::rows::AccountDataRow;
 
-/// A database that does what it is asked and then does not say so.
+/// A database that commits and then does not acknowledge it.
 struct Unacknowledged(Rc<MemoryBackend>);
 
 impl Backend for Unacknowledged {
@@ -25,12 +26,13 @@ impl Backend for Unacknowledged {
     }
 }
 
-/// A database to which the connection is lost at once, and that does what it is asked a second later.
+/// A database that loses the connection at once, and commits a second later.
 struct Lost(Rc<MemoryBackend>);
 
 impl Backend for Lost {
     fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
-        let (database, transaction) = (self.0.clone(), job.name);
+        let database = self.0.clone();
+        let transaction = job.name;
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
             database.run(job).await
@@ -39,7 +41,7 @@ impl Backend for Lost {
     }
 }
 
-/// Writes down what keepers are told, and where the writer stood at that time.
+/// A cache view that records each call, with the writer's position at that time.
 struct Diary {
     ids: Rc<IdGenerator>,
     entries: RefCell<Vec<String>>,
@@ -52,13 +54,13 @@ impl Diary {
     }
 }
 
-impl Keeper for Diary {
-    fn take(&self, token: Token, row: &Row) {
+impl CacheView for Diary {
+    fn apply(&self, token: Token, row: &Row) {
         self.write(&format!("{} {token}", row.stream()));
     }
 
-    fn doubt(&self, stream: &str) {
-        self.write(&format!("doubt {stream}"));
+    fn invalidate_stream(&self, stream: &str) {
+        self.write(&format!("invalidate {stream}"));
     }
 }
 
@@ -69,7 +71,7 @@ struct Instance {
     diary: Rc<Diary>,
 }
 
-/// Runs `test` on an instance that is alone. It reads through `database` and writes through `writes`.
+/// Runs `test` on an instance without peers. It reads through `database` and writes through `writes`.
 fn on_instance<F: Future<Output = ()>>(
     database: &Rc<MemoryBackend>,
     writes: Rc<dyn Backend>,
@@ -80,9 +82,9 @@ fn on_instance<F: Future<Output = ()>>(
         let env = Env {
             network: Rc::new(TokioNetwork), // nothing here connects to anything
             clock: Rc::new(SystemClock),
-            chance: Chance::from_seed(7),
-            observer: Rc::new(Silent),
-            tasks: Scope::new(Rc::new(Silent)),
+            seeds: SeedTree::from_seed(7),
+            observer: Rc::new(Noop),
+            tasks: TaskSpawner::new(Rc::new(Noop)),
         };
         let name = InstanceName::from("me");
         let session = database.database().begin_session(&name).await.unwrap();
@@ -95,17 +97,18 @@ fn on_instance<F: Future<Output = ()>>(
             poke: Arc::default(),
         });
         let ids = IdGenerator::load_all(session, options.into()).await.unwrap();
-        let keepers = Keepers::default();
+        let cache_views = CacheViews::default();
         let diary = Rc::new(Diary { ids: ids[0].clone(), entries: RefCell::default() });
-        keepers.register(diary.clone());
+        cache_views.register(&diary);
         let writes = Database::new(writes);
-        let writer = |n: usize| StreamWriter::new(ids[n].clone(), writes.clone(), keepers.clone(), env.clone());
+        let writer = |n: usize| StreamWriter::new(ids[n].clone(), writes.clone(), cache_views.clone(), env.clone());
         test(Instance { account_data: writer(0), caches: writer(1), diary }).await;
     });
 }
 
 fn set_one(tx: &Transaction<'_>, token: Token) -> rusqlite::Result<Written<Token>> {
-    let (user_id, kind) = ("@user".to_owned(), "type".to_owned());
+    let user_id = "@user".to_owned();
+    let kind = "type".to_owned();
     set(
         tx,
         &"me".into(),
@@ -117,7 +120,7 @@ fn set_one(tx: &Transaction<'_>, token: Token) -> rusqlite::Result<Written<Token
 }
 
 #[test]
-fn what_is_kept_in_memory_learns_of_a_row_before_the_position_reaches_it() {
+fn views_in_memory_apply_a_row_before_the_position_reaches_it() {
     let database = MemoryBackend::open();
     on_instance(&database, database.clone(), |Instance { account_data, diary, .. }| async move {
         let persisted = account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0])).await.unwrap();
@@ -128,29 +131,30 @@ fn what_is_kept_in_memory_learns_of_a_row_before_the_position_reaches_it() {
 }
 
 #[test]
-fn nothing_is_believed_after_a_transaction_of_which_nobody_knows_what_became() {
+fn views_are_invalidated_after_a_transaction_with_an_unknown_result() {
     let database = MemoryBackend::open();
     let writes = Rc::new(Unacknowledged(database.clone()));
     on_instance(&database, writes, |Instance { account_data, caches, diary }| async move {
         let parts = vec![(account_data, 1), (caches, 2)];
         let failed = persist_together("set", parts, |tx, tokens| set_one(tx, tokens[0][0])).await;
         assert!(matches!(failed, Err(PersistError::Database(DatabaseError::Closed))));
-        assert_eq!(*diary.entries.borrow(), ["doubt account_data at 1", "doubt caches at 1"]);
+        assert_eq!(*diary.entries.borrow(), ["invalidate account_data at 1", "invalidate caches at 1"]);
         // It took effect, and the position passes it.
         assert_eq!(diary.ids.current_token_for_writer(&"me".into()), Token(2));
     });
 }
 
 #[test]
-fn what_is_kept_is_doubted_no_sooner_than_the_rows_are_there() {
+fn views_are_invalidated_only_after_the_rows_are_committed() {
     let database = MemoryBackend::open();
     let writes = Rc::new(Lost(database.clone()));
     on_instance(&database.clone(), writes, |Instance { account_data, diary, .. }| async move {
         let ids = Rc::clone(&diary.ids);
         let reading = {
-            let (database, diary) = (database.clone(), Rc::clone(&diary));
+            let database = database.clone();
+            let diary = Rc::clone(&diary);
             async move {
-                // Whoever reads and keeps it before the rows are there is told to forget it afterwards.
+                // A view that reads before the rows are committed is invalidated afterwards.
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 let count =
                     |tx: &Transaction<'_>| tx.query_row("SELECT COUNT(*) FROM account_data", (), |row| row.get(0));
@@ -161,21 +165,21 @@ fn what_is_kept_is_doubted_no_sooner_than_the_rows_are_there() {
         let persisting = account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0]));
         let (failed, ()) = tokio::join!(persisting, reading);
         assert!(matches!(failed, Err(PersistError::Database(DatabaseError::ConnectionLost { transaction: "set" }))));
-        assert_eq!(*diary.entries.borrow(), ["0 rows at 1", "doubt account_data at 1"]);
+        assert_eq!(*diary.entries.borrow(), ["0 rows at 1", "invalidate account_data at 1"]);
         assert_eq!(ids.current_token_for_writer(&"me".into()), Token(2));
     });
 }
 
 #[test]
-fn a_caller_who_goes_away_leaves_no_token_in_flight() {
+fn a_cancelled_caller_leaves_no_token_in_flight() {
     let database = MemoryBackend::open();
     on_instance(&database, database.clone(), |Instance { account_data, diary, .. }| async move {
         for polls in 0..4 {
-            let mut asked = Box::pin(account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0])));
+            let mut persisting = Box::pin(account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0])));
             for _ in 0..polls {
-                let _ = tokio::time::timeout(Duration::ZERO, &mut asked).await;
+                let _ = tokio::time::timeout(Duration::ZERO, &mut persisting).await;
             }
-            drop(asked);
+            drop(persisting);
             account_data.idle().await;
         }
         assert_eq!(account_data.in_flight.get(), 0);

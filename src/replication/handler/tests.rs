@@ -1,9 +1,8 @@
-//! What commands mean: whose rows they bring, which of them belong together, and which are nobody's.
+//! The effect of each command: rows and batches by writer, broadcasts, and commands that are ignored.
 
 use super::*;
-use crate::protocol::Command;
 use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, on_paused_clock, settle};
-use crate::streams::Promise;
+use squall_protocol::{Command, Delivery};
 
 /// The instance `me`, which writes `events` together with `a` and `b` and follows these two from 10.
 struct Instance {
@@ -14,42 +13,49 @@ struct Instance {
 
 fn instance(name: &str) -> Instance {
     let journal = Journal::default();
-    let stream = FakeStream::new("events", Promise::Log, &["a", "b", name], &journal);
+    let stream = FakeStream::new("events", Delivery::Log, &["a", "b", name], &journal);
     let streams: Vec<Rc<dyn Stream>> = vec![stream.clone()];
     let handler = CommandHandler::new(name.into(), "squall.test".into(), streams, journal.consumers(), journal.env());
     Instance { handler, stream, journal }
 }
 
 impl Instance {
-    /// A connection to `target` that has been greeted.
-    async fn connect(&self, target: &str) -> Rc<Link> {
-        let link = self.handler.opened(Some(&target.into()));
-        sent(&link).await;
-        link
+    /// Returns a connection to `target` that has been greeted.
+    async fn connect(&self, target: &str) -> Rc<Connection> {
+        let connection = self.handler.opened(Some(&target.into()));
+        sent(&connection).await;
+        connection
     }
 
-    /// A connection that was accepted and greeted.
-    async fn accept(&self) -> Rc<Link> {
-        let link = self.handler.opened(None);
-        sent(&link).await;
-        link
+    /// Returns a connection that was accepted and greeted.
+    async fn accept(&self) -> Rc<Connection> {
+        let connection = self.handler.opened(None);
+        sent(&connection).await;
+        connection
     }
 
-    fn receive(&self, link: &Rc<Link>, lines: &[&str]) {
+    /// Wakes the streamer of `events`, as its writer does after a commit.
+    fn poke(&self) {
+        let stream: Rc<dyn Stream> = self.stream.clone();
+        self.handler.streamer_of(&stream).expect("this instance writes the stream").poke();
+    }
+
+    fn receive(&self, connection: &Rc<Connection>, lines: &[&str]) {
         for line in lines {
-            self.handler.received(link, Command::parse(line).unwrap());
+            self.handler.received(connection, Command::parse(line).unwrap());
         }
     }
 }
 
-/// The line of a row called `name`; its token is a number or `batch`.
+/// Returns the line of a row called `name`. Its token is a number or `batch`.
 fn rdata(writer: &str, token: &str, name: &str) -> String {
     format!(r#"RDATA events {writer} {token} ["state-all",["{name}"]]"#)
 }
 
-async fn sent(link: &Link) -> Vec<String> {
+/// Returns the lines sent since the last call.
+async fn sent(connection: &Connection) -> Vec<String> {
     settle().await;
-    let lines = tokio::time::timeout(std::time::Duration::ZERO, link.outgoing()).await.ok().flatten();
+    let lines = tokio::time::timeout(std::time::Duration::ZERO, connection.outgoing()).await.ok().flatten();
     let text = |line: &bytes::Bytes| String::from_utf8(line.to_vec()).unwrap().trim_end().to_owned();
     lines.unwrap_or_default().iter().map(text).collect()
 }
@@ -63,7 +69,7 @@ fn each_end_greets_the_other() {
         let server = me.handler.opened(None);
         assert_eq!(sent(&server).await, ["SERVER squall.test", "PING 1200"]);
         assert_ne!(client.id(), server.id());
-        assert_eq!(me.handler.links().len(), 2);
+        assert_eq!(me.handler.connections().len(), 2);
     });
 }
 
@@ -71,10 +77,10 @@ fn each_end_greets_the_other() {
 fn batches_of_two_writers_do_not_mix() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.connect("a").await;
-        me.receive(&link, &["POSITION events a 10 10", "POSITION events b 10 10"]);
+        let connection = me.connect("a").await;
+        me.receive(&connection, &["POSITION events a 10 10", "POSITION events b 10 10"]);
         me.receive(
-            &link,
+            &connection,
             &[
                 &rdata("a", "batch", "a1"),
                 &rdata("b", "batch", "b1"),
@@ -93,7 +99,8 @@ fn batches_of_two_writers_do_not_mix() {
 fn batches_of_two_connections_do_not_mix() {
     on_paused_clock(async {
         let me = instance("me");
-        let (one, other) = (me.connect("a").await, me.connect("a").await);
+        let one = me.connect("a").await;
+        let other = me.connect("a").await;
         me.receive(&one, &["POSITION events a 10 10", &rdata("a", "batch", "x")]);
         me.receive(&other, &[&rdata("a", "batch", "of the other")]);
         me.receive(&one, &[&rdata("a", "11", "y")]);
@@ -103,10 +110,11 @@ fn batches_of_two_connections_do_not_mix() {
 }
 
 #[test]
-fn half_a_batch_is_forgotten_with_its_connection_and_no_other_is() {
+fn an_incomplete_batch_is_discarded_with_its_connection_and_no_other_is() {
     on_paused_clock(async {
         let me = instance("me");
-        let (one, other) = (me.connect("a").await, me.connect("b").await);
+        let one = me.connect("a").await;
+        let other = me.connect("b").await;
         me.receive(&other, &["POSITION events b 10 10", &rdata("b", "batch", "kept")]);
         me.receive(&one, &["POSITION events a 10 10", &rdata("a", "batch", "half")]);
         one.closed();
@@ -118,19 +126,19 @@ fn half_a_batch_is_forgotten_with_its_connection_and_no_other_is() {
         assert_eq!(me.journal.applied("a"), ["11: whole"]);
         assert_eq!(me.journal.applied("b"), ["12: kept last"]);
         assert!(me.handler.batches.borrow().is_empty());
-        assert_eq!(me.handler.links().len(), 2);
+        assert_eq!(me.handler.connections().len(), 2);
     });
 }
 
 #[test]
-fn half_a_batch_is_forgotten_by_a_position_of_its_writer_alone() {
+fn an_incomplete_batch_is_discarded_by_a_position_of_its_own_writer_only() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.connect("a").await;
-        me.receive(&link, &["POSITION events a 10 10", "POSITION events b 10 10"]);
-        me.receive(&link, &[&rdata("a", "batch", "half"), &rdata("b", "batch", "kept")]);
-        me.receive(&link, &["POSITION events a 10 10"]);
-        me.receive(&link, &[&rdata("a", "11", "whole"), &rdata("b", "12", "last")]);
+        let connection = me.connect("a").await;
+        me.receive(&connection, &["POSITION events a 10 10", "POSITION events b 10 10"]);
+        me.receive(&connection, &[&rdata("a", "batch", "half"), &rdata("b", "batch", "kept")]);
+        me.receive(&connection, &["POSITION events a 10 10"]);
+        me.receive(&connection, &[&rdata("a", "11", "whole"), &rdata("b", "12", "last")]);
         settle().await;
         assert_eq!(me.journal.applied("a"), ["11: whole"]);
         assert_eq!(me.journal.applied("b"), ["12: kept last"]);
@@ -138,74 +146,77 @@ fn half_a_batch_is_forgotten_by_a_position_of_its_writer_alone() {
 }
 
 #[test]
-fn a_row_that_is_not_understood_is_reported_and_fetched_and_later_rows_wait_for_it() {
+fn a_row_that_cannot_be_parsed_is_reported_and_fetched_and_later_rows_wait_for_it() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.connect("a").await;
+        let connection = me.connect("a").await;
         me.stream.commit("a", 11, &["from the source"]);
         me.stream.answer("a", [Answer::Failure]);
-        me.receive(&link, &["POSITION events a 10 10", r#"RDATA events a 11 ["hail",[]]"#, &rdata("a", "12", "x")]);
+        me.receive(
+            &connection,
+            &["POSITION events a 10 10", r#"RDATA events a 11 ["hail",[]]"#, &rdata("a", "12", "x")],
+        );
         tokio::time::sleep(SECOND).await;
-        assert_eq!(me.journal.times("events", "trouble: row").len(), 1);
-        assert_eq!(me.journal.asked("a"), [(10, 11), (10, 11)]);
+        assert_eq!(me.journal.times("events", "event: row").len(), 1);
+        assert_eq!(me.journal.fetched("a"), [(10, 11), (10, 11)]);
         assert_eq!(me.journal.applied("a"), ["11: from the source", "12: x"]);
-        assert!(link.is_open());
+        assert!(connection.is_open());
     });
 }
 
 #[test]
-fn all_of_a_batch_is_fetched_if_one_row_of_it_is_not_understood() {
+fn the_whole_batch_is_fetched_if_one_of_its_rows_cannot_be_parsed() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.connect("a").await;
+        let connection = me.connect("a").await;
         me.stream.commit("a", 11, &["x", "y", "z"]);
-        me.receive(&link, &["POSITION events a 10 10"]);
-        me.receive(&link, &[&rdata("a", "batch", "x"), r#"RDATA events a batch {}"#, &rdata("a", "11", "z")]);
-        me.receive(&link, &[&rdata("a", "batch", "next"), &rdata("a", "12", "last")]);
+        me.receive(&connection, &["POSITION events a 10 10"]);
+        me.receive(&connection, &[&rdata("a", "batch", "x"), r#"RDATA events a batch {}"#, &rdata("a", "11", "z")]);
+        me.receive(&connection, &[&rdata("a", "batch", "next"), &rdata("a", "12", "last")]);
         settle().await;
-        assert_eq!(me.journal.asked("a"), [(10, 11)]);
+        assert_eq!(me.journal.fetched("a"), [(10, 11)]);
         assert_eq!(me.journal.applied("a"), ["11: x y z", "12: next last"]);
     });
 }
 
 #[test]
-fn what_is_nobodys_is_ignored_and_harms_nothing_else() {
+fn unknown_streams_and_writers_and_own_rows_are_ignored() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.connect("a").await;
-        me.receive(&link, &["POSITION events a 10 10", &rdata("a", "batch", "x")]);
+        let connection = me.connect("a").await;
+        me.receive(&connection, &["POSITION events a 10 10", &rdata("a", "batch", "x")]);
         me.journal.clear();
         me.receive(
-            &link,
+            &connection,
             &[
                 "POSITION to_come a 3 9",
                 "RDATA to_come a 9 [1]",
-                "POSITION events nobody 3 9",
-                r#"RDATA events nobody 9 ["hail",[]]"#,
+                "POSITION events stranger 3 9",
+                r#"RDATA events stranger 9 ["hail",[]]"#,
                 "POSITION events me 3 99",
                 &rdata("me", "99", "echo"),
             ],
         );
         settle().await;
         assert!(me.journal.story("me").is_empty() && me.journal.story("events").is_empty());
-        assert!(link.is_open());
-        me.receive(&link, &[&rdata("a", "11", "y")]);
+        assert!(connection.is_open());
+        me.receive(&connection, &[&rdata("a", "11", "y")]);
         settle().await;
         assert_eq!(me.journal.applied("a"), ["11: x y"]);
     });
 }
 
 #[test]
-fn replicate_is_answered_and_then_own_rows_follow() {
+fn replicate_is_answered_with_the_position_and_later_rows_follow() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.accept().await;
-        me.receive(&link, &["REPLICATE"]);
-        assert_eq!(sent(&link).await, ["POSITION events me 10 10"]);
+        let connection = me.accept().await;
+        me.receive(&connection, &["REPLICATE"]);
+        assert_eq!(sent(&connection).await, ["POSITION events me 10 10"]);
         me.stream.commit("me", 11, &["x"]);
         me.stream.move_to("me", 11);
-        me.handler.poke("events");
-        assert_eq!(sent(&link).await, [rdata("me", "11", "x")]);
+        me.poke();
+        assert_eq!(sent(&connection).await, [rdata("me", "11", "x")]);
     });
 }
 
@@ -213,11 +224,12 @@ fn replicate_is_answered_and_then_own_rows_follow() {
 fn a_connection_is_set_up_once_the_streams_of_its_target_are() {
     on_paused_clock(async {
         let me = instance("me");
-        let (link, other) = (me.connect("a").await, me.connect("b").await);
-        assert!(!link.was_set_up());
-        me.receive(&link, &["POSITION events a 10 10"]);
+        let connection = me.connect("a").await;
+        let other = me.connect("b").await;
+        assert!(!connection.was_set_up());
+        me.receive(&connection, &["POSITION events a 10 10"]);
         settle().await;
-        assert!(link.was_set_up() && !other.was_set_up());
+        assert!(connection.was_set_up() && !other.was_set_up());
     });
 }
 
@@ -225,7 +237,8 @@ fn a_connection_is_set_up_once_the_streams_of_its_target_are() {
 fn a_greeting_sets_up_only_a_connection_to_an_instance_that_writes_nothing() {
     on_paused_clock(async {
         let me = instance("me");
-        let (bystander, writer) = (me.connect("bystander").await, me.connect("a").await);
+        let bystander = me.connect("bystander").await;
+        let writer = me.connect("a").await;
         assert!(!bystander.was_set_up());
         me.receive(&bystander, &["SERVER squall.test"]);
         me.receive(&writer, &["SERVER squall.test"]);
@@ -234,44 +247,46 @@ fn a_greeting_sets_up_only_a_connection_to_an_instance_that_writes_nothing() {
 }
 
 #[test]
-fn another_server_is_told_so_and_left() {
+fn a_connection_to_another_homeserver_is_closed_with_an_error() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.connect("a").await;
-        me.receive(&link, &["SERVER squall.test"]);
-        assert!(link.is_open());
-        me.receive(&link, &["SERVER elsewhere.test"]);
-        assert_eq!(sent(&link).await, ["ERROR Wrong remote"]);
-        assert!(!link.is_open() && !link.was_set_up());
+        let connection = me.connect("a").await;
+        me.receive(&connection, &["SERVER squall.test"]);
+        assert!(connection.is_open());
+        me.receive(&connection, &["SERVER elsewhere.test"]);
+        assert_eq!(sent(&connection).await, ["ERROR Wrong remote"]);
+        assert!(!connection.is_open() && !connection.was_set_up());
     });
 }
 
 #[test]
-fn a_complaint_is_reported_under_the_name_the_peer_gave() {
+fn an_error_from_a_peer_is_reported_under_the_name_that_it_sent() {
     on_paused_clock(async {
         let me = instance("me");
-        let link = me.accept().await;
-        me.receive(&link, &["NAME worker7", "ERROR no such thing"]);
-        assert_eq!(me.journal.story("worker7"), ["trouble: connection"]);
-        assert!(link.is_open());
+        let connection = me.accept().await;
+        me.receive(&connection, &["NAME worker7", "ERROR no such thing"]);
+        assert_eq!(me.journal.story("worker7"), ["event: connection"]);
+        assert!(connection.is_open());
     });
 }
 
 #[test]
-fn the_master_passes_on_what_concerns_everybody_to_all_but_who_said_it() {
+fn the_master_relays_a_broadcast_to_all_clients_but_its_sender() {
     on_paused_clock(async {
-        for (name, passed_on) in [("master", vec!["REMOTE_SERVER_UP example.org"]), ("me", vec![])] {
+        for (name, relayed) in [("master", vec!["REMOTE_SERVER_UP example.org"]), ("me", vec![])] {
             let one = instance(name);
-            let (sayer, other, server) = (one.accept().await, one.accept().await, one.connect("a").await);
-            one.receive(&sayer, &["REMOTE_SERVER_UP example.org"]);
-            assert_eq!(sent(&other).await, passed_on, "by {name}");
-            assert!(sent(&sayer).await.is_empty() && sent(&server).await.is_empty());
+            let sender = one.accept().await;
+            let other = one.accept().await;
+            let server = one.connect("a").await;
+            one.receive(&sender, &["REMOTE_SERVER_UP example.org"]);
+            assert_eq!(sent(&other).await, relayed, "by {name}");
+            assert!(sent(&sender).await.is_empty() && sent(&server).await.is_empty());
         }
     });
 }
 
 #[test]
-fn whoever_has_subscribed_asks_for_everybodys_positions() {
+fn a_subscriber_asks_every_instance_for_its_positions() {
     on_paused_clock(async {
         let me = instance("me");
         let publisher = me.handler.publishing();
@@ -281,12 +296,12 @@ fn whoever_has_subscribed_asks_for_everybodys_positions() {
         me.receive(&subscription, &["REPLICATE"]);
         assert_eq!(sent(&publisher).await, ["POSITION events me 10 10"]);
         assert!(subscription.is_working());
-        assert_eq!(sent(&subscription).await, [""; 0], "nothing is said there");
+        assert_eq!(sent(&subscription).await, [""; 0], "nothing is sent on it");
     });
 }
 
 #[test]
-fn what_is_asked_is_asked_again_where_it_may_have_been_lost() {
+fn a_replicate_that_may_have_been_lost_is_sent_again() {
     on_paused_clock(async {
         let me = instance("me");
         let subscription = me.handler.subscribed();
@@ -303,7 +318,7 @@ fn what_is_asked_is_asked_again_where_it_may_have_been_lost() {
 }
 
 #[test]
-fn what_is_published_on_a_new_connection_begins_with_the_position_and_what_came_between_is_left_to_be_fetched() {
+fn publishing_on_a_new_connection_begins_with_the_position_and_earlier_rows_are_left_to_be_fetched() {
     on_paused_clock(async {
         let me = instance("me");
         let first = me.handler.publishing();
@@ -311,23 +326,23 @@ fn what_is_published_on_a_new_connection_begins_with_the_position_and_what_came_
         let write = |token: i64, name: &str| {
             me.stream.commit("me", token, &[name]);
             me.stream.move_to("me", token);
-            me.handler.poke("events");
+            me.poke();
         };
         write(11, "lost");
         settle().await;
         first.closed();
         me.handler.lost(&first);
-        write(12, "unheard");
+        write(12, "not published");
         settle().await;
         let second = me.handler.publishing();
-        write(13, "heard");
+        write(13, "published");
         let sent = sent(&second).await;
-        assert_eq!(sent, ["POSITION events me 12 12".to_owned(), rdata("me", "13", "heard")]);
+        assert_eq!(sent, ["POSITION events me 12 12".to_owned(), rdata("me", "13", "published")]);
     });
 }
 
 #[test]
-fn rows_of_a_writer_that_has_not_answered_are_fetched_and_not_believed() {
+fn rows_of_a_writer_that_has_not_announced_its_position_are_not_applied_but_fetched() {
     on_paused_clock(async {
         let me = instance("me");
         let subscription = me.handler.subscribed();
@@ -348,10 +363,11 @@ fn rows_of_a_writer_that_has_not_answered_are_fetched_and_not_believed() {
 }
 
 #[test]
-fn what_everybody_hears_by_way_of_a_broker_is_said_once() {
+fn a_broadcast_over_a_broker_is_sent_once_and_not_relayed() {
     on_paused_clock(async {
         let master = instance("master");
-        let (publisher, subscription) = (master.handler.publishing(), master.handler.subscribed());
+        let publisher = master.handler.publishing();
+        let subscription = master.handler.subscribed();
         sent(&publisher).await;
         master.handler.remote_server_up("matrix.org");
         assert_eq!(sent(&publisher).await, ["REMOTE_SERVER_UP matrix.org"]);
@@ -369,7 +385,7 @@ fn a_subscription_is_not_set_up_before_every_position_is_caught_up_with() {
         me.stream.answer("a", [Answer::Late(20 * SECOND)]);
         me.receive(&subscription, &["REPLICATE", "POSITION events b 10 10", "POSITION events a 12 12"]);
         tokio::time::sleep(19 * SECOND).await;
-        assert!(!subscription.settle(), "a's has still to be");
+        assert!(!subscription.settle(), "a's position is still to be caught up with");
         tokio::time::sleep(2 * SECOND).await;
         assert!(subscription.settle());
     });

@@ -1,12 +1,11 @@
-//! What a streamer sends, to whom, and in which order.
+//! The rows and positions that a streamer sends, and their order.
 
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::protocol::LINE_BYTES_MAX;
-use crate::replication::Side;
 use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, name_of, on_paused_clock, settle};
-use crate::streams::Promise;
+use crate::tasks;
+use squall_protocol::{Delivery, LINE_BYTES_MAX, Role};
 
 /// The instance `me`, which writes a stream and has sent everything up to 10.
 struct Writer {
@@ -16,15 +15,15 @@ struct Writer {
 }
 
 fn writer_of(stream: &str) -> Writer {
-    writer_with(stream, Promise::Log)
+    writer_with(stream, Delivery::Log)
 }
 
-fn writer_with(stream: &str, promise: Promise) -> Writer {
+fn writer_with(stream: &str, delivery: Delivery) -> Writer {
     let journal = Journal::default();
     let env = journal.env();
-    let stream = FakeStream::new(stream, promise, &["me"], &journal);
+    let stream = FakeStream::new(stream, delivery, &["me"], &journal);
     let streamer = Rc::new(Streamer::new(stream.clone(), "me".into(), env.clone()));
-    env.tasks.spawn("streamer", Rc::clone(&streamer).run());
+    env.tasks.spawn(tasks::STREAMER, Rc::clone(&streamer).run());
     Writer { stream, streamer, journal }
 }
 
@@ -35,33 +34,33 @@ impl Writer {
         self.move_to(token);
     }
 
-    /// Other writers took the tokens up to this one.
+    /// Moves the position to `token`, as other writers' rows do.
     fn move_to(&self, token: i64) {
         self.stream.move_to("me", token);
         self.streamer.poke();
     }
 
-    /// A connection that has asked and was told that the position is 10.
-    async fn follower(&self) -> Rc<Link> {
-        let link = connection(1);
-        self.streamer.announce_to(&link);
-        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
-        link
+    /// Returns a connection that sent `REPLICATE` and received position 10.
+    async fn follower(&self) -> Rc<Connection> {
+        let connection = connection(1);
+        self.streamer.announce_to(&connection);
+        assert_eq!(sent(&connection).await, ["POSITION 10 10"]);
+        connection
     }
 }
 
-fn connection(id: u64) -> Rc<Link> {
-    Rc::new(Link::new(id, Side::Server, "follower", BTreeSet::new()))
+fn connection(id: u64) -> Rc<Connection> {
+    Rc::new(Connection::new(id, Role::Server, "follower", BTreeSet::new()))
 }
 
-/// What has been sent since the last time.
-async fn sent(link: &Link) -> Vec<String> {
+/// Returns the lines sent since the last call, in words.
+async fn sent(connection: &Connection) -> Vec<String> {
     settle().await;
-    let lines = tokio::time::timeout(Duration::ZERO, link.outgoing()).await.ok().flatten().unwrap_or_default();
+    let lines = tokio::time::timeout(Duration::ZERO, connection.outgoing()).await.ok().flatten().unwrap_or_default();
     lines.iter().map(|line| in_words(line)).collect()
 }
 
-/// `11 x`, `batch x` or `POSITION 10 11`.
+/// Returns a line as `11 x`, `batch x` or `POSITION 10 11`.
 fn in_words(line: &[u8]) -> String {
     let line = std::str::from_utf8(line).unwrap().trim_end();
     match Command::parse(line).unwrap() {
@@ -78,26 +77,26 @@ fn in_words(line: &[u8]) -> String {
 fn rows_that_share_a_token_are_sent_as_one_batch() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.write(11, &["p", "q", "r"]);
         me.write(12, &["s"]);
-        assert_eq!(sent(&link).await, ["batch p", "batch q", "11 r", "12 s"]);
+        assert_eq!(sent(&connection).await, ["batch p", "batch q", "11 r", "12 s"]);
     });
 }
 
 #[test]
-fn whoever_asks_is_told_the_position_before_any_later_row() {
+fn replicate_is_answered_with_the_position_before_any_later_row() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = connection(1);
-        me.streamer.announce_to(&link);
+        let connection = connection(1);
+        me.streamer.announce_to(&connection);
         me.write(11, &["x"]);
-        assert_eq!(sent(&link).await, ["POSITION 10 10", "11 x"]);
+        assert_eq!(sent(&connection).await, ["POSITION 10 10", "11 x"]);
     });
 }
 
 #[test]
-fn whoever_asks_while_rows_are_read_is_told_of_each_row_by_the_row_or_the_position() {
+fn replicate_during_a_read_is_answered_so_that_the_position_or_a_row_covers_each_row() {
     on_paused_clock(async {
         let me = writer_of("events");
         let early = me.follower().await;
@@ -117,11 +116,11 @@ fn whoever_asks_while_rows_are_read_is_told_of_each_row_by_the_row_or_the_positi
 fn a_position_spans_only_what_has_no_row() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.write(11, &["x"]);
         me.write(13, &["y"]);
         me.move_to(16);
-        assert_eq!(sent(&link).await, ["11 x", "13 y", "POSITION 13 16"]);
+        assert_eq!(sent(&connection).await, ["11 x", "13 y", "POSITION 13 16"]);
     });
 }
 
@@ -129,11 +128,11 @@ fn a_position_spans_only_what_has_no_row() {
 fn a_read_that_finds_no_rows_is_announced_as_a_position() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.stream.commit("me", 14, &["not settled yet"]);
         me.move_to(12);
-        assert_eq!(sent(&link).await, ["POSITION 10 12"]);
-        assert_eq!(me.journal.asked("me"), [(10, 12)]);
+        assert_eq!(sent(&connection).await, ["POSITION 10 12"]);
+        assert_eq!(me.journal.fetched("me"), [(10, 12)]);
     });
 }
 
@@ -141,31 +140,33 @@ fn a_read_that_finds_no_rows_is_announced_as_a_position() {
 fn a_limited_answer_is_followed_by_the_rest() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.stream.answer("me", [Answer::Limited(1), Answer::Limited(1)]);
         for token in [11, 13, 14] {
             me.write(token, &["x", "y"]);
         }
         me.move_to(20);
         let rows = ["batch x", "11 y", "batch x", "13 y", "batch x", "14 y", "POSITION 14 20"];
-        assert_eq!(sent(&link).await, rows);
-        assert_eq!(me.journal.asked("me"), [(10, 20), (11, 20), (13, 20)]);
+        assert_eq!(sent(&connection).await, rows);
+        assert_eq!(me.journal.fetched("me"), [(10, 20), (11, 20), (13, 20)]);
     });
 }
 
 #[test]
-fn a_failing_stream_is_read_again_and_holds_up_no_other() {
+fn a_failing_stream_is_read_again_and_delays_no_other() {
     on_paused_clock(async {
-        let (failing, other) = (writer_of("events"), writer_of("events"));
-        let (failing_link, other_link) = (failing.follower().await, other.follower().await);
+        let failing = writer_of("events");
+        let other = writer_of("events");
+        let failing_connection = failing.follower().await;
+        let other_connection = other.follower().await;
         failing.stream.answer("me", std::iter::repeat_n(Answer::Failure, 3));
         failing.write(11, &["x"]);
         other.write(11, &["y"]);
-        assert_eq!(sent(&other_link).await, ["11 y"]);
-        assert!(sent(&failing_link).await.is_empty());
+        assert_eq!(sent(&other_connection).await, ["11 y"]);
+        assert!(sent(&failing_connection).await.is_empty());
         tokio::time::sleep(SECOND).await;
-        assert_eq!(sent(&failing_link).await, ["11 x"]);
-        assert_eq!(failing.journal.times("events", "trouble: streaming").len(), 3);
+        assert_eq!(sent(&failing_connection).await, ["11 x"]);
+        assert_eq!(failing.journal.times("events", "event: streaming").len(), 3);
     });
 }
 
@@ -173,28 +174,28 @@ fn a_failing_stream_is_read_again_and_holds_up_no_other() {
 fn a_stream_that_keeps_failing_is_read_less_and_less_often_and_its_position_does_not_move() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.stream.answer("me", std::iter::repeat_n(Answer::Failure, 1000));
         me.write(11, &["x"]);
         tokio::time::sleep(60 * SECOND).await;
-        let reads = me.journal.asked("me").len();
+        let reads = me.journal.fetched("me").len();
         assert!((12..=24).contains(&reads), "read {reads} times in a minute");
-        assert!(sent(&link).await.iter().all(|line| line == "POSITION 10 10"), "heartbeats alone");
+        assert!(sent(&connection).await.iter().all(|line| line == "POSITION 10 10"), "heartbeats alone");
     });
 }
 
 #[test]
-fn nothing_of_a_token_with_a_row_too_long_for_a_line_is_sent_and_everybody_is_made_to_fetch_it() {
+fn a_token_with_a_row_too_long_for_a_line_is_not_sent_and_every_follower_is_made_to_fetch_it() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         let too_long = "x".repeat(LINE_BYTES_MAX);
         me.write(11, &["fits"]);
         me.write(12, &["fits", &too_long, "fits too"]);
         me.write(13, &["fits"]);
-        assert_eq!(sent(&link).await, ["11 fits", "POSITION 13 13"]);
+        assert_eq!(sent(&connection).await, ["11 fits", "POSITION 13 13"]);
         me.write(14, &["later"]);
-        assert_eq!(sent(&link).await, ["14 later"]);
+        assert_eq!(sent(&connection).await, ["14 later"]);
     });
 }
 
@@ -204,14 +205,14 @@ fn without_a_follower_the_position_moves_on_and_nothing_is_read() {
         let me = writer_of("events");
         me.write(11, &["x"]);
         settle().await;
-        let link = connection(1);
-        me.streamer.announce_to(&link);
+        let connection = connection(1);
+        me.streamer.announce_to(&connection);
         me.write(12, &["y"]);
-        assert_eq!(sent(&link).await, ["POSITION 11 11", "12 y"]);
-        link.closed();
+        assert_eq!(sent(&connection).await, ["POSITION 11 11", "12 y"]);
+        connection.closed();
         me.write(13, &["z"]);
         settle().await;
-        assert_eq!(me.journal.asked("me"), [(11, 12)]);
+        assert_eq!(me.journal.fetched("me"), [(11, 12)]);
     });
 }
 
@@ -219,10 +220,10 @@ fn without_a_follower_the_position_moves_on_and_nothing_is_read() {
 fn the_position_is_announced_every_five_seconds_even_if_nothing_happens() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         let mut announced = Vec::new();
         for second in 0..16 {
-            announced.extend(sent(&link).await.into_iter().map(|line| (second, line)));
+            announced.extend(sent(&connection).await.into_iter().map(|line| (second, line)));
             tokio::time::sleep(SECOND).await;
         }
         let position = "POSITION 10 10".to_owned();
@@ -234,12 +235,12 @@ fn the_position_is_announced_every_five_seconds_even_if_nothing_happens() {
 fn pokes_do_not_put_off_the_heartbeat() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         for _ in 0..60 {
             tokio::time::sleep(SECOND / 10).await;
             me.streamer.poke();
         }
-        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
+        assert_eq!(sent(&connection).await, ["POSITION 10 10"]);
     });
 }
 
@@ -247,13 +248,13 @@ fn pokes_do_not_put_off_the_heartbeat() {
 fn a_position_moved_by_others_alone_is_announced_once_a_second_at_most_and_without_gaps() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         for step in 1..=40 {
             me.move_to(10 + step);
             tokio::time::sleep(SECOND / 10).await;
         }
         tokio::time::sleep(SECOND).await;
-        let announced = sent(&link).await;
+        let announced = sent(&connection).await;
         let mut last = "10".to_owned();
         let mut moves = 0;
         for line in &announced {
@@ -264,7 +265,7 @@ fn a_position_moved_by_others_alone_is_announced_once_a_second_at_most_and_witho
         }
         assert_eq!(last, "50", "{announced:?}");
         assert!((4..=5).contains(&moves), "in five seconds: {announced:?}");
-        assert!(me.journal.asked("me").is_empty(), "there was nothing to read");
+        assert!(me.journal.fetched("me").is_empty(), "there was nothing to read");
     });
 }
 
@@ -272,10 +273,10 @@ fn a_position_moved_by_others_alone_is_announced_once_a_second_at_most_and_witho
 fn an_own_row_does_not_wait_for_the_announcement_of_others() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.move_to(12);
         me.write(13, &["x"]);
-        assert_eq!(sent(&link).await, ["13 x"]);
+        assert_eq!(sent(&connection).await, ["13 x"]);
     });
 }
 
@@ -283,49 +284,49 @@ fn an_own_row_does_not_wait_for_the_announcement_of_others() {
 fn nothing_is_sent_twice() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = me.follower().await;
+        let connection = me.follower().await;
         me.write(11, &["x"]);
-        assert_eq!(sent(&link).await, ["11 x"]);
+        assert_eq!(sent(&connection).await, ["11 x"]);
         me.streamer.poke();
-        me.streamer.announce_to(&link);
-        me.streamer.announce_to(&link);
+        me.streamer.announce_to(&connection);
+        me.streamer.announce_to(&connection);
         me.write(12, &["y"]);
-        assert_eq!(sent(&link).await, ["POSITION 11 11", "POSITION 11 11", "12 y"]);
+        assert_eq!(sent(&connection).await, ["POSITION 11 11", "POSITION 11 11", "12 y"]);
         tokio::time::sleep(6 * SECOND).await;
-        assert_eq!(sent(&link).await, ["POSITION 12 12"], "the heartbeat");
+        assert_eq!(sent(&connection).await, ["POSITION 12 12"], "the heartbeat");
     });
 }
 
 #[test]
-fn a_connection_that_closed_before_it_was_answered_is_told_nothing() {
+fn a_connection_that_closed_before_it_was_answered_is_sent_nothing() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = connection(1);
-        me.streamer.announce_to(&link);
-        link.closed();
+        let connection = connection(1);
+        me.streamer.announce_to(&connection);
+        connection.closed();
         me.write(11, &["x"]);
         settle().await;
-        assert!(me.journal.asked("me").is_empty() && me.streamer.following.borrow().is_empty());
+        assert!(me.journal.fetched("me").is_empty() && me.streamer.following.borrow().is_empty());
     });
 }
 
-/// A connection to publish on.
-fn publisher(id: u64) -> Rc<Link> {
-    Rc::new(Link::new(id, Side::Publisher, "the broker", BTreeSet::new()))
+/// Returns a connection to publish on.
+fn publisher(id: u64) -> Rc<Connection> {
+    Rc::new(Connection::new(id, Role::Publisher, "the broker", BTreeSet::new()))
 }
 
 #[test]
-fn all_who_ask_by_way_of_a_broker_get_one_answer() {
+fn all_requests_over_a_broker_share_one_answer() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = publisher(1);
+        let connection = publisher(1);
         for _ in 0..3 {
-            me.streamer.announce_to(&link);
+            me.streamer.announce_to(&connection);
         }
-        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
-        me.streamer.announce_to(&link);
+        assert_eq!(sent(&connection).await, ["POSITION 10 10"]);
+        me.streamer.announce_to(&connection);
         me.write(11, &["x"]);
-        assert_eq!(sent(&link).await, ["POSITION 10 10", "11 x"], "whoever asks later is answered too");
+        assert_eq!(sent(&connection).await, ["POSITION 10 10", "11 x"], "a later request is answered too");
     });
 }
 
@@ -333,11 +334,11 @@ fn all_who_ask_by_way_of_a_broker_get_one_answer() {
 fn a_row_of_any_length_is_published() {
     on_paused_clock(async {
         let me = writer_of("events");
-        let link = publisher(1);
-        me.streamer.announce_to(&link);
-        assert_eq!(sent(&link).await, ["POSITION 10 10"]);
+        let connection = publisher(1);
+        me.streamer.announce_to(&connection);
+        assert_eq!(sent(&connection).await, ["POSITION 10 10"]);
         let long = "x".repeat(LINE_BYTES_MAX);
         me.write(11, &[&long]);
-        assert_eq!(sent(&link).await, [format!("11 {long}")]);
+        assert_eq!(sent(&connection).await, [format!("11 {long}")]);
     });
 }

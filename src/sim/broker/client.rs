@@ -1,59 +1,76 @@
-//! One client of the broker, from its connection to its end.
+//! The broker's side of one client's connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::resp::{Reply, Requests};
 use super::state::{Client, State};
-use crate::env::BoxStream;
+use crate::transport::redis::resp::{Reply, RequestDecoder};
+use squall_env::BoxStream;
 
-/// Serves one client until either end has enough.
-pub async fn serve(stream: BoxStream, state: Rc<State>) {
+/// Serves one client until either end closes the connection.
+pub(super) async fn serve(stream: BoxStream, state: Rc<State>) {
     let (read_half, write_half) = tokio::io::split(stream);
-    let client = state.connected();
-    let session =
-        Session { client: Rc::clone(&client), is_let_in: Cell::new(state.lets_in(None)), state: Rc::clone(&state) };
-    // However it ended, the other end sees the connection close.
+    let client = state.connect();
+    let session = Session {
+        client: Rc::clone(&client),
+        is_authenticated: Cell::new(state.is_authenticated(None)),
+        transaction: RefCell::default(),
+        state: Rc::clone(&state),
+    };
+    // An error also closes the connection, which is all that the client sees of it.
     let _ = tokio::select! {
         biased;
-        ended = session.listen(read_half) => ended,
-        ended = speak(&client, write_half) => ended,
+        ended = session.receive(read_half) => ended,
+        ended = send(&client, write_half) => ended,
         () = client.dropped() => Ok(()),
     };
-    state.disconnected(&client);
+    state.disconnect(&client);
 }
 
-async fn speak(client: &Client, mut stream: WriteHalf<BoxStream>) -> io::Result<()> {
+/// Sends the client's outbox until the connection is to be closed.
+async fn send(client: &Client, mut stream: WriteHalf<BoxStream>) -> io::Result<()> {
     while let Some(mut bytes) = client.outgoing().await {
         stream.write_all_buf(&mut bytes).await?;
     }
     Ok(())
 }
 
+/// A connection and its authentication.
 struct Session {
     client: Rc<Client>,
-    is_let_in: Cell<bool>,
+    is_authenticated: Cell<bool>,
+    /// The requests since `MULTI`, while there is a transaction.
+    transaction: RefCell<Option<Transaction>>,
     state: Rc<State>,
 }
 
+/// Requests that are executed together.
+#[derive(Default)]
+struct Transaction {
+    requests: Vec<Vec<Bytes>>,
+    /// True if one of them was refused. Then none is executed.
+    is_damaged: bool,
+}
+
 impl Session {
-    async fn listen(&self, mut stream: ReadHalf<BoxStream>) -> io::Result<()> {
-        let mut requests = Requests::default();
+    /// Executes the client's requests until the client closes the connection.
+    async fn receive(&self, mut stream: ReadHalf<BoxStream>) -> io::Result<()> {
+        let mut requests = RequestDecoder::default();
         loop {
             if stream.read_buf(requests.buffer()).await? == 0 {
                 return Ok(());
             }
             loop {
                 match requests.next_request() {
-                    Ok(Some(request)) => self.answer(&request),
+                    Ok(Some(request)) => self.execute(&request),
                     Ok(None) => break,
                     Err(error) => {
                         self.client.send(&Reply::Error(format!("ERR {error}")));
-                        self.client.hang_up();
+                        self.client.close();
                         return std::future::pending().await;
                     }
                 }
@@ -61,70 +78,122 @@ impl Session {
         }
     }
 
-    fn answer(&self, request: &[Bytes]) {
+    fn execute(&self, request: &[Bytes]) {
         let (command, words) = request.split_first().expect("a request has words");
         let name = String::from_utf8_lossy(command).to_lowercase();
-        if !self.is_let_in.get() && !["auth", "hello", "quit"].contains(&&*name) {
+        if !self.is_authenticated.get() && !["auth", "hello", "quit"].contains(&&*name) {
             return self.client.send(&Reply::Error("NOAUTH Authentication required.".into()));
         }
         if self.client.is_subscribed() && !["subscribe", "unsubscribe", "ping", "quit"].contains(&&*name) {
             let allowed = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context";
             return self.client.send(&Reply::Error(format!("ERR Can't execute '{name}': {allowed}")));
         }
-        let reply = match (&*name, words) {
-            ("subscribe", [_, ..]) => return self.state.subscribe(&self.client, words),
-            ("unsubscribe", _) => return self.state.unsubscribe(&self.client, words),
-            ("ping", [] | [_]) => self.pong(words.first()),
+        match (&*name, words) {
+            ("multi", []) => self.client.send(&self.begin()),
+            ("exec", []) => self.client.send(&self.commit()),
+            ("discard", []) => self.client.send(&self.discard()),
+            _ if self.transaction.borrow().is_some() => self.client.send(&self.queue(&name, request)),
+            ("subscribe", [_, ..]) => self.state.subscribe(&self.client, words),
+            ("unsubscribe", _) => self.state.unsubscribe(&self.client, words),
+            _ => self.client.send(&self.reply(&name, request)),
+        }
+    }
+
+    /// Executes a request that has one reply.
+    fn reply(&self, name: &str, request: &[Bytes]) -> Reply {
+        match (name, &request[1..]) {
+            ("ping", words @ ([] | [_])) => self.pong(words.first()),
             ("publish", [channel, payload]) => Reply::Integer(self.state.publish(channel, payload)),
             ("get", [key]) => Reply::Bulk(self.state.get(key)),
             ("set", [key, value, options @ ..]) => self.set(key, value, options),
             ("auth", [password]) | ("auth", [_, password]) => self.auth(password),
             ("hello", words) => self.hello(words),
-            ("subscribe" | "ping" | "publish" | "get" | "set" | "auth", _) => {
+            ("subscribe" | "ping" | "publish" | "get" | "set" | "auth" | "multi" | "exec" | "discard", _) => {
                 Reply::Error(format!("ERR wrong number of arguments for '{name}' command"))
             }
-            _ => unknown(command, words),
-        };
-        self.client.send(&reply);
+            (_, words) => unknown(&request[0], words),
+        }
+    }
+
+    fn begin(&self) -> Reply {
+        let mut transaction = self.transaction.borrow_mut();
+        if transaction.is_some() {
+            return Reply::Error("ERR MULTI calls can not be nested".into());
+        }
+        *transaction = Some(Transaction::default());
+        Reply::Simple("OK".into())
+    }
+
+    /// Queues a request. Of those that clients of a broker send in transactions, only `PUBLISH` is known.
+    fn queue(&self, name: &str, request: &[Bytes]) -> Reply {
+        let mut transaction = self.transaction.borrow_mut();
+        let transaction = transaction.as_mut().expect("the caller has checked that there is one");
+        if name == "publish" && request.len() == 3 {
+            transaction.requests.push(request.to_vec());
+            return Reply::Simple("QUEUED".into());
+        }
+        transaction.is_damaged = true;
+        match name {
+            "publish" => self.reply(name, request),
+            _ => unknown(&request[0], &request[1..]),
+        }
+    }
+
+    fn commit(&self) -> Reply {
+        match self.transaction.take() {
+            None => Reply::Error("ERR EXEC without MULTI".into()),
+            Some(Transaction { is_damaged: true, .. }) => {
+                Reply::Error("EXECABORT Transaction discarded because of previous errors.".into())
+            }
+            Some(Transaction { requests, .. }) => {
+                Reply::Array(requests.iter().map(|request| self.reply("publish", request)).collect())
+            }
+        }
+    }
+
+    fn discard(&self) -> Reply {
+        match self.transaction.take() {
+            None => Reply::Error("ERR DISCARD without MULTI".into()),
+            Some(_) => Reply::Simple("OK".into()),
+        }
     }
 
     fn pong(&self, words: Option<&Bytes>) -> Reply {
-        let said = words.cloned();
+        let echo = words.cloned();
         if self.client.is_subscribed() {
-            return Reply::Array(vec![Reply::bulk("pong"), Reply::Bulk(Some(said.unwrap_or_default()))]);
+            return Reply::Array(vec![Reply::bulk("pong"), Reply::bulk(echo.unwrap_or_default())]);
         }
-        said.map_or(Reply::Simple("PONG".into()), |said| Reply::Bulk(Some(said)))
+        echo.map_or(Reply::Simple("PONG".into()), Reply::bulk)
     }
 
     fn set(&self, key: &Bytes, value: &Bytes, options: &[Bytes]) -> Reply {
-        let for_ms = match options {
+        let expiry_ms = match options {
             [] => None,
             [unit, number] if unit.eq_ignore_ascii_case(b"px") => {
                 match std::str::from_utf8(number).ok().and_then(|number| number.parse::<i64>().ok()) {
-                    Some(for_ms) if for_ms > 0 => Some(for_ms as u64),
+                    Some(expiry_ms) if expiry_ms > 0 => Some(expiry_ms as u64),
                     Some(_) => return Reply::Error("ERR invalid expire time in 'set' command".into()),
                     None => return Reply::Error("ERR value is not an integer or out of range".into()),
                 }
             }
             _ => return Reply::Error("ERR syntax error".into()),
         };
-        self.state.set(key.clone(), value.clone(), for_ms);
+        self.state.set(key.clone(), value.clone(), expiry_ms);
         Reply::Simple("OK".into())
     }
 
     fn auth(&self, password: &Bytes) -> Reply {
-        if !self.state.lets_in(Some(password)) {
-            let why = "WRONGPASS invalid username-password pair or user is disabled.";
-            return Reply::Error(why.into());
+        if !self.state.is_authenticated(Some(password)) {
+            return Reply::Error("WRONGPASS invalid username-password pair or user is disabled.".into());
         }
-        self.is_let_in.set(true);
+        self.is_authenticated.set(true);
         Reply::Simple("OK".into())
     }
 
-    /// Only the older of the two versions of the protocol, which is what a client speaks that says nothing.
+    /// Supports version 2 of the protocol only, which is the version of clients that send no `HELLO`.
     fn hello(&self, words: &[Bytes]) -> Reply {
-        let (version, options) = words.split_first().map_or((None, words), |(version, rest)| (Some(version), rest));
-        if version.is_some_and(|version| version != "2") {
+        let options = words.get(1..).unwrap_or_default();
+        if words.first().is_some_and(|version| version != "2") {
             return Reply::Error("NOPROTO unsupported protocol version".into());
         }
         if let [auth, _, password, ..] = options
@@ -133,7 +202,7 @@ impl Session {
         {
             return error;
         }
-        if !self.is_let_in.get() {
+        if !self.is_authenticated.get() {
             let how = "HELLO must be called with the client already authenticated, or with AUTH";
             return Reply::Error(format!("NOAUTH {how}"));
         }

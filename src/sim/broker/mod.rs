@@ -1,10 +1,10 @@
-//! A Redis server, as much of it as replication uses, as a program that runs on a host of the storm.
+//! A simulated Redis server with the commands that replication uses. It runs as a program on a host of the storm.
 //!
-//! It keeps nothing when it ends, as Redis keeps nothing of what was published. A suite holds it to what a real
-//! `redis-server` answers to the same bytes (`tests/redis`).
+//! It loses its state when it stops; Redis keeps no published message either. The tests in `tests/real/broker.rs` send the
+//! same bytes to it and to a real `redis-server`, and expect the same replies.
 
 mod client;
-pub(super) mod resp;
+mod failover;
 mod state;
 
 use std::cell::Cell;
@@ -12,30 +12,35 @@ use std::rc::Rc;
 
 use tokio::task::JoinSet;
 
+use failover::Present;
+pub use failover::{Failover, LostConnections};
 pub use state::Limits;
-use state::State;
 
-use crate::env::Listener;
+use squall_env::Listener;
 
-/// What a broker is told at its start.
+/// The configuration of a broker.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What clients have to say first, if anything.
+    /// The password that clients must send, if any.
     pub password: Option<String>,
-    /// How much may wait for a client.
+    /// The limits on unsent replies to a subscriber.
     pub limits: Limits,
-    /// Counts the clients for whom too much waited, over all processes that are told this.
+    /// Number of clients that were disconnected for exceeding the limits. Processes may share it.
     pub dropped: Rc<Cell<u64>>,
+    /// Moves the broker's name to another server.
+    pub failover: Rc<Failover>,
 }
 
-/// Serves whoever connects, for ever.
+/// Serves clients for ever.
 pub async fn serve(mut listener: Box<dyn Listener>, options: Options) {
-    let state = Rc::new(State::new(options));
+    let failover = Rc::clone(&options.failover);
+    let present = Rc::new(Present::new(options));
+    failover.began(&present);
     let mut clients = JoinSet::new();
     loop {
-        // A client that fails to come is its own trouble.
+        // A connection that fails while it is accepted does not affect the others.
         let Ok(stream) = listener.accept().await else { continue };
-        clients.spawn_local(client::serve(stream, Rc::clone(&state)));
+        clients.spawn_local(client::serve(stream, present.state()));
         while clients.try_join_next().is_some() {}
     }
 }

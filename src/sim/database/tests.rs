@@ -1,4 +1,4 @@
-//! What the storm's database does to a transaction, and what it tells of it.
+//! The course of a transaction in the simulated database, and the reports of its effects.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,13 +7,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
-use crate::protocol::{InstanceName, Token};
-use crate::store::events::{NewEvent, StateDelta, mark_ex_outlier, persist};
+use crate::store::events::{mark_ex_outlier, persist};
 use crate::store::{Database, IdGenerator, IdGeneratorOptions};
+use squall_protocol::rows::events::{EventRow, StateRow};
+use squall_protocol::{InstanceName, Token};
 
 type Committed = Rc<RefCell<Vec<CommittedRow>>>;
 
-/// Writes down what was committed.
+/// A tap that keeps the committed rows.
 struct Diary(Committed);
 
 impl DatabaseTap for Diary {
@@ -22,7 +23,7 @@ impl DatabaseTap for Diary {
     }
 }
 
-/// Runs `test` in a world of its own, with its database and what the witness says.
+/// Runs `test` with a database of its own and the rows that it reports.
 fn in_world<F: Future<Output = ()>>(test: impl FnOnce(SimDatabase, Committed) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -33,18 +34,18 @@ fn in_world<F: Future<Output = ()>>(test: impl FnOnce(SimDatabase, Committed) ->
     });
 }
 
-/// A handle that takes 10 ms to commit and 20 ms to tell.
+/// Returns a handle whose transactions take 10 ms to commit and 20 ms to be answered.
 fn handle(database: &SimDatabase, boot: u64) -> SimDatabaseHandle {
     let timing = DatabaseTiming { before_us: 10_000..=10_000, after_us: 20_000..=20_000, rollback_per_mille: 0 };
-    database.handle(Chance::from_seed(7).of(boot), timing, Rc::default())
+    database.handle(SeedTree::from_seed(7).child(boot), timing, Rc::default())
 }
 
 async fn session(handle: &SimDatabaseHandle) -> Database {
     Database::new(Rc::new(handle.clone())).begin_session(&"writer".into()).await.unwrap()
 }
 
-fn event(event_id: &str) -> NewEvent {
-    NewEvent {
+fn event(event_id: &str) -> EventRow {
+    EventRow {
         event_id: event_id.into(),
         room_id: "!room".into(),
         kind: "m.room.member".into(),
@@ -87,7 +88,7 @@ fn a_transaction_of_a_dead_host_still_commits() {
         let handle = handle(&database, 1);
         let inserting = tokio::task::spawn_local(insert(session(&handle).await, 2));
         tokio::time::sleep(Duration::from_millis(5)).await;
-        handle.gag();
+        handle.silence();
         inserting.abort();
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(tokens(&committed), [2]);
@@ -98,10 +99,10 @@ fn a_transaction_of_a_dead_host_still_commits() {
 fn a_transaction_of_a_dead_host_does_not_commit_once_the_host_is_back() {
     in_world(|database, committed| async move {
         let slow = DatabaseTiming { before_us: 500_000..=500_000, ..DatabaseTiming::default() };
-        let slow = database.handle(Chance::from_seed(7), slow, Rc::default());
+        let slow = database.handle(SeedTree::from_seed(7), slow, Rc::default());
         let late = tokio::task::spawn_local(insert(session(&slow).await, 2));
         tokio::time::sleep(Duration::from_millis(5)).await;
-        slow.gag();
+        slow.silence();
         let back = session(&handle(&database, 2)).await;
         insert(back, 3).await.unwrap();
         let fenced = late.await.unwrap();
@@ -115,7 +116,7 @@ fn a_gagged_host_can_ask_for_nothing() {
     in_world(|database, committed| async move {
         let handle = handle(&database, 1);
         let writer = session(&handle).await;
-        handle.gag();
+        handle.silence();
         assert!(matches!(insert(writer, 2).await, Err(DatabaseError::Closed)));
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(committed.borrow().is_empty());
@@ -126,7 +127,7 @@ fn a_gagged_host_can_ask_for_nothing() {
 fn a_transaction_that_fails_to_serialize_runs_again_and_takes_effect_once() {
     in_world(|database, committed| async move {
         let timing = DatabaseTiming { rollback_per_mille: 1_000, ..DatabaseTiming::default() };
-        let handle = database.handle(Chance::from_seed(7), timing, Rc::default());
+        let handle = database.handle(SeedTree::from_seed(7), timing, Rc::default());
         let runs = Arc::new(std::sync::atomic::AtomicU32::new(0));
         let counted = runs.clone();
         let writer = session(&handle).await;
@@ -161,9 +162,9 @@ fn the_witness_tells_each_row_as_it_stands_on_the_wire() {
     in_world(|database, committed| async move {
         let writer = session(&handle(&database, 1)).await;
         let persisting = |tx: &rusqlite::Transaction<'_>| {
-            let outlier = NewEvent { outlier: true, state_key: None, membership: None, ..event("$outlier") };
+            let outlier = EventRow { outlier: true, state_key: None, membership: None, ..event("$outlier") };
             let events = [(Token(3), event("$join")), (Token(2), outlier), (Token(-4), event("$backfilled"))];
-            let delta = StateDelta {
+            let delta = StateRow {
                 room_id: "!room".into(),
                 kind: "m.room.member".into(),
                 state_key: "@user".into(),
@@ -199,7 +200,7 @@ fn the_same_chance_gives_every_transaction_the_same_fate() {
         in_world(|database, _| {
             let ends = &mut ends;
             async move {
-                let handle = database.handle(Chance::from_seed(seed), DatabaseTiming::default(), Rc::default());
+                let handle = database.handle(SeedTree::from_seed(seed), DatabaseTiming::default(), Rc::default());
                 let writer = session(&handle).await;
                 let began = Instant::now();
                 for token in 2..12 {

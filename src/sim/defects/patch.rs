@@ -1,10 +1,10 @@
-//! A defect as a patch: headers, a story, and what to change.
+//! A defect as a patch: headers, a story, and a diff.
 //!
 //! ```text
-//! Upstream: where it is known from
-//! Invariant: what it violates, or how else its runs end: stuck, panicked, hung, crashed, out_of_memory
-//! Scenario: in which it is looked for; storm if there is no such header
-//! Rare: why it takes more seeds than are looked through; its entry of the corpus must find it instead
+//! Upstream: the source of the defect, such as an issue of Synapse
+//! Invariant: the invariant that it violates, or another failure: stuck, panicked, hung, crashed, out_of_memory
+//! Scenario: the scenario whose seeds are searched; storm if there is no such header
+//! Rare: the reason why a search does not find it; its entry of the corpus must find it instead
 //!
 //! The story.
 //!
@@ -16,51 +16,50 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::judge::invariants;
+use crate::sim::failures::{current_name, names};
 use crate::sim::plan::{Scenario, UnknownScenario};
-use crate::sim::verdict::Conclusion;
 
 /// A defect that can be planted.
 #[derive(Debug, Clone)]
 pub struct Patch {
-    /// The name of its file, without the ending.
+    /// The name of the patch's file, without the extension.
     pub name: String,
-    /// Its file.
+    /// The patch's file.
     pub path: PathBuf,
-    /// Where it is known from.
+    /// The source of the defect.
     pub upstream: String,
-    /// What it violates, or how else its runs end.
+    /// The name of the failure: the invariant that it violates, or another conclusion.
     pub invariant: String,
-    /// In which scenario it is looked for.
+    /// The scenario whose seeds are searched.
     pub scenario: Scenario,
-    /// Why it is not found within the seeds that are looked through, if it is not.
+    /// The reason why a search does not find the defect; none if it does.
     pub rare: Option<String>,
-    /// What is wrong, and what comes of it.
+    /// A description of the defect and its consequences.
     pub story: String,
 }
 
-/// Why a file is no defect that can be planted.
+/// A patch that cannot be used.
 #[derive(Debug, Error)]
 pub enum PatchError {
-    /// It cannot be read.
-    #[error("cannot read {0}: {1}; defects are named by their files under sims/defects, without the ending")]
+    /// The file cannot be read.
+    #[error("cannot read {0}: {1}; name a file under sims/defects, without its extension")]
     Read(PathBuf, io::Error),
     /// A header is missing.
     #[error("{0} has no line `{1}: ...` above the diff: add one")]
     NoHeader(PathBuf, &'static str),
-    /// It names a scenario that there is none of.
+    /// The scenario does not exist.
     #[error("{0}: {1}")]
     Scenario(PathBuf, UnknownScenario),
-    /// It names an invariant that there is none of.
-    #[error("{0} names the invariant `{1}`: use one of {names}, or how its runs end, such as stuck", names = invariants::NAMES.join(", "))]
+    /// The invariant does not exist.
+    #[error("{0} names the invariant `{1}`, which does not exist: use one of {names}", names = names().collect::<Vec<_>>().join(", "))]
     Invariant(PathBuf, String),
 }
 
 impl Patch {
-    /// Reads the file of a defect.
+    /// Reads a patch.
     ///
     /// # Errors
-    /// It cannot be read, or its headers are not as they have to be.
+    /// The file cannot be read, a header is missing, or a header names an unknown scenario or invariant.
     pub fn read(path: &Path) -> Result<Patch, PatchError> {
         let text = std::fs::read_to_string(path).map_err(|error| PatchError::Read(path.to_owned(), error))?;
         let head: Vec<&str> = text.lines().take_while(|line| !line.starts_with("diff ")).collect();
@@ -69,9 +68,9 @@ impl Patch {
             head.iter().find_map(|line| line.strip_prefix(&prefix)).map(str::to_owned)
         };
         let needed = |name| header(name).ok_or_else(|| PatchError::NoHeader(path.to_owned(), name));
-        let (upstream, invariant) = (needed("Upstream")?, needed("Invariant")?);
-        let ends = |conclusion: Conclusion| conclusion.name() == invariant;
-        if !invariants::NAMES.contains(&invariant.as_str()) && !Conclusion::ALL.into_iter().any(ends) {
+        let upstream = needed("Upstream")?;
+        let invariant = current_name(&needed("Invariant")?).to_owned();
+        if names().all(|name| name != invariant) {
             return Err(PatchError::Invariant(path.to_owned(), invariant));
         }
         let scenario = header("Scenario").map_or(Ok(Scenario::Storm), |scenario| scenario.parse());
@@ -87,10 +86,10 @@ impl Patch {
         })
     }
 
-    /// Every defect in a directory, by name; those that were measured to cost users of Synapse something first.
+    /// Reads every patch in a directory, sorted by name. Defects that were measured on Synapse come first.
     ///
     /// # Errors
-    /// The directory or one of them cannot be read.
+    /// The directory or a patch cannot be read.
     pub fn read_all(directory: &Path) -> Result<Vec<Patch>, PatchError> {
         let cannot = |error| PatchError::Read(directory.to_owned(), error);
         let mut patches = Vec::new();
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_patch_of_this_repository_can_be_read_and_tells_a_story() {
+    fn every_patch_of_this_repository_can_be_read_and_has_a_story() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("sims/defects");
         let patches = Patch::read_all(&directory).unwrap();
         assert!(patches.len() > 30, "{}", patches.len());
@@ -122,16 +121,29 @@ mod tests {
 
     #[test]
     fn a_patch_without_its_headers_or_with_an_unknown_invariant_is_refused() {
-        let read = |text: &str| {
-            let path = std::env::temp_dir().join(format!("squall-patch-{}.patch", std::process::id()));
-            std::fs::write(&path, text).unwrap();
-            let error = Patch::read(&path).map(|patch| patch.name).unwrap_err().to_string();
-            std::fs::remove_file(&path).unwrap();
-            error
+        let error = |text: &str| read("refused", text).map(|patch| patch.name).unwrap_err().to_string();
+        assert!(error("Invariant: stuck\n\ndiff ").contains("`Upstream: ...`"));
+        assert!(error("Upstream: none\ndiff \nInvariant: stuck\n").contains("`Invariant: ...`"));
+        assert!(error("Upstream: none\nInvariant: rows\n\ndiff ").contains("no_missed_rows"));
+        assert!(error("Upstream: none\nInvariant: stuck\nScenario: drizzle\n\ndiff ").contains("storm"));
+    }
+
+    #[test]
+    fn a_patch_may_name_its_invariant_by_an_old_name() {
+        let invariant = |name: &str| {
+            let text = format!("Upstream: none\nInvariant: {name}\n\ndiff ");
+            read(name, &text).unwrap().invariant
         };
-        assert!(read("Invariant: stuck\n\ndiff ").contains("`Upstream: ...`"));
-        assert!(read("Upstream: none\ndiff \nInvariant: stuck\n").contains("`Invariant: ...`"));
-        assert!(read("Upstream: none\nInvariant: rows\n\ndiff ").contains("no_missed_rows"));
-        assert!(read("Upstream: none\nInvariant: stuck\nScenario: drizzle\n\ndiff ").contains("storm"));
+        assert_eq!(invariant("causes_bounded"), "amplification_bounded");
+        assert_eq!(invariant("strangers_isolated"), "unknown_rows_isolated");
+        assert_eq!(invariant("unknown_rows_isolated"), "unknown_rows_isolated");
+    }
+
+    fn read(name: &str, text: &str) -> Result<Patch, PatchError> {
+        let path = std::env::temp_dir().join(format!("squall-patch-{}-{name}.patch", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let patch = Patch::read(&path);
+        std::fs::remove_file(&path).unwrap();
+        patch
     }
 }

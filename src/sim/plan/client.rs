@@ -2,29 +2,32 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The longest that a client may let an instance wait for news: it bounds how long the calm lasts.
+/// The number of devices that each user has, numbered from 0.
+pub const DEVICES: u32 = 2;
+
+/// The longest `timeout_ms` of a client. It is part of the calm bound.
 pub const CLIENT_TIMEOUT_MS_MAX: u64 = 30_000;
-/// The longest that a client may pause.
+/// The longest `pause_ms` of a client. It is part of the calm bound.
 pub const CLIENT_PAUSE_MS_MAX: u64 = 5_000;
 
-/// A device that syncs. It begins with no token, and brings the one it was given last to whichever instance it asks.
+/// A device that syncs. It begins without a token, and sends its latest token to every instance that it asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientPlan {
-    /// Whose device it is.
+    /// The user.
     pub user: u32,
-    /// Which of the user's devices.
+    /// The device of the user.
     pub device: u32,
-    /// The hosts it syncs with.
+    /// The hosts that it syncs with.
     pub hosts: Vec<String>,
-    /// How many in a thousand requests it makes to another host than the one before. It also moves when one fails.
+    /// Requests out of a thousand that go to another host than the one before. A failed request makes it move too.
     pub move_per_mille: u32,
-    /// How many in a thousand answers are lost on the way: it asks again with the token it had.
+    /// Responses out of a thousand that are lost on the way: the client repeats the request with the token it had.
     pub lost_per_mille: u32,
-    /// How long an instance may wait for news before it answers, in milliseconds.
+    /// The time that an instance may wait for news before it responds, in milliseconds.
     pub timeout_ms: u64,
-    /// How long it does nothing between an answer and the next request, in milliseconds.
+    /// The pause between a response and the next request, in milliseconds.
     pub pause_ms: u64,
-    /// When it begins, in simulated milliseconds since the start. It goes on until the run ends.
+    /// The time of the first request, in simulated milliseconds since the start. The client syncs until the run ends.
     pub from_ms: u64,
 }

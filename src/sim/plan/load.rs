@@ -1,7 +1,7 @@
-//! Reading a plan that may have been edited by hand.
+//! Reads a plan that may have been edited by hand.
 //!
-//! A plan is checked as a whole before anything runs, and whatever is wrong is answered with where it is and what to do
-//! about it: a mistyped host that is only skipped would make a finding vanish.
+//! A plan is checked as a whole before it runs. An error names the place and the remedy: a mistyped host that is only skipped
+//! would make a finding vanish.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,24 +10,24 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
-use super::{BROKER, DEFERRAL_MS_MAX, DELAY_MS_MAX, EXTRA_MS_MAX, FORMAT, Fault, OperationKind, Plan};
-use crate::instance::config::PresenceConfig;
-use crate::streams::SOURCES;
+use super::{BROKER, DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
+use crate::presence::PresenceConfig;
+use crate::sim::invalid::{InvalidValue, check_at_most, check_per_mille, check_range};
 
-/// Why a plan cannot be run.
+/// An error in a plan, which cannot be run.
 #[derive(Debug, Error)]
 pub enum PlanError {
-    /// Not JSON, or not in the shape of a plan.
+    /// The text is not JSON, or does not have the shape of a plan.
     #[error("not a plan, at line {line}, column {column}: {cause}; compare with what `squall run` prints for a seed")]
     Malformed {
         /// The line, from 1.
         line: usize,
         /// The column, from 1.
         column: usize,
-        /// What was found there.
+        /// The error of the parser.
         cause: serde_json::Error,
     },
-    /// The plan is of a version that this program does not know.
+    /// The plan has a version that this program does not know.
     #[error(
         "the plan has format {found}, this program reads format {FORMAT}: draw it again from its seed, or use the program that wrote it"
     )]
@@ -35,25 +35,13 @@ pub enum PlanError {
         /// The plan's version.
         found: u32,
     },
-    /// A host is named that the deployment does not have.
-    #[error("{place} names the host `{host}`: use one of {}, or add it to the topology", known.join(", "))]
-    UnknownHost {
-        /// Where it is named.
+    /// A value cannot be used.
+    #[error("{place} {problem}")]
+    Invalid {
+        /// The place of the value.
         place: Place,
-        /// The name.
-        host: String,
-        /// The hosts there are.
-        known: Vec<String>,
-    },
-    /// A stream is named that is not in the database.
-    #[error("{place} names the stream `{stream}`: use one of {}", known.join(", "))]
-    UnknownStream {
-        /// Where it is named.
-        place: Place,
-        /// The name.
-        stream: String,
-        /// The streams there are.
-        known: Vec<&'static str>,
+        /// The value, and the remedy.
+        problem: InvalidValue,
     },
     /// Two hosts have one name.
     #[error("the topology has two hosts named `{host}`: rename one of them")]
@@ -61,93 +49,66 @@ pub enum PlanError {
         /// The name.
         host: String,
     },
-    /// Nobody writes a stream.
+    /// A stream has no writer.
     #[error("topology.{stream}_writers is empty: name at least one")]
     NoWriter {
         /// The stream.
         stream: &'static str,
     },
-    /// A fault between a host and itself.
-    #[error("{place} is between `{host}` and itself: name two hosts")]
-    SameHost {
-        /// Where it stands.
-        place: Place,
-        /// The host.
-        host: String,
-    },
-    /// A fault on no host.
-    #[error("{place} names no host: name at least one, or leave the fault out")]
-    NoHost {
-        /// Where it stands.
-        place: Place,
-    },
-    /// Two operations have one id, and would write the same events.
-    #[error("{place} has the id {id}, as another operation has: give it another one, or none of them any")]
+    /// Two operations have the same id, and would write the same events.
+    #[error("{place} has the id {id}, like another operation: give it another id, or leave the ids of both out")]
     DuplicateOperation {
-        /// Where it stands.
+        /// The place.
         place: Place,
         /// The id.
         id: usize,
     },
-    /// Two clients are one device, whose tokens would run into each other.
-    #[error("{place} is device {device} of user {user}, as another is: give it another device")]
+    /// Two clients are the same device, whose tokens would be mixed up.
+    #[error("{place} is device {device} of user {user}, like another client: give it another device")]
     DuplicateClient {
-        /// Where it stands.
+        /// The place.
         place: Place,
         /// The user.
         user: u32,
         /// The device.
         device: u32,
     },
-    /// A client knows nobody to sync with.
+    /// A client has no host to sync with.
     #[error("{place} has no hosts to sync with: name at least one")]
     NoHosts {
-        /// Where it stands.
+        /// The place.
         place: Place,
     },
-    /// Something would happen after the end of the storm.
+    /// An operation or a fault comes after the end of the storm.
     #[error("{place} is at {at_ms} ms, after the storm's end: use a time up to {storm_ms} ms, or raise storm_ms")]
     TooLate {
-        /// Where it stands.
+        /// The place.
         place: Place,
-        /// When it would happen.
+        /// The time of the operation or fault.
         at_ms: u64,
-        /// When the storm ends.
+        /// The end of the storm.
         storm_ms: u64,
-    },
-    /// Nothing lies between a minimum and a maximum.
-    #[error("{place} has an empty range, from {min} to {max}: raise the maximum or lower the minimum")]
-    EmptyRange {
-        /// Where it stands.
-        place: Place,
-        /// The minimum.
-        min: u64,
-        /// The maximum.
-        max: u64,
-    },
-    /// A number is larger than anything may be.
-    #[error("{place} has {value} where {max} is the most: lower it")]
-    TooLarge {
-        /// Where it stands.
-        place: Place,
-        /// The number.
-        value: u64,
-        /// The largest there may be.
-        max: u64,
     },
 }
 
 /// A place in a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// An operation, by its place in the list, from 0.
+    /// An operation, by its index.
     Operation(usize),
-    /// A fault, by its place in the list, from 0.
+    /// A fault, by its index.
     Fault(usize),
-    /// A client, by its place in the list, from 0.
+    /// A client, by its index.
     Client(usize),
     /// A field of the plan.
     Field(&'static str),
+}
+
+impl Place {
+    /// Returns a function that adds this place to the message about a value.
+    fn holds(self) -> impl FnOnce(InvalidValue) -> PlanError {
+        move |problem| PlanError::Invalid { place: self, problem }
+    }
 }
 
 impl fmt::Display for Place {
@@ -161,7 +122,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What a plan of any version has.
+/// The part that plans of every version have.
 #[derive(Deserialize)]
 struct Header {
     format: u32,
@@ -171,7 +132,7 @@ impl Plan {
     /// Reads a plan from JSON and checks that it can be run.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first error in the plan.
     pub fn load(text: &str) -> Result<Plan, PlanError> {
         let malformed =
             |cause: serde_json::Error| PlanError::Malformed { line: cause.line(), column: cause.column(), cause };
@@ -189,29 +150,41 @@ impl Plan {
         self.check_times()?;
         self.check_operations()?;
         self.check_clients()?;
-        let Plan { network, scheduling, database, .. } = self;
-        check_most(Place::Field("scheduling.deferred_per_mille"), scheduling.deferred_per_mille.into(), 1_000)?;
-        check_most(Place::Field("scheduling.deferral_ms_max"), scheduling.deferral_ms_max, DEFERRAL_MS_MAX)?;
-        check_range(Place::Field("network"), network.latency_us_min, network.latency_us_max)?;
-        check_range(Place::Field("database.before_us"), database.before_us.0, database.before_us.1)?;
-        check_range(Place::Field("database.after_us"), database.after_us.0, database.after_us.1)?;
-        check_range(Place::Field("database.rollback_per_mille"), u64::from(database.rollback_per_mille), 1_000)?;
-        let PresenceConfig { refresh_ms, process_expiry_ms } = self.presence;
-        check_range(Place::Field("presence.refresh_ms"), 1, refresh_ms)?;
-        check_range(Place::Field("presence.refresh_ms"), refresh_ms, process_expiry_ms / 2)?;
+        self.check_settings()
+    }
+
+    fn check_settings(&self) -> Result<(), PlanError> {
+        let Plan { network, scheduling, database, presence, .. } = self;
+        let PresenceConfig { refresh_ms, process_expiry_ms, idle_ms, busy_ms } = *presence;
+        let checks = [
+            ("scheduling.deferred_per_mille", check_per_mille(scheduling.deferred_per_mille)),
+            ("scheduling.deferral_ms_max", check_at_most(scheduling.deferral_ms_max, DEFERRAL_MS_MAX)),
+            ("network", check_range(network.latency_us_min, network.latency_us_max)),
+            ("database.before_us", check_range(database.before_us.0, database.before_us.1)),
+            ("database.after_us", check_range(database.after_us.0, database.after_us.1)),
+            ("database.rollback_per_mille", check_per_mille(database.rollback_per_mille)),
+            ("presence.idle_ms", check_range(1, idle_ms)),
+            ("presence.busy_ms", check_range(1, busy_ms)),
+            ("presence.refresh_ms", check_range(1, refresh_ms)),
+            ("presence.refresh_ms", check_range(refresh_ms, process_expiry_ms / 2)),
+        ];
+        for (field, check) in checks {
+            check.map_err(Place::Field(field).holds())?;
+        }
         Ok(())
     }
 
     fn check_operations(&self) -> Result<(), PlanError> {
         let mut ids = BTreeSet::new();
         for (index, operation) in self.operations.iter().enumerate() {
-            let (place, id) = (Place::Operation(index), operation.id.unwrap_or(index));
+            let place = Place::Operation(index);
+            let id = operation.id.unwrap_or(index);
             if !ids.insert(id) {
                 return Err(PlanError::DuplicateOperation { place, id });
             }
             if let OperationKind::StateBurst { rows, tokens, .. } = operation.kind {
-                check_range(place, u64::from(tokens), u64::from(rows))?;
-                check_range(place, 1, u64::from(tokens))?;
+                check_range(u64::from(tokens), u64::from(rows)).map_err(place.holds())?;
+                check_range(1, u64::from(tokens)).map_err(place.holds())?;
             }
         }
         Ok(())
@@ -233,18 +206,22 @@ impl Plan {
             self.check_host(Place::Field(field), writer)?;
         }
         for (index, operation) in self.operations.iter().enumerate() {
-            operation.kind.host().map_or(Ok(()), |host| self.check_host(Place::Operation(index), host))?;
+            if let Some(host) = operation.kind.host() {
+                self.check_host(Place::Operation(index), host)?;
+            }
         }
         for (index, entry) in self.faults.iter().enumerate() {
             let place = Place::Fault(index);
             let hosts = entry.fault.hosts();
-            hosts.iter().try_for_each(|host| self.check_machine(place, &entry.fault, host))?;
+            for host in &hosts {
+                self.check_fault_host(place, &entry.fault, host)?;
+            }
             if let [host, other] = hosts[..]
                 && host == other
             {
-                return Err(PlanError::SameHost { place, host: host.to_owned() });
+                return Err(InvalidValue::SameHost { host: host.to_owned() }).map_err(place.holds());
             }
-            check_numbers(place, &entry.fault)?;
+            entry.fault.check().map_err(place.holds())?;
         }
         Ok(())
     }
@@ -263,18 +240,18 @@ impl Plan {
                 self.check_host(place, host)?;
             }
             for per_mille in [client.move_per_mille, client.lost_per_mille] {
-                check_range(place, u64::from(per_mille), 1_000)?;
+                check_per_mille(per_mille).map_err(place.holds())?;
             }
-            check_range(place, client.timeout_ms, CLIENT_TIMEOUT_MS_MAX)?;
-            check_range(place, client.pause_ms, CLIENT_PAUSE_MS_MAX)?;
+            check_at_most(client.timeout_ms, CLIENT_TIMEOUT_MS_MAX).map_err(place.holds())?;
+            check_at_most(client.pause_ms, CLIENT_PAUSE_MS_MAX).map_err(place.holds())?;
         }
         Ok(())
     }
 
-    /// The network and the power can fail the broker too; everything else is about instances.
-    fn check_machine(&self, place: Place, fault: &Fault, host: &str) -> Result<(), PlanError> {
+    /// Checks that `host` is an instance or, if the fault can hit it, the broker.
+    fn check_fault_host(&self, place: Place, fault: &Fault, host: &str) -> Result<(), PlanError> {
         let is_broker = host == BROKER && self.topology.broker.is_some();
-        if is_broker && fault.family().is_of_machines() { Ok(()) } else { self.check_host(place, host) }
+        if is_broker && fault.family().hits_broker() { Ok(()) } else { self.check_host(place, host) }
     }
 
     fn check_host(&self, place: Place, host: &str) -> Result<(), PlanError> {
@@ -282,7 +259,7 @@ impl Plan {
             return Ok(());
         }
         let known = self.topology.hosts().map(str::to_owned).collect();
-        Err(PlanError::UnknownHost { place, host: host.to_owned(), known })
+        Err(InvalidValue::UnknownHost { host: host.to_owned(), known }).map_err(place.holds())
     }
 
     fn check_times(&self) -> Result<(), PlanError> {
@@ -298,57 +275,14 @@ impl Plan {
     }
 }
 
-/// What a fault's numbers must be like to mean anything.
-fn check_numbers(place: Place, fault: &Fault) -> Result<(), PlanError> {
-    match *fault {
-        Fault::Latency { min_us, max_us, .. } => check_range(place, min_us, max_us),
-        Fault::SlowDrip { bytes_per_sec, .. } => check_range(place, 1, bytes_per_sec),
-        Fault::BrokenStream { ref stream, .. } if SOURCES.iter().all(|source| source.name != stream) => {
-            let known = SOURCES.iter().map(|source| source.name).collect();
-            Err(PlanError::UnknownStream { place, stream: stream.clone(), known })
-        }
-        Fault::RollingRestart { ref hosts, .. } if hosts.is_empty() => Err(PlanError::NoHost { place }),
-        Fault::SlowWriter { delay_ms_min, delay_ms_max, rollback_per_mille, .. } => {
-            check_range(place, delay_ms_min, delay_ms_max)?;
-            check_most(place, delay_ms_max, DELAY_MS_MAX)?;
-            check_most(place, rollback_per_mille.into(), 1_000)
-        }
-        Fault::SlowDatabase { extra_ms_min, extra_ms_max, .. } => {
-            check_range(place, extra_ms_min, extra_ms_max)?;
-            check_most(place, extra_ms_max, EXTRA_MS_MAX)
-        }
-        Fault::FailingDatabase { per_mille, .. }
-        | Fault::FailingHandlers { per_mille, .. }
-        | Fault::LostAcknowledgement { per_mille, .. }
-        | Fault::CancelledRequests { per_mille, .. }
-        | Fault::Strangers { per_mille, .. } => check_most(place, per_mille.into(), 1_000),
-        Fault::Cut { .. }
-        | Fault::Flap { .. }
-        | Fault::LostReply { .. }
-        | Fault::Partition { .. }
-        | Fault::HalfOpen { .. }
-        | Fault::PowerCut { .. }
-        | Fault::Restart { .. }
-        | Fault::RollingRestart { .. }
-        | Fault::Freeze { .. }
-        | Fault::SlowConsumer { .. }
-        | Fault::StalledDatabase { .. }
-        | Fault::BrokenStream { .. } => Ok(()),
-    }
-}
-
-fn check_most(place: Place, value: u64, max: u64) -> Result<(), PlanError> {
-    if value <= max { Ok(()) } else { Err(PlanError::TooLarge { place, value, max }) }
-}
-
-fn check_range(place: Place, min: u64, max: u64) -> Result<(), PlanError> {
-    if min <= max { Ok(()) } else { Err(PlanError::EmptyRange { place, min, max }) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{FaultEntry, Operation, Reading, Scenario, SchedulingPlan};
     use super::*;
+    use crate::sim::faults::{
+        BrokenStream, CancelledRequests, Cut, FailingDatabase, FailingHandlers, Latency, LostAcknowledgement,
+        RollingRestart, SlowDatabase, SlowDrip, SlowWriter, StalledDatabase, VersionSkew,
+    };
 
     fn edited(edit: impl FnOnce(&mut Plan)) -> PlanError {
         let mut plan = Plan::generate(Scenario::Storm, 7);
@@ -356,24 +290,25 @@ mod tests {
         Plan::load(&plan.to_json()).unwrap_err()
     }
 
-    fn with_fault(fault: Fault) -> PlanError {
+    fn with_fault(fault: impl Into<Fault>) -> PlanError {
+        let fault = fault.into();
         edited(|plan| plan.faults = vec![FaultEntry { at_ms: 5, fault }])
     }
 
-    fn cut(a: &str, b: &str) -> Fault {
-        Fault::Cut { a: a.to_owned(), b: b.to_owned() }
+    fn cut(a: &str, b: &str) -> Cut {
+        Cut { a: a.to_owned(), b: b.to_owned() }
     }
 
     #[test]
     fn a_plan_comes_back_from_json_as_it_was() {
-        for scenario in Scenario::ALL {
+        for &scenario in Scenario::ALL {
             let plan = Plan::generate(scenario, 7);
             assert_eq!(Plan::load(&plan.to_json()).unwrap(), plan);
         }
     }
 
     #[test]
-    fn a_malformed_plan_is_answered_with_line_and_column() {
+    fn the_error_for_a_malformed_plan_names_line_and_column() {
         let error = Plan::load("{\"format\": 1,\n  \"seed\": x}").unwrap_err();
         assert!(matches!(error, PlanError::Malformed { line: 2, column: 11, .. }), "{error}");
         let misspelt = Plan::generate(Scenario::Quiet, 7).to_json().replace("\"storm_ms\"", "\"strom_ms\"");
@@ -382,27 +317,33 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_of_another_format_is_refused_whatever_else_it_holds() {
-        let error = Plan::load("{\"format\": 2, \"weather\": []}").unwrap_err();
+    fn a_plan_of_another_format_is_refused_for_that_alone() {
+        let error = Plan::load("{\"format\": 2, \"host_faults\": []}").unwrap_err();
         assert!(matches!(error, PlanError::UnknownFormat { found: 2 }), "{error}");
     }
 
     #[test]
-    fn an_unknown_host_is_answered_with_the_known_ones() {
+    fn the_error_for_an_unknown_host_names_the_known_ones() {
         let error = with_fault(cut("writer1", "writer9")).to_string();
         assert_eq!(
             error,
             "faults[0] names the host `writer9`: use one of master, writer1, writer2, worker1, worker2, worker3, or \
              add it to the topology"
         );
-        let error = edited(|plan| plan.topology.typing_writer = "nobody".to_owned());
-        assert!(matches!(error, PlanError::UnknownHost { place: Place::Field(_), .. }), "{error}");
-        let error = with_fault(Fault::StalledDatabase { host: Some("nobody".to_owned()), for_ms: 1 });
-        assert!(matches!(error, PlanError::UnknownHost { place: Place::Fault(0), .. }), "{error}");
+        let error = edited(|plan| plan.topology.typing_writer = "worker9".to_owned());
+        assert!(
+            matches!(error, PlanError::Invalid { place: Place::Field(_), problem: InvalidValue::UnknownHost { .. } }),
+            "{error}"
+        );
+        let error = with_fault(StalledDatabase { host: Some("worker9".to_owned()), for_ms: 1 });
+        assert!(
+            matches!(error, PlanError::Invalid { place: Place::Fault(0), problem: InvalidValue::UnknownHost { .. } }),
+            "{error}"
+        );
     }
 
     #[test]
-    fn a_read_through_an_unknown_host_is_answered_with_the_known_ones() {
+    fn the_error_for_a_read_from_an_unknown_host_names_the_known_ones() {
         let kind = OperationKind::Read { host: "worker9".to_owned(), what: Reading::State { room: 0 } };
         let error = edited(|plan| plan.operations = vec![Operation::new(1, kind)]).to_string();
         assert!(error.starts_with("operations[0] names the host `worker9`: use one of master, "), "{error}");
@@ -410,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_not_in_the_database_cannot_break_there() {
-        let error = with_fault(Fault::BrokenStream { host: "master".to_owned(), stream: "typing".to_owned() });
+        let error = with_fault(BrokenStream { host: "master".to_owned(), stream: "typing".to_owned() });
         assert_eq!(
             error.to_string(),
             "faults[0] names the stream `typing`: use one of events, receipts, to_device, account_data, presence, caches"
@@ -419,29 +360,43 @@ mod tests {
 
     #[test]
     fn a_fault_between_a_host_and_itself_is_refused() {
-        assert!(matches!(with_fault(cut("writer1", "writer1")), PlanError::SameHost { .. }));
+        assert!(matches!(
+            with_fault(cut("writer1", "writer1")),
+            PlanError::Invalid { problem: InvalidValue::SameHost { .. }, .. }
+        ));
     }
 
     #[test]
     fn a_rolling_restart_names_hosts_and_only_known_ones() {
         let rolling = |hosts: &[&str]| {
             let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-            with_fault(Fault::RollingRestart { hosts, down_ms: 1, pause_ms: 1 })
+            with_fault(RollingRestart { hosts, down_ms: 1, pause_ms: 1 })
         };
-        assert!(matches!(rolling(&[]), PlanError::NoHost { place: Place::Fault(0) }));
-        assert!(matches!(rolling(&["master", "writer1", "nobody"]), PlanError::UnknownHost { .. }));
+        assert!(matches!(rolling(&[]), PlanError::Invalid { place: Place::Fault(0), problem: InvalidValue::NoHost }));
+        assert!(matches!(
+            rolling(&["master", "writer1", "worker9"]),
+            PlanError::Invalid { problem: InvalidValue::UnknownHost { .. }, .. }
+        ));
     }
 
     #[test]
-    fn a_number_larger_than_anything_may_be_is_refused() {
+    fn a_number_above_its_bound_is_refused() {
         let error = edited(|plan| plan.scheduling.deferred_per_mille = 1_001);
-        assert!(matches!(error, PlanError::TooLarge { value: 1_001, max: 1_000, .. }), "{error}");
+        assert!(
+            matches!(error, PlanError::Invalid { problem: InvalidValue::TooLarge { value: 1_001, max: 1_000 }, .. }),
+            "{error}"
+        );
+        let error = edited(|plan| plan.database.rollback_per_mille = 1_001);
+        assert_eq!(error.to_string(), "database.rollback_per_mille has 1001 where 1000 is the most: lower it");
         let error = edited(|plan| plan.scheduling.deferral_ms_max = DEFERRAL_MS_MAX + 1);
-        assert!(matches!(error, PlanError::TooLarge { max: DEFERRAL_MS_MAX, .. }), "{error}");
+        assert!(
+            matches!(error, PlanError::Invalid { problem: InvalidValue::TooLarge { max: DEFERRAL_MS_MAX, .. }, .. }),
+            "{error}"
+        );
     }
 
     #[test]
-    fn a_plan_without_scheduling_defers_nothing() {
+    fn a_plan_without_scheduling_delays_no_poll() {
         let plan = Plan { scheduling: SchedulingPlan::default(), ..Plan::generate(Scenario::Storm, 7) };
         let mut json: serde_json::Value = serde_json::from_str(&plan.to_json()).unwrap();
         json.as_object_mut().unwrap().remove("scheduling").expect("it is written");
@@ -460,26 +415,25 @@ mod tests {
     fn nothing_happens_after_the_storm() {
         let error = edited(|plan| plan.storm_ms = 30_000);
         assert!(matches!(error, PlanError::TooLate { place: Place::Operation(_), storm_ms: 30_000, .. }), "{error}");
-        let fault = FaultEntry { at_ms: 60_001, fault: cut("master", "writer1") };
+        let fault = FaultEntry { at_ms: 60_001, fault: cut("master", "writer1").into() };
         let error = edited(|plan| plan.faults = vec![fault]);
         assert!(matches!(error, PlanError::TooLate { place: Place::Fault(0), at_ms: 60_001, .. }), "{error}");
     }
 
     #[test]
-    fn an_empty_range_is_refused_wherever_it_is() {
+    fn an_empty_range_is_refused_in_every_place() {
         let place = |error| match error {
-            PlanError::EmptyRange { place, .. } => place.to_string(),
+            PlanError::Invalid { place, problem: InvalidValue::EmptyRange { .. } } => place.to_string(),
             other => panic!("not an empty range: {other}"),
         };
         assert_eq!(place(edited(|plan| plan.network.latency_us_min = u64::MAX)), "network");
         assert_eq!(place(edited(|plan| plan.database.before_us = (2, 1))), "database.before_us");
         assert_eq!(place(edited(|plan| plan.database.after_us = (2, 1))), "database.after_us");
-        assert_eq!(place(edited(|plan| plan.database.rollback_per_mille = 1_001)), "database.rollback_per_mille");
         let (from, to) = ("master".to_owned(), "writer1".to_owned());
-        assert_eq!(place(with_fault(Fault::Latency { from, to, min_us: 2, max_us: 1, for_ms: 1 })), "faults[0]");
+        assert_eq!(place(with_fault(Latency { from, to, min_us: 2, max_us: 1, for_ms: 1 })), "faults[0]");
         let (from, to) = ("master".to_owned(), "writer1".to_owned());
-        assert_eq!(place(with_fault(Fault::SlowDrip { from, to, bytes_per_sec: 0, for_ms: 1 })), "faults[0]");
-        let slow = Fault::SlowDatabase { host: None, extra_ms_min: 2, extra_ms_max: 1, for_ms: 1 };
+        assert_eq!(place(with_fault(SlowDrip { from, to, bytes_per_sec: 0, for_ms: 1 })), "faults[0]");
+        let slow = SlowDatabase { host: None, extra_ms_min: 2, extra_ms_max: 1, for_ms: 1 };
         assert_eq!(place(with_fault(slow)), "faults[0]");
         for (rows, tokens) in [(3, 4), (3, 0)] {
             let kind = OperationKind::StateBurst { room: 0, rows, tokens };
@@ -498,26 +452,29 @@ mod tests {
     }
 
     #[test]
-    fn trouble_with_the_database_beyond_what_may_be_is_refused() {
+    fn a_fault_of_the_database_beyond_its_bounds_is_refused() {
         let host = || "writer1".to_owned();
         let slow = |delay_ms_max, rollback_per_mille| {
             let host = host();
-            Fault::SlowWriter { host, delay_ms_min: 1, delay_ms_max, rollback_per_mille, for_ms: 1 }
+            SlowWriter { host, delay_ms_min: 1, delay_ms_max, rollback_per_mille, for_ms: 1 }
         };
-        let faults = [
-            (slow(10_001, 0), 10_001, DELAY_MS_MAX),
-            (slow(10_000, 1_001), 1_001, 1_000),
-            (Fault::SlowDatabase { host: None, extra_ms_min: 1, extra_ms_max: 2_001, for_ms: 1 }, 2_001, EXTRA_MS_MAX),
-            (Fault::FailingDatabase { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
-            (Fault::FailingHandlers { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
-            (Fault::LostAcknowledgement { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
-            (Fault::CancelledRequests { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
-            (Fault::Strangers { host: host(), per_mille: 1_002, for_ms: 1 }, 1_002, 1_000),
+        let per_mille = 1_002;
+        let for_ms = 1;
+        let extra_ms_max = 2_001;
+        let faults: [(Fault, u64, u64); 8] = [
+            (slow(10_001, 0).into(), 10_001, 10_000),
+            (slow(10_000, 1_001).into(), 1_001, 1_000),
+            (SlowDatabase { host: None, extra_ms_min: 1, extra_ms_max, for_ms }.into(), 2_001, 2_000),
+            (FailingDatabase::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
+            (FailingHandlers::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
+            (LostAcknowledgement::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
+            (CancelledRequests::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
+            (VersionSkew::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
         ];
         for (fault, expected, most) in faults {
             let error = with_fault(fault);
             assert!(
-                matches!(error, PlanError::TooLarge { place: Place::Fault(0), value, max } if (value, max) == (expected, most)),
+                matches!(error, PlanError::Invalid { place: Place::Fault(0), problem: InvalidValue::TooLarge { value, max } } if (value, max) == (expected, most)),
                 "{error}"
             );
         }

@@ -1,32 +1,34 @@
-//! Operations: what users do.
+//! Operations: the actions of users.
 //!
-//! Rooms and users are numbers here; whoever carries a plan out gives them names. An operation may fail, as a request
-//! to a server that is down does.
+//! Rooms and users are numbers here; the workload gives them names. An operation may fail, as a request to a server that is
+//! down does.
 
 use serde::{Deserialize, Serialize};
 
-/// Something a user does at some time.
+use crate::presence::PresenceState;
+
+/// An action of a user at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {
-    /// When, in simulated milliseconds since the start.
+    /// The time, in simulated milliseconds since the start.
     pub at_ms: u64,
-    /// What.
+    /// The action.
     pub kind: OperationKind,
-    /// What its event ids and the draws of its request are made of; its place in the list, from 0, if not given. Given
-    /// where others were taken away, so that it stays the operation that it was.
+    /// The key of its event ids and of its request's draws; its place in the list, from 0, by default. A plan without some
+    /// of its operations gives the ids of the others, so that they do what they did before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<usize>,
 }
 
 impl Operation {
-    /// An operation at a time, with its place in the list for an id.
+    /// Creates an operation whose id is its place in the list.
     pub fn new(at_ms: u64, kind: OperationKind) -> Self {
         Operation { at_ms, kind, id: None }
     }
 }
 
-/// What a user does.
+/// An action of a user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum OperationKind {
@@ -39,72 +41,99 @@ pub enum OperationKind {
     StateBurst {
         /// The room.
         room: u32,
-        /// How many `state` rows that makes.
+        /// The number of `state` rows.
         rows: u32,
-        /// Over how many tokens they are spread.
+        /// The number of tokens that the rows are spread over.
         tokens: u32,
     },
     /// Persists many messages to a room in one transaction, as catching up over federation does.
     SendBurst {
         /// The room.
         room: u32,
-        /// How many messages, each with a token of its own.
+        /// The number of messages, each with a token of its own.
         events: u32,
     },
     /// Changes account data.
     AccountData {
-        /// Whose.
+        /// The user.
         user: u32,
-        /// Of which room; none if of the whole account.
+        /// The room; none for data of the whole account.
         room: Option<u32>,
-        /// Which of the user's data.
+        /// The number of the datum.
         datum: u32,
-        /// How long its type is at least, in bytes. A line holds 16 384.
+        /// The least length of its type, in bytes. A line holds 16 384.
         type_bytes: u32,
     },
     /// Changes many account data at once, as a client does that has been offline.
     AccountDataBurst {
-        /// Whose.
+        /// The user.
         user: u32,
-        /// How many of the account.
+        /// The number of data of the account.
         of_account: u32,
-        /// How many of the room numbered 0.
+        /// The number of data of the room numbered 0.
         of_room: u32,
     },
     /// Reads up to the newest message of a room.
     Receipt {
-        /// Who.
+        /// The user.
         user: u32,
-        /// Where.
+        /// The room.
         room: u32,
-        /// The host of the instance that the client talks to; the writer itself if the plan does not say.
+        /// The host that the client sends its request to; the writer itself by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         through: Option<String>,
+    },
+    /// Reads up to the newest message of several rooms at once. Each writer gets one EDU with all of its rooms.
+    Receipts {
+        /// The user.
+        user: u32,
+        /// The rooms.
+        rooms: Vec<u32>,
+        /// The host that the client sends its request to.
+        host: String,
     },
     /// Sends a message to each device of these users.
     ToDevice {
         /// The recipients.
         users: Vec<u32>,
-        /// The host of the instance that the client talks to; the writer itself if the plan does not say.
+        /// The host that the client sends its request to; the writer itself by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         through: Option<String>,
     },
-    /// Keeps a sync open, so that the user is there. It ends with the process that serves it.
+    /// Keeps a sync open, so that the user is online. It ends with the process that serves it.
     Sync {
-        /// Who.
+        /// The user.
         user: u32,
-        /// With which device; none if it is not known.
+        /// The device; none if it is not known.
         device: Option<u32>,
         /// The host that serves it.
         host: String,
-        /// For how long, in milliseconds. It may go on in the calm.
+        /// The length of the sync, in milliseconds. It may go on in the calm.
         for_ms: u64,
+    },
+    /// Sets the presence of a user's device.
+    SetPresence {
+        /// The user.
+        user: u32,
+        /// The device; none if it is not known.
+        device: Option<u32>,
+        /// The state.
+        state: PresenceState,
+        /// The number of the status message; none for no message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u32>,
+        /// True if the request comes with a sync: it leaves the message as it is, and a busy device busy.
+        #[serde(default, skip_serializing_if = "is_false")]
+        is_sync: bool,
+        /// The host that the client sends its request to; the writer itself by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        through: Option<String>,
     },
     /// Persists an event outside its room's graph, as fetching a single event over federation does.
     Outlier {
         /// The room.
         room: u32,
-        /// The event's number. A second one of that number is refused.
+        /// The event's number. A second event with that number is refused.
         event: u32,
     },
     /// Makes such an event an ordinary one.
@@ -114,22 +143,22 @@ pub enum OperationKind {
         /// The event's number.
         event: u32,
     },
-    /// Reads something through an instance.
+    /// Reads a value from an instance.
     Read {
         /// The host of the instance.
         host: String,
-        /// What is read.
+        /// The value.
         what: Reading,
     },
-    /// Reads something through an instance, changes it through the same instance, whoever has to write it, and reads
-    /// it again as soon as that is told to be done.
+    /// Reads a value from an instance, changes it through the same instance, and reads it again once the change is
+    /// acknowledged. The instance forwards the change to the writer.
     WriteThenRead {
         /// The host of the instance.
         host: String,
-        /// What is changed.
+        /// The value.
         what: Writing,
     },
-    /// Lets an instance hear from a remote server that was thought to be down.
+    /// Makes an instance hear from a remote server that was considered down.
     ServerUp {
         /// The server.
         server: u32,
@@ -142,14 +171,18 @@ pub enum OperationKind {
         room: u32,
         /// The user.
         user: u32,
-        /// Whether the user types from now on.
+        /// True if the user begins to type.
         typing: bool,
-        /// When the user no longer counts as typing, in milliseconds from now, if nothing else is heard.
+        /// The time after which the user no longer counts as typing, in milliseconds.
         timeout_ms: u64,
     },
 }
 
-/// What a user reads.
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A value that a user reads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reading {
@@ -170,14 +203,14 @@ pub enum Reading {
     },
     /// Account data.
     AccountData {
-        /// Whose.
+        /// The user.
         user: u32,
-        /// Of which room; none if of the whole account.
+        /// The room; none for data of the whole account.
         room: Option<u32>,
     },
 }
 
-/// What a user changes and looks at.
+/// A value that a user changes and reads again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Writing {
@@ -188,29 +221,32 @@ pub enum Writing {
     },
     /// Account data.
     AccountData {
-        /// Whose.
+        /// The user.
         user: u32,
-        /// Of which room; none if of the whole account.
+        /// The room; none for data of the whole account.
         room: Option<u32>,
-        /// Which of the user's data.
+        /// The number of the datum.
         datum: u32,
     },
 }
 
 impl OperationKind {
-    /// The host that it names, if it does not fall to the writer of something.
+    /// Returns the host that carries it out, if the plan names one; otherwise a writer does.
     pub fn host(&self) -> Option<&str> {
         match self {
             OperationKind::Read { host, .. }
+            | OperationKind::Receipts { host, .. }
             | OperationKind::Sync { host, .. }
             | OperationKind::ServerUp { host, .. }
             | OperationKind::WriteThenRead { host, .. } => Some(host),
-            OperationKind::Receipt { through, .. } | OperationKind::ToDevice { through, .. } => through.as_deref(),
+            OperationKind::Receipt { through, .. }
+            | OperationKind::ToDevice { through, .. }
+            | OperationKind::SetPresence { through, .. } => through.as_deref(),
             _ => None,
         }
     }
 
-    /// How many rows of `events` it writes.
+    /// Returns the number of rows of `events` that it writes.
     pub fn rows(&self) -> u32 {
         match self {
             OperationKind::Send { .. } | OperationKind::Outlier { .. } | OperationKind::ExOutlier { .. } => 1,
@@ -220,8 +256,10 @@ impl OperationKind {
             OperationKind::AccountData { .. }
             | OperationKind::AccountDataBurst { .. }
             | OperationKind::Receipt { .. }
+            | OperationKind::Receipts { .. }
             | OperationKind::ToDevice { .. }
             | OperationKind::Sync { .. }
+            | OperationKind::SetPresence { .. }
             | OperationKind::ServerUp { .. }
             | OperationKind::Read { .. }
             | OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. }

@@ -1,23 +1,38 @@
 //! Scenarios: the shapes of runs that plans are drawn for.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
-use super::{Deployment, MASTER};
+use crate::sim::deployment::Deployment;
+use squall_protocol::MASTER;
 
 /// The shape of a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    Display,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", parse_err_ty = UnknownScenario, parse_err_fn = UnknownScenario::new)]
 pub enum Scenario {
-    /// Six hosts, a minute of storm: small enough to find things fast.
+    /// Six hosts and a minute of storm: small enough to find defects fast.
     #[default]
     Storm,
-    /// Nine hosts, a minute of storm.
+    /// Nine hosts and a minute of storm.
     Swarm,
-    /// Nine hosts and ten minutes in which nothing happens but pings and heartbeats: measures what idleness costs.
+    /// Nine hosts and ten minutes with nothing but pings and heartbeats: it measures the cost of idleness.
     Quiet,
     /// [`Storm`](Scenario::Storm) over Redis.
     Redis,
@@ -27,21 +42,14 @@ pub enum Scenario {
 
 impl Scenario {
     /// Every scenario.
-    pub const ALL: [Scenario; 5] =
-        [Scenario::Storm, Scenario::Swarm, Scenario::Quiet, Scenario::Redis, Scenario::RedisSwarm];
+    pub const ALL: &'static [Scenario] = Scenario::VARIANTS;
 
-    /// The scenario's name on the command line and in a plan.
+    /// Returns the scenario's name on the command line and in a plan.
     pub fn name(self) -> &'static str {
-        match self {
-            Scenario::Storm => "storm",
-            Scenario::Swarm => "swarm",
-            Scenario::Quiet => "quiet",
-            Scenario::Redis => "redis",
-            Scenario::RedisSwarm => "redis_swarm",
-        }
+        self.into()
     }
 
-    /// How long the storm lasts, in simulated milliseconds.
+    /// Returns the length of the storm, in simulated milliseconds.
     pub(super) fn storm_ms(self) -> u64 {
         match self {
             Scenario::Storm | Scenario::Swarm | Scenario::Redis | Scenario::RedisSwarm => 60_000,
@@ -49,12 +57,12 @@ impl Scenario {
         }
     }
 
-    /// Whether instances meet at a broker.
+    /// Returns true if instances replicate through a broker.
     pub fn is_over_redis(self) -> bool {
         matches!(self, Scenario::Redis | Scenario::RedisSwarm)
     }
 
-    /// The scenario's hosts, with the master writing what only one can.
+    /// Returns the scenario's hosts, with the master as the writer of every stream that has only one.
     pub(super) fn deployment(self) -> Deployment {
         let workers = match self {
             Scenario::Storm | Scenario::Redis => 3,
@@ -73,24 +81,20 @@ impl Scenario {
     }
 }
 
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The name of a scenario that does not exist.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("unknown scenario `{0}`: use one of {known}", known = known_names())]
+pub struct UnknownScenario(pub String);
+
+impl UnknownScenario {
+    fn new(name: &str) -> Self {
+        UnknownScenario(name.to_owned())
     }
 }
 
-/// A scenario that does not exist.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("unknown scenario `{0}`: use one of {known}", known = Scenario::ALL.map(Scenario::name).join(", "))]
-pub struct UnknownScenario(pub String);
-
-impl FromStr for Scenario {
-    type Err = UnknownScenario;
-
-    fn from_str(name: &str) -> Result<Self, UnknownScenario> {
-        let found = Scenario::ALL.into_iter().find(|scenario| scenario.name() == name);
-        found.ok_or_else(|| UnknownScenario(name.to_owned()))
-    }
+fn known_names() -> String {
+    let names: Vec<&str> = Scenario::ALL.iter().map(|scenario| scenario.name()).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]
@@ -98,15 +102,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scenario_is_known_by_its_name_on_the_command_line_and_in_json() {
-        for scenario in Scenario::ALL {
+    fn a_scenario_has_one_name_on_the_command_line_and_in_json() {
+        for &scenario in Scenario::ALL {
             assert_eq!(scenario.name().parse(), Ok(scenario));
+            assert_eq!(scenario.to_string(), scenario.name());
             assert_eq!(serde_json::to_value(scenario).unwrap(), scenario.name());
         }
     }
 
     #[test]
-    fn an_unknown_scenario_is_answered_with_the_known_ones() {
+    fn the_error_for_an_unknown_scenario_names_the_known_ones() {
         let error = "strom".parse::<Scenario>().unwrap_err();
         assert_eq!(error.to_string(), "unknown scenario `strom`: use one of storm, swarm, quiet, redis, redis_swarm");
     }

@@ -1,11 +1,11 @@
-//! Fewer hosts.
+//! Shrinks the number of hosts of a plan.
 
 use serde_json::Value;
 
 use crate::sim::plan::Plan;
 
-/// The plan in which `other` does what `host` did too. None if that makes no plan, as when a fault between the two would
-/// be between a host and itself.
+/// Returns the plan in which `other` also does the work of `host`. Returns none if that is not a valid plan, as when a
+/// fault between the two hosts would be between a host and itself.
 pub(super) fn merged(plan: &Plan, host: &str, other: &str) -> Option<Plan> {
     let mut plan = plan.clone();
     plan.topology.workers.retain(|worker| worker != host);
@@ -14,12 +14,15 @@ pub(super) fn merged(plan: &Plan, host: &str, other: &str) -> Option<Plan> {
     Plan::load(&json.to_string()).ok()
 }
 
-/// Names are all that a plan has text for, besides its scenario. A list of hosts names each once.
+/// Replaces the name `host` by `other` everywhere. A plan has no other text but names and its scenario. A list of hosts
+/// keeps each name once.
 fn rename(json: &mut Value, host: &str, other: &str) {
     match json {
         Value::String(name) if name == host => other.clone_into(name),
         Value::Array(items) => {
-            items.iter_mut().for_each(|item| rename(item, host, other));
+            for item in items.iter_mut() {
+                rename(item, host, other);
+            }
             let mut named = Vec::new();
             items.retain(|item| {
                 let is_again = item.is_string() && named.contains(item);
@@ -27,7 +30,11 @@ fn rename(json: &mut Value, host: &str, other: &str) {
                 !is_again
             });
         }
-        Value::Object(fields) => fields.values_mut().for_each(|field| rename(field, host, other)),
+        Value::Object(fields) => {
+            for field in fields.values_mut() {
+                rename(field, host, other);
+            }
+        }
         _ => {}
     }
 }

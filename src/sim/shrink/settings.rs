@@ -1,8 +1,8 @@
-//! The settings of a whole plan, each as simple as it can be.
+//! Simplifies the settings of a plan.
 
 use crate::sim::plan::{BROKER, BrokerPlan, DatabasePlan, Deployment, NetworkPlan, Plan, SchedulingPlan};
 
-/// Each way in which a plan's settings can be simplified, one by one.
+/// Functions that each simplify one setting of a plan.
 pub(super) const SIMPLER: [fn(Plan) -> Plan; 7] = [
     |plan| Plan { scheduling: SchedulingPlan::default(), ..plan },
     |plan| Plan { database: DatabasePlan { before_us: (0, 0), after_us: (0, 0), rollback_per_mille: 0 }, ..plan },
@@ -13,7 +13,7 @@ pub(super) const SIMPLER: [fn(Plan) -> Plan; 7] = [
     with_plain_broker,
 ];
 
-/// Over TCP, if nothing befalls the broker.
+/// Replaces Redis by TCP, unless a fault disturbs the broker.
 fn without_broker(plan: Plan) -> Plan {
     if plan.faults.iter().any(|entry| entry.fault.hosts().contains(&BROKER)) {
         return plan;
@@ -21,7 +21,7 @@ fn without_broker(plan: Plan) -> Plan {
     Plan { topology: Deployment { broker: None, ..plan.topology }, ..plan }
 }
 
-/// With a broker as Redis is unless it is told otherwise, if there is one.
+/// Gives the broker, if there is one, the default settings of Redis.
 fn with_plain_broker(plan: Plan) -> Plan {
     let broker = plan.topology.broker.as_ref().map(|_| BrokerPlan::default());
     Plan { topology: Deployment { broker, ..plan.topology }, ..plan }

@@ -1,18 +1,19 @@
-//! What shrinking comes to, with made-up failures: what a run would say is decided by what is in its plan.
+//! Shrinking with made-up failures: a function of the plan decides if it fails, without a run.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
+use crate::sim::faults::{Cut, Latency};
 use crate::sim::plan::{BrokerPlan, Fault, FaultEntry, Operation, OperationKind, Scenario, SchedulingPlan};
-use crate::sim::runner::{Entropy, Onlookers, run};
+use crate::sim::runner::{Entropy, RunHooks, run};
 use crate::sim::testing::small_plan;
 
 fn swarm() -> Plan {
     Plan::generate(Scenario::Swarm, 23)
 }
 
-/// What `plan` shrinks to as long as it `fails`, and how many runs that took.
+/// Shrinks `plan` as long as it `fails`. Returns the result and the number of runs.
 fn shrunk(plan: &Plan, runs_max: usize, fails: impl Fn(&Plan) -> bool) -> (Plan, usize) {
     let runs = RefCell::new(0);
     let count_and_run = |plan: &Plan| {
@@ -29,13 +30,13 @@ fn bursts(plan: &Plan) -> usize {
 }
 
 fn cuts(plan: &Plan) -> usize {
-    plan.faults.iter().filter(|entry| matches!(entry.fault, Fault::Cut { .. })).count()
+    plan.faults.iter().filter(|entry| matches!(entry.fault, Fault::Cut(..))).count()
 }
 
 #[test]
-fn what_the_failure_needs_is_all_that_is_left() {
+fn only_the_parts_that_the_failure_needs_are_left() {
     let plan = swarm();
-    assert!(bursts(&plan) > 1 && cuts(&plan) > 1, "there is something to choose from");
+    assert!(bursts(&plan) > 1 && cuts(&plan) > 1, "the plan has more than one of each");
     let (least, runs) = shrunk(&plan, RUNS_MAX, |plan| bursts(plan) > 0 && cuts(plan) > 0);
     assert_eq!((least.faults.len(), least.operations.len(), least.clients.len()), (1, 1, 0));
     let OperationKind::StateBurst { rows, tokens, .. } = least.operations[0].kind else { unreachable!() };
@@ -47,7 +48,7 @@ fn what_the_failure_needs_is_all_that_is_left() {
 }
 
 #[test]
-fn a_broker_is_left_out_if_it_is_not_needed_and_made_a_plain_one_if_it_is() {
+fn a_broker_is_removed_if_it_is_not_needed_and_given_default_settings_if_it_is() {
     let plan = Plan::generate(Scenario::RedisSwarm, 23);
     let (least, _) = shrunk(&plan, RUNS_MAX, |plan| bursts(plan) > 0);
     assert_eq!(least.topology.broker, None);
@@ -56,7 +57,7 @@ fn a_broker_is_left_out_if_it_is_not_needed_and_made_a_plain_one_if_it_is() {
 }
 
 #[test]
-fn an_operation_that_is_left_has_the_id_that_it_had() {
+fn an_operation_keeps_its_id() {
     let plan = swarm();
     let last = plan.operations.len() - 1;
     let (least, _) = shrunk(&plan, RUNS_MAX, |plan| plan.operations.iter().any(|op| op.id == Some(last)));
@@ -66,7 +67,7 @@ fn an_operation_that_is_left_has_the_id_that_it_had() {
 
 #[test]
 fn gaps_are_closed_and_times_made_round_as_far_as_the_failure_allows() {
-    let entry = |at_ms| FaultEntry { at_ms, fault: Fault::Cut { a: "worker1".into(), b: "writer1".into() } };
+    let entry = |at_ms| FaultEntry { at_ms, fault: Fault::Cut(Cut { a: "worker1".into(), b: "writer1".into() }) };
     let plan = Plan { faults: vec![entry(12_345), entry(20_789)], ..small_plan() };
     let distance = |plan: &Plan| match &plan.faults[..] {
         [first, second] => second.at_ms - first.at_ms,
@@ -78,14 +79,17 @@ fn gaps_are_closed_and_times_made_round_as_far_as_the_failure_allows() {
 }
 
 #[test]
-fn a_client_that_is_needed_goes_on_pausing() {
+fn a_client_that_is_needed_keeps_its_pause() {
     let plan = swarm();
     let pauses = |plan: &Plan| plan.clients.iter().map(|client| client.pause_ms).collect::<Vec<_>>();
     assert!(pauses(&plan).iter().any(|pause_ms| *pause_ms > 0));
     let all = plan.clients.len();
     let (least, _) = shrunk(&plan, RUNS_MAX, |plan| plan.clients.len() == all);
     assert_eq!(pauses(&least), pauses(&plan));
-    assert!(least.clients.iter().all(|client| client.lost_per_mille == 0), "whatever makes less of it is lowered");
+    assert!(
+        least.clients.iter().all(|client| client.lost_per_mille == 0),
+        "every number that weakens a client is lowered"
+    );
 }
 
 #[test]
@@ -97,19 +101,19 @@ fn the_budget_is_kept() {
 }
 
 #[test]
-fn a_plan_that_fails_by_chance_is_tried_with_other_draws() {
+fn a_plan_that_fails_by_chance_is_tried_with_other_seeds() {
     let plan = swarm();
     let (least, _) = shrunk(&plan, RUNS_MAX, |candidate| candidate.seed % 4 == 2 || candidate.faults.len() > 1);
     assert_eq!((least.faults.len(), least.seed % 4), (0, 2));
 }
 
 #[test]
-fn a_plan_that_does_not_fail_in_that_way_is_not_shrunk() {
+fn a_plan_that_does_not_fail_with_the_fingerprint_is_not_shrunk() {
     assert!(shrink(EngineName::default(), &small_plan(), "no_missed_rows/events/missed", RUNS_MAX).is_none());
 }
 
-/// Everything that happens to the rows of one operation, and when.
-fn story_of(plan: &Plan, event: &str) -> Vec<String> {
+/// Returns the lines of the trace that contain `event`, the id of an operation's row.
+fn trace_of(plan: &Plan, event: &str) -> Vec<String> {
     #[derive(Clone, Default)]
     struct Lines(Rc<RefCell<Vec<u8>>>);
     impl std::io::Write for Lines {
@@ -121,18 +125,18 @@ fn story_of(plan: &Plan, event: &str) -> Vec<String> {
         }
     }
     let lines = Lines::default();
-    let onlookers = Onlookers { trace: Some(Box::new(lines.clone())), ..Onlookers::default() };
-    assert!(run(plan, Entropy::Seed, onlookers).passed());
+    let hooks = RunHooks { trace: Some(Box::new(lines.clone())), ..RunHooks::default() };
+    assert!(run(plan, Entropy::Seed, hooks).passed());
     let text = String::from_utf8(lines.0.take()).unwrap();
     text.lines().filter(|line| line.contains(event)).map(str::to_owned).collect()
 }
 
 #[test]
-fn leaving_out_a_fault_or_an_operation_leaves_the_others_as_they_were() {
+fn removing_a_fault_or_an_operation_leaves_the_others_as_they_were() {
     let message = |at_ms| Operation::new(at_ms, OperationKind::Send { room: 1 });
     let latency = |from: &str| {
         let (from, to) = (from.to_owned(), "writer1".to_owned());
-        let fault = Fault::Latency { from, to, min_us: 900, max_us: 1_900, for_ms: 500 };
+        let fault = Fault::Latency(Latency { from, to, min_us: 900, max_us: 1_900, for_ms: 500 });
         FaultEntry { at_ms: 1_500, fault }
     };
     let mut plan = Plan {
@@ -140,16 +144,18 @@ fn leaving_out_a_fault_or_an_operation_leaves_the_others_as_they_were() {
         faults: vec![latency("worker1"), latency("worker2")],
         ..small_plan()
     };
-    plan.operations.iter_mut().zip(0..).for_each(|(operation, id)| operation.id = Some(id));
-    let whole = story_of(&plan, "$event2_0");
+    for (id, operation) in plan.operations.iter_mut().enumerate() {
+        operation.id = Some(id);
+    }
+    let whole = trace_of(&plan, "$event2_0");
     assert!(whole.len() > 1, "{whole:?}");
 
     let mut without = plan.clone();
     without.operations.remove(0);
-    // Its token is another one and packets went before that took no time now: what happens, and to whom, is the same.
-    assert_eq!(story_of(&without, "$event2_0").len(), whole.len(), "it is still the third message");
+    // Its token and its times differ, because fewer rows and packets come before it. The observations are the same.
+    assert_eq!(trace_of(&without, "$event2_0").len(), whole.len(), "it is still the third message");
 
     let mut without = plan.clone();
     without.faults.remove(1);
-    assert_eq!(story_of(&without, "$event2_0"), whole);
+    assert_eq!(trace_of(&without, "$event2_0"), whole);
 }

@@ -1,10 +1,10 @@
-//! When things happen in a plan: earlier, closer together, at round times.
+//! Moves the operations and faults of a plan to earlier, closer and rounder times.
 
 use std::collections::BTreeSet;
 
 use crate::sim::plan::Plan;
 
-/// The plan whose storm ends at `at_ms`, at the latest.
+/// Returns the plan with a storm that ends at `at_ms` or before.
 pub(super) fn ending_at(plan: &Plan, at_ms: u64) -> Plan {
     let mut plan = plan.clone();
     plan.storm_ms = plan.storm_ms.min(at_ms);
@@ -14,7 +14,7 @@ pub(super) fn ending_at(plan: &Plan, at_ms: u64) -> Plan {
     plan
 }
 
-/// The times at which something happens, the end of the storm included.
+/// Returns the times of all operations and faults, and of the end of the storm, in ascending order.
 fn all(plan: &Plan) -> Vec<u64> {
     let operations = plan.operations.iter().map(|operation| operation.at_ms);
     let faults = plan.faults.iter().map(|entry| entry.at_ms);
@@ -22,25 +22,26 @@ fn all(plan: &Plan) -> Vec<u64> {
     all.into_iter().collect()
 }
 
-/// How many times there are at which something happens.
+/// Returns the number of different times in the plan.
 pub(super) fn count(plan: &Plan) -> usize {
     all(plan).len()
 }
 
-/// How long nothing happens before the `nth` of them.
+/// Returns the time span between the `nth` time and the one before it.
 pub(super) fn gap(plan: &Plan, nth: usize) -> Option<u64> {
     let all = all(plan);
     let before = nth.checked_sub(1).map_or(0, |before| all[before]);
     all.get(nth).map(|at_ms| at_ms - before)
 }
 
-/// The plan in which nothing happens for `gap_ms` before the `nth` of them, and all that follows comes as much earlier.
+/// Returns the plan with a time span of `gap_ms` before the `nth` time. Everything from there on is as much earlier.
 pub(super) fn with_gap(plan: &Plan, nth: usize, gap_ms: u64) -> Option<Plan> {
-    let (at_ms, earlier_ms) = (*all(plan).get(nth)?, gap(plan, nth)?.checked_sub(gap_ms)?);
+    let at_ms = *all(plan).get(nth)?;
+    let earlier_ms = gap(plan, nth)?.checked_sub(gap_ms)?;
     Some(moved(plan, |time_ms| if time_ms >= at_ms { time_ms - earlier_ms } else { time_ms }))
 }
 
-/// The plan in which the `nth` of them is a multiple of `unit_ms`, if that is between those beside it.
+/// Returns the plan with the `nth` time rounded to a multiple of `unit_ms`; none if that changes the order of times.
 pub(super) fn rounded(plan: &Plan, nth: usize, unit_ms: u64) -> Option<Plan> {
     let all = all(plan);
     let at_ms = *all.get(nth)?;
@@ -53,7 +54,11 @@ pub(super) fn rounded(plan: &Plan, nth: usize, unit_ms: u64) -> Option<Plan> {
 fn moved(plan: &Plan, to: impl Fn(u64) -> u64) -> Plan {
     let mut plan = plan.clone();
     plan.storm_ms = to(plan.storm_ms);
-    plan.operations.iter_mut().for_each(|operation| operation.at_ms = to(operation.at_ms));
-    plan.faults.iter_mut().for_each(|entry| entry.at_ms = to(entry.at_ms));
+    for operation in &mut plan.operations {
+        operation.at_ms = to(operation.at_ms);
+    }
+    for entry in &mut plan.faults {
+        entry.at_ms = to(entry.at_ms);
+    }
     plan
 }

@@ -1,11 +1,10 @@
-//! What a soak keeps: a folder that says what the soak is and every verdict so far, so that one that was cut short goes
-//! on where it was.
+//! The folder of a soak: the soak's arguments and every verdict so far, so that an interrupted soak can be resumed.
 //!
-//! - `soak.json` says what is soaked. It is there before the first verdict, and another soak is refused.
-//! - `verdicts.jsonl` has each verdict as one line, in the order in which they came. A process that is killed in the
-//!   middle of a line leaves half of one; whoever takes the soak up again drops it and runs that seed once more.
-//! - `summary.json` is there when the soak is over, and says what all the verdicts come to. It is the first thing to go
-//!   when the soak is taken up again, so one that says `"complete": true` is about all of it.
+//! - `soak.json` has the soak's arguments. It is written before the first verdict. A soak with other arguments is refused.
+//! - `verdicts.jsonl` has one verdict on each line, in the order of arrival. A process that is killed may leave half a
+//!   line; the resumed soak drops it and runs that seed again.
+//! - `summary.json` has the counts over all verdicts. It is written when the soak ends, and removed before the soak is
+//!   resumed, so a summary with `"complete": true` covers the whole soak.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -19,20 +18,20 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::processes::this_program;
 use super::seeds::Seeds;
 use super::tally::{Outcome, Tally};
-use crate::sim::engine::EngineName;
 use crate::sim::plan::Scenario;
+use squall_netsim::EngineName;
 
-/// The version of the folder's form.
+/// The version of the folder's format.
 pub const FORMAT: u32 = 1;
 
-/// What is soaked.
+/// The arguments of a soak, and the program that runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The version of the folder's form: [`FORMAT`].
+    /// The version of the folder's format: [`FORMAT`].
     format: u32,
     /// Squall's version.
     squall: String,
-    /// A hash of the program: two builds of one version may come to different verdicts.
+    /// A hash of the program. Two builds of one version may give different verdicts.
     build: String,
     #[serde(default)]
     engine: EngineName,
@@ -43,10 +42,10 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// What this very program soaks.
+    /// Returns the manifest of a soak by this program.
     ///
     /// # Errors
-    /// The program's own file cannot be read.
+    /// The program's file cannot be read.
     pub fn new(engine: EngineName, scenario: Scenario, seeds: Seeds) -> io::Result<Self> {
         let (seeds, shard) = match seeds {
             Seeds::Range(range, shard) => (range.to_string(), shard),
@@ -63,60 +62,61 @@ impl Manifest {
         })
     }
 
-    /// The first thing in which `self` differs from `other`, and how.
+    /// Returns the first field in which the manifests differ, with both values.
     fn difference(&self, other: &Manifest) -> Option<String> {
         let fields = |manifest: &Manifest| match serde_json::to_value(manifest) {
             Ok(serde_json::Value::Object(fields)) => fields,
             _ => unreachable!("a manifest is an object"),
         };
-        let (ours, theirs) = (fields(self), fields(other));
+        let ours = fields(self);
+        let theirs = fields(other);
         let differing = ours.into_iter().find(|(name, value)| theirs.get(name) != Some(value));
         differing.map(|(name, value)| format!("{name} {value}, not {}", theirs[&name]))
     }
 }
 
-/// Why a folder cannot be used.
+/// A folder that cannot be used.
 #[derive(Debug, Error)]
 pub enum FolderError {
-    /// A file in it, or the folder itself, cannot be used.
+    /// The folder or a file in it cannot be read or written.
     #[error("{0}: {1}")]
     Io(PathBuf, io::Error),
     /// Another process is writing to it.
-    #[error("{0}: another soak is writing there")]
+    #[error("{0} is in use by another soak: wait for it, or name another folder")]
     Locked(PathBuf),
-    /// It holds another soak.
-    #[error("{0} holds another soak, of {1}: name another folder, or give the same arguments to the same build")]
+    /// The folder holds another soak.
+    #[error("{0} holds another soak, with {1}: name another folder, or give the same arguments to the same build")]
     Other(PathBuf, String),
-    /// It holds something, and nothing says what.
-    #[error("{0} has verdicts but no soak.json that says of what: name another folder")]
+    /// The folder holds verdicts without a manifest.
+    #[error("{0} has verdicts but no soak.json, so they cannot be resumed: name another folder")]
     Unknown(PathBuf),
-    /// A file says what no soak has written.
+    /// The content of a file was not written by a soak.
     #[error("{path}, line {line}: {cause}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where.
+        /// Number of the line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The error in it.
         cause: String,
     },
 }
 
-/// The folder of a soak under way. No other process writes to it.
+/// The folder of a running soak. No other process writes to it.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
     manifest: Manifest,
-    /// Locked, for as long as it is open.
+    /// The file of the verdicts. It is locked as long as it is open.
     verdicts: File,
 }
 
-/// What a folder holds already.
+/// The verdicts that a folder holds already.
 #[derive(Debug, Default)]
 pub struct Recorded {
     /// The seeds that have a verdict.
     pub seeds: BTreeSet<u64>,
-    /// What the verdicts come to.
+    /// Counts over the verdicts.
     pub tally: Tally,
 }
 
@@ -129,10 +129,10 @@ struct Summary<'a> {
 }
 
 impl Folder {
-    /// Opens the folder, makes it if there is none, and reads what it holds.
+    /// Opens the folder, or creates it, and reads the verdicts that it holds.
     ///
     /// # Errors
-    /// It holds another soak than `manifest` says, is in use, or cannot be used.
+    /// The folder holds a soak with another manifest, is in use, or cannot be read or written.
     pub fn open(path: &Path, manifest: Manifest) -> Result<(Folder, Recorded), FolderError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -145,15 +145,15 @@ impl Folder {
         match verdicts.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(FolderError::Locked(path.to_owned())),
-            // Some file systems have no locks.
+            // Some file systems do not support locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(FolderError::Io(file, error)),
         }
-        let said = path.join("soak.json");
-        match fs::read_to_string(&said) {
+        let manifest_path = path.join("soak.json");
+        match fs::read_to_string(&manifest_path) {
             Ok(text) => {
                 let malformed = |error: serde_json::Error| FolderError::Malformed {
-                    path: said.clone(),
+                    path: manifest_path.clone(),
                     line: error.line(),
                     cause: error.to_string(),
                 };
@@ -166,9 +166,9 @@ impl Folder {
                 if verdicts.metadata().map_err(failed(&file))?.len() > 0 {
                     return Err(FolderError::Unknown(path.to_owned()));
                 }
-                write_whole(&said, &manifest).map_err(failed(&said))?;
+                write_whole(&manifest_path, &manifest).map_err(failed(&manifest_path))?;
             }
-            Err(error) => return Err(FolderError::Io(said, error)),
+            Err(error) => return Err(FolderError::Io(manifest_path, error)),
         }
         let summary = path.join("summary.json");
         match fs::remove_file(&summary) {
@@ -179,18 +179,18 @@ impl Folder {
         Ok((Folder { path: path.to_owned(), manifest, verdicts }, recorded))
     }
 
-    /// Adds a verdict.
+    /// Adds the line of a verdict.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The line cannot be written.
     pub fn record(&mut self, line: &str) -> io::Result<()> {
         self.verdicts.write_all(format!("{line}\n").as_bytes())
     }
 
-    /// Says what all the verdicts come to. The soak is over, `complete` or not.
+    /// Writes the summary at the end of the soak. `complete` is true if every seed has a verdict.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The summary cannot be written.
     pub fn finish(self, complete: bool, tally: &Tally) -> io::Result<()> {
         self.verdicts.sync_all()?;
         let summary = Summary { complete, soak: &self.manifest, tally };
@@ -198,7 +198,7 @@ impl Folder {
     }
 }
 
-/// Reads all the verdicts and drops half a line at the end.
+/// Reads all verdicts, and removes an unfinished line at the end.
 fn read(verdicts: &mut File, path: &Path) -> Result<Recorded, FolderError> {
     let failed = |error| FolderError::Io(path.to_owned(), error);
     let mut recorded = Recorded::default();
@@ -215,7 +215,7 @@ fn read(verdicts: &mut File, path: &Path) -> Result<Recorded, FolderError> {
         let malformed = |cause| FolderError::Malformed { path: path.to_owned(), line: number, cause };
         let outcome: Outcome = serde_json::from_slice(&line).map_err(|error| malformed(error.to_string()))?;
         if !recorded.seeds.insert(outcome.seed) {
-            return Err(malformed(format!("seed {} for the second time", outcome.seed)));
+            return Err(malformed(format!("a second verdict on seed {}", outcome.seed)));
         }
         recorded.tally.add(outcome);
     }
@@ -223,7 +223,7 @@ fn read(verdicts: &mut File, path: &Path) -> Result<Recorded, FolderError> {
     Ok(recorded)
 }
 
-/// Writes a file that is there whole or not at all, whenever the process is killed.
+/// Writes a file so that it is complete or absent, even if the process is killed meanwhile.
 fn write_whole(path: &Path, content: &impl Serialize) -> io::Result<()> {
     let unfinished = path.with_extension("unfinished");
     let mut file = File::create(&unfinished)?;

@@ -1,8 +1,8 @@
-//! Many seeds, several at a time.
+//! Runs many seeds, several at a time.
 //!
-//! [`run`] runs them on threads of this process: for the suites, whose process may well end with a seed that crashes
-//! it. A soak that is to last a night runs them in processes of their own, see [`processes`], and keeps what it has
-//! found in a [`folder`].
+//! [`run`] runs them on threads of this process. The test suites use it, because a seed that crashes may end their
+//! process. `squall soak` runs seeds in processes of their own, see [`processes`], and keeps their verdicts in a
+//! [`folder`].
 
 pub mod folder;
 pub mod processes;
@@ -19,30 +19,30 @@ use std::sync::mpsc;
 pub use seeds::{SeedRange, SeedRangeError, Seeds, Shard, ShardError};
 pub use tally::{Failures, Outcome, Tally};
 
-use super::engine::EngineName;
 use super::plan::{Plan, Scenario};
 use super::runner;
 use super::verdict::Verdict;
+use squall_netsim::EngineName;
 
-/// Runs every seed of `scenario` on `engine` and hands the verdicts to `take`, in the order of the seeds, until it has had enough.
-/// `jobs` seeds run at the same time, each on a thread of its own; nothing is shared between them.
+/// Runs every seed of `scenario` on `engine`. Passes the verdicts to `report`, in the order of the seeds, until it returns
+/// [`ControlFlow::Break`]. `jobs` seeds run at the same time, each on a thread of its own; they share nothing.
 pub fn run(
     engine: EngineName,
     scenario: Scenario,
     seeds: SeedRange,
     jobs: NonZeroUsize,
-    take: impl FnMut(&Verdict) -> ControlFlow<()>,
+    report: impl FnMut(&Verdict) -> ControlFlow<()>,
 ) {
-    run_plans(engine, seeds, jobs, |seed| Plan::generate(scenario, seed), take);
+    run_plans(engine, seeds, jobs, |seed| Plan::generate(scenario, seed), report);
 }
 
-/// The same with the plan that `plan_of` gives for each seed.
+/// Runs the plan that `plan_of` returns for each seed, in the same way as [`run`].
 pub fn run_plans(
     engine: EngineName,
     seeds: SeedRange,
     jobs: NonZeroUsize,
     plan_of: impl Fn(u64) -> Plan + Sync,
-    mut take: impl FnMut(&Verdict) -> ControlFlow<()>,
+    mut report: impl FnMut(&Verdict) -> ControlFlow<()>,
 ) {
     let next = AtomicU64::new(seeds.first);
     let (done, verdicts) = mpsc::channel();
@@ -66,7 +66,7 @@ pub fn run_plans(
         for (seed, verdict) in verdicts {
             in_order.insert(seed, verdict);
             for verdict in in_order.by_ref() {
-                if take(&verdict).is_break() {
+                if report(&verdict).is_break() {
                     next.store(seeds.end, Ordering::Relaxed);
                     return;
                 }
@@ -75,7 +75,7 @@ pub fn run_plans(
     });
 }
 
-/// Gives back in order what comes out of order, each thing as soon as all before it have been given back.
+/// Puts numbered items in order. It yields an item as soon as it has yielded all items before it.
 #[derive(Debug)]
 pub struct InOrder<T> {
     expected: u64,
@@ -83,17 +83,17 @@ pub struct InOrder<T> {
 }
 
 impl<T> InOrder<T> {
-    /// Nothing yet; the thing to begin with is numbered `first`.
+    /// Returns an empty sequence. Its first item is numbered `first`.
     pub fn from(first: u64) -> Self {
         InOrder { expected: first, early: BTreeMap::new() }
     }
 
-    /// Takes the thing numbered `number`.
-    pub fn insert(&mut self, number: u64, thing: T) {
-        self.early.insert(number, thing);
+    /// Adds the item numbered `number`.
+    pub fn insert(&mut self, number: u64, item: T) {
+        self.early.insert(number, item);
     }
 
-    /// The rest in order, with gaps where something never came.
+    /// Returns the remaining items in order, in spite of missing ones.
     pub fn into_rest(self) -> impl Iterator<Item = T> {
         self.early.into_values()
     }
@@ -103,9 +103,9 @@ impl<T> Iterator for InOrder<T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        let thing = self.early.remove(&self.expected)?;
+        let item = self.early.remove(&self.expected)?;
         self.expected += 1;
-        Some(thing)
+        Some(item)
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_early_waits_for_what_is_before_it() {
+    fn an_item_that_comes_early_waits_for_the_items_before_it() {
         let mut in_order = InOrder::from(3);
         in_order.insert(4, "four");
         in_order.insert(6, "six");

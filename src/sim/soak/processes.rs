@@ -1,10 +1,10 @@
-//! Seeds in processes of their own, several at a time.
+//! Runs seeds in processes of their own, several at a time.
 //!
-//! A process is given one seed after another and answers with one verdict after another. It is watched from here: if it
-//! stays silent for too long, holds too much memory or dies, then that is the verdict on the seed it was given, and the
-//! next seed is given to a new process. After `SEEDS_PER_PROCESS` seeds a process is replaced anyway.
+//! A process receives one seed after another, and answers each with a verdict. This process watches it. If the process
+//! exceeds the time or memory limit for a seed, or ends, that is the verdict on the seed, and the next seed goes to a new
+//! process. After `SEEDS_PER_PROCESS` seeds a process is replaced anyway.
 //!
-//! No process outlives this one: it ends when its standard input does, see `worker`.
+//! No process outlives this one: it ends when its standard input is closed. See [`super::worker`].
 
 use std::cell::RefCell;
 use std::io;
@@ -23,97 +23,98 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::tally::Outcome;
-use crate::sim::engine::EngineName;
 use crate::sim::plan::Scenario;
 use crate::sim::verdict::{Conclusion, Verdict};
+use squall_netsim::EngineName;
 
 /// The hidden subcommand that runs [`super::worker`].
 pub const WORKER: &str = "soak-worker";
-/// How many seeds a process runs before a new one takes its place. A leak then adds up over no more than these, and
-/// what starting a process takes is lost among them.
+/// Number of seeds that a process runs before it is replaced. It limits the effect of a memory leak, and is large enough
+/// that the cost of starting a process does not matter.
 const SEEDS_PER_PROCESS: u64 = 50;
-/// How often the memory of a process is looked at.
+/// Interval between two readings of a process's memory.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
-/// How much is kept of what a process said on standard error.
-const LAST_WORDS_BYTES: usize = 2_000;
+/// Number of bytes that are kept of a process's standard error.
+const STDERR_BYTES_MAX: usize = 2_000;
 
-/// How a soak is run.
+/// The options of a soak.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which engine simulates.
+    /// The engine that simulates the network.
     pub engine: EngineName,
-    /// What is soaked.
+    /// The scenario that plans are drawn for.
     pub scenario: Scenario,
-    /// How many seeds run at the same time.
+    /// Number of seeds that run at the same time.
     pub jobs: NonZeroUsize,
-    /// After how long no more seeds are begun.
+    /// Time after which no more seeds are started.
     pub time: Option<Duration>,
-    /// What a seed may take.
+    /// The limits of each seed.
     pub limits: Limits,
 }
 
-/// What a seed may take before that is a finding.
+/// Limits of a seed. A seed that exceeds one is a finding.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Real time.
-    pub patience: Duration,
-    /// Memory of its process, in MiB. Watched on Linux alone.
+    /// Most real time for one verdict.
+    pub timeout: Duration,
+    /// Most memory of the seed's process, in MiB. Linux only.
     pub memory_mib: u64,
 }
 
-/// A verdict that has come.
+/// A verdict that a process has printed, or that follows from the process's end.
 #[derive(Debug)]
 pub struct Arrival {
-    /// The how manieth seed of the soak it is about, from 0.
+    /// Place of the seed in the soak, from 0.
     pub ordinal: u64,
     /// The verdict as one JSON object on one line.
     pub line: String,
-    /// What it says.
+    /// The verdict, parsed.
     pub outcome: Outcome,
 }
 
-/// How a soak ended.
+/// The ways in which a soak ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// Every seed has its verdict, or the time is over.
     Complete,
-    /// Whoever took the verdicts had enough.
+    /// The callback for verdicts returned [`ControlFlow::Break`].
     Enough,
-    /// The process was asked to stop by the signal of this number.
+    /// The signal of this number stopped the process.
     Stopped(i32),
 }
 
-/// Why a soak cannot go on.
+/// An error that ends a soak.
 #[derive(Debug, Error)]
 pub enum Error {
     /// A process cannot be started or waited for.
     #[error("cannot start a process: {0}")]
     Start(io::Error),
-    /// A verdict could not be taken.
-    #[error("cannot take a verdict: {0}")]
-    Take(io::Error),
+    /// The callback for verdicts failed.
+    #[error("cannot report a verdict: {0}")]
+    Report(io::Error),
 }
 
-/// Runs `seeds` and hands each verdict to `take` as it arrives, whatever the order, until it has had enough.
+/// Runs `seeds` and passes each verdict to `report` as it arrives, in any order, until it returns
+/// [`ControlFlow::Break`].
 ///
 /// # Errors
-/// A process cannot be started, or `take` failed.
+/// A process cannot be started, or `report` failed.
 pub fn run(
     options: &Options,
     seeds: impl Iterator<Item = u64> + 'static,
-    take: impl FnMut(Arrival) -> io::Result<ControlFlow<()>>,
+    report: impl FnMut(Arrival) -> io::Result<ControlFlow<()>>,
 ) -> Result<Ending, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
-    // Dropped with everything in it at the end, which kills whoever still runs.
-    LocalSet::new().block_on(&runtime, oversee(options, seeds, take))
+    // At the end the set is dropped with its tasks, which kills every process that still runs.
+    LocalSet::new().block_on(&runtime, oversee(options, seeds, report))
 }
 
-/// Runs this program once more, with the subcommand `command`, and lets it print what it prints. After `patience` it is
-/// killed. Returns the number of the signal that asked this process to stop meanwhile, if one did.
+/// Runs this program in another process, with the subcommand `command` and the same output. Kills it after `time_max`.
+/// Returns the number of the signal that stopped this process meanwhile, if one did.
 ///
 /// # Errors
 /// The process cannot be started.
-pub fn run_once(command: &str, arguments: &[&str], patience: Duration) -> Result<Option<i32>, Error> {
+pub fn run_once(command: &str, arguments: &[&str], time_max: Duration) -> Result<Option<i32>, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Start)?;
     runtime.block_on(async {
         let mut stop = std::pin::pin!(stop_signal().map_err(Error::Start)?);
@@ -121,7 +122,7 @@ pub fn run_once(command: &str, arguments: &[&str], patience: Duration) -> Result
         let mut child = once.arg(command).args(arguments).kill_on_drop(true).spawn().map_err(Error::Start)?;
         tokio::select! {
             signal = &mut stop => Ok(Some(signal)),
-            ended = timeout(patience, child.wait()) => match ended {
+            ended = timeout(time_max, child.wait()) => match ended {
                 Ok(ended) => ended.map(|_| None).map_err(Error::Start),
                 Err(_) => Ok(None),
             }
@@ -132,7 +133,7 @@ pub fn run_once(command: &str, arguments: &[&str], patience: Duration) -> Result
 async fn oversee(
     options: &Options,
     seeds: impl Iterator<Item = u64> + 'static,
-    mut take: impl FnMut(Arrival) -> io::Result<ControlFlow<()>>,
+    mut report: impl FnMut(Arrival) -> io::Result<ControlFlow<()>>,
 ) -> Result<Ending, Error> {
     let mut stop = std::pin::pin!(stop_signal().map_err(Error::Start)?);
     let deadline = options.time.map(|time| Instant::now() + time);
@@ -140,7 +141,9 @@ async fn oversee(
     let seeds = Rc::new(RefCell::new((0..).zip(seeds.take_while(in_time))));
     let (done, mut arrivals) = mpsc::unbounded_channel();
     for _ in 0..options.jobs.get() {
-        let (options, seeds, done) = (options.clone(), Rc::clone(&seeds), done.clone());
+        let options = options.clone();
+        let seeds = Rc::clone(&seeds);
+        let done = done.clone();
         tokio::task::spawn_local(async move {
             if let Err(error) = work(&options, &seeds, &done).await {
                 let _ = done.send(Err(error));
@@ -154,8 +157,8 @@ async fn oversee(
             arrival = arrivals.recv() => match arrival {
                 None => return Ok(Ending::Complete),
                 Some(arrival) => {
-                    let taken = take(arrival.map_err(Error::Start)?).map_err(Error::Take)?;
-                    if taken.is_break() {
+                    let flow = report(arrival.map_err(Error::Start)?).map_err(Error::Report)?;
+                    if flow.is_break() {
                         return Ok(Ending::Enough);
                     }
                 }
@@ -172,7 +175,7 @@ async fn work(
 ) -> io::Result<()> {
     let mut process = None;
     loop {
-        // Not as the condition of the loop: the borrow would last as long as its body.
+        // This is not the condition of the loop, because the borrow would then last as long as the loop's body.
         let Some((ordinal, seed)) = seeds.borrow_mut().next() else { return Ok(()) };
         let mut running = match process.take() {
             Some(running) => running,
@@ -184,7 +187,7 @@ async fn work(
                 verdict
             }
             Err(cause) => {
-                let verdict = running.dead(options, seed, cause).await?;
+                let verdict = running.into_verdict(options, seed, cause).await?;
                 (verdict.report(&verdict.reproduction()).to_json(), Outcome::from(&verdict))
             }
         };
@@ -194,12 +197,12 @@ async fn work(
     }
 }
 
-/// Why a process gave no verdict.
+/// The reason why a process printed no verdict.
 enum Cause {
-    Silent(Duration),
-    TooLarge { mib: u64, limit: u64 },
-    Gone,
-    Nonsense(String),
+    TimedOut(Duration),
+    OutOfMemory { mib: u64, limit: u64 },
+    Ended,
+    Malformed(String),
 }
 
 /// A process that runs seeds.
@@ -207,7 +210,7 @@ struct Process {
     child: Child,
     seeds: ChildStdin,
     verdicts: Lines<BufReader<ChildStdout>>,
-    last_words: JoinHandle<String>,
+    stderr: JoinHandle<String>,
     seeds_given: u64,
 }
 
@@ -216,66 +219,66 @@ impl Process {
         let mut command = Command::new(this_program()?);
         command.args([WORKER, "--engine", options.engine.name(), "--scenario", options.scenario.name()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        // What the terminal tells its foreground is for the overseer alone; a process that died of Ctrl-C would be a
-        // finding.
+        // A signal from the terminal must reach this process only. A child that Ctrl-C ended would be a finding.
         #[cfg(unix)]
         command.process_group(0).arg0("squall");
         let mut child = command.spawn()?;
-        let (seeds, verdicts) = (child.stdin.take(), child.stdout.take());
+        let seeds = child.stdin.take().expect("it is piped");
+        let verdicts = child.stdout.take().expect("it is piped");
         let stderr = child.stderr.take().expect("it is piped");
         Ok(Process {
-            seeds: seeds.expect("it is piped"),
-            verdicts: BufReader::new(verdicts.expect("it is piped")).lines(),
-            last_words: tokio::task::spawn_local(last_words(stderr)),
+            seeds,
+            verdicts: BufReader::new(verdicts).lines(),
+            stderr: tokio::task::spawn_local(read_end(stderr)),
             child,
             seeds_given: 0,
         })
     }
 
-    /// The verdict on `seed`, as it was said and as it is understood.
+    /// Waits for the verdict on `seed`. Returns its line, and its content.
     async fn judge(&mut self, seed: u64, limits: Limits) -> Result<(String, Outcome), Cause> {
         self.seeds_given += 1;
-        // A process that is gone cannot be written to; that it is gone is noticed at the reading end.
+        // Writing fails if the process has ended. Reading notices that too.
         let _ = self.seeds.write_all(format!("{seed}\n").as_bytes()).await;
         let pid = self.child.id();
         tokio::select! {
-            // A verdict that is there counts, also if this process was suspended until long after.
+            // A verdict that has arrived counts, even if this process was suspended until after the timeout.
             biased;
             line = self.verdicts.next_line() => match line {
                 Ok(Some(line)) => match serde_json::from_str::<Outcome>(&line) {
                     Ok(outcome) if outcome.seed == seed => Ok((line, outcome)),
-                    _ => Err(Cause::Nonsense(line)),
+                    _ => Err(Cause::Malformed(line)),
                 },
-                Ok(None) | Err(_) => Err(Cause::Gone),
+                Ok(None) | Err(_) => Err(Cause::Ended),
             },
-            () = sleep(limits.patience) => Err(Cause::Silent(limits.patience)),
-            mib = outgrows(pid, limits.memory_mib) => Err(Cause::TooLarge { mib, limit: limits.memory_mib }),
+            () = sleep(limits.timeout) => Err(Cause::TimedOut(limits.timeout)),
+            mib = exceeds_memory(pid, limits.memory_mib) => Err(Cause::OutOfMemory { mib, limit: limits.memory_mib }),
         }
     }
 
-    /// Makes sure that the process is dead, and gives the verdict on the seed that it died of.
-    async fn dead(mut self, options: &Options, seed: u64, cause: Cause) -> io::Result<Verdict> {
-        // One that has ended by itself must be asked how before it is killed.
+    /// Kills the process if need be, and returns the verdict on the seed during which it failed.
+    async fn into_verdict(mut self, options: &Options, seed: u64, cause: Cause) -> io::Result<Verdict> {
+        // The exit status of a process that has ended by itself has to be read before the process is killed.
         let status = match cause {
-            Cause::Gone => tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await.ok().transpose()?,
+            Cause::Ended => tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await.ok().transpose()?,
             _ => None,
         };
         if status.is_none() {
             self.child.kill().await?;
         }
         let (conclusion, how) = match cause {
-            Cause::Silent(patience) => (Conclusion::Hung, format!("killed after {} s", patience.as_secs_f64())),
-            Cause::TooLarge { mib, limit } => {
-                (Conclusion::OutOfMemory, format!("killed at {mib} MiB, of which it may have {limit}"))
+            Cause::TimedOut(timeout) => (Conclusion::Hung, format!("killed after {} s", timeout.as_secs_f64())),
+            Cause::OutOfMemory { mib, limit } => {
+                (Conclusion::OutOfMemory, format!("killed at {mib} MiB, above its limit of {limit} MiB"))
             }
-            Cause::Gone => (Conclusion::Crashed, ended(status)),
-            Cause::Nonsense(line) => (Conclusion::Crashed, format!("printed what is no verdict: {line}")),
+            Cause::Ended => (Conclusion::Crashed, ended(status)),
+            Cause::Malformed(line) => (Conclusion::Crashed, format!("printed a line that is not a verdict: {line}")),
         };
         let mut death = format!("{how}, at seed {} of the process", self.seeds_given);
-        let last_words = self.last_words.await.unwrap_or_default();
-        if !last_words.trim().is_empty() {
+        let stderr = self.stderr.await.unwrap_or_default();
+        if !stderr.trim().is_empty() {
             death.push('\n');
-            death.push_str(last_words.trim_end());
+            death.push_str(stderr.trim_end());
         }
         Ok(Verdict { engine: options.engine, ..Verdict::dead(options.scenario, seed, conclusion, death) })
     }
@@ -285,20 +288,21 @@ fn ended(status: Option<ExitStatus>) -> String {
     status.map_or_else(|| "closed its standard output".to_owned(), |status| status.to_string())
 }
 
-/// The end of what is said on `stderr`, once all has been said.
-async fn last_words(mut stderr: ChildStderr) -> String {
-    let mut words = Vec::new();
-    while let Ok(1..) = stderr.read_buf(&mut words).await {
-        if words.len() > 2 * LAST_WORDS_BYTES {
-            words.drain(..words.len() - LAST_WORDS_BYTES);
+/// Reads standard error until it is closed. Returns the last [`STDERR_BYTES_MAX`] bytes.
+async fn read_end(mut stderr: ChildStderr) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(1..) = stderr.read_buf(&mut bytes).await {
+        if bytes.len() > 2 * STDERR_BYTES_MAX {
+            bytes.drain(..bytes.len() - STDERR_BYTES_MAX);
         }
     }
-    words.drain(..words.len().saturating_sub(LAST_WORDS_BYTES));
-    String::from_utf8_lossy(&words).into_owned()
+    bytes.drain(..bytes.len().saturating_sub(STDERR_BYTES_MAX));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Ends when the process holds more than `limit` MiB, with how many it holds. Never where that cannot be told.
-async fn outgrows(pid: Option<u32>, limit: u64) -> u64 {
+/// Waits until the process holds more than `limit` MiB of memory, and returns its memory in MiB. Waits for ever where the
+/// memory of a process is not known.
+async fn exceeds_memory(pid: Option<u32>, limit: u64) -> u64 {
     loop {
         sleep(MEMORY_INTERVAL).await;
         if let Some(mib) = pid.and_then(resident_mib).filter(|mib| *mib > limit) {
@@ -307,7 +311,7 @@ async fn outgrows(pid: Option<u32>, limit: u64) -> u64 {
     }
 }
 
-/// How many MiB of memory the process holds, where Linux tells.
+/// Returns the memory of a process in MiB; none unless this is Linux and the process runs.
 fn resident_mib(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -315,13 +319,13 @@ fn resident_mib(pid: u32) -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// The program that this process runs; on Linux also when its file has been replaced since, as by a build during a
-/// night's soak.
+/// Returns the path of the program that this process runs. On Linux the path is valid even if the program's file has been
+/// replaced since, as by a build during a soak.
 pub(super) fn this_program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok("/proc/self/exe".into()) } else { std::env::current_exe() }
 }
 
-/// Ends, with its number, when a signal asks this process to stop.
+/// Waits for a signal that asks this process to stop, and returns the signal's number.
 #[cfg(unix)]
 fn stop_signal() -> io::Result<impl Future<Output = i32>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -334,7 +338,7 @@ fn stop_signal() -> io::Result<impl Future<Output = i32>> {
     })
 }
 
-/// Ends when Ctrl-C asks this process to stop.
+/// Waits for Ctrl-C, and returns the number of SIGINT.
 #[cfg(not(unix))]
 fn stop_signal() -> io::Result<impl Future<Output = i32>> {
     Ok(async {

@@ -1,43 +1,48 @@
-//! Which seeds a soak runs.
+//! The seeds of a soak: a range, or one shard of it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Seeds from `first` up to but not including `end`; never empty.
+/// A range of seeds from `first` up to but not including `end`. It is never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeedRange {
     pub(super) first: u64,
     pub(super) end: u64,
 }
 
-/// What is wrong with a range of seeds.
+/// A text that is not a range of seeds.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SeedRangeError {
-    /// It is not of the form `A..B`.
-    #[error("{0:?} is no range of seeds: write A..B, such as 0..500")]
+    /// The text does not have the form `A..B`.
+    #[error("{0:?} is not a range of seeds: write A..B, such as 0..500")]
     Form(String),
-    /// One of its ends is no seed.
-    #[error("{0:?} is no seed: write a number from 0 to 18446744073709551615")]
+    /// One end of the range is not a seed.
+    #[error("{0:?} is not a seed: write a number from 0 to 18446744073709551615")]
     Seed(String),
-    /// It has nothing in it.
+    /// The range is empty.
     #[error("{0}..{1} has no seeds: the end must be larger than the beginning")]
     Empty(u64, u64),
 }
 
 impl SeedRange {
-    /// `seeds` of them, from `first` on.
+    /// Returns the range of `seeds` seeds from `first` on.
     ///
     /// # Panics
-    /// If that is none.
+    /// If `seeds` is zero.
     pub fn new(first: u64, seeds: u64) -> Self {
         assert!(seeds > 0, "a range is never empty");
         SeedRange { first, end: first.saturating_add(seeds) }
     }
 
-    /// How many seeds.
-    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    /// Returns the seeds.
+    pub fn seeds(self) -> std::ops::Range<u64> {
+        self.first..self.end
+    }
+
+    /// Returns the number of seeds.
+    #[expect(clippy::len_without_is_empty, reason = "a range is never empty")]
     pub fn len(self) -> u64 {
         self.end - self.first
     }
@@ -49,7 +54,8 @@ impl FromStr for SeedRange {
     fn from_str(text: &str) -> Result<Self, SeedRangeError> {
         let (first, end) = text.split_once("..").ok_or_else(|| SeedRangeError::Form(text.into()))?;
         let seed = |text: &str| text.parse().map_err(|_| SeedRangeError::Seed(text.into()));
-        let (first, end) = (seed(first)?, seed(end)?);
+        let first = seed(first)?;
+        let end = seed(end)?;
         if first < end { Ok(SeedRange { first, end }) } else { Err(SeedRangeError::Empty(first, end)) }
     }
 }
@@ -60,32 +66,32 @@ impl fmt::Display for SeedRange {
     }
 }
 
-/// One of several machines' part of the seeds: those that leave `index` when divided by `of`.
+/// A shard of the seeds: those whose remainder is `index` when divided by `of`. Each of several machines runs one shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
     index: u64,
     of: u64,
 }
 
-/// What is wrong with a shard.
+/// A text that is not a shard.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ShardError {
-    /// It is not of the form `I/N`.
-    #[error("{0:?} is no shard: write I/N, such as 0/4 for the first of four")]
+    /// The text does not have the form `I/N`.
+    #[error("{0:?} is not a shard: write I/N, such as 0/4 for the first of four")]
     Form(String),
-    /// There are not that many.
+    /// The index is not less than the number of shards.
     #[error("there is no shard {0} of {1}: the shards of {1} are 0/{1} to {last}/{1}", last = .1 - 1)]
     TooLarge(u64, u64),
-    /// There are none.
+    /// The number of shards is zero.
     #[error("a soak cannot be divided into 0 shards")]
     Zero,
 }
 
 impl Shard {
-    /// All of it.
+    /// The only shard of one: every seed.
     pub const WHOLE: Shard = Shard { index: 0, of: 1 };
 
-    fn has(self, seed: u64) -> bool {
+    fn contains(self, seed: u64) -> bool {
         seed % self.of == self.index
     }
 }
@@ -96,7 +102,8 @@ impl FromStr for Shard {
     fn from_str(text: &str) -> Result<Self, ShardError> {
         let form = || ShardError::Form(text.into());
         let (index, of) = text.split_once('/').ok_or_else(form)?;
-        let (index, of) = (index.parse().map_err(|_| form())?, of.parse().map_err(|_| form())?);
+        let index = index.parse().map_err(|_| form())?;
+        let of = of.parse().map_err(|_| form())?;
         match of {
             0 => Err(ShardError::Zero),
             _ if index >= of => Err(ShardError::TooLarge(index, of)),
@@ -114,18 +121,18 @@ impl fmt::Display for Shard {
 /// The seeds of a soak, ascending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seeds {
-    /// Those of a range that belong to a shard.
+    /// The seeds of a range that belong to a shard.
     Range(SeedRange, Shard),
-    /// From the given one on, as long as there is time, those that belong to a shard.
+    /// The seeds from the given one on that belong to a shard.
     From(u64, Shard),
 }
 
 impl Seeds {
-    /// How many there are, if that is known beforehand.
+    /// Returns the number of seeds; none if they have no end.
     pub fn count(self) -> Option<u64> {
         match self {
             Seeds::Range(SeedRange { first, end }, shard) => {
-                // Those below `end`, less those below `first`.
+                // The seeds below `end`, less the seeds below `first`.
                 let below = |seed: u64| seed / shard.of + u64::from(seed % shard.of > shard.index);
                 Some(below(end) - below(first))
             }
@@ -133,13 +140,13 @@ impl Seeds {
         }
     }
 
-    /// Each of them in turn.
+    /// Returns the seeds in ascending order.
     pub fn iter(self) -> impl Iterator<Item = u64> {
         let (first, end, shard) = match self {
             Seeds::Range(SeedRange { first, end }, shard) => (first, end, shard),
             Seeds::From(first, shard) => (first, u64::MAX, shard),
         };
-        (first..end).filter(move |seed| shard.has(*seed))
+        (first..end).filter(move |seed| shard.contains(*seed))
     }
 }
 

@@ -1,30 +1,33 @@
-//! What many verdicts come to.
+//! Counts over many verdicts.
 
 use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::sim::faults::read_counts;
 use crate::sim::verdict::{Conclusion, Verdict};
 
-/// What a soak counts of a verdict. It is read back from the line that a process printed, so it borrows no names from
-/// this one.
+/// The parts of a verdict that a soak counts. They are read from the line that a process printed, so names are owned.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Outcome {
-    /// The seed.
+    /// The seed of the plan.
     pub seed: u64,
-    /// How its run ended.
+    /// The way in which the run ended.
     pub verdict: Conclusion,
-    /// What distinguishes its failure from others; none if it passed.
+    /// The failure's fingerprint; none if the run passed.
     pub fingerprint: Option<String>,
-    /// The command that repeats it.
+    /// The command that repeats the run.
     pub reproduction: String,
-    /// How its process came to its end, if the run took the whole process with it.
+    /// The end of the run's process in words, if the process ended before it printed a verdict.
     pub death: Option<String>,
     violation: Option<Violated>,
     pending: Vec<IgnoredAny>,
     rows_committed: u64,
     rows_applied: u64,
+    #[serde(deserialize_with = "read_counts")]
+    faults_planned: BTreeMap<String, u64>,
+    #[serde(deserialize_with = "read_counts")]
     faults_by_family: BTreeMap<String, u64>,
     marks: BTreeMap<String, u64>,
     exercised: BTreeMap<String, u64>,
@@ -36,13 +39,13 @@ struct Violated {
 }
 
 impl Outcome {
-    /// Whether the run went as it must.
+    /// Returns true if no invariant was violated and everything converged.
     pub fn passed(&self) -> bool {
         self.verdict == Conclusion::Passed
     }
 
-    /// Whether the run failed in the way of this name: the name of an invariant, which was among those violated, or
-    /// that of a conclusion. A run in which something had not converged was stuck whatever else it was.
+    /// Returns true if the run failed in the way of this name: an invariant that was violated, or a conclusion. A run in
+    /// which something had not converged counts as stuck, even if an invariant was violated too.
     pub fn is(&self, failure: &str) -> bool {
         let violated = self.violation.as_ref();
         self.verdict.name() == failure
@@ -54,46 +57,48 @@ impl Outcome {
 impl From<&Verdict> for Outcome {
     fn from(verdict: &Verdict) -> Self {
         let json = verdict.report(&verdict.reproduction()).to_json();
-        serde_json::from_str(&json).expect("an outcome is read from what a verdict prints")
+        serde_json::from_str(&json).expect("a verdict's JSON has every field of an outcome")
     }
 }
 
-/// What many verdicts come to.
+/// Counts over many verdicts.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Tally {
-    /// Seeds run.
+    /// Number of seeds that were run.
     pub seeds: u64,
-    /// How many of them ended in which way.
+    /// Number of seeds for each way in which a run ends.
     pub verdicts: BTreeMap<Conclusion, u64>,
     /// The seeds that did not pass.
     pub failed: Vec<u64>,
-    /// Each kind of failure.
+    /// The failures of each kind, by fingerprint.
     pub fingerprints: BTreeMap<String, Failures>,
-    /// Rows that took effect in the database.
+    /// Rows committed to the database.
     pub rows_committed: u64,
     /// Rows applied, over all followers.
     pub rows_applied: u64,
+    /// Faults of the plans, by family.
+    pub faults_planned: BTreeMap<String, u64>,
     /// Faults that took effect, by family.
     pub faults_by_family: BTreeMap<String, u64>,
-    /// How often each rare situation came up.
+    /// Number of times that each rare situation was reached.
     pub marks: BTreeMap<String, u64>,
-    /// How often each invariant was exercised.
+    /// Number of checks that each invariant made.
     pub exercised: BTreeMap<String, u64>,
 }
 
 /// The failures of one kind.
 #[derive(Debug, Clone, Serialize)]
 pub struct Failures {
-    /// In how many seeds.
+    /// Number of seeds that failed in this way.
     pub seeds: u64,
     /// The smallest of them.
     pub first: u64,
-    /// The command that repeats that one.
+    /// The command that repeats the smallest one.
     pub reproduction: String,
 }
 
 impl Tally {
-    /// Counts a verdict, or what was read back of one.
+    /// Counts a verdict.
     pub fn add(&mut self, outcome: impl Into<Outcome>) {
         let outcome = outcome.into();
         self.seeds += 1;
@@ -101,6 +106,7 @@ impl Tally {
         self.rows_committed += outcome.rows_committed;
         self.rows_applied += outcome.rows_applied;
         let counts = [
+            (&mut self.faults_planned, outcome.faults_planned),
             (&mut self.faults_by_family, outcome.faults_by_family),
             (&mut self.marks, outcome.marks),
             (&mut self.exercised, outcome.exercised),
@@ -115,9 +121,10 @@ impl Tally {
         let none = || Failures { seeds: 0, first: u64::MAX, reproduction: String::new() };
         let failures = self.fingerprints.entry(fingerprint).or_insert_with(none);
         failures.seeds += 1;
-        // A soak that was taken up again counts what it finds out of order.
+        // A resumed soak counts its seeds out of order.
         if outcome.seed < failures.first {
-            (failures.first, failures.reproduction) = (outcome.seed, outcome.reproduction);
+            failures.first = outcome.seed;
+            failures.reproduction = outcome.reproduction;
         }
     }
 }
@@ -152,11 +159,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_in_which_something_has_not_converged_is_stuck_whatever_was_violated() {
+    fn a_run_in_which_something_has_not_converged_is_stuck_even_if_an_invariant_was_violated() {
         let mut verdict = Verdict { verdict: Conclusion::Violated, ..passed(1) };
         assert!(!Outcome::from(&verdict).is("stuck"));
-        let feed = crate::judge::Feed::new(&"worker".into(), &"events".into(), &"writer".into());
-        verdict.pending.push(crate::judge::Pending { feed, what: crate::judge::Lack::Following });
+        let follower = squall_judge::FollowerKey::new(&"worker".into(), &"events".into(), &"writer".into());
+        verdict.pending.push(squall_judge::Pending { follower, what: squall_judge::PendingReason::Following });
         assert!(Outcome::from(&verdict).is("stuck"));
     }
 

@@ -1,35 +1,34 @@
-//! A soak's process, seen from inside: it reads seeds, a line each, and answers each with a verdict on a line.
+//! The body of a soak's process: it reads seeds, one on each line, and answers each with a verdict on one line.
 //!
-//! Whatever a seed does to its process (an endless loop, an abort, a stack overflow, memory without end) it does to
-//! this one, and whoever started it looks on from outside; see [`super::processes`].
+//! A seed that loops for ever, aborts, overflows the stack or takes all memory affects only this process. The process
+//! that started it watches it: see [`super::processes`].
 
 use std::io::{self, Write};
 use std::process::exit;
 use std::sync::mpsc;
 
-use crate::sim::engine::EngineName;
 use crate::sim::plan::{Plan, Scenario};
 use crate::sim::runner;
+use squall_netsim::EngineName;
 
-/// Runs the seeds of `scenario` that standard input names on `engine`, until it is closed.
+/// Runs the seeds that standard input names on `engine`, with plans of `scenario`, until standard input is closed.
 ///
-/// Standard input is closed as well when whoever started this process is dead, however it died. Nobody is left to hear
-/// the verdict then, and the process ends at once, even in the middle of a seed.
-/// So it is when standard output cannot be written.
+/// Standard input is also closed when the parent process ends in any way. This process then ends at once, even during a
+/// seed, because no process reads the verdict. It also ends when standard output cannot be written.
 pub fn serve(engine: EngineName, scenario: Scenario) -> ! {
-    let hooks = Hooks::from_environment();
-    let (seeds, asked) = mpsc::channel();
+    let hooks = TestHooks::from_environment();
+    let (sender, seeds) = mpsc::channel();
     std::thread::scope(|threads| {
         threads.spawn(move || {
             for line in io::stdin().lines().map_while(Result::ok) {
                 match line.parse::<u64>() {
-                    Ok(seed) if seeds.send(seed).is_ok() => {}
+                    Ok(seed) if sender.send(seed).is_ok() => {}
                     _ => break,
                 }
             }
             exit(0);
         });
-        for seed in asked {
+        for seed in seeds {
             hooks.misbehave(seed);
             let verdict = runner::judge_on(engine, &Plan::generate(scenario, seed));
             let line = verdict.report(&verdict.reproduction()).to_json();
@@ -42,18 +41,18 @@ pub fn serve(engine: EngineName, scenario: Scenario) -> ! {
     })
 }
 
-/// Seeds at which this process misbehaves, so that tests can see that misbehaviour is found. Nothing but tests sets
-/// these variables.
-struct Hooks {
+/// Seeds at which this process hangs, crashes or takes too much memory. Only tests set the environment variables: they
+/// check that a soak finds such seeds.
+struct TestHooks {
     hang: Option<u64>,
     crash: Option<u64>,
     swell: Option<u64>,
 }
 
-impl Hooks {
+impl TestHooks {
     fn from_environment() -> Self {
         let seed = |name| std::env::var(name).ok().and_then(|seed| seed.parse().ok());
-        Hooks {
+        TestHooks {
             hang: seed("SQUALL_TEST_HANG_SEED"),
             crash: seed("SQUALL_TEST_CRASH_SEED"),
             swell: seed("SQUALL_TEST_SWELL_SEED"),
@@ -66,7 +65,7 @@ impl Hooks {
             std::process::abort();
         }
         let mut hoard: Vec<Vec<u8>> = Vec::new();
-        // Bounded, so that a test that fails does not take the machine with it.
+        // The amount is bounded, so that a failing test does not exhaust the machine's memory.
         while self.swell == Some(seed) && hoard.len() < 64 {
             hoard.push(vec![1; 16 << 20]);
         }

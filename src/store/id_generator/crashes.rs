@@ -1,11 +1,11 @@
-//! Writers and readers of one stream that allocate, commit, roll back, talk, crash and start again, in any order.
+//! Writers and readers of one stream that allocate, commit, roll back, send, crash and restart, in any order.
 //!
-//! One rule decides whether a follower can lose a row: *when an id commits, nobody's position has passed it yet*. The
-//! rest is that no position goes backwards within a boot, that no id is given twice, and that once everything has come
-//! to rest everybody stands at the end.
+//! One property decides if a follower can lose a row: *when an id commits, no position has passed it yet*. Further
+//! properties: no position goes backwards within a boot, no id is returned twice, and once every message has arrived all
+//! positions are at the end.
 //!
-//! A property that cannot fail proves nothing, so each rule the generator lives by is also broken on purpose, and the
-//! same property must then find it.
+//! A property that cannot fail proves nothing. So each rule of the generator is also broken on purpose, and the same
+//! property must then fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,10 +23,10 @@ const SEQUENCE: &str = "events_stream_seq";
 const INSTANCES: [&str; 4] = ["a", "b", "c", "reader"];
 const WRITERS: usize = 3;
 
-/// A rule to be broken.
+/// A rule of the generator, for a test to break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// What the sequence may be about to give holds the position.
+    /// Ids that the sequence may be about to return hold the position.
     FetchesAreOutstanding,
     /// Only a row proves that its id is committed.
     PositionsAreNotRows,
@@ -34,62 +34,62 @@ enum Rule {
     PredecessorsAreFenced,
     /// A writer records its position before it has ids.
     WritersAreRecordedFirst,
-    /// Ids are finished when their transaction is settled, not when its caller stops waiting.
+    /// Ids are finished when their transaction is settled, not when its caller stops waiting for it.
     FinishedMeansSettled,
 }
 
-/// One step of one instance. What it applies to is picked from whatever there is to choose from.
+/// One step of one instance. A number picks one of the objects that the step can apply to.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// Ask the sequence for ids.
-    Ask,
-    /// The sequence gives them.
+    /// Request ids from the sequence.
+    Request,
+    /// The sequence returns them.
     Take,
-    /// They arrive.
+    /// The ids arrive.
     Answer,
-    /// Stop waiting for them.
-    GiveUp,
+    /// Stop waiting for the ids.
+    Abandon,
     /// A transaction with rows takes effect.
     Commit,
-    /// The instance learns what became of it; one that had not taken effect was rolled back.
+    /// The instance receives the result of a transaction; one that had not taken effect was rolled back.
     Settle,
     /// Record the own position.
     Record,
     /// Send the own rows and position to the others.
     Announce,
-    /// Some message arrives, not the oldest first.
+    /// Any message arrives, not the oldest first.
     Deliver,
-    /// A transaction of a dead process takes effect, if it still may.
-    Haunt,
-    /// The process dies, or starts again.
+    /// A transaction of a crashed process takes effect, if it still may.
+    CommitOrphan,
+    /// The process crashes, or restarts.
     CrashOrStart,
 }
 
-/// What is done, by whom, and to which of the things it can be done to.
+/// Steps, each with its instance and the number that picks its object.
 type Steps = Vec<(Step, usize, usize)>;
 
 fn steps() -> impl Strategy<Value = Steps> {
     let step = prop_oneof![
-        6 => Just(Step::Ask),
+        6 => Just(Step::Request),
         5 => Just(Step::Take),
         5 => Just(Step::Answer),
-        1 => Just(Step::GiveUp),
+        1 => Just(Step::Abandon),
         5 => Just(Step::Commit),
         6 => Just(Step::Settle),
         2 => Just(Step::Record),
         4 => Just(Step::Announce),
         8 => Just(Step::Deliver),
-        2 => Just(Step::Haunt),
+        2 => Just(Step::CommitOrphan),
         2 => Just(Step::CrashOrStart),
     ];
     prop::collection::vec((step, 0..INSTANCES.len(), 0..8usize), 0..80)
 }
 
-/// Ids asked for, from the question to the end of the transaction that uses them.
+/// Requested ids, from the request to the end of the transaction that uses them.
 #[derive(Default)]
 struct Use {
     fetch: Option<FetchId>,
-    /// What the sequence gave.
+    /// The ids that the sequence returned.
     ids: Vec<Token>,
     answered: bool,
     committed: bool,
@@ -100,11 +100,11 @@ struct Process {
     database: Database,
     state: IdState,
     uses: Vec<Use>,
-    /// Up to where the own rows were sent.
+    /// The token up to which the own rows were sent.
     sent: Token,
-    /// What it said of each writer, and of all, after the step before.
-    said: BTreeMap<InstanceName, Token>,
-    said_of_all: Token,
+    /// The positions of each writer, and that of all writers, after the step before.
+    seen: BTreeMap<InstanceName, Token>,
+    seen_of_all: Token,
 }
 
 enum Message {
@@ -117,9 +117,9 @@ struct World {
     backend: Rc<MemoryBackend>,
     processes: [Option<Process>; 4],
     inboxes: [Vec<Message>; 4],
-    /// Transactions whose process is gone, with the name they write under.
+    /// Transactions whose process has crashed, with the name they write under.
     orphans: Vec<(InstanceName, Database, Vec<Token>)>,
-    given: BTreeSet<Token>,
+    returned: BTreeSet<Token>,
     last_committed: Token,
 }
 
@@ -133,7 +133,7 @@ impl World {
             processes: Default::default(),
             inboxes: Default::default(),
             orphans: Vec::new(),
-            given: BTreeSet::new(),
+            returned: BTreeSet::new(),
             last_committed: Token(1),
         }
     }
@@ -145,28 +145,28 @@ impl World {
             world.step(step, i, pick)?;
             world.check_views()?;
         }
-        world.come_to_rest()
+        world.quiesce()
     }
 
     fn step(&mut self, step: Step, i: usize, pick: usize) -> Checked {
         match step {
-            Step::Haunt => return self.haunt(pick),
+            Step::CommitOrphan => return self.commit_orphan(pick),
             Step::CrashOrStart if self.processes[i].is_none() => self.start(i),
             Step::CrashOrStart => self.crash(i),
             Step::Deliver => self.deliver(i, pick),
             Step::Announce => self.announce(i),
             Step::Record => self.record(i),
-            Step::Ask => self.ask(i),
+            Step::Request => self.request(i),
             Step::Take => return self.take(i, pick),
             Step::Answer => self.answer(i, pick),
-            Step::GiveUp => self.give_up(i, pick),
+            Step::Abandon => self.abandon(i, pick),
             Step::Commit => return self.commit(i, pick),
             Step::Settle => self.settle(i, pick),
         }
         Ok(())
     }
 
-    /// The `pick`th use of `i` that `fits`.
+    /// Returns the `pick`th use of `i` that `fits`.
     fn find(&mut self, i: usize, pick: usize, fits: fn(&Use) -> bool) -> Option<(&mut Process, usize)> {
         let process = self.processes[i].as_mut()?;
         let fitting: Vec<usize> = (0..process.uses.len()).filter(|&u| fits(&process.uses[u])).collect();
@@ -174,7 +174,7 @@ impl World {
         Some((process, found))
     }
 
-    fn ask(&mut self, i: usize) {
+    fn request(&mut self, i: usize) {
         let early = self.broken != Some(Rule::FetchesAreOutstanding);
         let Some(process) = self.processes[i].as_mut().filter(|_| i < WRITERS) else { return };
         let fetch = early.then(|| process.state.begin_fetch());
@@ -184,10 +184,10 @@ impl World {
     fn take(&mut self, i: usize, pick: usize) -> Checked {
         let Some((process, u)) = self.find(i, pick, |u| u.ids.is_empty()) else { return Ok(()) };
         let n = 1 + pick % 2;
-        let last = now(process.database.transaction("take", move |tx| id_load::take_ids(tx, SEQUENCE, n))).unwrap();
+        let last = now(process.database.transaction("take", move |tx| sequences::take_ids(tx, SEQUENCE, n))).unwrap();
         process.uses[u].ids = if n == 1 { vec![last] } else { vec![last.prev(), last] };
         for id in process.uses[u].ids.clone() {
-            prop_assert!(self.given.insert(id), "{id} was given twice");
+            prop_assert!(self.returned.insert(id), "{id} was returned twice");
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl World {
         answered.answered = true;
     }
 
-    fn give_up(&mut self, i: usize, pick: usize) {
+    fn abandon(&mut self, i: usize, pick: usize) {
         let Some((process, u)) = self.find(i, pick, |u| !u.answered && u.fetch.is_some()) else { return };
         if let Some(fetch) = process.uses.remove(u).fetch {
             process.state.abandon_fetch(fetch);
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// Commits rows with `ids`. This is where the rule is checked.
+    /// Commits rows with `ids`, and checks that no position has passed them.
     fn insert(&mut self, writer: &InstanceName, database: &Database, ids: Vec<Token>) -> Checked {
         let rows: Vec<_> = ids.iter().map(|&id| (id, row_of(id))).collect();
         let name = writer.clone();
@@ -275,7 +275,7 @@ impl World {
         }
     }
 
-    fn haunt(&mut self, pick: usize) -> Checked {
+    fn commit_orphan(&mut self, pick: usize) -> Checked {
         if self.orphans.is_empty() {
             return Ok(());
         }
@@ -316,29 +316,29 @@ impl World {
         };
         let start = now(database.transaction("load", load)).unwrap().unwrap();
         let state = IdState::new(name.clone(), start);
-        let (sent, said_of_all) = (state.current_token_for_writer(&name), state.current_token());
+        let (sent, seen_of_all) = (state.current_token_for_writer(&name), state.current_token());
         self.processes[i] =
-            Some(Process { name, database, state, uses: Vec::new(), sent, said: BTreeMap::new(), said_of_all });
+            Some(Process { name, database, state, uses: Vec::new(), sent, seen: BTreeMap::new(), seen_of_all });
     }
 
     fn check_views(&mut self) -> Checked {
         for process in self.processes.iter_mut().flatten() {
             let of_all = process.state.current_token();
-            prop_assert!(of_all >= process.said_of_all, "{} fell back to {}", process.name, of_all);
-            process.said_of_all = of_all;
+            prop_assert!(of_all >= process.seen_of_all, "{} fell back to {}", process.name, of_all);
+            process.seen_of_all = of_all;
             for writer in INSTANCES[..WRITERS].iter().map(|&writer| InstanceName::from(writer)) {
                 let position = process.state.current_token_for_writer(&writer);
-                let before = process.said.insert(writer.clone(), position).unwrap_or_default();
+                let before = process.seen.insert(writer.clone(), position).unwrap_or_default();
                 prop_assert!(position >= before, "{}: {} fell back to {}", process.name, writer, position);
             }
         }
         Ok(())
     }
 
-    /// Every process runs, every transaction ends, every message arrives: now all must stand at the end.
-    fn come_to_rest(mut self) -> Checked {
+    /// Runs every process, ends every transaction and delivers every message. Then all positions must be at the end.
+    fn quiesce(mut self) -> Checked {
         while !self.orphans.is_empty() {
-            self.haunt(0)?;
+            self.commit_orphan(0)?;
         }
         for i in 0..INSTANCES.len() {
             if self.processes[i].is_none() {
@@ -351,9 +351,11 @@ impl World {
                 self.settle(i, 0);
             }
         }
-        // Once to hear of the highest id, and once more because the idle writers then stand there too.
+        // Once to learn of the highest id, and once more because the idle writers are then there too.
         for _ in 0..2 {
-            (0..WRITERS).for_each(|i| self.announce(i));
+            for i in 0..WRITERS {
+                self.announce(i);
+            }
             for i in 0..INSTANCES.len() {
                 while !self.inboxes[i].is_empty() {
                     self.deliver(i, 0);
@@ -361,7 +363,7 @@ impl World {
             }
         }
         let ends: Vec<_> = self.processes.iter().flatten().map(|process| process.state.current_token()).collect();
-        prop_assert!(ends.iter().all(|end| *end == ends[0] && *end >= self.last_committed), "they stand at {ends:?}");
+        prop_assert!(ends.iter().all(|end| *end == ends[0] && *end >= self.last_committed), "they are at {ends:?}");
         Ok(())
     }
 }
@@ -377,7 +379,7 @@ fn rows_of(database: &Database, writer: &InstanceName, from: Token, upto: Token)
     now(database.transaction("rows", read)).unwrap()
 }
 
-/// Tries the property on `cases` lists of steps, the same ones every time.
+/// Checks the properties on `cases` lists of steps, the same lists every time.
 fn check(broken: Option<Rule>, cases: u32) -> Result<(), TestError<Steps>> {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));

@@ -1,15 +1,16 @@
-//! The generator over a database: what it finds at its start, and what it leaves there.
+//! The generator over a database: the positions it reads at its start, and those it records.
 
 use std::future::Future;
 use std::task::{Context, Poll, Waker};
 
 use super::*;
-use crate::store::events::{NewEvent, persist};
+use crate::store::events::persist;
 use crate::store::memory::MemoryBackend;
+use squall_protocol::rows::events::EventRow;
 
 const TABLES: &[(&str, &str)] = &[("events", "stream_ordering"), ("current_state_delta_stream", "stream_id")];
 
-/// The in-memory database never makes anyone wait, so everything here is done at its first poll.
+/// Completes `future` at its first poll: the in-memory database never delays a transaction.
 pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,
@@ -17,9 +18,9 @@ pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Some event, different for each token.
-pub(super) fn row_of(token: Token) -> NewEvent {
-    NewEvent::message(format!("$event{token}"), "!room")
+/// Returns a different event for each token.
+pub(super) fn row_of(token: Token) -> EventRow {
+    EventRow::message(format!("$event{token}"), "!room")
 }
 
 struct Deployment(Rc<MemoryBackend>);
@@ -52,10 +53,12 @@ impl Deployment {
         now(self.0.database().transaction("insert", move |tx| persist(tx, &writer, &events, &[]))).unwrap();
     }
 
-    /// `generator` writes `n` rows and records where it then stands.
+    /// Writes `n` rows through `generator` and records its position.
     fn write(&self, generator: &IdGenerator, n: usize) {
         let allocation = now(generator.allocate(n)).unwrap();
-        allocation.ids().iter().for_each(|id| self.insert(generator.options.instance.as_str(), *id));
+        for id in allocation.ids() {
+            self.insert(generator.options.instance.as_str(), *id);
+        }
         drop(allocation);
         now(generator.persist_position()).unwrap();
     }
@@ -92,7 +95,7 @@ fn a_stream_that_has_rows_starts_at_the_last() {
 }
 
 #[test]
-fn each_writer_is_found_where_it_stood() {
+fn each_writer_starts_at_its_recorded_position() {
     let deployment = Deployment::new();
     let (first, second) =
         (deployment.start("first", &["first", "second"]), deployment.start("second", &["first", "second"]));
@@ -147,7 +150,7 @@ fn a_reader_that_starts_amid_a_write_does_not_pass_it() {
 }
 
 #[test]
-fn a_writer_that_is_no_longer_one_holds_nobody_back() {
+fn a_former_writer_does_not_hold_the_stream_back() {
     let deployment = Deployment::new();
     let both = ["first", "second"];
     let (first, second) = (deployment.start("first", &both), deployment.start("second", &both));
@@ -207,7 +210,7 @@ fn the_recorded_position_never_goes_backwards() {
 }
 
 #[test]
-fn the_streamer_is_poked_when_the_own_position_moves_and_only_then() {
+fn the_streamer_is_notified_only_when_the_own_position_moves() {
     let deployment = Deployment::new();
     let (writer, _other) = (deployment.start("a", &["a", "b"]), deployment.start("b", &["a", "b"]));
     let poked = || {

@@ -1,8 +1,8 @@
-//! The rules of the generator, one test each. Many restate a test of Synapse's own (tests/storage/test_id_generators.py).
+//! The rules of the generator, one test each. Many restate a test of Synapse (tests/storage/test_id_generators.py).
 
 use super::*;
 
-/// The state of `local` where every position, the sequence included, is at the highest of `positions`' tokens or below.
+/// Returns the state of `local` where no position, that of the sequence included, is above the highest of `positions`.
 fn starting(local: &str, positions: &[(&str, i64)], committed: &[i64]) -> IdState {
     let positions: BTreeMap<InstanceName, Token> =
         positions.iter().map(|&(writer, token)| (writer.into(), Token(token))).collect();
@@ -68,7 +68,7 @@ fn an_id_that_is_not_known_yet_holds_the_position() {
 }
 
 #[test]
-fn a_fetch_that_is_given_up_releases_the_position() {
+fn an_abandoned_fetch_releases_the_position() {
     let mut state = starting("a", &[("a", 7)], &[]);
     let fetch = state.begin_fetch();
     reserve(&mut state, &[9]);
@@ -163,10 +163,10 @@ fn the_vector_names_the_writers_that_are_further_than_all() {
 #[test]
 fn a_row_the_position_was_carried_over_is_not_beyond_the_last_own_token() {
     let mut state = starting("a", &[("a", 5), ("b", 5)], &[]);
-    let late = state.begin_fetch(); // asked for while 5 was the highest known: its ids may be 6 or more
+    let late = state.begin_fetch(); // requested while 5 was the highest known: its ids may be 6 or more
     reserve(&mut state, &[6]);
     state.finish(&[Token(6)]);
-    // Everybody is settled up to 6, though what we asked for first may yet be anything.
+    // All writers are settled up to 6, although the ids of the first request are not known yet.
     assert_eq!((own(&state), state.minimal_local_current_token()), (Token(6), Token(5)));
     assert_eq!(state.last_own_token(), Token(6));
     state.abandon_fetch(late);
@@ -175,9 +175,9 @@ fn a_row_the_position_was_carried_over_is_not_beyond_the_last_own_token() {
 
 #[test]
 fn a_row_found_at_the_start_is_still_to_come_from_its_writer() {
-    // 7 was already in the database when we started, 6 was not.
+    // 7 was already in the database at the start, 6 was not.
     let mut state = starting("reader", &[("a", 5), ("b", 5)], &[7]);
     state.advance_by_row(&"a".into(), Token(6));
     assert_eq!(state.current_token(), Token(7), "nothing is missing in the database up to 7");
-    assert_eq!(state.told_by(&"a".into()), Token(6), "but 7 has not arrived");
+    assert_eq!(state.received_position(&"a".into()), Token(6), "but 7 has not arrived");
 }

@@ -1,7 +1,7 @@
-//! Who is typing: the state that the typing stream replicates.
+//! The state that the typing stream replicates: the users who are typing in each room.
 //!
-//! On the writer it changes by what clients say and by time-outs, on a follower by rows. It knows nothing of
-//! replication; whoever needs its changes registers for them.
+//! On the writer it changes by client requests and by time-outs, on a follower by rows. It does not depend on the
+//! replication layer, which registers a listener for changes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,18 +11,18 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
-use super::TypingRow;
-use crate::env::Scope;
-use crate::protocol::Token;
-use crate::streams::{Row, Updates};
+use crate::tasks;
+use squall_env::TaskSpawner;
+use squall_protocol::Token;
+use squall_protocol::rows::{Row, TypingRow, Updates};
 
-/// How long a room where nobody types any more is remembered, so that followers learn of it (Synapse #15332).
-const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Time for which a room without typing users is kept, so that followers receive its empty row (Synapse #15332).
+const IDLE_ROOM_TTL: Duration = Duration::from_secs(600);
 
-/// Called with each change the writer makes.
-pub type OnChange = Box<dyn Fn(Token, &TypingRow)>;
+/// A listener that is called with each change on the writer.
+pub(super) type OnChange = Box<dyn Fn(Token, &TypingRow)>;
 
-/// Who is typing in which room, with the number of each room's last change.
+/// The typing users of each room, with the number of the room's last change.
 #[derive(Default)]
 pub struct TypingHandler {
     state: RefCell<State>,
@@ -33,7 +33,7 @@ pub struct TypingHandler {
 #[derive(Default)]
 struct State {
     serial: Token,
-    /// The highest number of a room that is no longer remembered.
+    /// The highest number of a room that was dropped.
     forgotten_upto: Token,
     rooms: BTreeMap<String, Room>,
 }
@@ -41,61 +41,64 @@ struct State {
 struct Room {
     serial: Token,
     changed: Instant,
-    /// Until when each user counts as typing. On a follower, the writer watches the time.
+    /// The users with their time-outs. `None` on a follower: there the writer decides.
     users: IndexMap<String, Option<Instant>>,
 }
 
 impl TypingHandler {
-    /// Nobody types yet, in the `run`-th run of the writer. Of a follower, the [`Default`].
+    /// Creates the empty state of the `run`-th run of the writer. A follower uses the [`Default`].
     pub fn on_writer(run: i64) -> Self {
         let beginning = Token::beginning_of(run);
         let state = State { serial: beginning, forgotten_upto: beginning, rooms: BTreeMap::new() };
         TypingHandler { state: RefCell::new(state), ..TypingHandler::default() }
     }
 
-    /// Calls `listener` after each change that is made here (not for rows taken in).
+    /// Calls `listener` after each change that is made here, but not for rows from the writer.
     pub fn on_change(&self, listener: OnChange) {
         self.on_change.borrow_mut().push(listener);
     }
 
-    /// The number of the last change.
+    /// Returns the number of the last change.
     pub fn serial(&self) -> Token {
         self.state.borrow().serial
     }
 
-    /// How often everything was forgotten.
+    /// Returns the number of resets.
     pub fn resets(&self) -> u64 {
         self.resets.get()
     }
 
-    /// Whoever knows less than this change may lack rooms that are no longer remembered, because nobody types there.
+    /// Returns the highest number of a room that was dropped because it has no typing users. A reader from an earlier number
+    /// may have missed that room's empty row.
     pub fn forgotten_upto(&self) -> Token {
         self.state.borrow().forgotten_upto
     }
 
-    /// Who is typing in `room_id`, in the order they began.
+    /// Returns the users who are typing in `room_id`, in the order they began.
     pub fn typing_in(&self, room_id: &str) -> Vec<String> {
         self.state.borrow().rooms.get(room_id).map(|room| room.users.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// A user begins to type, for `timeout` at most unless they say so again. Only on the writer.
-    pub fn started(self: &Rc<Self>, tasks: &Scope, room_id: &str, user_id: &str, timeout: Duration) -> Token {
+    /// Marks a user as typing for `timeout`, unless this is called again for them. Only on the writer.
+    pub fn started(self: &Rc<Self>, tasks: &TaskSpawner, room_id: &str, user_id: &str, timeout: Duration) -> Token {
         let until = Instant::now() + timeout;
         let is_new = {
             let mut state = self.state.borrow_mut();
             let room = state.room(room_id);
             room.users.insert(user_id.to_owned(), Some(until)).is_none()
         };
-        let (handler, room_id, user_id) = (Rc::clone(self), room_id.to_owned(), user_id.to_owned());
+        let handler = Rc::clone(self);
+        let room_id = room_id.to_owned();
+        let user_id = user_id.to_owned();
         let token = if is_new { handler.changed(&room_id) } else { handler.serial() };
-        tasks.spawn("typing_timeout", async move {
+        tasks.spawn(tasks::TYPING_TIMEOUT, async move {
             tokio::time::sleep_until(until).await;
             handler.timed_out(&room_id, &user_id);
         });
         token
     }
 
-    /// A user stops typing. Only on the writer.
+    /// Marks a user as no longer typing. Only on the writer.
     pub fn stopped(&self, room_id: &str, user_id: &str) -> Token {
         let was_typing = self.state.borrow_mut().room(room_id).users.shift_remove(user_id).is_some();
         if was_typing { self.changed(room_id) } else { self.serial() }
@@ -105,7 +108,7 @@ impl TypingHandler {
         let is_over = |room: &Room| {
             room.users.get(user_id).is_some_and(|until| until.is_some_and(|until| until <= Instant::now()))
         };
-        // Whoever said so again in the meantime has a later time-out of their own.
+        // A user who has typed again in the meantime has a later time-out.
         if self.state.borrow().rooms.get(room_id).is_some_and(is_over) {
             self.stopped(room_id, user_id);
         }
@@ -119,7 +122,7 @@ impl TypingHandler {
             let room = state.room(room_id);
             (room.serial, room.changed) = (token, Instant::now());
             let row = TypingRow { room_id: room_id.to_owned(), user_ids: room.users.keys().cloned().collect() };
-            state.forget_idle_rooms();
+            state.drop_idle_rooms();
             (token, row)
         };
         for listener in self.on_change.borrow().iter() {
@@ -128,9 +131,9 @@ impl TypingHandler {
         token
     }
 
-    /// The newest row of each room that changed in `(from, upto]`, at most `rows_max` of them.
+    /// Returns the newest row of each room that changed in `(from, upto]`, at most `rows_max` rows.
     ///
-    /// The answer never reaches beyond the last change there was, whatever is asked for.
+    /// The answer never reaches beyond the last change, even if `upto` does.
     pub fn updates(&self, from: Token, upto: Token, rows_max: usize) -> Updates {
         let state = self.state.borrow();
         let upto = upto.min(state.serial);
@@ -153,22 +156,22 @@ impl TypingHandler {
         Updates { rows, upto, limited }
     }
 
-    /// Takes over a row from the writer. Only on a follower.
-    pub fn take(&self, token: Token, row: &TypingRow) {
+    /// Applies a row from the writer. Only on a follower.
+    pub fn apply(&self, token: Token, row: &TypingRow) {
         let mut state = self.state.borrow_mut();
         let room = state.room(&row.room_id);
         (room.serial, room.changed) = (token, Instant::now());
         room.users = row.user_ids.iter().map(|user_id| (user_id.clone(), None)).collect();
-        state.forget_idle_rooms();
+        state.drop_idle_rooms();
     }
 
-    /// Moves on to the writer's change number `token`. Only on a follower.
+    /// Moves forward to the writer's change number `token`. Only on a follower.
     pub fn advance(&self, token: Token) {
         let mut state = self.state.borrow_mut();
         state.serial = state.serial.max(token);
     }
 
-    /// Forgets everything, because the writer has. Only on a follower.
+    /// Drops everything, because the writer has restarted. Only on a follower.
     pub fn reset(&self) {
         *self.state.borrow_mut() = State::default();
         self.resets.set(self.resets.get() + 1);
@@ -181,11 +184,11 @@ impl State {
         self.rooms.entry(room_id.to_owned()).or_insert_with(new)
     }
 
-    fn forget_idle_rooms(&mut self) {
+    fn drop_idle_rooms(&mut self) {
         let now = Instant::now();
         let forgotten_upto = &mut self.forgotten_upto;
         self.rooms.retain(|_, room| {
-            let is_kept = !room.users.is_empty() || now.duration_since(room.changed) < FORGET_AFTER;
+            let is_kept = !room.users.is_empty() || now.duration_since(room.changed) < IDLE_ROOM_TTL;
             if !is_kept {
                 *forgotten_upto = room.serial.max(*forgotten_upto);
             }
@@ -197,7 +200,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::env::Silent;
+    use squall_env::Noop;
 
     #[test]
     fn each_run_numbers_on_above_all_before() {
@@ -205,15 +208,15 @@ mod tests {
             let (first, second) = (Rc::new(TypingHandler::on_writer(1)), Rc::new(TypingHandler::on_writer(2)));
             let last = first.started(&tasks, "!a", "@x", Duration::from_secs(30));
             assert_eq!((last.run(), first.serial()), (1, Token::beginning_of(1).next()));
-            assert_eq!(second.updates(last, Token(i64::MAX), 100), Updates::none(Token::beginning_of(2)));
+            assert_eq!(second.updates(last, Token(i64::MAX), 100), Updates::empty(Token::beginning_of(2)));
             assert!(second.started(&tasks, "!a", "@x", Duration::from_secs(30)) > last);
         });
     }
 
-    fn on_paused_clock<F: Future>(test: impl FnOnce(Rc<TypingHandler>, Scope) -> F) -> F::Output {
+    fn on_paused_clock<F: Future>(test: impl FnOnce(Rc<TypingHandler>, TaskSpawner) -> F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, test(Rc::default(), Scope::new(Rc::new(Silent))))
+        local.block_on(&runtime, test(Rc::default(), TaskSpawner::new(Rc::new(Noop))))
     }
 
     fn row(room_id: &str, user_ids: &[&str]) -> Row {
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn typing_times_out_unless_it_is_said_again() {
+    fn typing_times_out_unless_the_user_types_again() {
         on_paused_clock(|typing, tasks| async move {
             typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
             tokio::time::sleep(Duration::from_secs(20)).await;
@@ -264,7 +267,7 @@ mod tests {
         on_paused_clock(|typing, tasks| async move {
             typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
             assert_eq!(typing.updates(Token(0), Token(26), 100).upto, Token(1));
-            assert_eq!(typing.updates(Token(26), Token(0), 100), Updates::none(Token(0)));
+            assert_eq!(typing.updates(Token(26), Token(0), 100), Updates::empty(Token(0)));
         });
     }
 }

@@ -1,30 +1,32 @@
-//! The typing stream as one instance has it: in memory on its writer, and by HTTP from the writer elsewhere.
+//! The typing stream on one instance: in memory on its writer, fetched by HTTP from the writer elsewhere.
 
 use std::rc::Rc;
 
-use super::TypingHandler;
-use crate::env::LocalBoxFuture;
-use crate::protocol::{InstanceName, StreamName, Token};
-use crate::streams::{Promise, ROWS_TARGET, RemoteUpdates, Row, Stream, UpdateError, Updates};
+use super::handler::TypingHandler;
+use crate::streams::stream::{RemoteUpdates, Stream, UpdateError};
+use squall_env::LocalBoxFuture;
+use squall_protocol::rows::typing::NAME;
+use squall_protocol::rows::{ROWS_TARGET, Row, Updates};
+use squall_protocol::{Delivery, InstanceName, StreamName, Token};
 
 /// The typing stream of one instance.
 pub struct TypingStream {
     name: StreamName,
     writers: [InstanceName; 1],
     handler: Rc<TypingHandler>,
-    /// How to ask the writer; none on the writer itself.
+    /// The connection to the writer; `None` on the writer itself.
     remote: Option<Rc<dyn RemoteUpdates>>,
 }
 
 impl TypingStream {
-    /// The stream on its writer.
+    /// Creates the stream on its writer.
     pub fn on_writer(writer: InstanceName, handler: Rc<TypingHandler>) -> Self {
-        TypingStream { name: super::NAME.into(), writers: [writer], handler, remote: None }
+        TypingStream { name: NAME.into(), writers: [writer], handler, remote: None }
     }
 
-    /// The stream on any other instance.
+    /// Creates the stream on any other instance.
     pub fn on_follower(writer: InstanceName, handler: Rc<TypingHandler>, remote: Rc<dyn RemoteUpdates>) -> Self {
-        TypingStream { name: super::NAME.into(), writers: [writer], handler, remote: Some(remote) }
+        TypingStream { name: NAME.into(), writers: [writer], handler, remote: Some(remote) }
     }
 }
 
@@ -33,8 +35,8 @@ impl Stream for TypingStream {
         &self.name
     }
 
-    fn promise(&self) -> Promise {
-        Promise::Memory
+    fn delivery(&self) -> Delivery {
+        Delivery::Memory
     }
 
     fn writers(&self) -> &[InstanceName] {
@@ -64,10 +66,10 @@ impl Stream for TypingStream {
         }
     }
 
-    fn take(&self, _writer: &InstanceName, token: Token, rows: &[Row]) {
+    fn apply(&self, _writer: &InstanceName, token: Token, rows: &[Row]) {
         for row in rows {
             if let Row::Typing(row) = row {
-                self.handler.take(token, row);
+                self.handler.apply(token, row);
             }
         }
     }

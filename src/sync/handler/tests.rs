@@ -1,4 +1,4 @@
-//! What a worker answers, with two writers elsewhere whose positions and rows come as a test says.
+//! The answers of a worker that follows two writers, whose positions and rows arrive as each test chooses.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,13 +7,16 @@ use std::sync::Arc;
 use rusqlite::Transaction;
 
 use super::*;
-use crate::env::network::TokioNetwork;
-use crate::env::{Chance, Scope, Silent, SystemClock};
-use crate::protocol::{InstanceName, Token};
+use crate::store::SOURCES;
 use crate::store::memory::MemoryBackend;
 use crate::store::to_device::Message;
-use crate::store::{IdGeneratorOptions, NewEvent, VectorPosition, events as stored_events, to_device as inbox};
-use crate::streams::{SOURCES, TypingRow};
+use crate::store::{IdGeneratorOptions, events as stored_events, to_device as inbox};
+use crate::tasks;
+use squall_env::network::TokioNetwork;
+use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
+use squall_protocol::rows::TypingRow;
+use squall_protocol::rows::events::EventRow;
+use squall_protocol::{InstanceName, Token, VectorPosition};
 
 /// A worker, and the database that it shares with the writers.
 struct Worker {
@@ -31,9 +34,9 @@ fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
         let env = Env {
             network: Rc::new(TokioNetwork), // nothing here connects to anything
             clock: Rc::new(SystemClock),
-            chance: Chance::from_seed(7),
-            observer: Rc::new(Silent),
-            tasks: Scope::new(Rc::new(Silent)),
+            seeds: SeedTree::from_seed(7),
+            observer: Rc::new(Noop),
+            tasks: TaskSpawner::new(Rc::new(Noop)),
         };
         let database = MemoryBackend::open().database();
         let options = SOURCES.map(|source| IdGeneratorOptions {
@@ -45,7 +48,7 @@ fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
             poke: Arc::default(),
         });
         let ids = IdGenerator::load_all(database.clone(), options.into()).await.unwrap();
-        let instances = InstanceMap::load(&database, vec!["a".into(), "b".into()]).await.unwrap();
+        let instances = crate::store::instance_map::load(&database, vec!["a".into(), "b".into()]).await.unwrap();
         let (typing, notifier) = (Rc::new(TypingHandler::default()), Rc::new(Notifier::default()));
         let sync = SyncHandler::new(database.clone(), instances, &ids, typing.clone(), notifier.clone(), env.clone());
         let ids = ids.into_iter().map(|ids| (ids.stream().to_string(), ids)).collect();
@@ -54,9 +57,10 @@ fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
 }
 
 impl Worker {
-    /// `writer` commits an event, of which this worker has yet to hear.
+    /// `writer` commits an event, which this worker has not received yet.
     async fn commits(&self, writer: &str, token: i64) {
-        let (name, event) = (InstanceName::from(writer), NewEvent::message(format!("${writer}{token}"), "!room"));
+        let name = InstanceName::from(writer);
+        let event = EventRow::message(format!("${writer}{token}"), "!room");
         let persist = move |tx: &Transaction<'_>| {
             tx.execute("UPDATE sequences SET last_value = MAX(last_value, ?1)", [token])?;
             stored_events::persist(tx, &name, &[(Token(token), event.clone())], &[])
@@ -75,23 +79,30 @@ impl Worker {
         self.database.transaction("send_to_device", add).await.unwrap();
     }
 
-    /// This worker hears that `writer` is at `token`.
-    fn hears(&self, stream: &str, writer: &str, token: i64) {
+    /// This worker receives the position of `writer`.
+    fn receives(&self, stream: &str, writer: &str, token: i64) {
         self.ids[stream].advance(&writer.into(), Token(token));
         self.notifier.notify();
+    }
+
+    /// This worker receives the positions of both writers.
+    fn receives_from_both(&self, stream: &str, token: i64) {
+        for writer in ["a", "b"] {
+            self.receives(stream, writer, token);
+        }
     }
 
     async fn sync(&self, since: Option<&str>, timeout: Duration) -> SyncResponse {
         self.sync.sync("@user", "DEVICE", since, timeout).await.unwrap()
     }
 
-    /// Syncs at once, and says what events came and what the next token is.
-    async fn look(&self, since: &str) -> (Vec<String>, String) {
+    /// Syncs without waiting, and returns the events and the next token.
+    async fn sync_now(&self, since: &str) -> (Vec<String>, String) {
         let response = self.sync(Some(since), Duration::ZERO).await;
         (events_of(&response), response.next_batch)
     }
 
-    /// The first token of a client.
+    /// Returns the first token of a client.
     async fn begin(&self) -> String {
         self.sync(None, Duration::ZERO).await.next_batch
     }
@@ -106,12 +117,12 @@ fn messages_of(response: &SyncResponse) -> Vec<i64> {
 }
 
 #[test]
-fn whoever_begins_has_no_history_but_gets_the_messages_that_wait() {
+fn a_first_sync_has_no_history_but_the_waiting_messages() {
     on_worker(|worker| async move {
         worker.commits("a", 2).await;
         worker.sends_to_device(3).await;
-        ["a", "b"].iter().for_each(|writer| worker.hears("events", writer, 2));
-        ["a", "b"].iter().for_each(|writer| worker.hears("to_device", writer, 3));
+        worker.receives_from_both("events", 2);
+        worker.receives_from_both("to_device", 3);
         let response = worker.sync(None, Duration::from_secs(30)).await;
         assert_eq!((events_of(&response), messages_of(&response)), (vec![], vec![3]));
     });
@@ -122,16 +133,16 @@ fn a_slow_writer_does_not_hold_back_the_rows_of_another() {
     on_worker(|worker| async move {
         let since = worker.begin().await;
         worker.commits("a", 3).await;
-        worker.hears("events", "a", 3);
-        let (events, next) = worker.look(&since).await;
+        worker.receives("events", "a", 3);
+        let (events, next) = worker.sync_now(&since).await;
         assert_eq!(events, ["$a3"]);
         assert!(next.starts_with("m1~1.3_"), "{next}");
-        // What the slow one commits below is new all the same, and nothing comes twice.
+        // A lower row of the slow writer is new all the same, and no row comes twice.
         worker.commits("b", 2).await;
-        worker.hears("events", "b", 2);
-        let (events, next) = worker.look(&next).await;
+        worker.receives("events", "b", 2);
+        let (events, next) = worker.sync_now(&next).await;
         assert_eq!(events, ["$b2"]);
-        assert_eq!(worker.look(&next).await, (vec![], next.clone()));
+        assert_eq!(worker.sync_now(&next).await, (vec![], next.clone()));
     });
 }
 
@@ -140,7 +151,7 @@ fn a_committed_row_above_the_position_waits_for_the_position() {
     on_worker(|worker| async move {
         let since = worker.begin().await;
         worker.commits("a", 2).await;
-        assert_eq!(worker.look(&since).await, (vec![], since.clone()));
+        assert_eq!(worker.sync_now(&since).await, (vec![], since.clone()));
     });
 }
 
@@ -152,46 +163,46 @@ fn a_client_that_comes_from_a_faster_worker_waits_until_this_one_has_caught_up()
         worker.commits("a", 3).await;
         let ahead = since.replacen("s1", "m1~1.2", 1);
         let slow = Rc::clone(&worker);
-        worker.env.tasks.spawn("replication", async move {
+        worker.env.tasks.spawn(tasks::OPERATION, async move {
             tokio::time::sleep(Duration::from_secs(4)).await;
-            slow.hears("events", "a", 3);
+            slow.receives("events", "a", 3);
         });
-        let asked_at = Instant::now();
-        let (events, next) = worker.look(&ahead).await;
-        assert_eq!((events, asked_at.elapsed()), (vec!["$a3".to_owned()], Duration::from_secs(4)));
+        let begun_at = Instant::now();
+        let (events, next) = worker.sync_now(&ahead).await;
+        assert_eq!((events, begun_at.elapsed()), (vec!["$a3".to_owned()], Duration::from_secs(4)));
         assert!(next.starts_with("m1~1.3_"), "{next}");
     });
 }
 
 #[test]
-fn a_client_that_waited_in_vain_is_told_nothing_and_keeps_its_token() {
+fn a_client_whose_wait_times_out_gets_an_empty_answer_and_keeps_its_token() {
     on_worker(|worker| async move {
         worker.commits("a", 9).await;
         let since = worker.begin().await.replacen("s1", "m1~1.9", 1);
-        let asked_at = Instant::now();
-        assert_eq!(worker.look(&since).await, (vec![], since.clone()));
-        assert_eq!(asked_at.elapsed(), SINCE_WAIT_MAX);
+        let begun_at = Instant::now();
+        assert_eq!(worker.sync_now(&since).await, (vec![], since.clone()));
+        assert_eq!(begun_at.elapsed(), SINCE_WAIT_MAX);
     });
 }
 
 #[test]
-fn what_stays_behind_keeps_nothing_else_from_a_client() {
+fn a_stream_that_stays_behind_does_not_hold_back_the_others() {
     on_worker(|worker| async move {
         worker.commits("a", 9).await;
         let since = worker.begin().await.replacen("s1", "m1~1.9", 1);
         worker.sends_to_device(2).await;
         worker.commits("b", 3).await;
-        ["a", "b"].iter().for_each(|writer| worker.hears("to_device", writer, 2));
-        worker.hears("events", "b", 3);
-        let asked_at = Instant::now();
+        worker.receives_from_both("to_device", 2);
+        worker.receives("events", "b", 3);
+        let begun_at = Instant::now();
         let answer = worker.sync(Some(&since), Duration::from_secs(30)).await;
         assert_eq!((events_of(&answer), messages_of(&answer)), (vec!["$b3".to_owned()], vec![2]));
-        assert_eq!(asked_at.elapsed(), SINCE_WAIT_MAX);
+        assert_eq!(begun_at.elapsed(), SINCE_WAIT_MAX);
         assert!(answer.next_batch.starts_with("m1~1.9~2.3_"), "{}", answer.next_batch);
-        // And once it comes, that is told too.
-        worker.hears("events", "a", 9);
-        assert_eq!(worker.look(&since).await.0, ["$b3"]);
-        assert_eq!(worker.look(&since.replacen("m1~1.9", "s1", 1)).await.0, ["$b3", "$a9"]);
+        // Once it arrives, that row is returned too.
+        worker.receives("events", "a", 9);
+        assert_eq!(worker.sync_now(&since).await.0, ["$b3"]);
+        assert_eq!(worker.sync_now(&since.replacen("m1~1.9", "s1", 1)).await.0, ["$b3", "$a9"]);
     });
 }
 
@@ -199,57 +210,57 @@ fn what_stays_behind_keeps_nothing_else_from_a_client() {
 fn a_token_from_the_future_is_served_from_the_last_id_there_is() {
     on_worker(|worker| async move {
         worker.commits("a", 5).await;
-        ["a", "b"].iter().for_each(|writer| worker.hears("events", writer, 5));
+        worker.receives_from_both("events", 5);
         let since = worker.begin().await;
         let future = since.replacen("s5", "m70~2.90", 1);
-        assert_eq!(worker.look(&future).await, (vec![], since));
+        assert_eq!(worker.sync_now(&future).await, (vec![], since));
     });
 }
 
 #[test]
-fn news_end_the_wait_and_nothing_else_does_before_its_time() {
+fn only_new_rows_end_the_wait_before_its_time_out() {
     on_worker(|worker| async move {
         let since = worker.begin().await;
         let writing = Rc::clone(&worker);
-        worker.env.tasks.spawn("writing", async move {
+        worker.env.tasks.spawn(tasks::OPERATION, async move {
             tokio::time::sleep(Duration::from_secs(3)).await;
-            writing.hears("events", "a", 2); // only the position
+            writing.receives("events", "a", 2); // only the position
             tokio::time::sleep(Duration::from_secs(4)).await;
             writing.commits("a", 3).await;
-            writing.hears("events", "a", 3);
+            writing.receives("events", "a", 3);
         });
-        let asked_at = Instant::now();
+        let begun_at = Instant::now();
         let response = worker.sync(Some(&since), Duration::from_secs(30)).await;
-        assert_eq!((events_of(&response), asked_at.elapsed()), (vec!["$a3".to_owned()], Duration::from_secs(7)));
-        let asked_at = Instant::now();
+        assert_eq!((events_of(&response), begun_at.elapsed()), (vec!["$a3".to_owned()], Duration::from_secs(7)));
+        let begun_at = Instant::now();
         let response = worker.sync(Some(&response.next_batch), Duration::from_secs(30)).await;
         assert!(response.news.is_empty());
-        assert_eq!(asked_at.elapsed(), Duration::from_secs(30));
+        assert_eq!(begun_at.elapsed(), Duration::from_secs(30));
     });
 }
 
 #[test]
-fn an_instance_that_stops_lets_its_clients_go() {
+fn an_instance_that_stops_answers_its_waiting_clients() {
     on_worker(|worker| async move {
         let since = worker.begin().await;
         let stopping = Rc::clone(&worker);
-        worker.env.tasks.spawn("stop", async move {
+        worker.env.tasks.spawn(tasks::OPERATION, async move {
             tokio::time::sleep(Duration::from_secs(2)).await;
             stopping.env.tasks.stop();
             stopping.notifier.notify();
         });
-        let asked_at = Instant::now();
+        let begun_at = Instant::now();
         assert_eq!(worker.sync(Some(&since), Duration::from_secs(30)).await.next_batch, since);
-        assert_eq!(asked_at.elapsed(), Duration::from_secs(2));
+        assert_eq!(begun_at.elapsed(), Duration::from_secs(2));
     });
 }
 
 #[test]
-fn messages_stay_until_the_device_comes_with_a_token_past_them() {
+fn messages_stay_until_the_device_sends_a_token_past_them() {
     on_worker(|worker| async move {
         let first = worker.begin().await;
         worker.sends_to_device(2).await;
-        ["a", "b"].iter().for_each(|writer| worker.hears("to_device", writer, 2));
+        worker.receives_from_both("to_device", 2);
         let answer = worker.sync(Some(&first), Duration::ZERO).await;
         assert_eq!(messages_of(&answer), [2]);
         // That answer never arrived.
@@ -263,13 +274,13 @@ fn messages_stay_until_the_device_comes_with_a_token_past_them() {
 }
 
 #[test]
-fn who_types_is_told_as_it_changes_and_anew_once_it_was_forgotten() {
+fn typing_is_returned_as_it_changes_and_whole_after_a_reset() {
     on_worker(|worker| async move {
         let first = worker.sync(None, Duration::ZERO).await;
-        assert!(first.news.typing.is_all, "whoever begins knows nothing");
+        assert!(first.news.typing.is_all, "a first sync returns all rooms");
         let types = |token, users: &[&str]| {
             let user_ids = users.iter().map(|user| user.to_string()).collect();
-            worker.typing.take(Token(token), &TypingRow { room_id: "!room".into(), user_ids });
+            worker.typing.apply(Token(token), &TypingRow { room_id: "!room".into(), user_ids });
             worker.typing.advance(Token(token));
         };
         types(1, &["@x"]);
@@ -277,7 +288,7 @@ fn who_types_is_told_as_it_changes_and_anew_once_it_was_forgotten() {
         assert_eq!((answer.news.typing.is_all, answer.news.typing.rooms.len()), (false, 1));
         let quiet = worker.sync(Some(&answer.next_batch), Duration::ZERO).await;
         assert!(quiet.news.is_empty() && quiet.next_batch == answer.next_batch);
-        // A new run that has come as far as the old one: the number alone would not tell.
+        // A new run that has reached the number of the old one: the number alone would not distinguish them.
         worker.typing.reset();
         types(1, &[]);
         let anew = worker.sync(Some(&answer.next_batch), Duration::ZERO).await;
@@ -287,11 +298,11 @@ fn who_types_is_told_as_it_changes_and_anew_once_it_was_forgotten() {
 }
 
 #[test]
-fn who_types_is_told_as_it_changes_in_whichever_run_of_the_writer() {
+fn typing_is_returned_as_it_changes_in_any_run_of_the_writer() {
     on_worker(|worker| async move {
         let begins = |serial: i64, room: &str| {
             let token = Token(Token::beginning_of(3).0 + serial);
-            worker.typing.take(token, &TypingRow { room_id: room.into(), user_ids: vec!["@x".into()] });
+            worker.typing.apply(token, &TypingRow { room_id: room.into(), user_ids: vec!["@x".into()] });
             worker.typing.advance(token);
         };
         begins(1, "!one");
@@ -304,7 +315,7 @@ fn who_types_is_told_as_it_changes_in_whichever_run_of_the_writer() {
 }
 
 #[test]
-fn a_token_that_cannot_be_understood_is_answered_with_what_is_wrong() {
+fn a_token_that_cannot_be_parsed_is_answered_with_an_error() {
     on_worker(|worker| async move {
         let error = worker.sync.sync("@user", "DEVICE", Some("m5~9.7"), Duration::ZERO).await.unwrap_err();
         assert!(matches!(error, SyncError::Token(_)), "{error}");
@@ -312,14 +323,14 @@ fn a_token_that_cannot_be_understood_is_answered_with_what_is_wrong() {
 }
 
 #[test]
-fn no_position_is_behind_where_the_client_was() {
+fn no_position_goes_back_behind_the_clients_token() {
     on_worker(|worker| async move {
         worker.commits("a", 9).await;
-        ["a", "b"].iter().for_each(|writer| worker.hears("events", writer, 4));
-        worker.hears("events", "a", 9);
+        worker.receives_from_both("events", 4);
+        worker.receives("events", "a", 9);
         let since = SyncToken { events: VectorPosition::new(Token(2), BTreeMap::new()), ..worker.sync.now() };
         let since = since.render(&worker.sync.instances);
-        let (events, next) = worker.look(&since).await;
+        let (events, next) = worker.sync_now(&since).await;
         assert_eq!(events, ["$a9"]);
         assert!(next.starts_with("m4~1.9_"), "{next}");
     });

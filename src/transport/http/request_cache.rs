@@ -1,9 +1,9 @@
-//! One execution for all requests that are one.
+//! Executes requests with the same transaction id once.
 //!
-//! Whoever did not get an answer asks again with the same transaction id. While the first request is still being
-//! handled the second one waits for the same answer; afterwards it is given the same answer for half an hour, if it was
-//! a good one. Synapse keys this by the transaction id alone, so that another question under the same id is given the
-//! first one's answer. Here the key is everything that was asked.
+//! A client that receives no response retries with the same transaction id. While the first request is in progress, the
+//! retry waits for the same reply. Afterwards it gets the same reply for half an hour, if the request succeeded. Synapse
+//! uses the transaction id alone as the key, so that a different request with the same id gets the first one's reply. Here
+//! the key is the whole request without its body.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,18 +14,19 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Refusal, Reply};
-use crate::env::Env;
+use super::{HttpRefusal, Reply};
+use crate::observer::Env;
+use crate::tasks;
 
-/// How long a good answer is kept.
+/// Time for which the reply of a request that succeeded is kept.
 pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
-/// How many answers are kept at most. The oldest go first; what they did is still known in the database.
+/// Maximum number of replies that are kept. The oldest are dropped first; the database still recognises their requests.
 pub const KEPT_MAX: usize = 1_000;
 
-/// What came of a request.
-pub type Outcome = Result<Reply, Refusal>;
+/// The outcome of a request.
+pub type Outcome = Result<Reply, HttpRefusal>;
 
-/// The requests under way, and the answers of late.
+/// The requests in progress and the recent replies.
 pub struct RequestCache {
     env: Env,
     state: RefCell<State>,
@@ -34,77 +35,77 @@ pub struct RequestCache {
 #[derive(Default)]
 struct State {
     requests: BTreeMap<String, Request>,
-    /// The requests that were answered well, in the order in which they were.
+    /// The requests that succeeded, in the order of their replies.
     kept: VecDeque<(Instant, String)>,
 }
 
 enum Request {
-    UnderWay(watch::Receiver<Option<Outcome>>),
+    InProgress(watch::Receiver<Option<Outcome>>),
     Answered(Reply),
 }
 
 impl RequestCache {
-    /// A cache whose requests run as tasks of `env`.
+    /// Creates a cache that runs requests as tasks of `env`.
     pub fn new(env: Env) -> Rc<Self> {
         Rc::new(RequestCache { env, state: RefCell::default() })
     }
 
-    /// The outcome of the request called `key`: what `execution` says, unless it was asked before. Without a key it is
-    /// a request of its own. Whoever stops waiting does not stop the execution.
+    /// Returns the outcome of the request with this key. Runs `execution` unless such a request is known. A request without
+    /// a key always runs. Dropping the returned future does not stop the execution.
     pub async fn outcome(
         self: &Rc<Self>,
         key: Option<String>,
         execution: impl Future<Output = Outcome> + 'static,
     ) -> Outcome {
         let Some(key) = key else {
-            return self.env.tasks.spawn("http_request", execution).await.unwrap_or_else(|_| Err(ended()));
+            return self.env.tasks.spawn(tasks::HTTP_REQUEST, execution).await.unwrap_or_else(|_| Err(ended()));
         };
-        self.forget_old();
+        self.drop_old();
         let known = match self.state.borrow().requests.get(&key) {
             Some(Request::Answered(reply)) => return Ok(reply.clone()),
-            Some(Request::UnderWay(outcome)) => Some(outcome.clone()),
+            Some(Request::InProgress(outcome)) => Some(outcome.clone()),
             None => None,
         };
-        let mut outcome = known.unwrap_or_else(|| self.begin(key, execution));
+        let mut outcome = known.unwrap_or_else(|| self.start(key, execution));
         match outcome.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().expect("it was waited for"),
+            Ok(outcome) => outcome.clone().expect("`wait_for` returns once there is an outcome"),
             Err(_) => Err(ended()),
         }
     }
 
-    fn begin(
+    fn start(
         self: &Rc<Self>,
         key: String,
         execution: impl Future<Output = Outcome> + 'static,
     ) -> watch::Receiver<Option<Outcome>> {
-        let (tell, outcome) = watch::channel(None);
-        self.state.borrow_mut().requests.insert(key.clone(), Request::UnderWay(outcome.clone()));
-        let under_way = UnderWay { cache: Rc::clone(self), key };
-        self.env.tasks.spawn("http_request", async move {
+        let (sender, outcome) = watch::channel(None);
+        self.state.borrow_mut().requests.insert(key.clone(), Request::InProgress(outcome.clone()));
+        let in_progress = InProgress { cache: Rc::clone(self), key };
+        self.env.tasks.spawn(tasks::HTTP_REQUEST, async move {
             let outcome = execution.await;
-            under_way.ended(&outcome);
-            tell.send_replace(Some(outcome));
+            in_progress.ended(&outcome);
+            sender.send_replace(Some(outcome));
         });
         outcome
     }
 
-    fn forget_old(&self) {
+    fn drop_old(&self) {
         let State { requests, kept } = &mut *self.state.borrow_mut();
         let is_old = |at: &Instant| at.elapsed() >= KEPT_FOR;
         while kept.len() > KEPT_MAX || kept.front().is_some_and(|(at, _)| is_old(at)) {
-            let oldest = kept.pop_front().expect("one was looked at");
+            let oldest = kept.pop_front().expect("the queue is not empty");
             requests.remove(&oldest.1);
         }
     }
 }
 
-/// A request that is being executed. However that ends, it is not under way any more.
-struct UnderWay {
+/// A request in progress. Dropping it removes the request unless it has succeeded.
+struct InProgress {
     cache: Rc<RequestCache>,
     key: String,
 }
 
-impl UnderWay {
+impl InProgress {
     fn ended(&self, outcome: &Outcome) {
         let Ok(reply) = outcome else { return };
         let State { requests, kept } = &mut *self.cache.state.borrow_mut();
@@ -113,17 +114,17 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for InProgress {
     fn drop(&mut self) {
         let requests = &mut self.cache.state.borrow_mut().requests;
-        if matches!(requests.get(&self.key), Some(Request::UnderWay(_))) {
+        if matches!(requests.get(&self.key), Some(Request::InProgress(_))) {
             requests.remove(&self.key);
         }
     }
 }
 
-fn ended() -> Refusal {
-    Refusal::try_again("the instance ended before the request did")
+fn ended() -> HttpRefusal {
+    HttpRefusal::try_again("the instance stopped before the request was complete")
 }
 
 #[cfg(test)]
@@ -133,28 +134,28 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::env::network::TokioNetwork;
-    use crate::env::{Chance, Scope, Silent, SystemClock};
-    use crate::protocol::Token;
+    use squall_env::network::TokioNetwork;
+    use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
+    use squall_protocol::Token;
 
     fn run<F: Future>(test: impl FnOnce(Rc<RequestCache>) -> F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let env = Env {
             network: Rc::new(TokioNetwork),
             clock: Rc::new(SystemClock),
-            chance: Chance::from_seed(1),
-            observer: Rc::new(Silent),
-            tasks: Scope::new(Rc::new(Silent)),
+            seeds: SeedTree::from_seed(1),
+            observer: Rc::new(Noop),
+            tasks: TaskSpawner::new(Rc::new(Noop)),
         };
         tokio::task::LocalSet::new().block_on(&runtime, test(RequestCache::new(env)))
     }
 
-    /// A reply that can be told from others.
+    /// Returns a reply with a number by which to recognise it.
     fn reply(number: i64) -> Reply {
         Reply::wrote(Map::new(), "events", Token(number))
     }
 
-    /// Executions that take a second and are counted.
+    /// A source of executions that take a second each. It counts them.
     #[derive(Clone, Default)]
     struct Executions(Rc<Cell<i64>>);
 
@@ -165,7 +166,7 @@ mod tests {
                 executions.set(executions.get() + 1);
                 let number = executions.get();
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                if refuse { Err(Refusal::bad_request(number)) } else { Ok(reply(number)) }
+                if refuse { Err(HttpRefusal::bad_request(number)) } else { Ok(reply(number)) }
             }
         }
     }
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_a_transaction_id_is_its_own() {
+    fn a_request_without_a_transaction_id_is_always_executed() {
         run(|cache| async move {
             let executions = Executions::default();
             for number in 1..=2 {
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_need_not_stay_for_the_answer() {
+    fn an_execution_goes_on_when_the_client_disconnects() {
         run(|cache| async move {
             let executions = Executions::default();
             let asked = cache.outcome(key("a"), executions.next(false));
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_forgotten_after_half_an_hour_and_when_there_are_too_many() {
+    fn replies_are_dropped_after_half_an_hour_and_when_there_are_too_many() {
         run(|cache| async move {
             let executions = Executions::default();
             let ask = async |name: &str| cache.outcome(key(name), executions.next(false)).await.unwrap();

@@ -1,9 +1,8 @@
-//! From a request to its endpoint, and back to an answer.
+//! Routes a request to its endpoint and turns the reply into a response.
 //!
-//! A path is `/_synapse/replication/<NAME>/<ARGUMENT>...[/<TRANSACTION ID>]`, each part percent-encoded. What is wrong
-//! is said in Synapse's words where it has any.
+//! A path is `/_synapse/replication/<NAME>/<ARGUMENT>...[/<TRANSACTION ID>]`, each part percent-encoded. Refusals use
+//! Synapse's words where Synapse has any.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,41 +15,40 @@ use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
 use super::request_cache::RequestCache;
-use super::{Endpoint, EndpointRequest, PATH_PREFIX, Refusal, StreamPositions, TRANSACTION_HEADER};
-use crate::env::{Env, Observer};
-use crate::protocol::json;
+use super::{Endpoint, EndpointRequest, HttpRefusal, PATH_PREFIX, RequestHandler, StreamPositions, TRANSACTION_HEADER};
+use crate::observer::{Env, Observer};
 use crate::store::RequestId;
+use squall_protocol::json;
 
-/// How long a body may be: some two hundred events of the greatest size, with their state.
+/// Maximum length of a request body, in bytes: room for about two hundred events of the maximum size with their state.
 pub const BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a body may take to come.
+/// Time within which a request body must arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Everything an instance can be asked for.
+/// The HTTP service of one instance.
 pub struct Router {
-    endpoints: BTreeMap<&'static str, Rc<dyn Endpoint>>,
+    handler: Rc<dyn RequestHandler>,
     secret: String,
     positions: Rc<StreamPositions>,
     requests: Rc<RequestCache>,
     observer: Rc<dyn Observer>,
 }
 
-/// A request whose endpoint is found.
-struct Routed {
-    endpoint: Rc<dyn Endpoint>,
+/// The parts of a request's path.
+struct Route {
+    endpoint: Endpoint,
     arguments: Vec<String>,
     transaction_id: Option<String>,
 }
 
-/// What to answer: a status, and a body unless there is none.
+/// The status of a response and its body, if it has one.
 type Answer = (StatusCode, Option<Value>);
 
 impl Router {
-    /// Routes requests that bring `secret` to `endpoints`.
-    pub fn new(endpoints: Vec<Rc<dyn Endpoint>>, secret: String, positions: Rc<StreamPositions>, env: Env) -> Rc<Self> {
-        let endpoints = endpoints.into_iter().map(|endpoint| (endpoint.name(), endpoint)).collect();
+    /// Creates a router that hands requests with the right `secret` to `handler`.
+    pub fn new(handler: Rc<dyn RequestHandler>, secret: String, positions: Rc<StreamPositions>, env: Env) -> Rc<Self> {
         let observer = Rc::clone(&env.observer);
-        Rc::new(Router { endpoints, secret, positions, requests: RequestCache::new(env), observer })
+        Rc::new(Router { handler, secret, positions, requests: RequestCache::new(env), observer })
     }
 
     /// Answers one request.
@@ -59,7 +57,7 @@ impl Router {
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let endpoint = self.name_at(request.uri().path());
+        let endpoint = endpoint_at(request.uri().path()).map_or("", Endpoint::name);
         let (status, body) = match self.handle(request).await {
             Ok(answer) => answer,
             Err(refusal) => (refusal.status, Some(refusal.to_json())),
@@ -73,7 +71,7 @@ impl Router {
             .expect("status and headers are valid")
     }
 
-    async fn handle<B>(&self, request: Request<B>) -> Result<Answer, Refusal>
+    async fn handle<B>(&self, request: Request<B>) -> Result<Answer, HttpRefusal>
     where
         B: Body,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -81,114 +79,111 @@ impl Router {
         if request.method() == Method::OPTIONS {
             return Ok((StatusCode::NO_CONTENT, None));
         }
-        let Routed { endpoint, arguments, transaction_id } = self.route(request.uri().path())?;
-        // What may be got may also be asked about; the body is left out on the way.
+        let Route { endpoint, arguments, transaction_id } = parse_path(request.uri().path())?;
+        // HEAD is allowed where GET is. hyper leaves the body out of the response.
         let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
         if *method != endpoint.method() {
-            return Err(Refusal::unrecognized(StatusCode::METHOD_NOT_ALLOWED));
+            return Err(HttpRefusal::unrecognized(StatusCode::METHOD_NOT_ALLOWED));
         }
         self.authorize(request.headers())?;
         let (head, body) = request.into_parts();
         let mut body = if endpoint.method() == Method::GET { Map::new() } else { read_body(body).await? };
-        let asker_positions = StreamPositions::take_from_request(&mut body).map_err(Refusal::bad_json)?;
+        let client_positions = StreamPositions::take_from_request(&mut body).map_err(HttpRefusal::bad_json)?;
         let query = head.uri.query().unwrap_or_default();
         let transaction_id = transaction_id.or_else(|| header_text(&head.headers, &TRANSACTION_HEADER));
-        let id =
-            transaction_id.map(|id| RequestId { endpoint: path_of(endpoint.name(), &arguments), transaction_id: id });
+        let path = endpoint.path(&arguments);
+        let id = transaction_id.map(|transaction_id| RequestId { endpoint: path, transaction_id });
         let key = id.as_ref().map(|id| format!("{} {}/{}?{query}", endpoint.method(), id.endpoint, id.transaction_id));
-        let asked = EndpointRequest { arguments, query: parse_query(query), body, id };
+        let request = EndpointRequest { arguments, query: parse_query(query), body, id };
 
         let is_read = endpoint.method() == Method::GET;
         let positions = Rc::clone(&self.positions);
+        let handler = Rc::clone(&self.handler);
         let execution = async move {
-            if let Some(asker) = asker_positions {
-                positions.wait_for_asker(&asker).await.map_err(Refusal::try_again)?;
+            if let Some(client) = client_positions {
+                positions.wait_for_client(&client).await.map_err(HttpRefusal::try_again)?;
             }
-            endpoint.handle(asked).await
+            handler.handle(endpoint, request).await
         };
         let reply = self.requests.outcome(key, execution).await?;
-        // The positions are those of now: the answer may be an old one that is given again (Synapse #15024).
-        let body = if is_read { reply.body } else { self.positions.answer(&reply) };
+        // The positions are the current ones, even if the reply is a cached one (Synapse #15024).
+        let body = if is_read { reply.body } else { self.positions.response(&reply) };
         Ok((StatusCode::OK, Some(body.into())))
     }
 
-    fn route(&self, path: &str) -> Result<Routed, Refusal> {
-        let unrecognized = || Refusal::unrecognized(StatusCode::NOT_FOUND);
-        let mut parts = path.strip_prefix(PATH_PREFIX).ok_or_else(unrecognized)?.split('/');
-        let name = parts.next().unwrap_or_default();
-        let endpoint = self.endpoints.get(name).ok_or_else(unrecognized)?;
-        let decode = |part: &str| percent_decode_str(part).decode_utf8().map(|part| part.into_owned());
-        let mut arguments: Vec<String> = parts.map(decode).collect::<Result<_, _>>().map_err(Refusal::bad_request)?;
-        let transaction_id = if endpoint.has_transaction_id() { arguments.pop() } else { None };
-        let is_complete = arguments.len() == endpoint.arguments().len()
-            && transaction_id.is_some() == endpoint.has_transaction_id()
-            && arguments.iter().chain(&transaction_id).all(|part| !part.is_empty());
-        if !is_complete {
-            return Err(unrecognized());
-        }
-        Ok(Routed { endpoint: Rc::clone(endpoint), arguments, transaction_id })
-    }
-
-    /// The name of the endpoint at `path`, empty if there is none.
-    fn name_at(&self, path: &str) -> &'static str {
-        let name = path.strip_prefix(PATH_PREFIX).and_then(|rest| rest.split('/').next());
-        name.and_then(|name| self.endpoints.get(name)).map_or("", |endpoint| endpoint.name())
-    }
-
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), HttpRefusal> {
         let Some(given) = headers.get(header::AUTHORIZATION) else {
             let error = "the shared secret is missing";
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error));
+            return Err(HttpRefusal::new(StatusCode::UNAUTHORIZED, "M_MISSING_TOKEN", error));
         };
-        // In a time that does not tell how much of a wrong one is right.
+        // In constant time, so that the time does not reveal how much of a wrong secret is right.
         let is_right = |given: &[u8]| bool::from(given.ct_eq(self.secret.as_bytes()));
         if !given.as_bytes().strip_prefix(b"Bearer ").is_some_and(is_right) {
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", "that is not the shared secret"));
+            return Err(HttpRefusal::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", "that is not the shared secret"));
         }
         Ok(())
     }
 }
 
-/// The path of an endpoint without prefix and transaction id.
-pub(super) fn path_of(name: &str, arguments: &[String]) -> String {
-    arguments.iter().fold(name.to_owned(), |path, argument| format!("{path}/{}", super::encode(argument)))
+/// Returns the endpoint that a path names, if it names one.
+fn endpoint_at(path: &str) -> Option<Endpoint> {
+    let name = path.strip_prefix(PATH_PREFIX)?.split('/').next()?;
+    Endpoint::from_name(name)
+}
+
+/// Splits a path into its endpoint, its decoded arguments and its transaction id.
+fn parse_path(path: &str) -> Result<Route, HttpRefusal> {
+    let unrecognized = || HttpRefusal::unrecognized(StatusCode::NOT_FOUND);
+    let endpoint = endpoint_at(path).ok_or_else(unrecognized)?;
+    let parts = path[PATH_PREFIX.len()..].split('/').skip(1);
+    let decode = |part: &str| percent_decode_str(part).decode_utf8().map(|part| part.into_owned());
+    let mut arguments: Vec<String> = parts.map(decode).collect::<Result<_, _>>().map_err(HttpRefusal::bad_request)?;
+    let has_transaction_id = endpoint.has_transaction_id_in_path();
+    let transaction_id = if has_transaction_id { arguments.pop() } else { None };
+    let is_complete = arguments.len() == endpoint.arguments().len()
+        && transaction_id.is_some() == has_transaction_id
+        && arguments.iter().chain(&transaction_id).all(|part| !part.is_empty());
+    if !is_complete {
+        return Err(unrecognized());
+    }
+    Ok(Route { endpoint, arguments, transaction_id })
 }
 
 fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Reads a body that has to be a JSON object.
-async fn read_body<B>(body: B) -> Result<Map<String, Value>, Refusal>
+/// Reads a body, which must be a JSON object.
+async fn read_body<B>(body: B) -> Result<Map<String, Value>, HttpRefusal>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let too_long = || {
         let error = format!("the body is longer than {BODY_BYTES_MAX} bytes");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error)
+        HttpRefusal::new(StatusCode::PAYLOAD_TOO_LARGE, "M_TOO_LARGE", error)
     };
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(too_long()); // whoever says so beforehand need not send it
+        return Err(too_long()); // the Content-Length is too large: refuse before the body arrives
     }
     let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
     let body = body.map_err(|_| {
-        let error = format!("the body did not come within {BODY_TIMEOUT:?}");
-        Refusal::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", error)
+        let error = format!("the body did not arrive within {BODY_TIMEOUT:?}");
+        HttpRefusal::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", error)
     })?;
     let body = body.map_err(|error| match error.downcast::<LengthLimitError>() {
         Ok(_) => too_long(),
-        Err(error) => Refusal::bad_request(error),
+        Err(error) => HttpRefusal::bad_request(error),
     })?;
     let body = body.to_bytes();
     match std::str::from_utf8(&body).ok().map(json::parse) {
         Some(Ok(Value::Object(body))) => Ok(body),
-        Some(Ok(_)) => Err(Refusal::bad_json("Content must be a JSON object.")),
-        Some(Err(_)) | None => Err(Refusal::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "Content not JSON.")),
+        Some(Ok(_)) => Err(HttpRefusal::bad_json("Content must be a JSON object.")),
+        Some(Err(_)) | None => Err(HttpRefusal::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "Content not JSON.")),
     }
 }
 
-/// The parameters of a query: `+` is a space, and what has no `=` is none.
+/// Parses a query. A `+` is a space; a part without `=` is ignored.
 fn parse_query(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));

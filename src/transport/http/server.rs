@@ -1,78 +1,72 @@
-//! The answering end.
+//! The HTTP server: accepts connections and hands their requests to the router.
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::service::service_fn;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use thiserror::Error;
-use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
 
 use super::Router;
-use super::impatient::Impatient;
-use crate::env::observer::Trouble;
-use crate::env::{BoxStream, Env, Listener};
+use super::write_timeout::WriteTimeout;
+use crate::observer::Env;
+use crate::observer::InstanceEvent;
+use crate::tasks;
+use crate::transport::accept::{AcceptOptions, BoundedListener};
+use squall_env::{BoxStream, Listener};
 
-/// How long the head of a request may take to come whole, the silence before it included. hyper's own default.
+/// Time within which the head of a request must arrive, counted from the end of the previous request. hyper's default.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long nothing of an answer may be taken.
+/// Time after which a client that reads nothing of its response is disconnected.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a head may be. Twisted's limit for a line of it, of which Synapse's requests have a few short ones.
+/// Maximum length of a request's head, in bytes. Twisted has this limit for each line of it; Synapse's requests have a few
+/// short lines.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// How many connections are served at once. A request has one of its own, if a Squall asks.
+/// Maximum number of open connections. Squall's client opens one for each request.
 pub const CONNECTIONS_MAX: usize = 2_000;
 
-/// There are [`CONNECTIONS_MAX`] already.
-#[derive(Debug, Error)]
-#[error("too many connections")]
-struct TooMany;
+/// The response to a client that is refused because there are too many connections.
+pub(crate) const TOO_MANY_CONNECTIONS: Bytes =
+    Bytes::from_static(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 
-/// Serves every request that comes, until the instance stops.
-pub async fn serve_requests(mut listener: Box<dyn Listener>, router: Rc<Router>, env: Env) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = env.tasks.stopped() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                env.observer.trouble(Trouble::Connection { peer: "the HTTP listener", error: &error });
-                tokio::time::sleep(crate::replication::backoff::DELAY_MIN).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
-            env.observer.trouble(Trouble::Connection { peer: "an HTTP client", error: &TooMany });
-            refuse(stream).await;
-            continue;
-        };
-        let (router, observer) = (Rc::clone(&router), Rc::clone(&env.observer));
-        env.tasks.spawn("http_connection", async move {
-            let service = service_fn(move |request| {
+/// Serves every request to `listener` until the instance stops.
+pub async fn serve_requests(listener: Box<dyn Listener>, router: Rc<Router>, env: Env) {
+    let options = AcceptOptions {
+        listener: "the HTTP listener",
+        client: "an HTTP client",
+        connections_max: CONNECTIONS_MAX,
+        refusal: TOO_MANY_CONNECTIONS,
+    };
+    let mut listener = BoundedListener::new(listener, options, &env.tasks, &*env.observer);
+    while let Some((stream, slot)) = listener.accept().await {
+        let router = Rc::clone(&router);
+        let observer = Rc::clone(&env.observer);
+        env.tasks.spawn(tasks::HTTP_CONNECTION, async move {
+            let service = service_fn(move |request: Request<Incoming>| {
                 let router = Rc::clone(&router);
-                async move { Ok::<_, Infallible>(router.answer(request).await) }
+                async move { Ok::<Response<Full<Bytes>>, Infallible>(router.answer(request).await) }
             });
-            let mut server = hyper::server::conn::http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
-            let stream = TokioIo::new(Impatient::new(stream, WRITE_TIMEOUT));
-            // No date header: it would come from the machine's clock.
-            let served = server.auto_date_header(false).serve_connection(stream, service).await;
-            if let Err(error) = served {
-                observer.trouble(Trouble::Connection { peer: "an HTTP client", error: &error });
+            if let Err(error) = serve_connection(stream, service).await {
+                observer.event(InstanceEvent::Connection { peer: "an HTTP client", error: &error });
             }
-            drop(place);
+            drop(slot);
         });
     }
 }
 
-/// Says that it may work later, as far as that does not take any time: nobody else may have to wait for it.
-async fn refuse(mut stream: BoxStream) {
-    let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let _ = tokio::time::timeout(Duration::ZERO, stream.write_all(answer)).await;
+/// Serves the requests on one connection, within the time-outs and limits of this module.
+pub(crate) async fn serve_connection<S>(stream: BoxStream, service: S) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = Full<Bytes>>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
+    // No date header: it would come from the machine's clock.
+    server.auto_date_header(false);
+    server.serve_connection(TokioIo::new(WriteTimeout::new(stream, WRITE_TIMEOUT)), service).await
 }

@@ -1,4 +1,4 @@
-//! What both connections to the broker have in common.
+//! The parts that the subscribing and the publishing connection share.
 
 use std::future::Future;
 use std::io;
@@ -8,47 +8,54 @@ use std::time::Duration;
 use redis::{ErrorKind, RedisConnectionInfo, RedisError};
 use thiserror::Error;
 
-use super::meter::{Limits, Meter};
-use crate::env::observer::Trouble;
-use crate::env::{BoxStream, Env};
-use crate::instance::config::RedisConfig;
-use crate::protocol::{PAYLOAD_BYTES_MAX, ParseError};
+use super::read_limiter::{Limits, ReadLimiter};
+use crate::observer::Env;
+use crate::observer::InstanceEvent;
 use crate::replication::handler::BROKER;
-use crate::replication::{Backoff, Link};
+use crate::replication::{Backoff, Connection};
+use crate::transport::RedisConfig;
+use squall_env::BoxStream;
+use squall_protocol::{PAYLOAD_BYTES_MAX, ParseError};
 
-/// How often the broker is pinged on each connection.
+/// Interval between pings on each connection to the broker.
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// A broker that does not answer for this long is gone.
+/// Time after which a broker that does not answer is considered dead.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Why a connection to the broker ended, or something that came on it was passed over.
+/// An error that ended a connection to the broker, or a payload that was ignored.
 #[derive(Debug, Error)]
 pub enum BrokerError {
-    /// It could not be made.
+    /// The connection could not be established.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The broker refused something, or closed the connection.
+    /// The broker refused a command, or closed the connection.
     #[error("{0}")]
     Redis(#[from] RedisError),
     /// The broker did not answer for [`REPLY_TIMEOUT`].
     #[error("no answer from the broker to {0}")]
     Silent(&'static str),
-    /// The broker closed it.
+    /// A message that this instance published does not arrive at its own subscription.
+    #[error(
+        "this instance does not hear what it publishes: its two connections lead to different brokers, \
+         and are both made again"
+    )]
+    Deaf,
+    /// The broker closed the connection.
     #[error("closed by the broker")]
     Closed,
-    /// We closed it.
+    /// This instance closed the connection.
     #[error("closed by this end")]
     ClosedHere,
-    /// What was published is not text.
+    /// A payload is not UTF-8.
     #[error("a payload that is not UTF-8")]
     NotUtf8,
-    /// What was published is not a command.
+    /// A payload is not a command.
     #[error("{0}")]
     Parse(#[from] ParseError),
 }
 
 impl BrokerError {
-    /// Whether the broker does not let us do what we want: trying again would not help.
+    /// Returns true if the broker refused the credentials or the command, so that a retry would not help.
     pub fn is_refusal(&self) -> bool {
         let BrokerError::Redis(error) = self else { return false };
         let codes = ["NOAUTH", "WRONGPASS", "NOPERM"];
@@ -56,14 +63,15 @@ impl BrokerError {
     }
 }
 
-/// How many bytes may have been read from the broker and wait to be handled. As messages they take some eight times as much.
+/// Maximum number of bytes that have been read from the broker and not been handled. As messages of the `redis` crate
+/// they take about eight times as much memory.
 pub const WAITING_BYTES_MAX: usize = 32 * 1024;
-/// The longest reply of the broker, in bytes: a message with the longest payload that a Squall publishes, and some more.
-/// Redis itself carries up to 512 MiB (`proto-max-bulk-len`).
+/// Maximum length of a reply, in bytes. It exceeds that of a message with the longest payload that Squall publishes. Redis
+/// itself allows 512 MiB (`proto-max-bulk-len`).
 pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
-const _: () = assert!(PAYLOAD_BYTES_MAX + 16 * 1024 < REPLY_BYTES_MAX, "with its channel");
+const _: () = assert!(PAYLOAD_BYTES_MAX + 16 * 1024 < REPLY_BYTES_MAX, "a message also holds its channel");
 
-/// Where the broker is, and how to be let in.
+/// The broker's address, the credentials, and the limits of a connection.
 pub struct Broker {
     config: RedisConfig,
     user: Option<String>,
@@ -72,27 +80,27 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// The one that `config` names.
+    /// Creates the broker that `config` describes.
     pub fn new(config: &RedisConfig, env: &Env) -> Self {
         let limits = Limits { waiting: WAITING_BYTES_MAX, reply: REPLY_BYTES_MAX };
         Broker { config: config.clone(), user: None, limits, env: env.clone() }
     }
 
-    /// The same, where not everybody is let in by the password alone.
+    /// Returns the broker with a user name, for a broker whose users have passwords of their own.
     pub fn with_user(self, user: Option<String>) -> Self {
         Broker { user, ..self }
     }
 
-    /// The same, where connections may hold so much.
+    /// Returns the broker with other limits.
     pub fn with_limits(self, limits: Limits) -> Self {
         Broker { limits, ..self }
     }
 
-    /// Opens a connection, read no faster than is told to be heard. What is sent on it first is up to the `redis` crate.
-    pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo, Meter), BrokerError> {
+    /// Opens a connection and the limiter that bounds its unhandled bytes. The `redis` crate authenticates on it.
+    pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo, ReadLimiter), BrokerError> {
         let stream = self.env.network.connect(&self.config.address()).await?;
-        let (stream, meter) = Meter::on(stream, self.limits);
-        // Nobody asks what library this is, and every command less is one less to go wrong.
+        let (stream, limiter) = ReadLimiter::on(stream, self.limits);
+        // The name of the client library is not needed, and a command that is not sent cannot fail.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let info = match &self.config.password {
             Some(password) => info.set_password(password),
@@ -102,49 +110,52 @@ impl Broker {
             Some(user) => info.set_username(user),
             None => info,
         };
-        Ok((stream, info, meter))
+        Ok((stream, info, limiter))
     }
 
-    /// Tells of trouble.
+    /// Reports an error to the observer.
     pub fn report(&self, error: &BrokerError) {
-        self.env.observer.trouble(Trouble::Connection { peer: BROKER, error });
+        self.env.observer.event(InstanceEvent::Connection { peer: BROKER, error });
     }
 }
 
-/// Why nothing more comes on a connection.
-pub(super) fn closed(meter: &Meter) -> BrokerError {
-    cause(BrokerError::Closed, meter)
+/// Returns the error for a connection that the broker closed.
+pub(super) fn closed(limiter: &ReadLimiter) -> BrokerError {
+    cause(BrokerError::Closed, limiter)
 }
 
-/// What went wrong on a connection: that something too long came, if it did, and not what came of that.
-pub(super) fn cause(error: BrokerError, meter: &Meter) -> BrokerError {
-    meter.is_overlong().map_or(error, BrokerError::Io)
+/// Returns the cause of an error: a reply that exceeded its limit, if there was one, or the error itself.
+pub(super) fn cause(error: BrokerError, limiter: &ReadLimiter) -> BrokerError {
+    limiter.overlong_reply().map_or(error, BrokerError::Io)
 }
 
-/// What the broker answers to `what`, if it answers at all.
+/// Waits for the broker's reply to `command`, for at most [`REPLY_TIMEOUT`].
 pub async fn answer<T>(
-    what: &'static str,
-    asked: impl Future<Output = Result<T, RedisError>>,
+    command: &'static str,
+    reply: impl Future<Output = Result<T, RedisError>>,
 ) -> Result<T, BrokerError> {
-    match tokio::time::timeout(REPLY_TIMEOUT, asked).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(BrokerError::Silent(what)),
+    match tokio::time::timeout(REPLY_TIMEOUT, reply).await {
+        Ok(reply) => Ok(reply?),
+        Err(_) => Err(BrokerError::Silent(command)),
     }
 }
 
-/// Makes a connection again and again until the instance stops: `live` makes one and returns when it is over. However it
-/// failed, there is another attempt, later and later (Synapse #9391); `link` says of each whether the delay is forgotten.
-pub(super) async fn again_and_again<F>(purpose: &str, broker: &Broker, mut live: impl FnMut() -> F)
+/// Keeps a connection to the broker until the instance stops. `live` establishes one connection and returns when it has
+/// ended.
+///
+/// Every error is followed by another attempt, after a growing delay (Synapse #9391). The delay is reset after a
+/// connection that was set up.
+pub(super) async fn keep_connected<F>(purpose: &str, broker: &Broker, mut live: impl FnMut() -> F)
 where
-    F: Future<Output = (Option<Rc<Link>>, BrokerError)>,
+    F: Future<Output = (Option<Rc<Connection>>, BrokerError)>,
 {
     let env = &broker.env;
-    let mut backoff = Backoff::new(&env.chance.of(purpose));
+    let mut backoff = Backoff::new(&env.seeds.child(purpose));
     while !env.tasks.is_stopped() {
         env.observer.connecting(BROKER);
-        let (link, error) = live().await;
+        let (connection, error) = live().await;
         broker.report(&error);
-        if link.is_some_and(|link| link.was_set_up()) {
+        if connection.is_some_and(|connection| connection.was_set_up()) {
             backoff.reset();
         }
         if env.tasks.is_stopped() {
@@ -154,9 +165,9 @@ where
     }
 }
 
-/// Tells whoever looks on when a connection counts as set up.
-pub(super) fn settle(link: &Link, env: &Env) {
-    if link.settle() {
-        env.observer.set_up(&link.peer());
+/// Reports to the observer when a connection becomes set up.
+pub(super) fn settle(connection: &Connection, env: &Env) {
+    if connection.settle() {
+        env.observer.set_up(&connection.peer());
     }
 }

@@ -1,29 +1,33 @@
-//! Commands as payloads on a Redis broker: what Synapse runs on.
+//! Carries commands as payloads on a Redis broker, as in a Synapse deployment.
 //!
-//! Each instance has two connections, and each of them is lost and made again by itself. On one it has subscribed
-//! ([`stay_subscribed`]) to the channel that is called as the homeserver: whatever anybody says there everybody hears,
-//! whoever said it included. On the other one it publishes ([`keep_publishing`]).
+//! Each instance has two connections to the broker, which reconnect independently. On one it subscribes
+//! ([`stay_subscribed`]) to the channel named after the homeserver, on which every instance receives every command, its own
+//! included. On the other it publishes ([`keep_publishing`]).
 //!
-//! Redis keeps nothing. What is published while somebody's subscription is down they never get, and of what was published
-//! on a connection that broke nobody knows how much the broker took. Rows do not say what came before them, so neither
-//! would be noticed. Therefore
+//! Redis stores no messages. An instance misses what is published while its subscription is down, and after a publishing
+//! connection breaks it is unknown which payloads the broker received. A row does not name the row before it, so neither
+//! loss would be noticed. Therefore
 //!
-//! - whoever has subscribed anew asks for everybody's positions, by `REPLICATE`, once the broker has acknowledged that;
-//!   and takes rows only of writers that have answered (Synapse #7427);
-//! - whoever publishes anew tells their positions before the next row, so that everybody fetches what was lost;
-//! - both are noticed: either connection is pinged, and given up when the broker does not answer (Synapse #9218).
+//! - after each subscription an instance sends `REPLICATE` once the broker has acknowledged the subscription, and accepts
+//!   rows only of writers that have announced their positions since (Synapse #7427);
+//! - after each reconnect a publisher announces its positions before its next row, so that followers fetch lost rows;
+//! - both connections are pinged, and closed if the broker does not answer (Synapse #9218);
+//! - both connections are made again if the instance does not hear what it publishes ([`Echo`]).
 
 mod connection;
-mod meter;
+mod echo;
 mod publisher;
+mod read_limiter;
+pub mod resp;
 mod subscriber;
 
 pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT, WAITING_BYTES_MAX, answer};
-pub use meter::Limits;
-pub use publisher::{keep_publishing, publish_once};
+pub use echo::Echo;
+pub use publisher::{keep_publishing, publish_on_new_connection};
+pub use read_limiter::Limits;
 pub use subscriber::{Messages, stay_subscribed, subscribe};
 
-/// The channel of `USER_IP`, which only the master listens to (Synapse #12672).
+/// Returns the channel of `USER_IP`, to which only the master subscribes (Synapse #12672).
 pub fn user_ip_channel(server_name: &str) -> String {
     format!("{server_name}/USER_IP")
 }

@@ -1,4 +1,4 @@
-//! The connection on which this instance speaks.
+//! The connection on which this instance publishes.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -7,125 +7,210 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, Value};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, cause, closed, settle};
-use super::meter::Meter;
-use crate::env::Env;
-use crate::instance::config::RedisConfig;
-use crate::replication::{CommandHandler, Link};
+use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
+use super::echo::Echo;
+use super::read_limiter::ReadLimiter;
+use crate::observer::Env;
+use crate::replication::{CommandHandler, Connection};
+use crate::tasks;
+use crate::transport::RedisConfig;
+use squall_protocol::{Header, RdataHeader};
 
-/// How many commands are published before the broker's answers are waited for.
+/// Number of commands after which the broker's replies are awaited.
 const UNANSWERED_MAX: usize = 1_000;
 
-/// Publishes what the instance has to say until it stops.
+/// Publishes the instance's commands until it stops.
 ///
-/// Every connection begins with the positions of all streams that this instance writes. That makes good whatever the one
-/// before has lost, and nothing else would: an instance that is not told of a row does not miss it.
-pub async fn keep_publishing(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
+/// Each connection begins with the positions of all streams that this instance writes. Followers then fetch the rows that
+/// the previous connection lost, which they could not notice otherwise.
+pub async fn keep_publishing(config: RedisConfig, echo: Rc<Echo>, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
-    again_and_again("publish", &broker, async || match connect(&broker, &env).await {
-        Ok(Connection { connection, mut reading, meter }) => {
-            let link = handler.publishing();
+    keep_connected("publish", &broker, async || match connect(&broker, &env).await {
+        Ok(BrokerClient { client, mut reading, limiter }) => {
+            let connection = handler.publishing();
             let error = tokio::select! {
                 biased;
-                Err(error) = publish(&link, connection, &meter, &handler, &env) => cause(error, &meter),
-                // Whoever has nothing to say would notice it at the next ping only.
-                _ = &mut reading => closed(&meter),
+                Err(error) = publish(&connection, client, &limiter, &echo, &handler, &env) => cause(error, &limiter),
+                // Without this, an idle connection would notice its end only at the next ping.
+                _ = &mut reading => closed(&limiter),
             };
-            closed_for_good(reading).await;
-            link.closed();
-            handler.lost(&link);
-            (Some(link), error)
+            close(reading).await;
+            connection.closed();
+            handler.lost(&connection);
+            (Some(connection), error)
         }
         Err(error) => (None, error),
     })
     .await;
 }
 
-/// Publishes one payload, on a connection of its own.
-pub async fn publish_once(broker: &Broker, channel: &str, payload: &[u8], env: &Env) -> Result<(), BrokerError> {
-    let Connection { mut connection, reading, .. } = connect(broker, env).await?;
+/// Publishes one payload on a connection of its own.
+pub async fn publish_on_new_connection(
+    broker: &Broker,
+    channel: &str,
+    payload: &[u8],
+    env: &Env,
+) -> Result<(), BrokerError> {
+    let BrokerClient { mut client, reading, .. } = connect(broker, env).await?;
     let mut publish = redis::cmd("PUBLISH");
     publish.arg(channel).arg(payload);
-    let published = answer("PUBLISH", publish.exec_async(&mut connection)).await;
+    let published = answer("PUBLISH", publish.exec_async(&mut client)).await;
     reading.abort();
     published
 }
 
 /// A connection on which to publish.
-struct Connection {
-    connection: MultiplexedConnection,
-    /// Reads the answers, and ends when there are no more.
+struct BrokerClient {
+    client: MultiplexedConnection,
+    /// The task that reads the replies. It ends with the connection.
     reading: JoinHandle<()>,
-    meter: Meter,
+    limiter: ReadLimiter,
 }
 
-/// A connection, and the task that reads its answers, which ends with it.
-async fn connect(broker: &Broker, env: &Env) -> Result<Connection, BrokerError> {
-    let (stream, info, meter) = broker.open().await?;
-    // Time-outs are ours: the crate's are too short for a broker that is busy.
+/// Establishes a connection and waits until the broker has answered a ping.
+async fn connect(broker: &Broker, env: &Env) -> Result<BrokerClient, BrokerError> {
+    let (stream, info, limiter) = broker.open().await?;
+    // The crate's time-outs are too short for a busy broker; `answer` has Squall's.
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
     let greeted = answer("the greeting", connecting).await;
-    let (mut connection, driver) = greeted.map_err(|error| cause(error, &meter))?;
-    let reading = env.tasks.spawn("redis_connection", driver);
-    let pinged = answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await;
+    let (mut client, driver) = greeted.map_err(|error| cause(error, &limiter))?;
+    let reading = env.tasks.spawn(tasks::REDIS_CONNECTION, driver);
+    let pinged = answer("PING", redis::cmd("PING").query_async::<Value>(&mut client)).await;
     if let Err(error) = pinged {
-        closed_for_good(reading).await;
-        return Err(cause(error, &meter));
+        close(reading).await;
+        return Err(cause(error, &limiter));
     }
-    meter.answered();
-    Ok(Connection { connection, reading, meter })
+    limiter.answered();
+    Ok(BrokerClient { client, reading, limiter })
 }
 
-/// Waits until a connection is closed, so that none is made before the last one is gone.
-async fn closed_for_good(reading: JoinHandle<()>) {
+/// Closes a connection and waits until it is closed, so that two connections never overlap.
+async fn close(reading: JoinHandle<()>) {
     if !reading.is_finished() {
         reading.abort();
-        // It has ended by itself or is dropped.
+        // The task has ended by itself or was aborted. Either is fine.
         let _ = reading.await;
     }
 }
 
-/// Publishes what is in the outbox, until the connection is over.
+/// Publishes the commands in the outbox until the connection ends.
 async fn publish(
-    link: &Link,
-    mut connection: MultiplexedConnection,
-    meter: &Meter,
+    connection: &Connection,
+    mut client: MultiplexedConnection,
+    limiter: &ReadLimiter,
+    echo: &Echo,
     handler: &CommandHandler,
     env: &Env,
 ) -> Result<std::convert::Infallible, BrokerError> {
+    let mut echo_at = Instant::now() + PING_INTERVAL;
     loop {
-        match tokio::time::timeout(PING_INTERVAL, link.outgoing()).await {
+        match timeout_at(echo_at, connection.outgoing()).await {
             Ok(Some(payloads)) => {
-                payloads.iter().for_each(|payload| env.observer.sent(payload));
-                for pipeline in pipelines(handler.server_name(), payloads) {
-                    answer("PUBLISH", pipeline.exec_async(&mut connection)).await?;
+                for payload in &payloads {
+                    env.observer.sent(payload);
                 }
-                link.works();
+                for pipeline in pipelines(handler.server_name(), payloads) {
+                    answer("PUBLISH", pipeline.exec_async(&mut client)).await?;
+                }
+                connection.mark_working();
             }
-            // Everything that was said is taken.
+            // The connection is closed here and the outbox is empty.
             Ok(None) => return Err(BrokerError::ClosedHere),
-            Err(_) => {
-                answer("PING", redis::cmd("PING").query_async::<Value>(&mut connection)).await?;
-            }
+            // The outbox is empty, and the next number is due.
+            Err(_) => {}
         }
-        meter.answered();
-        // Whoever always has something to say never pings, and what they say is answered too.
-        settle(link, env);
+        // Also while there are commands to send: only the numbers show whether this instance hears itself.
+        if echo_at <= Instant::now() {
+            let number = echo.next();
+            let mut publish = redis::cmd("PUBLISH");
+            publish.arg(echo.channel()).arg(number);
+            answer("PUBLISH", publish.exec_async(&mut client)).await?;
+            echo.taken(number);
+            echo_at = Instant::now() + PING_INTERVAL;
+        }
+        limiter.answered();
+        // The replies prove that the connection works.
+        settle(connection, env);
     }
 }
 
-/// The payloads as commands to the broker, few enough at once that their answers do not pile up. The channel is called as
-/// the homeserver.
+/// Splits the payloads into pipelines, so that unread replies do not pile up. The channel is named after the homeserver.
+///
+/// The broker publishes all rows of a token or none (`MULTI`, `EXEC`). A connection may end while it holds some of them
+/// unread, and the broker may read these after the `POSITION` of the next connection. Followers, which do not see
+/// connections of publishers, would take them for the beginning of the next token's rows.
 fn pipelines(server_name: &str, payloads: VecDeque<Bytes>) -> Vec<Pipeline> {
-    let payloads = Vec::from(payloads);
-    let pipeline = |payloads: &[Bytes]| {
-        let mut pipeline = Pipeline::with_capacity(payloads.len());
-        for payload in payloads {
-            pipeline.cmd("PUBLISH").arg(server_name).arg(&payload[..]).ignore();
+    let mut pipelines = Vec::new();
+    let mut pipeline = Pipeline::new();
+    let mut is_in_token = false;
+    for payload in &payloads {
+        if pipeline.len() >= UNANSWERED_MAX {
+            pipelines.push(std::mem::take(&mut pipeline));
         }
-        pipeline
-    };
-    payloads.chunks(UNANSWERED_MAX).map(pipeline).collect()
+        let has_more_rows = continues_token(payload);
+        if has_more_rows && !is_in_token {
+            pipeline.cmd("MULTI").ignore();
+        }
+        pipeline.cmd("PUBLISH").arg(server_name).arg(&payload[..]).ignore();
+        if is_in_token && !has_more_rows {
+            pipeline.cmd("EXEC").ignore();
+        }
+        is_in_token = has_more_rows;
+    }
+    pipelines.push(pipeline);
+    pipelines
+}
+
+/// Returns true if the payload is a row that shares its token with the next one.
+fn continues_token(payload: &[u8]) -> bool {
+    let text = std::str::from_utf8(payload).expect("commands are text");
+    matches!(Header::peek(text), Ok(Header::Rdata(RdataHeader { token: None, .. })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the words of the commands that publish `payloads`, of each pipeline.
+    fn published(payloads: impl IntoIterator<Item = String>) -> Vec<Vec<String>> {
+        let pipelines = pipelines("s", payloads.into_iter().map(Bytes::from).collect());
+        let words = |pipeline: &Pipeline| {
+            let command = |command: &redis::Cmd| match command.args_iter().last() {
+                Some(redis::Arg::Simple(word)) => String::from_utf8_lossy(word).into_owned(),
+                _ => panic!("a command has words"),
+            };
+            pipeline.cmd_iter().map(command).collect()
+        };
+        pipelines.iter().map(words).collect()
+    }
+
+    fn row(token: &str) -> String {
+        format!("RDATA events a {token} [\"state-all\",[\"!r\"]]")
+    }
+
+    #[test]
+    fn all_rows_of_a_token_are_published_or_none() {
+        let lines = [row("1"), row("batch"), row("batch"), row("2"), "POSITION events a 2 2".into(), row("3")];
+        let [one, batch, other, two, position, three] = lines.clone();
+        let (begin, end) = ("MULTI".to_owned(), "EXEC".to_owned());
+        assert_eq!(published(lines), [[one, begin, batch, other, two, end, position, three]]);
+    }
+
+    #[test]
+    fn rows_of_a_token_that_was_not_queued_whole_are_not_published() {
+        let [batch, other] = [row("batch"), row("batch")];
+        assert_eq!(published([batch.clone(), other.clone()]), [["MULTI".to_owned(), batch, other]]);
+    }
+
+    #[test]
+    fn replies_are_awaited_now_and_then() {
+        let lengths = |rows| published(rows).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(vec![row("1"); 2 * UNANSWERED_MAX + 1]), [UNANSWERED_MAX, UNANSWERED_MAX, 1]);
+        let mut token = vec![row("batch"); UNANSWERED_MAX];
+        token.push(row("1"));
+        assert_eq!(lengths(token), [UNANSWERED_MAX, 3], "with MULTI and EXEC");
+    }
 }

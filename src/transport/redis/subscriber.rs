@@ -1,4 +1,4 @@
-//! The connection on which everything is heard.
+//! The connection on which this instance subscribes.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -9,148 +9,162 @@ use redis::Msg;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::task::unconstrained;
 
-use super::connection::{Broker, BrokerError, PING_INTERVAL, again_and_again, answer, cause, closed, settle};
-use super::meter::Meter;
+use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
+use super::echo::Echo;
+use super::read_limiter::ReadLimiter;
 use super::user_ip_channel;
-use crate::env::Env;
-use crate::instance::config::RedisConfig;
-use crate::protocol::{Command, Header, InstanceName, MASTER};
-use crate::replication::{CommandHandler, Link};
+use crate::observer::Env;
+use crate::replication::{CommandHandler, Connection};
+use crate::transport::RedisConfig;
+use squall_protocol::{Command, Header, InstanceName, MASTER};
 
-/// What a message takes on the wire besides its words, about.
+/// Approximate number of bytes of a message besides its channel and its payload.
 const FRAME_BYTES: usize = 40;
 
 /// Stays subscribed until the instance stops.
-pub async fn stay_subscribed(config: RedisConfig, handler: Rc<CommandHandler>, env: Env) {
+pub async fn stay_subscribed(config: RedisConfig, echo: Rc<Echo>, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
-    again_and_again("subscribe", &broker, async || match subscribe(&broker, &channels(&handler)).await {
+    keep_connected("subscribe", &broker, async || match subscribe(&broker, &channels(&handler, &echo)).await {
         Ok((sink, messages)) => {
-            let link = handler.subscribed();
-            let error = listen(&link, sink, messages, &handler, &broker, &env).await;
-            link.closed();
-            handler.lost(&link);
-            (Some(link), error)
+            echo.subscribed();
+            let connection = handler.subscribed();
+            let error = listen(&connection, sink, messages, &echo, &handler, &broker, &env).await;
+            if matches!(error, BrokerError::Deaf) {
+                handler.close_publisher();
+            }
+            connection.closed();
+            handler.lost(&connection);
+            (Some(connection), error)
         }
         Err(error) => (None, error),
     })
     .await;
 }
 
-/// Connects and subscribes. Ends when the broker has acknowledged that, and not before: what is asked for earlier may be
-/// answered before the subscription is there.
+/// Connects and subscribes. Returns once the broker has acknowledged the subscription: the answer to a command that is
+/// published earlier could be missed.
 pub async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSink, Messages), BrokerError> {
-    let (stream, info, meter) = broker.open().await?;
+    let (stream, info, limiter) = broker.open().await?;
     let greeted = answer("the greeting", PubSub::new(&info, stream)).await;
-    let (mut sink, stream) = greeted.map_err(|error| cause(error, &meter))?.split();
+    let (mut sink, stream) = greeted.map_err(|error| cause(error, &limiter))?.split();
     let subscribed = answer("SUBSCRIBE", sink.subscribe(channels)).await;
-    subscribed.map_err(|error| cause(error, &meter))?;
-    Ok((sink, Messages { stream, meter }))
+    subscribed.map_err(|error| cause(error, &limiter))?;
+    Ok((sink, Messages { stream, limiter }))
 }
 
-/// What this instance has to hear.
-fn channels(handler: &CommandHandler) -> Vec<String> {
-    let mut channels = vec![handler.server_name().to_owned()];
+/// Returns the channels to which an instance subscribes.
+fn channels(handler: &CommandHandler, echo: &Echo) -> Vec<String> {
+    let mut channels = vec![handler.server_name().to_owned(), echo.channel().to_owned()];
     if handler.instance().as_str() == MASTER {
         channels.push(user_ip_channel(handler.server_name()));
     }
     channels
 }
 
-/// What is published, as far as it has come.
+/// The messages of a subscription.
 pub struct Messages {
     stream: PubSubStream,
-    meter: Meter,
+    limiter: ReadLimiter,
 }
 
 impl Messages {
-    /// The next one, if it has come already.
+    /// Returns the next message if it has already arrived.
     pub fn try_next(&mut self) -> Result<Option<Msg>, BrokerError> {
-        // Whether it has come is not a matter of whose turn it is.
+        // Unconstrained: an exhausted tokio budget must not look like an absent message.
         let next = unconstrained(self.stream.next()).now_or_never();
-        next.map(|message| self.taken(message)).transpose()
+        next.map(|message| self.record(message)).transpose()
     }
 
-    /// The next one. May be dropped while it waits.
+    /// Waits for the next message. Cancel-safe.
     pub async fn next(&mut self) -> Result<Msg, BrokerError> {
-        let Messages { stream, meter } = self;
+        let Messages { stream, limiter } = self;
         let mut next = pin!(unconstrained(stream.next()));
         let message = poll_fn(|cx| {
             let polled = next.as_mut().poll(cx);
             if polled.is_pending() {
-                meter.is_drained(cx.waker());
+                limiter.drained(cx.waker());
             }
             polled
         });
         let message = message.await;
-        self.taken(message)
+        self.record(message)
     }
 
-    fn taken(&self, message: Option<Msg>) -> Result<Msg, BrokerError> {
-        let message = message.ok_or_else(|| closed(&self.meter))?;
-        self.meter.heard(message.get_channel_name().len() + message.get_payload_bytes().len() + FRAME_BYTES);
+    fn record(&self, message: Option<Msg>) -> Result<Msg, BrokerError> {
+        let message = message.ok_or_else(|| closed(&self.limiter))?;
+        self.limiter.handled(message.get_channel_name().len() + message.get_payload_bytes().len() + FRAME_BYTES);
         Ok(message)
     }
 }
 
-/// Hands what comes to the handler, until the connection is over.
+/// Hands received commands to the handler until the connection ends.
 async fn listen(
-    link: &Rc<Link>,
+    connection: &Rc<Connection>,
     sink: PubSubSink,
     mut messages: Messages,
+    echo: &Echo,
     handler: &CommandHandler,
     broker: &Broker,
     env: &Env,
 ) -> BrokerError {
-    let mut pinged = pin!(keep_pinging(link, sink, env));
+    let mut pinged = pin!(keep_pinging(connection, sink, echo, env));
     loop {
         let message = tokio::select! {
             biased;
-            () = link.over() => return BrokerError::ClosedHere,
-            error = &mut pinged => return cause(error, &messages.meter),
+            () = connection.over() => return BrokerError::ClosedHere,
+            error = &mut pinged => return cause(error, &messages.limiter),
             message = messages.next() => message,
         };
         match message {
-            Ok(message) => take(message.get_payload_bytes(), link, handler, broker),
+            Ok(message) if message.get_channel_name() == echo.channel() => echo.arrived(message.get_payload_bytes()),
+            Ok(message) => receive(message.get_payload_bytes(), connection, handler, broker),
             Err(error) => return error,
         }
-        // Whoever deals with what came has to get a turn, however much there is.
+        // Yields now and then, so that the followers run even under a flood of messages.
         tokio::task::consume_budget().await;
     }
 }
 
-/// One who says what nobody understands must not keep everybody else from being heard.
-fn take(payload: &[u8], link: &Rc<Link>, handler: &CommandHandler, broker: &Broker) {
+/// Hands one command to the handler. A payload that cannot be parsed is reported and skipped, so that one faulty publisher
+/// does not affect the others.
+fn receive(payload: &[u8], connection: &Rc<Connection>, handler: &CommandHandler, broker: &Broker) {
     if is_own_row(payload, handler.instance()) {
-        return; // a writer hears all it says, and need not read it
+        return; // a writer receives its own rows too, and need not parse them
     }
-    let error = match understood(payload) {
-        Ok(command) => return handler.received(link, command),
+    let error = match parse(payload) {
+        Ok(command) => return handler.received(connection, command),
         Err(error) => error,
     };
     match Header::peek(&String::from_utf8_lossy(payload)) {
-        Ok(Header::Rdata(header)) => handler.unreadable(link, header, &error),
+        Ok(Header::Rdata(header)) => handler.unreadable(connection, header, &error),
         _ => broker.report(&error),
     }
 }
 
-/// Whether it is a row that this instance has written.
+/// Returns true if the payload is a row that this instance has written.
 fn is_own_row(payload: &[u8], instance: &InstanceName) -> bool {
     let mut words = payload.splitn(4, |byte| *byte == b' ');
     words.next() == Some(b"RDATA") && words.nth(1) == Some(instance.as_str().as_bytes())
 }
 
-fn understood(payload: &[u8]) -> Result<Command, BrokerError> {
+fn parse(payload: &[u8]) -> Result<Command, BrokerError> {
     let text = std::str::from_utf8(payload).map_err(|_| BrokerError::NotUtf8)?;
     Ok(Command::parse(text)?)
 }
 
-/// Pings the broker until it does not answer.
-async fn keep_pinging(link: &Link, mut sink: PubSubSink, env: &Env) -> BrokerError {
+/// Pings the broker until it fails to answer, or until the instance does not hear what it publishes.
+async fn keep_pinging(connection: &Connection, mut sink: PubSubSink, echo: &Echo, env: &Env) -> BrokerError {
+    // The number that the broker had taken before it answered the last ping.
+    let mut due = 0;
     loop {
         tokio::time::sleep(PING_INTERVAL).await;
+        if !echo.has_heard(due) {
+            return BrokerError::Deaf;
+        }
+        due = echo.last_taken();
         if let Err(error) = answer("PING", sink.ping::<redis::Value>()).await {
             return error;
         }
-        settle(link, env);
+        settle(connection, env);
     }
 }

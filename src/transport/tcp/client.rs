@@ -1,33 +1,34 @@
-//! The connecting end, which never gives up.
+//! The connecting end.
 
 use std::rc::Rc;
 
 use super::connection;
-use crate::env::observer::Trouble;
-use crate::env::{Address, Env};
-use crate::protocol::InstanceName;
+use crate::observer::Env;
+use crate::observer::InstanceEvent;
 use crate::replication::{Backoff, CommandHandler};
+use squall_env::Address;
+use squall_protocol::InstanceName;
 
 /// Keeps a connection to `target` until the instance stops.
 ///
-/// After each loss it waits, and longer each time. The delay is forgotten only when a connection was set up, that is,
-/// when every stream that `target` writes had announced its position and was caught up with.
+/// Each reconnect waits for a growing delay. The delay is reset only after a connection that was set up: every stream that
+/// `target` writes had announced its position and was caught up.
 pub async fn stay_connected(target: InstanceName, address: Address, handler: Rc<CommandHandler>, env: Env) {
-    let mut backoff = Backoff::new(&env.chance.of("reconnect").of(&target));
+    let mut backoff = Backoff::new(&env.seeds.child("reconnect").child(&target));
     while !env.tasks.is_stopped() {
         env.observer.connecting(target.as_str());
         match env.network.connect(&address).await {
-            // Nobody would close a connection that is made after the instance began to stop.
+            // A connection that is established after the instance began to stop would never be closed.
             Ok(_) if env.tasks.is_stopped() => return,
             Ok(stream) => {
-                let link = handler.opened(Some(&target));
-                let error = connection::run(Rc::clone(&link), stream, &handler, &env).await;
-                env.observer.trouble(Trouble::Connection { peer: target.as_str(), error: &error });
-                if link.was_set_up() {
+                let connection = handler.opened(Some(&target));
+                let error = connection::run(Rc::clone(&connection), stream, &handler, &env).await;
+                env.observer.event(InstanceEvent::Connection { peer: target.as_str(), error: &error });
+                if connection.was_set_up() {
                     backoff.reset();
                 }
             }
-            Err(error) => env.observer.trouble(Trouble::Connection { peer: target.as_str(), error: &error }),
+            Err(error) => env.observer.event(InstanceEvent::Connection { peer: target.as_str(), error: &error }),
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }

@@ -1,7 +1,6 @@
-//! The line protocol over TCP.
+//! The line protocol over TCP, without a broker.
 //!
-//! There is no broker: the master and every instance that writes a stream listen, and every other instance connects
-//! to each of them.
+//! The master and every instance that writes a stream listen. Every other instance connects to each of them.
 
 mod client;
 mod connection;

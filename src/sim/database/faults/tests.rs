@@ -1,30 +1,31 @@
-//! What each kind of trouble does to a transaction, and that it does nothing to any other.
+//! The effect of each fault on the transactions that it hits, and on no other ones.
 
 use std::future::Future;
 
 use tokio::time::Instant;
 
-use super::super::{DatabaseTap, DatabaseTiming, Rare, SimDatabase, SimDatabaseHandle};
+use super::super::{DatabaseTap, DatabaseTiming, RareEnd, SimDatabase, SimDatabaseHandle};
 use super::*;
-use crate::protocol::{InstanceName, Token};
-use crate::sim::witness::CommittedRow;
-use crate::store::events::{NewEvent, persist};
+use crate::sim::database::CommittedRow;
+use crate::store::events::persist;
 use crate::store::{Database, DatabaseError, IdGenerator, IdGeneratorOptions};
+use squall_protocol::rows::events::EventRow;
+use squall_protocol::{InstanceName, Token};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A database with one host, and what is told of it.
+/// A database with one host, and the effects that it reported.
 struct Here {
     database: SimDatabase,
     faults: Rc<DatabaseFaults>,
     committed: Rc<RefCell<Vec<i64>>>,
-    rare: Rc<RefCell<Vec<Rare>>>,
+    rare: Rc<RefCell<Vec<RareEnd>>>,
 }
 
-/// Writes down what it is told.
+/// A tap that keeps the effects.
 struct Diary {
     committed: Rc<RefCell<Vec<i64>>>,
-    rare: Rc<RefCell<Vec<Rare>>>,
+    rare: Rc<RefCell<Vec<RareEnd>>>,
 }
 
 impl DatabaseTap for Diary {
@@ -32,7 +33,7 @@ impl DatabaseTap for Diary {
         self.committed.borrow_mut().push(row.token.0);
     }
 
-    fn rare(&self, end: Rare) {
+    fn rare_end(&self, end: RareEnd) {
         self.rare.borrow_mut().push(end);
     }
 }
@@ -49,10 +50,10 @@ fn here<F: Future<Output = ()>>(test: impl FnOnce(Here) -> F) {
 }
 
 impl Here {
-    /// A process for which a transaction takes 10 ms to take effect and 10 ms more to be answered.
+    /// Returns a process whose transactions take 10 ms to take effect and 10 ms more to be answered.
     fn boot(&self, boot: u64) -> SimDatabaseHandle {
         let timing = DatabaseTiming { before_us: 10_000..=10_000, after_us: 10_000..=10_000, rollback_per_mille: 0 };
-        self.database.handle(Chance::from_seed(7).of(boot), timing, Rc::clone(&self.faults))
+        self.database.handle(SeedTree::from_seed(7).child(boot), timing, Rc::clone(&self.faults))
     }
 
     async fn writer(&self) -> Database {
@@ -63,7 +64,7 @@ impl Here {
         self.committed.borrow().clone()
     }
 
-    fn rare(&self) -> Vec<Rare> {
+    fn rare(&self) -> Vec<RareEnd> {
         self.rare.borrow().clone()
     }
 }
@@ -77,7 +78,7 @@ async fn session(handle: &SimDatabaseHandle) -> Database {
 }
 
 async fn insert(database: Database, token: i64) -> Result<(), DatabaseError> {
-    let events = [(Token(token), NewEvent::message(format!("$event{token}"), "!room"))];
+    let events = [(Token(token), EventRow::message(format!("$event{token}"), "!room"))];
     database.transaction("insert", move |tx| persist(tx, &instance(), &events, &[])).await
 }
 
@@ -103,7 +104,7 @@ fn a_slow_writer_commits_late_and_out_of_order_but_gets_ids_and_reads_rows_at_on
     here(|here| async move {
         let writer = here.writer().await;
         let generator = generator(writer.clone()).await;
-        let slow = here.faults.begin(Trouble::SlowWriter { delay_ms: 500..=10_000, rollback_per_mille: 0 });
+        let slow = here.faults.begin(DatabaseFault::SlowWriter { delay_ms: 500..=10_000, rollback_per_mille: 0 });
         let began = Instant::now();
         assert_eq!(generator.allocate(1).await.unwrap().ids(), [Token(2)]);
         assert_eq!(read(writer.clone()).await.unwrap(), 0);
@@ -117,7 +118,7 @@ fn a_slow_writer_commits_late_and_out_of_order_but_gets_ids_and_reads_rows_at_on
         assert!(here.database.has_rows_in_flight());
         drop(slow);
         insert(writer, 12).await.unwrap();
-        assert_eq!(here.committed(), [12], "asked for when it was over");
+        assert_eq!(here.committed(), [12], "it began when the fault was over");
         tokio::time::sleep(10 * SECOND).await;
         let committed = here.committed();
         assert_eq!(committed.len(), 11);
@@ -139,7 +140,7 @@ fn only_what_writes_rows_is_slow_at_a_slow_writer() {
 fn a_transaction_rolled_back_for_good_leaves_nothing_and_says_so() {
     here(|here| async move {
         let writer = here.writer().await;
-        let _slow = here.faults.begin(Trouble::SlowWriter { delay_ms: 500..=500, rollback_per_mille: 1_000 });
+        let _slow = here.faults.begin(DatabaseFault::SlowWriter { delay_ms: 500..=500, rollback_per_mille: 1_000 });
         let began = Instant::now();
         let failed = insert(writer, 2).await;
         assert!(matches!(failed, Err(DatabaseError::Sqlite { transaction: "insert", .. })), "{failed:?}");
@@ -152,7 +153,7 @@ fn a_transaction_rolled_back_for_good_leaves_nothing_and_says_so() {
 fn a_slow_database_is_slow_on_both_sides() {
     here(|here| async move {
         let writer = here.writer().await;
-        let slow = here.faults.begin(Trouble::Slow { extra_ms: 1_000..=1_000 });
+        let slow = here.faults.begin(DatabaseFault::Slow { extra_ms: 1_000..=1_000 });
         let began = Instant::now();
         let reading = tokio::task::spawn_local(read(writer.clone()));
         insert(writer, 2).await.unwrap();
@@ -168,7 +169,7 @@ fn a_stalled_database_does_nothing_and_answers_nothing_until_it_is_over() {
         let taking_effect = tokio::task::spawn_local(insert(writer.clone(), 2));
         tokio::time::sleep(Duration::from_millis(15)).await;
         assert_eq!(here.committed(), [2]);
-        let stall = here.faults.begin(Trouble::Stalled);
+        let stall = here.faults.begin(DatabaseFault::Stalled);
         let asked_meanwhile = tokio::task::spawn_local(insert(writer, 3));
         tokio::time::sleep(60 * SECOND).await;
         assert_eq!(here.committed(), [2]);
@@ -185,7 +186,7 @@ fn a_stalled_database_does_nothing_and_answers_nothing_until_it_is_over() {
 fn a_stall_is_over_only_when_all_of_them_are() {
     here(|here| async move {
         let writer = here.writer().await;
-        let (one, other) = (here.faults.begin(Trouble::Stalled), here.faults.begin(Trouble::Stalled));
+        let (one, other) = (here.faults.begin(DatabaseFault::Stalled), here.faults.begin(DatabaseFault::Stalled));
         let inserting = tokio::task::spawn_local(insert(writer, 2));
         tokio::time::sleep(SECOND).await;
         drop(one);
@@ -200,7 +201,7 @@ fn a_stall_is_over_only_when_all_of_them_are() {
 fn a_failing_database_refuses_or_rolls_back() {
     here(|here| async move {
         let writer = here.writer().await;
-        let failing = here.faults.begin(Trouble::Failing { scope: Scope::All, per_mille: 1_000 });
+        let failing = here.faults.begin(DatabaseFault::Failing { scope: Scope::All, per_mille: 1_000 });
         let mut codes = Vec::new();
         for token in 2..22 {
             match insert(writer.clone(), token).await {
@@ -220,7 +221,7 @@ fn a_failing_database_refuses_or_rolls_back() {
 #[test]
 fn failing_handlers_fail_at_reading_rows_and_at_nothing_else() {
     here(|here| async move {
-        let failing = here.faults.begin(Trouble::Failing { scope: Scope::Updates, per_mille: 1_000 });
+        let failing = here.faults.begin(DatabaseFault::Failing { scope: Scope::Updates, per_mille: 1_000 });
         let writer = here.writer().await;
         insert(writer.clone(), 2).await.unwrap();
         assert!(read(writer).await.is_err());
@@ -229,10 +230,10 @@ fn failing_handlers_fail_at_reading_rows_and_at_nothing_else() {
 }
 
 #[test]
-fn a_lost_acknowledgement_is_told_before_or_after_the_commit_that_stands() {
+fn a_lost_acknowledgement_is_error_first_or_after_the_commit_that_stands() {
     here(|here| async move {
         let writer = here.writer().await;
-        let losing = here.faults.begin(Trouble::LostAcknowledgement { per_mille: 1_000 });
+        let losing = here.faults.begin(DatabaseFault::LostAcknowledgement { per_mille: 1_000 });
         let mut had_committed = Vec::new();
         for token in 2..22 {
             let lost = insert(writer.clone(), token).await;
@@ -244,7 +245,7 @@ fn a_lost_acknowledgement_is_told_before_or_after_the_commit_that_stands() {
         let mut committed = here.committed();
         committed.sort_unstable();
         assert_eq!(committed, (2..22).collect::<Vec<_>>());
-        assert_eq!(here.rare(), vec![Rare::AcknowledgementLost { instance: instance() }; 20]);
+        assert_eq!(here.rare(), vec![RareEnd::AcknowledgementLost { instance: instance() }; 20]);
         assert_eq!(losing.hits(), 20);
     });
 }
@@ -257,10 +258,10 @@ fn ids_stay_outstanding_until_the_transaction_whose_end_is_unknown_has_ended() {
         for _ in 0..10 {
             let allocation = generator.allocate(1).await.unwrap();
             let id = allocation.ids()[0];
-            let _losing = here.faults.begin(Trouble::LostAcknowledgement { per_mille: 1_000 });
+            let _losing = here.faults.begin(DatabaseFault::LostAcknowledgement { per_mille: 1_000 });
             let insert = move |tx: &rusqlite::Transaction<'_>| {
                 let token = allocation.ids()[0];
-                let events = [(token, NewEvent::message(format!("$event{token}"), "!room"))];
+                let events = [(token, EventRow::message(format!("$event{token}"), "!room"))];
                 persist(tx, &instance(), &events, &[])
             };
             assert!(writer.transaction("insert", insert).await.is_err());
@@ -277,31 +278,31 @@ fn rows_that_come_late_are_told_of_and_refused_once_their_host_is_back() {
     here(|here| async move {
         let first = here.boot(1);
         let writer = session(&first).await;
-        let slow = here.faults.begin(Trouble::SlowWriter { delay_ms: 1_000..=1_000, rollback_per_mille: 0 });
+        let slow = here.faults.begin(DatabaseFault::SlowWriter { delay_ms: 1_000..=1_000, rollback_per_mille: 0 });
         let late = tokio::task::spawn_local(insert(writer.clone(), 2));
         tokio::time::sleep(SECOND / 2).await;
         let too_late = tokio::task::spawn_local(insert(writer, 3));
         tokio::time::sleep(SECOND / 4).await;
         drop(slow);
-        first.gag();
+        first.silence();
         late.abort();
         too_late.abort();
         tokio::time::sleep(SECOND / 2).await;
-        assert_eq!(here.rare(), [Rare::LateCommit { instance: instance() }]);
+        assert_eq!(here.rare(), [RareEnd::LateCommit { instance: instance() }]);
         session(&here.boot(2)).await;
         tokio::time::sleep(SECOND).await;
         assert_eq!(here.committed(), [2]);
-        assert_eq!(here.rare()[1..], [Rare::Fenced { instance: instance() }]);
+        assert_eq!(here.rare()[1..], [RareEnd::Fenced { instance: instance() }]);
     });
 }
 
 #[test]
 fn trouble_leaves_the_fates_of_other_transactions_as_they_were() {
-    let ends = |with: Option<Trouble>| {
+    let ends = |with: Option<DatabaseFault>| {
         let ends = Rc::new(RefCell::new(Vec::new()));
-        let told = ends.clone();
+        let ends_here = ends.clone();
         here(|here| async move {
-            let handle = here.database.handle(Chance::from_seed(7), DatabaseTiming::default(), here.faults.clone());
+            let handle = here.database.handle(SeedTree::from_seed(7), DatabaseTiming::default(), here.faults.clone());
             let writer = session(&handle).await;
             for token in 2..22 {
                 let trouble = (token == 5).then(|| with.clone().map(|trouble| here.faults.begin(trouble)));
@@ -309,17 +310,17 @@ fn trouble_leaves_the_fates_of_other_transactions_as_they_were() {
                 let _ = insert(writer.clone(), token).await;
                 drop(trouble);
                 if token != 5 {
-                    told.borrow_mut().push(began.elapsed());
+                    ends_here.borrow_mut().push(began.elapsed());
                 }
             }
         });
         ends.take()
     };
     for trouble in [
-        Trouble::SlowWriter { delay_ms: 1..=1_000, rollback_per_mille: 500 },
-        Trouble::Slow { extra_ms: 1..=1_000 },
-        Trouble::Failing { scope: Scope::All, per_mille: 1_000 },
-        Trouble::LostAcknowledgement { per_mille: 1_000 },
+        DatabaseFault::SlowWriter { delay_ms: 1..=1_000, rollback_per_mille: 500 },
+        DatabaseFault::Slow { extra_ms: 1..=1_000 },
+        DatabaseFault::Failing { scope: Scope::All, per_mille: 1_000 },
+        DatabaseFault::LostAcknowledgement { per_mille: 1_000 },
     ] {
         assert_eq!(ends(Some(trouble)), ends(None));
     }

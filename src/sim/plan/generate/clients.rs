@@ -1,28 +1,27 @@
-//! Drawing who syncs.
+//! Draws the clients.
 //!
-//! Clients see what replication does to users only if they are unlike each other: one that always waits for news and one
-//! that comes by now and then, one that stays and one that moves between instances that are not equally far.
+//! Clients find what replication does to users only if they differ: one always waits for news and another one asks now and
+//! then, one stays with an instance and another one moves between instances that are not equally far.
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-use super::super::{ClientPlan, Deployment};
-use super::operations::USERS;
-use crate::env::Chance;
-use crate::sim::workload::DEVICES;
+use super::population::USERS;
+use crate::sim::plan::{ClientPlan, DEVICES, Deployment};
+use squall_env::SeedTree;
 
-/// The clients of a plan, in an order of no meaning.
-pub(super) fn draw(chance: &Chance, deployment: &Deployment) -> Vec<ClientPlan> {
-    let count = chance.rng().random_range(2..=3);
+/// Draws the clients of a plan. Their order has no meaning.
+pub(super) fn draw(seeds: &SeedTree, deployment: &Deployment) -> Vec<ClientPlan> {
+    let count = seeds.rng().random_range(2..=3);
     let mut clients: Vec<ClientPlan> =
-        (0..count).map(|ordinal| client(&chance.of(ordinal), ordinal, deployment)).collect();
+        (0..count).map(|ordinal| client(&seeds.child(ordinal), ordinal, deployment)).collect();
     clients.sort_by_key(|client| (client.user, client.device));
     clients.dedup_by_key(|client| (client.user, client.device));
     clients
 }
 
-fn client(chance: &Chance, ordinal: u32, deployment: &Deployment) -> ClientPlan {
-    let mut rng = chance.rng();
+fn client(seeds: &SeedTree, ordinal: u32, deployment: &Deployment) -> ClientPlan {
+    let mut rng = seeds.rng();
     let mut pick = |choices: &[u64]| choices[rng.random_range(0..choices.len())];
     let move_per_mille = pick(&[0, 50, 300, 1_000]) as u32;
     let lost_per_mille = pick(&[0, 20, 200]) as u32;

@@ -1,32 +1,34 @@
-//! Drawing a plan from a seed.
+//! Draws a plan from a seed.
 //!
-//! Every draw has a key of its own (purpose, family, ordinal), so that another draw more or less changes nothing
-//! elsewhere: a seed that showed something goes on showing it when an unrelated family of faults is changed.
+//! Every draw has a key of its own (purpose, family, ordinal), so that one draw more or less changes no other one: a seed that
+//! showed a defect still shows it when an unrelated family of faults is changed.
 
 mod clients;
 mod faults;
 mod operations;
+mod population;
+mod presence;
 mod reads;
 mod syncs;
 
 use rand::RngExt;
 
 use super::{BrokerPlan, DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario, SchedulingPlan};
-use crate::env::Chance;
+use squall_env::SeedTree;
 
 impl Plan {
-    /// The plan that `seed` stands for in `scenario`.
+    /// Draws the plan of `seed` in `scenario`.
     pub fn generate(scenario: Scenario, seed: u64) -> Plan {
-        let chance = Chance::from_seed(seed).of("plan").of(scenario);
+        let seeds = SeedTree::from_seed(seed).child("plan").child(scenario);
         let mut plan = Plan {
             format: FORMAT,
             seed,
             scenario,
             storm_ms: scenario.storm_ms(),
             topology: scenario.deployment(),
-            network: network(&chance.of("network")),
+            network: network(&seeds.child("network")),
             scheduling: SchedulingPlan::default(),
-            database: database(&chance.of("database")),
+            database: database(&seeds.child("database")),
             presence: Default::default(),
             operations: Vec::new(),
             faults: Vec::new(),
@@ -35,34 +37,37 @@ impl Plan {
         if scenario == Scenario::Quiet {
             return plan;
         }
-        plan.presence = syncs::presence(&chance.of("presence"));
-        move_writers(&chance, &mut plan.topology);
-        plan.topology.broker = scenario.is_over_redis().then(|| broker(&chance.of("broker")));
-        plan.scheduling = scheduling(&chance.of("defer"));
-        let families = families(&chance.of("family"));
-        plan.faults = faults::draw(&chance.of("faults"), &families, &plan.topology, plan.storm_ms);
-        plan.operations = operations::draw(&chance.of("operations"), &plan);
-        plan.operations.extend(syncs::draw(&chance.of("syncs"), &plan));
+        plan.presence = syncs::presence(&seeds.child("presence"));
+        presence::draw_times(&seeds.child("presence times"), &mut plan.presence);
+        move_writers(&seeds, &mut plan.topology);
+        plan.topology.broker = scenario.is_over_redis().then(|| broker(&seeds.child("broker")));
+        plan.scheduling = scheduling(&seeds.child("defer"));
+        let families = families(&seeds.child("family"), scenario.is_over_redis());
+        plan.faults = faults::draw(&seeds.child("faults"), &families, &plan.topology, plan.storm_ms);
+        plan.operations = operations::draw(&seeds.child("operations"), &plan);
+        plan.operations.extend(syncs::draw(&seeds.child("syncs"), &plan));
+        plan.operations.extend(presence::draw(&seeds.child("set presence"), &plan));
         plan.operations.sort_by_key(|operation| operation.at_ms);
-        plan.clients = clients::draw(&chance.of("clients"), &plan.topology);
+        plan.clients = clients::draw(&seeds.child("clients"), &plan.topology);
         plan
     }
 }
 
-/// Which families of faults are on: in one plan of twelve none, in one of seven a single one, else about two of three.
-/// A kind of fault that is always slightly on hides what only another one alone would show.
-fn families(chance: &Chance) -> Vec<Family> {
-    let is_on = |family: &Family| chance.of(family).rng().random_ratio(68, 100);
-    let mut rng = chance.rng();
+/// Draws the families of faults that are on: in one plan of twelve none, in one of seven a single one, otherwise about two
+/// of three. A family that is on in every plan would hide the defects that another one shows only by itself.
+fn families(seeds: &SeedTree, has_broker: bool) -> Vec<Family> {
+    let all: Vec<Family> = Family::ALL.iter().copied().filter(|family| has_broker || !family.needs_broker()).collect();
+    let is_on = |family: &Family| seeds.child(family.first_name()).rng().random_ratio(68, 100);
+    let mut rng = seeds.rng();
     match rng.random_range(0..100) {
         0..8 => Vec::new(),
-        8..22 => vec![Family::ALL[rng.random_range(0..Family::ALL.len())]],
-        _ => Family::ALL.into_iter().filter(is_on).collect(),
+        8..22 => vec![all[rng.random_range(0..all.len())]],
+        _ => all.into_iter().filter(is_on).collect(),
     }
 }
 
-/// Lets each stream that only one instance can write be written by an events writer now and then.
-fn move_writers(chance: &Chance, topology: &mut Deployment) {
+/// Moves each stream that has only one writer to an events writer, in one plan of five.
+fn move_writers(seeds: &SeedTree, topology: &mut Deployment) {
     let events_writer = topology.events_writers[0].clone();
     for (stream, writer) in [
         ("typing writer", &mut topology.typing_writer),
@@ -70,23 +75,24 @@ fn move_writers(chance: &Chance, topology: &mut Deployment) {
         ("presence writer", &mut topology.presence_writer),
         ("to-device writer", &mut topology.to_device_writer),
     ] {
-        if chance.of(stream).rng().random_ratio(1, 5) {
+        if seeds.child(stream).rng().random_ratio(1, 5) {
             writer.clone_from(&events_writer);
         }
     }
 }
 
-/// A data centre, a region or a continent.
-/// Limits that a slow subscriber soon comes to, more often than Redis's own.
-fn broker(chance: &Chance) -> BrokerPlan {
-    let mut rng = chance.rng();
+/// Draws the limits of the broker. Mostly they are so low that a slow subscriber soon exceeds them; sometimes they are those
+/// of an unconfigured Redis.
+fn broker(seeds: &SeedTree) -> BrokerPlan {
+    let mut rng = seeds.rng();
     let hard_bytes = [32 << 10, 128 << 10, 512 << 10, 32 << 20][rng.random_range(0..4)];
     let soft_for_ms = rng.random_range(1_000..=10_000);
     BrokerPlan { hard_bytes, soft_bytes: hard_bytes / 4, soft_for_ms, has_password: rng.random_ratio(1, 2) }
 }
 
-fn network(chance: &Chance) -> NetworkPlan {
-    let mut rng = chance.rng();
+/// Draws the latency of the network: that of a data centre, a region or a continent.
+fn network(seeds: &SeedTree) -> NetworkPlan {
+    let mut rng = seeds.rng();
     let (latency_us_min, latency_us_max) = match rng.random_range(0..10) {
         0..5 => (200, 1_000),
         5..8 => (500, 5_000),
@@ -95,10 +101,10 @@ fn network(chance: &Chance) -> NetworkPlan {
     NetworkPlan { latency_us_min, latency_us_max }
 }
 
-/// In one plan of three, polls are put off now and then; seldom enough that an instance gets on, or so often that hardly
-/// any two tasks run in the order in which they were woken.
-fn scheduling(chance: &Chance) -> SchedulingPlan {
-    let mut rng = chance.rng();
+/// Draws the scheduling. In one plan of three polls are delayed: rarely, or so often that hardly any two tasks run in the
+/// order in which they were woken.
+fn scheduling(seeds: &SeedTree) -> SchedulingPlan {
+    let mut rng = seeds.rng();
     if !rng.random_ratio(1, 3) {
         return SchedulingPlan::default();
     }
@@ -107,16 +113,18 @@ fn scheduling(chance: &Chance) -> SchedulingPlan {
     SchedulingPlan { deferred_per_mille, deferral_ms_max }
 }
 
-/// A database that is quick, busy or overloaded. A slow one keeps ids in flight for long (Synapse #19795).
-fn database(chance: &Chance) -> DatabasePlan {
-    let mut rng = chance.rng();
+/// Draws the delays of the database: a fast, a busy or an overloaded one. A slow one keeps ids in flight for long (Synapse
+/// #19795).
+fn database(seeds: &SeedTree) -> DatabasePlan {
+    let mut rng = seeds.rng();
     let most_us = match rng.random_range(0..10) {
         0..4 => 1_000,
         4..8 => 10_000,
         _ => 100_000,
     };
     let mut delay = || (rng.random_range(0..=most_us / 10), rng.random_range(most_us / 2..=most_us));
-    let (before_us, after_us) = (delay(), delay());
+    let before_us = delay();
+    let after_us = delay();
     let rollback_per_mille = if rng.random_ratio(1, 2) { rng.random_range(1..=30) } else { 0 };
     DatabasePlan { before_us, after_us, rollback_per_mille }
 }
@@ -127,13 +135,14 @@ mod tests {
 
     use super::super::{BROKER, Fault, FaultEntry, Operation, OperationKind, Reading};
     use super::*;
+    use crate::sim::faults::{Freeze, Outage, PowerCut, Restart, RollingRestart};
 
     fn plans() -> impl Iterator<Item = Plan> {
         (0..500).map(|seed| Plan::generate(if seed % 2 == 0 { Scenario::Storm } else { Scenario::Swarm }, seed))
     }
 
     #[test]
-    fn over_redis_the_broker_has_its_share_of_what_befalls_machines_and_none_of_the_rest() {
+    fn over_redis_the_broker_has_its_share_of_the_faults_that_can_hit_it_and_none_of_the_rest() {
         let (mut at_broker, mut all, mut limits) = (BTreeMap::new(), 0, BTreeSet::new());
         for plan in (0..200).map(|seed| Plan::generate(Scenario::RedisSwarm, seed)) {
             limits.extend(plan.topology.broker.as_ref().map(|broker| broker.hard_bytes));
@@ -144,9 +153,9 @@ mod tests {
             all += plan.faults.len();
             assert!(Plan::load(&plan.to_json()).is_ok(), "seed {}", plan.seed);
         }
-        let befalls: Vec<Family> = at_broker.keys().copied().collect();
-        let expected: Vec<Family> = Family::ALL.into_iter().filter(|family| family.is_of_machines()).collect();
-        assert_eq!(befalls, expected);
+        let hitting: Vec<Family> = at_broker.keys().copied().collect();
+        let expected: Vec<Family> = Family::ALL.iter().copied().filter(|family| family.hits_broker()).collect();
+        assert_eq!(hitting, expected);
         assert!(at_broker.values().all(|count| *count >= 100), "{at_broker:?}");
         let of_broker: usize = at_broker.values().sum();
         assert!((all / 4..all / 2).contains(&of_broker), "{of_broker} of {all}");
@@ -166,18 +175,19 @@ mod tests {
     #[test]
     fn a_family_switched_off_leaves_the_others_as_they_were() {
         let deployment = Scenario::Storm.deployment();
+        let families: Vec<Family> = Family::ALL.iter().copied().filter(|family| !family.needs_broker()).collect();
         let mut drawn: BTreeSet<Family> = BTreeSet::new();
-        for chance in (0..20).map(Chance::from_seed) {
-            let all = faults::draw(&chance, &Family::ALL, &deployment, 60_000);
+        for seeds in (0..20).map(SeedTree::from_seed) {
+            let all = faults::draw(&seeds, &families, &deployment, 60_000);
             drawn.extend(all.iter().map(|entry| entry.fault.family()));
-            for off in Family::ALL {
-                let others: Vec<Family> = Family::ALL.into_iter().filter(|family| *family != off).collect();
+            for &off in &families {
+                let others: Vec<Family> = families.iter().copied().filter(|family| *family != off).collect();
                 let mut expected = all.clone();
                 expected.retain(|entry| entry.fault.family() != off);
-                assert_eq!(faults::draw(&chance, &others, &deployment, 60_000), expected, "{off}");
+                assert_eq!(faults::draw(&seeds, &others, &deployment, 60_000), expected, "{off}");
             }
         }
-        assert!(drawn.iter().eq(&Family::ALL), "{drawn:?}");
+        assert!(drawn.iter().eq(&families), "{drawn:?}");
     }
 
     #[test]
@@ -190,17 +200,20 @@ mod tests {
             single += usize::from(families.len() == 1);
             for FaultEntry { fault, .. } in &plan.faults {
                 // A rolling restart is as many restarts as it has hosts.
-                let weight = if let Fault::RollingRestart { hosts, .. } = fault { hosts.len() } else { 1 };
+                let weight =
+                    if let Fault::RollingRestart(RollingRestart { hosts, .. }) = fault { hosts.len() } else { 1 };
                 *counts.entry(fault.family()).or_default() += weight;
             }
         }
-        // Trouble with the database comes less often: where it is all that the rows meet, few of them are written.
+        // Faults of the database are rarer: in a plan with nothing else, few rows would be written.
         let least = |family: Family| match family {
             Family::BrokenStream => 50, // one takes a stream out of the run for good
             _ if family < Family::SlowWriter => 2_400,
             _ => 900,
         };
-        assert!(Family::ALL.iter().all(|family| counts[family] >= least(*family)), "{counts:?}");
+        for family in Family::ALL.iter().filter(|family| !family.needs_broker()) {
+            assert!(counts[family] >= least(*family), "{counts:?}");
+        }
         assert!(none >= 20 && single >= 40, "{none} without faults, {single} with one family");
     }
 
@@ -252,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn bursts_often_come_to_several_rooms_at_the_same_moment() {
-        let (mut together, mut moments) = (0, 0);
+    fn bursts_often_come_to_several_rooms_at_the_same_time() {
+        let (mut together, mut times) = (0, 0);
         for plan in plans() {
             let mut rooms: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
             for operation in &plan.operations {
@@ -261,10 +274,10 @@ mod tests {
                     rooms.entry(operation.at_ms).or_default().insert(room);
                 }
             }
-            moments += rooms.len();
+            times += rooms.len();
             together += rooms.values().filter(|rooms| rooms.len() >= 2).count();
         }
-        assert!(together * 2 > moments, "{together} of {moments}");
+        assert!(together * 2 > times, "{together} of {times}");
     }
 
     #[test]
@@ -277,7 +290,10 @@ mod tests {
                 lasting.any(|lasting| lasting.contains(&at_ms))
             };
             let bursts = plan.operations.iter().filter(|operation| operation.kind.rows() > 1);
-            bursts.for_each(|burst| (near, all) = (near + u32::from(is_near(burst.at_ms)), all + 1));
+            for burst in bursts {
+                near += u32::from(is_near(burst.at_ms));
+                all += 1;
+            }
         }
         assert!(near * 2 > all, "{near} of {all}");
     }
@@ -319,7 +335,9 @@ mod tests {
         for plan in plans() {
             let mut up_at: BTreeMap<&str, u64> = BTreeMap::new();
             for entry in &plan.faults {
-                if let Fault::PowerCut { host, for_ms } | Fault::Restart { host, for_ms } = &entry.fault {
+                if let Fault::PowerCut(PowerCut { host, for_ms, .. }) | Fault::Restart(Restart { host, for_ms, .. }) =
+                    &entry.fault
+                {
                     let up_at_before = up_at.insert(host, entry.at_ms + for_ms);
                     assert!(up_at_before.is_none_or(|up_at| up_at + 1_000 <= entry.at_ms), "seed {}", plan.seed);
                 }
@@ -333,7 +351,7 @@ mod tests {
         for plan in plans() {
             let mut over_at = 0;
             for FaultEntry { at_ms, fault } in &plan.faults {
-                let Fault::RollingRestart { hosts, down_ms, pause_ms } = fault else { continue };
+                let Fault::RollingRestart(RollingRestart { hosts, down_ms, pause_ms }) = fault else { continue };
                 assert!(plan.topology.hosts().eq(hosts.iter().map(String::as_str)), "seed {}", plan.seed);
                 assert!(over_at <= *at_ms, "seed {}: two at a time", plan.seed);
                 over_at = at_ms + (down_ms + pause_ms) * (hosts.len() as u64 - 1) + down_ms;
@@ -348,10 +366,13 @@ mod tests {
     #[test]
     fn no_burst_falls_to_a_writer_that_a_rolling_restart_has_taken_down() {
         for plan in plans() {
-            let rolling = plan.faults.iter().filter(|entry| matches!(entry.fault, Fault::RollingRestart { .. }));
+            let rolling = plan.faults.iter().filter(|entry| matches!(entry.fault, Fault::RollingRestart(..)));
             let outages: Vec<_> = rolling
                 .flat_map(|FaultEntry { at_ms, fault }| {
-                    fault.outages().into_iter().map(move |(host, from, until)| (host, at_ms + from..at_ms + until))
+                    fault
+                        .outages()
+                        .into_iter()
+                        .map(move |Outage { host, from_ms, until_ms }| (host, at_ms + from_ms..at_ms + until_ms))
                 })
                 .filter(|(host, _)| plan.topology.writes_events(host))
                 .collect();
@@ -369,16 +390,17 @@ mod tests {
         let (mut short, mut long) = (0, 0);
         for plan in plans() {
             for FaultEntry { at_ms, fault } in &plan.faults {
-                let Fault::Freeze { for_ms, .. } = fault else { continue };
+                let Fault::Freeze(Freeze { for_ms, .. }) = fault else { continue };
                 assert!(at_ms + for_ms <= plan.storm_ms, "seed {}", plan.seed);
-                (short, long) = (short + u32::from(*for_ms < 500), long + u32::from(*for_ms > 25_000));
+                short += u32::from(*for_ms < 500);
+                long += u32::from(*for_ms > 25_000);
             }
         }
         assert!(short >= 100 && long >= 100, "{short} short, {long} long");
     }
 
     #[test]
-    fn about_one_plan_of_three_defers_polls() {
+    fn about_one_plan_of_three_delays_polls() {
         let deferring = plans().filter(|plan| plan.scheduling != SchedulingPlan::default()).count();
         assert!((130..=200).contains(&deferring), "{deferring}");
     }

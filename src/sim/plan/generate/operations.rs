@@ -1,90 +1,90 @@
-//! Drawing what users do.
+//! Draws the operations of users.
 //!
-//! Rows are lost at limits and in gaps. So most rows come in bursts whose sizes lie around the limits, at several rooms
-//! at once so that writers' batches interleave, and often while somebody is disconnected or just after.
+//! Rows are lost at limits and in gaps. So most rows come in bursts whose sizes lie around the limits, in several rooms at
+//! once so that writers' batches interleave, and often while a follower is disconnected or just after.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{FaultEntry, Operation, OperationKind, Plan};
+use super::population::{DATA, LAST_BEFORE_END_MS, ROOMS, USERS, any_time, room};
 use super::reads;
-use crate::env::Chance;
+use crate::sim::plan::{Operation, OperationKind, Plan};
+use squall_env::SeedTree;
 
-/// How many rooms there are; enough that every writer gets some.
-const ROOMS: u32 = 12;
-/// How many users there are.
-pub(super) const USERS: u32 = 8;
-/// How many other servers there are that may be down.
+/// The number of other servers that may be down.
 const SERVERS: u32 = 4;
-/// How many account data each user has for each room, and for the account.
-pub(super) const DATA: u32 = 4;
-/// The lengths of types that are too long for a line, or nearly.
+/// The lengths of types that are too long for a line, or almost.
 const LONG_TYPE_BYTES: RangeInclusive<u32> = 16_000..=18_000;
-/// How long an event stays an outlier at most.
+/// The users who read in several rooms at once. They are so many that each does it once, and no later receipt replaces an
+/// earlier one.
+const READERS: Range<u32> = 1_000..1_000_000;
+/// The longest time for which an event stays an outlier.
 const OUTLIER_MS_MAX: u64 = 10_000;
-/// When the first operation may come: by then every instance has started.
-const FIRST_MS: u64 = 1_500;
-/// How long before the end of the storm the last operation may come.
-const LAST_BEFORE_END_MS: u64 = 3_000;
-/// Sizes of state bursts, around the limits: 50 rows of a source, 100 of an update, 150 for `state-all`.
+/// The sizes of state bursts, around the limits: 50 rows of a source, 100 of an update, 150 for `state-all`.
 const STATE_ROWS: [u32; 10] = [1, 49, 50, 51, 99, 100, 101, 149, 150, 151];
-/// Sizes of message bursts.
+/// The sizes of message bursts.
 const EVENTS: [u32; 6] = [49, 50, 51, 99, 100, 101];
-/// How long after a fault is healed still counts as just after.
+/// The time that counts as just after a fault.
 const JUST_AFTER_MS: u64 = 1_000;
-/// How long after a writer is back it may take until it persists events.
+/// The time that a writer may take until it persists events, after it is back.
 const WRITER_START_MS: u64 = 500;
 
-/// Everything users do in `plan`, whose faults are drawn already; in order of time.
-pub(super) fn draw(chance: &Chance, plan: &Plan) -> Vec<Operation> {
-    let mut operations = bursts(&chance.of("bursts"), plan);
-    operations.extend(many(&chance.of("sends"), plan, 120..=200, |rng| OperationKind::Send { room: room(rng) }));
-    operations.extend(many(&chance.of("account data"), plan, 40..=80, |rng| OperationKind::AccountData {
+/// Draws the operations of `plan`, whose faults are drawn already, in order of time.
+pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
+    let mut operations = bursts(&seeds.child("bursts"), plan);
+    operations.extend(many(&seeds.child("sends"), plan, 120..=200, |rng| OperationKind::Send { room: room(rng) }));
+    operations.extend(many(&seeds.child("account data"), plan, 40..=80, |rng| OperationKind::AccountData {
         user: rng.random_range(0..USERS),
         room: rng.random_ratio(1, 2).then(|| room(rng)),
         datum: rng.random_range(0..DATA),
         type_bytes: if rng.random_ratio(1, 10) { rng.random_range(LONG_TYPE_BYTES) } else { 0 },
     }));
-    operations.extend(many(&chance.of("account data bursts"), plan, 0..=4, |rng| {
-        let mut count = || EVENTS[rng.random_range(0..EVENTS.len())];
-        let (of_account, of_room) = (count(), count());
+    operations.extend(many(&seeds.child("account data bursts"), plan, 0..=4, |rng| {
+        let of_account = EVENTS[rng.random_range(0..EVENTS.len())];
+        let of_room = EVENTS[rng.random_range(0..EVENTS.len())];
         OperationKind::AccountDataBurst { user: rng.random_range(0..USERS), of_account, of_room }
     }));
-    operations.extend(many(&chance.of("receipts"), plan, 60..=120, |rng| OperationKind::Receipt {
+    operations.extend(many(&seeds.child("receipts"), plan, 60..=120, |rng| OperationKind::Receipt {
         user: rng.random_range(0..USERS),
         room: room(rng),
         through: through(rng, plan),
     }));
-    operations.extend(many(&chance.of("to-device"), plan, 40..=80, |rng| {
+    operations.extend(many(&seeds.child("receipts of rooms"), plan, 5..=15, |rng| {
+        let first = room(rng);
+        let rooms = (0..rng.random_range(2..=5)).map(|n| (first + n) % ROOMS).collect();
+        OperationKind::Receipts { user: rng.random_range(READERS), rooms, host: any_host(rng, plan) }
+    }));
+    operations.extend(many(&seeds.child("to-device"), plan, 40..=80, |rng| {
         let first = rng.random_range(0..USERS);
         let users = (0..rng.random_range(1..=4)).map(|n| (first + n) % USERS).collect();
         OperationKind::ToDevice { users, through: through(rng, plan) }
     }));
-    operations.extend(many(&chance.of("typing"), plan, 120..=220, |rng| OperationKind::Typing {
+    operations.extend(many(&seeds.child("typing"), plan, 120..=220, |rng| OperationKind::Typing {
         room: room(rng),
         user: rng.random_range(0..USERS),
         typing: rng.random_ratio(7, 10),
         timeout_ms: rng.random_range(1_000..=30_000),
     }));
-    operations.extend(many(&chance.of("servers up"), plan, 0..=12, |rng| OperationKind::ServerUp {
+    operations.extend(many(&seeds.child("servers up"), plan, 0..=12, |rng| OperationKind::ServerUp {
         server: rng.random_range(0..SERVERS),
         host: any_host(rng, plan),
     }));
-    operations.extend(outliers(&chance.of("outliers"), plan));
-    operations.extend(reads::draw_read_backs(&chance.of("read backs"), plan));
-    operations.extend(reads::draw(&chance.of("reads"), plan, &operations));
+    operations.extend(outliers(&seeds.child("outliers"), plan));
+    operations.extend(reads::draw_read_backs(&seeds.child("read backs"), plan));
+    operations.extend(reads::draw(&seeds.child("reads"), plan, &operations));
     operations.sort_by_key(|operation| operation.at_ms);
     operations
 }
 
-/// Outliers, most of which cease to be ones.
-fn outliers(chance: &Chance, plan: &Plan) -> Vec<Operation> {
+/// Draws outliers, most of which become ordinary events later.
+fn outliers(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let mut operations = Vec::new();
-    for event in 0..chance.rng().random_range(4..=10) {
-        let mut rng = chance.of(event).rng();
-        let (room, at_ms) = (room(&mut rng), any_time(&mut rng, plan));
+    for event in 0..seeds.rng().random_range(4..=10) {
+        let mut rng = seeds.child(event).rng();
+        let room = room(&mut rng);
+        let at_ms = any_time(&mut rng, plan);
         operations.push(Operation::new(at_ms, OperationKind::Outlier { room, event }));
         let later_ms = at_ms + rng.random_range(0..=OUTLIER_MS_MAX);
         if later_ms < plan.storm_ms - LAST_BEFORE_END_MS {
@@ -94,43 +94,48 @@ fn outliers(chance: &Chance, plan: &Plan) -> Vec<Operation> {
     operations
 }
 
-/// When all events writers are up, from `at_ms` on; not before `at_ms`.
+/// Returns the earliest time from `at_ms` on at which all events writers are up.
 pub(super) fn writers_up_ms(plan: &Plan, at_ms: u64) -> u64 {
-    let outages = plan.faults.iter().flat_map(|FaultEntry { at_ms, fault }| {
-        fault.outages().into_iter().map(move |(host, from_ms, until_ms)| (host, at_ms + from_ms..at_ms + until_ms))
-    });
-    let of_writers = outages.filter(|(host, _)| plan.topology.writes_events(host));
-    let back_ms = of_writers.filter_map(|(_, down_ms)| {
-        let down_ms = down_ms.start..down_ms.end + WRITER_START_MS;
-        down_ms.contains(&at_ms).then_some(down_ms.end)
-    });
-    back_ms.max().map_or(at_ms, |back_ms| writers_up_ms(plan, back_ms))
+    let mut back_ms = None;
+    for entry in &plan.faults {
+        for outage in entry.fault.outages() {
+            let down_ms = entry.at_ms + outage.from_ms..entry.at_ms + outage.until_ms + WRITER_START_MS;
+            if plan.topology.writes_events(outage.host) && down_ms.contains(&at_ms) {
+                back_ms = back_ms.max(Some(down_ms.end));
+            }
+        }
+    }
+    back_ms.map_or(at_ms, |back_ms| writers_up_ms(plan, back_ms))
 }
 
+/// Draws a number of operations of one kind, each by its ordinal.
 fn many(
-    chance: &Chance,
+    seeds: &SeedTree,
     plan: &Plan,
     count: RangeInclusive<u32>,
     kind: impl Fn(&mut ChaCha8Rng) -> OperationKind,
 ) -> Vec<Operation> {
-    let count = chance.rng().random_range(count);
-    let operation = |ordinal| {
-        let mut rng = chance.of(ordinal).rng();
-        Operation::new(any_time(&mut rng, plan), kind(&mut rng))
-    };
-    (0..count).map(operation).collect()
+    let count = seeds.rng().random_range(count);
+    let mut operations = Vec::new();
+    for ordinal in 0..count {
+        let mut rng = seeds.child(ordinal).rng();
+        operations.push(Operation::new(any_time(&mut rng, plan), kind(&mut rng)));
+    }
+    operations
 }
 
-/// Bursts at several rooms at a time, until they have enough rows.
-fn bursts(chance: &Chance, plan: &Plan) -> Vec<Operation> {
-    let rows_target = chance.rng().random_range(620..=950);
-    let (mut operations, mut rows) = (Vec::new(), 0);
-    let mut rngs = (0..).map(|ordinal| chance.of(ordinal).rng());
+/// Draws bursts in several rooms at a time, until they have enough rows.
+fn bursts(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
+    let rows_target = seeds.rng().random_range(620..=950);
+    let mut operations = Vec::new();
+    let mut rows = 0;
+    let mut rngs = (0..).map(|ordinal| seeds.child(ordinal).rng());
     while rows < rows_target
         && let Some(mut rng) = rngs.next()
     {
         let Some(at_ms) = burst_time(&mut rng, plan) else { continue };
-        let (first_room, rooms) = (room(&mut rng), rng.random_range(1..=3));
+        let first_room = room(&mut rng);
+        let rooms = rng.random_range(1..=3);
         for n in 0..rooms {
             let kind = burst(&mut rng, (first_room + n) % ROOMS);
             rows += kind.rows();
@@ -154,8 +159,8 @@ fn burst(rng: &mut ChaCha8Rng, room: u32) -> OperationKind {
     OperationKind::StateBurst { room, rows, tokens: tokens.clamp(1, rows) }
 }
 
-/// In two of three cases any instance, which has to ask the writer.
-fn through(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<String> {
+/// Draws the host that a client sends its request to: in two of three cases any instance, which forwards it to the writer.
+pub(super) fn through(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<String> {
     let host = any_host(rng, plan);
     rng.random_ratio(2, 3).then_some(host)
 }
@@ -165,16 +170,8 @@ fn any_host(rng: &mut ChaCha8Rng, plan: &Plan) -> String {
     hosts[rng.random_range(0..hosts.len())].to_owned()
 }
 
-pub(super) fn room(rng: &mut ChaCha8Rng) -> u32 {
-    rng.random_range(0..ROOMS)
-}
-
-pub(super) fn any_time(rng: &mut ChaCha8Rng, plan: &Plan) -> u64 {
-    rng.random_range(FIRST_MS..plan.storm_ms - LAST_BEFORE_END_MS)
-}
-
-/// In three of five cases a time at which a fault keeps somebody from following, or just after; always one at which
-/// the writers can do it. None if there is none left before the end.
+/// Draws the time of a burst: in three of five cases while a fault lasts, or just after it; always one at which all events
+/// writers are up. Returns none if there is no such time left in the storm.
 fn burst_time(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<u64> {
     let mut at_ms = any_time(rng, plan);
     if !plan.faults.is_empty() && rng.random_ratio(3, 5) {

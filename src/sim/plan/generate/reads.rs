@@ -1,53 +1,55 @@
-//! Drawing what users read.
+//! Draws the reads of users.
 //!
-//! What is stale is stale for a moment: between a row and its invalidation, or once a load was overtaken by one. So reads
-//! come in bursts, through a few instances at once, while something they read is being written and on its way. The
-//! first of a burst fill the caches, the next ones race what comes, and the last ones see what was kept.
+//! A cache is stale only for a short time: between a row and its invalidation, or after a row has overtaken a load. So reads
+//! come in bursts, from a few instances at once, while the value is being written and replicated. The first reads of a burst
+//! fill the caches, the next ones race the row, and the last ones see the value that was kept.
 
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::{Operation, OperationKind, Plan, Reading, Writing};
-use super::operations::{DATA, USERS, any_time, room};
-use crate::env::Chance;
+use super::population::{DATA, USERS, any_time, room};
+use crate::sim::plan::{Operation, OperationKind, Plan, Reading, Writing};
+use squall_env::SeedTree;
 
-/// How many bursts there are.
+/// The number of bursts.
 const BURSTS: RangeInclusive<u32> = 30..=50;
-/// Through how many instances a burst reads.
+/// The number of instances that a burst reads from.
 const HOSTS: RangeInclusive<usize> = 1..=2;
-/// How often each instance is read in a burst.
+/// The number of reads from each instance in a burst.
 const READS: RangeInclusive<u32> = 2..=5;
-/// How long before the write a burst may begin.
+/// The longest time by which a burst may precede its write.
 const BEFORE_MS: u64 = 20;
-/// How long after the write it may last: a slow database and a slow network take about as long.
+/// The times for which a burst may outlast its write: a slow database and a slow network take about as long.
 const AFTER_MS: [u64; 3] = [30, 150, 400];
-/// How often somebody changes something and looks at it.
+/// The number of changes that are read back.
 const READ_BACKS: RangeInclusive<u32> = 15..=30;
 
-/// Reads around some of the writes among `operations`.
-pub(super) fn draw(chance: &Chance, plan: &Plan, operations: &[Operation]) -> Vec<Operation> {
+/// Draws reads around some of the writes among `operations`.
+pub(super) fn draw(seeds: &SeedTree, plan: &Plan, operations: &[Operation]) -> Vec<Operation> {
     let writes: Vec<(u64, Reading)> =
         operations.iter().filter_map(|operation| Some((operation.at_ms, changed(&operation.kind)?))).collect();
     if writes.is_empty() {
         return Vec::new();
     }
     let hosts: Vec<&str> = plan.topology.hosts().collect();
-    let burst = |ordinal| {
-        let mut rng = chance.of(ordinal).rng();
+    let mut reads = Vec::new();
+    for ordinal in 0..seeds.rng().random_range(BURSTS) {
+        let mut rng = seeds.child(ordinal).rng();
         let (at_ms, what) = &writes[rng.random_range(0..writes.len())];
-        burst(&mut rng, *at_ms, what, &hosts)
-    };
-    let bursts: Vec<Operation> = (0..chance.rng().random_range(BURSTS)).flat_map(burst).collect();
-    bursts.into_iter().filter(|read| read.at_ms <= plan.storm_ms).collect()
+        reads.extend(burst(&mut rng, *at_ms, what, &hosts));
+    }
+    reads.retain(|read| read.at_ms <= plan.storm_ms);
+    reads
 }
 
-/// Users who change something and look at once what has become of it, through any instance.
-pub(super) fn draw_read_backs(chance: &Chance, plan: &Plan) -> Vec<Operation> {
+/// Draws changes that are read back at once, through any instance.
+pub(super) fn draw_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let hosts: Vec<&str> = plan.topology.hosts().collect();
-    let read_back = |ordinal| {
-        let mut rng = chance.of(ordinal).rng();
+    let mut operations = Vec::new();
+    for ordinal in 0..seeds.rng().random_range(READ_BACKS) {
+        let mut rng = seeds.child(ordinal).rng();
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
         let what = if rng.random_ratio(1, 2) {
@@ -56,9 +58,9 @@ pub(super) fn draw_read_backs(chance: &Chance, plan: &Plan) -> Vec<Operation> {
             let room = rng.random_ratio(1, 2).then(|| room(&mut rng));
             Writing::AccountData { user: rng.random_range(0..USERS), room, datum: rng.random_range(0..DATA) }
         };
-        Operation::new(at_ms, OperationKind::WriteThenRead { host, what })
-    };
-    (0..chance.rng().random_range(READ_BACKS)).map(read_back).collect()
+        operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what }));
+    }
+    operations
 }
 
 fn burst(rng: &mut ChaCha8Rng, write_ms: u64, what: &Reading, hosts: &[&str]) -> Vec<Operation> {
@@ -74,7 +76,7 @@ fn burst(rng: &mut ChaCha8Rng, write_ms: u64, what: &Reading, hosts: &[&str]) ->
     reads
 }
 
-/// What a write changes that can be read.
+/// Returns the value that a write changes, if it can be read.
 fn changed(operation: &OperationKind) -> Option<Reading> {
     match operation {
         OperationKind::StateBurst { room, .. } => Some(Reading::State { room: *room }),

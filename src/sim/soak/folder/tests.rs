@@ -1,10 +1,10 @@
-//! What a folder keeps when whoever writes to it is cut short.
+//! The content of a folder whose soak was interrupted.
 
 use super::*;
 use crate::sim::soak::Shard;
 use crate::sim::verdict::{Conclusion, Verdict};
 
-/// A folder that is gone when the test is over.
+/// A folder that is removed at the end of the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -39,7 +39,7 @@ fn line(seed: u64) -> String {
 }
 
 #[test]
-fn wherever_the_last_line_is_cut_the_lines_before_it_are_kept_and_it_can_be_written_again() {
+fn a_cut_in_the_last_line_keeps_the_lines_before_it_and_the_line_can_be_written_again() {
     let scratch = Scratch::new("torn-line");
     let (mut folder, _) = scratch.open().unwrap();
     for seed in [4, 2] {
@@ -49,7 +49,7 @@ fn wherever_the_last_line_is_cut_the_lines_before_it_are_kept_and_it_can_be_writ
     let file = scratch.0.join("verdicts.jsonl");
     let (whole, last) = (fs::read(&file).unwrap(), line(9));
     let length = last.len();
-    // Not everywhere: each cut costs the disk several synchronisations.
+    // Not every place is tried, because each cut costs the disk several synchronisations.
     for cut in [0, 1, 2, length / 3, length / 2, length - 2, length - 1, length] {
         fs::write(&file, [&whole, &last.as_bytes()[..cut]].concat()).unwrap();
         assert_eq!(scratch.seeds(), [2, 4], "cut after {cut} bytes");
@@ -59,7 +59,7 @@ fn wherever_the_last_line_is_cut_the_lines_before_it_are_kept_and_it_can_be_writ
 }
 
 #[test]
-fn what_was_recorded_is_counted_as_if_it_had_just_come() {
+fn recorded_verdicts_are_counted_like_new_ones() {
     let scratch = Scratch::new("recount");
     let (mut folder, _) = scratch.open().unwrap();
     folder.record(&line(4)).unwrap();
@@ -70,7 +70,7 @@ fn what_was_recorded_is_counted_as_if_it_had_just_come() {
 }
 
 #[test]
-fn another_soak_is_refused_and_told_what_differs() {
+fn another_soak_is_refused_with_the_argument_that_differs() {
     let scratch = Scratch::new("another");
     let (folder, _) = scratch.open().unwrap();
     folder.finish(true, &Tally::default()).unwrap();
@@ -80,19 +80,19 @@ fn another_soak_is_refused_and_told_what_differs() {
 }
 
 #[test]
-fn a_folder_that_is_written_to_is_not_opened_again() {
+fn a_folder_in_use_is_not_opened_again() {
     let scratch = Scratch::new("locked");
     let (_folder, _) = scratch.open().unwrap();
     assert!(matches!(scratch.open(), Err(FolderError::Locked(_))));
 }
 
 #[test]
-fn verdicts_that_no_soak_can_have_left_are_refused() {
+fn verdicts_that_no_soak_wrote_are_refused() {
     let scratch = Scratch::new("malformed");
     drop(scratch.open().unwrap());
     let file = scratch.0.join("verdicts.jsonl");
     fs::write(&file, format!("{}\n{}\n", line(1), line(1))).unwrap();
-    assert!(scratch.open().unwrap_err().to_string().ends_with("line 2: seed 1 for the second time"));
+    assert!(scratch.open().unwrap_err().to_string().ends_with("line 2: a second verdict on seed 1"));
     fs::write(&file, format!("{}\nnot JSON\n", line(1))).unwrap();
     assert!(matches!(scratch.open(), Err(FolderError::Malformed { line: 2, .. })));
     fs::remove_file(scratch.0.join("soak.json")).unwrap();
@@ -100,7 +100,7 @@ fn verdicts_that_no_soak_can_have_left_are_refused() {
 }
 
 #[test]
-fn a_soak_taken_up_again_is_not_complete_until_it_ends() {
+fn a_resumed_soak_is_not_complete_until_it_ends() {
     let scratch = Scratch::new("complete");
     let summary = scratch.0.join("summary.json");
     let complete =

@@ -1,9 +1,8 @@
-//! The asking end.
+//! The client of other instances' endpoints.
 //!
-//! What changes something is asked again, with the same transaction id, for as long as it is not known what became of it:
-//! when the answer or the connection is lost, and when the other end says that it may work the next time. It takes
-//! effect once, however often it is asked. Synapse asks again for ever after a time-out, and gives up on lost
-//! connections at once.
+//! A request that writes is retried with the same transaction id while its outcome is unknown: when the response or the
+//! connection is lost, and when the server says that a retry may succeed. It takes effect once, however often it is
+//! sent. Synapse retries for ever after a time-out, and gives up at once when a connection is lost.
 
 mod requests;
 
@@ -23,85 +22,86 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokio::time::Instant;
 
-pub use requests::Sent;
-
-use super::endpoints::get_repl_stream_updates;
+use super::endpoints::updates;
 use super::stream_positions::{self, StreamPositions};
-use super::{PATH_PREFIX, TRANSACTION_HEADER, encode};
-use crate::env::{Address, Env, LocalBoxFuture};
-use crate::protocol::{InstanceName, JsonError, StreamName, Token, json};
+use super::{Endpoint, PATH_PREFIX, TRANSACTION_HEADER, encode};
+use crate::observer::Env;
 use crate::replication::{Backoff, WaitError};
-use crate::streams::{RemoteUpdates, Row, RowError, UpdateError, Updates};
+use crate::streams::{RemoteUpdates, UpdateError};
+use crate::tasks;
+use squall_env::{Address, LocalBoxFuture};
+use squall_protocol::rows::{Row, RowError, Updates};
+use squall_protocol::{InstanceName, JsonError, StreamName, Token, json};
 
-/// How long an answer may take once the connection is made.
+/// Time within which a response must arrive once the connection is established.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For how long something is asked again, unless the caller says otherwise.
+/// Time for which a request that writes is retried, unless the caller sets another.
 pub const RETRY_FOR: Duration = Duration::from_secs(60);
-/// How long an answer may be. Rows come in hundreds, and none holds an event's content.
+/// Maximum length of a response body, in bytes. Rows come in hundreds, and none holds the content of an event.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How much of a refusal an error repeats, in characters.
+/// Maximum number of characters of a refusal that an error quotes.
 const REFUSAL_CHARS_MAX: usize = 1_000;
-/// The length of a transaction id, in characters.
+/// Length of a transaction id, in characters.
 const TRANSACTION_ID_LENGTH: usize = 10;
 
-/// Why a request brought no answer.
+/// A request that failed.
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// The configuration names no address for this instance.
     #[error("no address is configured for {0}: add it to the instance map")]
     UnknownInstance(InstanceName),
-    /// An instance need not ask itself, and would wait for itself.
-    #[error("{0} asks itself")]
+    /// An instance that sends a request to itself would wait for itself.
+    #[error("{0} cannot send a request to itself")]
     Itself(InstanceName),
-    /// The other instance could not be reached.
-    #[error("cannot reach {0}: {1}")]
+    /// No connection to the other instance could be established.
+    #[error("cannot connect to {0}: {1}")]
     Connect(Address, std::io::Error),
-    /// The connection failed in the middle of the exchange.
+    /// The connection failed before the response was complete.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
-    /// The answer is longer than [`ANSWER_BYTES_MAX`].
-    #[error("an answer from {0} of more than {ANSWER_BYTES_MAX} bytes")]
+    /// The response is longer than [`ANSWER_BYTES_MAX`].
+    #[error("the response of {0} is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLong(Address),
-    /// There was no answer within [`RESPONSE_TIMEOUT`].
-    #[error("no answer from {0} within {RESPONSE_TIMEOUT:?}")]
+    /// No response came within [`RESPONSE_TIMEOUT`].
+    #[error("no response from {0} within {RESPONSE_TIMEOUT:?}")]
     Timeout(Address),
-    /// The other instance refused.
+    /// The other instance refused the request.
     #[error("{address} answered {status}: {body}")]
     Status {
-        /// Who answered.
+        /// The address of the instance that refused.
         address: Address,
-        /// With which status.
+        /// The status of the response.
         status: StatusCode,
-        /// And what it said, cut to 1000 characters.
+        /// The body of the response, cut to 1000 characters.
         body: String,
     },
-    /// The answer was not JSON, or had a number in it that would be read as another one.
-    #[error("an answer that is not one: {0}")]
+    /// The response is not JSON, or holds a number that cannot be represented.
+    #[error("the response is invalid: {0}")]
     NotJson(#[from] JsonError),
-    /// The answer was not of the expected form.
-    #[error("an answer that is not one: {0}")]
+    /// The response does not have the expected form.
+    #[error("the response is invalid: {0}")]
     Json(#[from] serde_json::Error),
-    /// A row in the answer could not be understood.
+    /// A row in the response cannot be parsed.
     #[error("{0}")]
     Row(#[from] RowError),
-    /// It was asked again and again. Whether it took effect is not known.
+    /// Every attempt failed. It is not known if the request took effect.
     #[error("gave up after {attempts} attempts in {within:?}: {last}")]
     GaveUp {
-        /// How often it was asked.
+        /// Number of attempts.
         attempts: u32,
-        /// For how long.
+        /// Time from the first attempt to the last.
         within: Duration,
-        /// What became of the last attempt.
+        /// The error of the last attempt.
         last: Box<HttpError>,
     },
-    /// It was done, but this instance has not seen it.
-    #[error("done, but not seen here: {0}")]
+    /// The request took effect, but this instance did not receive the rows in time.
+    #[error("the request took effect, but its rows did not arrive here: {0}")]
     NotSeen(#[from] WaitError),
 }
 
 impl HttpError {
-    /// Whether asking again may bring an answer.
-    fn is_passing(&self) -> bool {
+    /// Returns true if a retry may succeed.
+    fn is_transient(&self) -> bool {
         match self {
             HttpError::Connect(..) | HttpError::Exchange(_) | HttpError::Timeout(_) => true,
             HttpError::Status { status, .. } => matches!(
@@ -113,7 +113,7 @@ impl HttpError {
     }
 }
 
-/// Asks other instances. Cheap to clone.
+/// A client of other instances' endpoints. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
     shared: Rc<Shared>,
@@ -129,37 +129,27 @@ struct Shared {
     requests: Cell<u64>,
 }
 
-/// Something to be changed elsewhere.
+/// A request that writes.
 struct Change<'a> {
-    endpoint: &'static str,
+    endpoint: Endpoint,
     arguments: &'a [&'a str],
-    /// Whether the path ends with the transaction id. Otherwise a header carries it.
-    has_transaction_id: bool,
     body: Map<String, Value>,
 }
 
-/// The answer of `get_repl_stream_updates`.
-#[derive(Deserialize)]
-struct UpdatesBody {
-    updates: Vec<(Token, Value)>,
-    upto_token: Token,
-    limited: bool,
-}
-
 impl HttpClient {
-    /// A client of `instance` that finds the others at `addresses` and proves itself with `secret`.
+    /// Creates the client of `instance`, which connects to `addresses` and authenticates with `secret`.
     pub fn new(env: Env, instance: InstanceName, addresses: BTreeMap<InstanceName, Address>, secret: String) -> Self {
         let shared = Shared { env, instance, addresses, secret, requests: Cell::new(0) };
         HttpClient { shared: Rc::new(shared), positions: None, retry_for: RETRY_FOR }
     }
 
-    /// The same client, whose changes are seen by whoever reads here after the call.
+    /// Returns the client with `positions`: after a call that writes, reads on this instance see what was written.
     #[must_use]
     pub fn with_positions(&self, positions: Rc<StreamPositions>) -> Self {
         HttpClient { positions: Some(positions), ..self.clone() }
     }
 
-    /// The same client, which gives up after `retry_for`.
+    /// Returns the client with another retry time.
     #[must_use]
     pub fn retrying_for(&self, retry_for: Duration) -> Self {
         HttpClient { retry_for, ..self.clone() }
@@ -173,58 +163,57 @@ impl HttpClient {
         upto: Token,
     ) -> Result<Updates, HttpError> {
         let (_, transaction_id) = self.next_request();
-        let name = get_repl_stream_updates::NAME;
-        let path =
-            format!("{}?from_token={from}&upto_token={upto}", path_of(name, &[stream.as_str(), &transaction_id]));
-        let request = self.request(Method::GET, &path, writer)?.body(Full::default());
+        let path = path_of(Endpoint::GetUpdates, &[stream.as_str()], Some(&transaction_id));
+        let path = format!("{path}?from_token={from}&upto_token={upto}");
+        let request = self.request(Endpoint::GetUpdates.method(), &path, writer)?.body(Full::default());
         let answer = self.exchange(writer, request.expect(CHECKED)).await?;
         let text = std::str::from_utf8(&answer).map_err(|error| JsonError::Syntax(error.to_string()))?;
-        let body = UpdatesBody::deserialize(json::parse(text)?)?;
+        let body = updates::Response::deserialize(json::parse(text)?)?;
         let rows = body.updates.into_iter().map(|(token, row)| Ok((token, Row::parse(stream, row)?)));
         Ok(Updates { rows: rows.collect::<Result<_, RowError>>()?, upto: body.upto_token, limited: body.limited })
     }
 
-    /// Has `target` change something, and waits until that can be seen here.
+    /// Sends a request that writes to `target`, and waits until the written rows have arrived here.
     async fn change(&self, target: &InstanceName, change: Change<'_>) -> Result<Map<String, Value>, HttpError> {
-        let Change { endpoint, arguments, has_transaction_id, mut body } = change;
+        let Change { endpoint, arguments, mut body } = change;
         if let Some(positions) = &self.positions {
             positions.add_to_request(&mut body);
         }
         let (number, transaction_id) = self.next_request();
-        let in_path = has_transaction_id.then_some(transaction_id.as_str());
-        let path = path_of(endpoint, &arguments.iter().copied().chain(in_path).collect::<Vec<_>>());
+        let id_in_path = endpoint.has_transaction_id_in_path().then_some(transaction_id.as_str());
+        let path = path_of(endpoint, arguments, id_in_path);
         let mut request = self
-            .request(Method::POST, &path, target)?
+            .request(endpoint.method(), &path, target)?
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(json::render(&body.into()))))
             .expect(CHECKED);
-        if !has_transaction_id {
+        if id_in_path.is_none() {
             let id = HeaderValue::from_str(&transaction_id).expect("a transaction id is alphanumeric");
             request.headers_mut().insert(TRANSACTION_HEADER, id);
         }
-        let answer = self.ask_until_known(number, target, request).await?;
+        let answer = self.retry_until_known(number, target, request).await?;
         let mut answer: Map<String, Value> = serde_json::from_slice(&answer)?;
-        let written = stream_positions::take_from_answer(&mut answer);
+        let written = stream_positions::take_from_response(&mut answer);
         if let Some(positions) = &self.positions {
-            positions.wait_for_answerer(target, written).await?;
+            positions.wait_for_server(target, written).await?;
         }
         Ok(answer)
     }
 
-    /// Asks until it is known what became of it, or for [`retrying_for`](Self::retrying_for).
-    async fn ask_until_known(
+    /// Retries until the outcome is known or the retry time has passed.
+    async fn retry_until_known(
         &self,
         number: u64,
         target: &InstanceName,
         request: Request<Full<Bytes>>,
     ) -> Result<Bytes, HttpError> {
-        let mut backoff = Backoff::new(&self.shared.env.chance.of("http_retry").of(number));
+        let mut backoff = Backoff::new(&self.shared.env.seeds.child("http_retry").child(number));
         let since = Instant::now();
         let mut attempts = 0;
         loop {
             attempts += 1;
             let error = match self.exchange(target, request.clone()).await {
-                Err(error) if error.is_passing() => error,
+                Err(error) if error.is_transient() => error,
                 known => return known,
             };
             let delay = backoff.next_delay();
@@ -235,11 +224,11 @@ impl HttpClient {
         }
     }
 
-    /// The next request's number and transaction id.
+    /// Returns the number and the transaction id of a new request.
     fn next_request(&self) -> (u64, String) {
         let number = self.shared.requests.get();
         self.shared.requests.set(number + 1);
-        let rng = self.shared.env.chance.of("transaction_id").of(number).rng();
+        let rng = self.shared.env.seeds.child("transaction_id").child(number).rng();
         (number, rng.sample_iter(Alphanumeric).take(TRANSACTION_ID_LENGTH).map(char::from).collect())
     }
 
@@ -259,20 +248,20 @@ impl HttpClient {
         self.shared.addresses.get(target).ok_or_else(|| HttpError::UnknownInstance(target.clone()))
     }
 
-    /// One request on a connection of its own, and the body of its answer.
+    /// Sends one request on a connection of its own, and returns the body of the response.
     async fn exchange(&self, target: &InstanceName, request: Request<Full<Bytes>>) -> Result<Bytes, HttpError> {
         let env = &self.shared.env;
         let address = self.address(target)?;
         let stream = env.network.connect(address).await.map_err(|error| HttpError::Connect(address.clone(), error))?;
         let exchange = async {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            // A failure of the connection also reaches the sender.
-            let connection = env.tasks.spawn("http_client_connection", async move { connection.await.ok() });
+            // The sender also gets the errors of the connection.
+            let connection = env.tasks.spawn(tasks::HTTP_CLIENT_CONNECTION, async move { connection.await.ok() });
             let _stop = AbortOnDrop(connection);
             let response = sender.send_request(request).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| unread(address, error))?.to_bytes();
+            let body = body.map_err(|error| body_error(address, error))?.to_bytes();
             if status.is_success() {
                 return Ok(body);
             }
@@ -284,22 +273,27 @@ impl HttpClient {
     }
 }
 
-/// Why an answer could not be read to its end.
-fn unread(address: &Address, error: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
+/// Returns the error for a response body that could not be read.
+fn body_error(address: &Address, error: Box<dyn std::error::Error + Send + Sync>) -> HttpError {
     match error.downcast::<hyper::Error>() {
         Ok(error) => HttpError::Exchange(*error),
         Err(other) => {
-            debug_assert!(other.is::<LengthLimitError>(), "there is no other error");
+            debug_assert!(other.is::<LengthLimitError>(), "Limited has no other error");
             HttpError::TooLong(address.clone())
         }
     }
 }
 
-/// Why building a request cannot fail.
+/// The reason why building a request cannot fail.
 const CHECKED: &str = "the path is percent-encoded, and name and secret were checked at the start";
 
-fn path_of(endpoint: &str, parts: &[&str]) -> String {
-    parts.iter().fold(format!("{PATH_PREFIX}{endpoint}"), |path, part| format!("{path}/{}", encode(part)))
+/// Returns the path of a request.
+fn path_of(endpoint: Endpoint, arguments: &[&str], transaction_id: Option<&str>) -> String {
+    let path = format!("{PATH_PREFIX}{}", endpoint.path(arguments));
+    match transaction_id {
+        Some(id) => format!("{path}/{}", encode(id)),
+        None => path,
+    }
 }
 
 impl RemoteUpdates for HttpClient {
@@ -315,7 +309,7 @@ impl RemoteUpdates for HttpClient {
     }
 }
 
-/// Ends a helper task with whoever needed it.
+/// A task that is aborted when its owner is dropped.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {

@@ -1,58 +1,134 @@
-//! What instances ask of each other: a file for each endpoint, named after its path.
+//! The table of endpoints, and the JSON bodies of their requests and responses.
+//!
+//! The router, the client and the metrics take names, methods and paths from [`Endpoint`]. An instance executes the
+//! requests; its handlers are in `src/instance/endpoints/`.
 
 pub mod account_data;
 pub mod fed_send_edu;
-pub mod get_repl_stream_updates;
 pub mod presence;
 pub mod send_events;
+pub mod updates;
 
-use std::rc::Rc;
+use http::Method;
 
-use serde_json::{Map, Value};
-
-use super::{Endpoint, EndpointRequest, Refusal};
-use crate::instance::{Instance, Once, PersistError};
-use crate::protocol::InstanceName;
-use crate::store::AllocateError;
-
-/// Everything that `instance` can be asked for.
-pub fn all(instance: &Rc<Instance>) -> Vec<Rc<dyn Endpoint>> {
-    vec![
-        Rc::new(get_repl_stream_updates::GetUpdates(Rc::clone(instance))),
-        Rc::new(send_events::SendEvents(Rc::clone(instance))),
-        Rc::new(account_data::AddUserAccountData(Rc::clone(instance))),
-        Rc::new(account_data::AddRoomAccountData(Rc::clone(instance))),
-        Rc::new(fed_send_edu::SendEdu(Rc::clone(instance))),
-        Rc::new(presence::SetPresence(Rc::clone(instance))),
-        Rc::new(presence::BumpActive(Rc::clone(instance))),
-    ]
+/// An endpoint of the replication API between instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// Reads the rows of a stream that the instance writes.
+    GetUpdates,
+    /// Persists events.
+    SendEvents,
+    /// Sets account data of a user.
+    AddUserAccountData,
+    /// Sets account data of a user in a room.
+    AddRoomAccountData,
+    /// Applies an EDU: receipts, messages to devices, or typing.
+    SendEdu,
+    /// Sets the presence of a user.
+    SetPresence,
+    /// Records that a user was active.
+    BumpPresence,
 }
 
-/// Refuses, with the writer's name, what another instance has to write.
-fn check_writer(instance: &Instance, what: &str, writer: &InstanceName) -> Result<(), Refusal> {
-    if writer == instance.name() {
-        return Ok(());
+/// Where a request carries its transaction id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TransactionId {
+    /// In the last part of the path, as in Synapse.
+    Path,
+    /// In a header of Squall's own, which a client may leave out. Synapse sends none for these endpoints.
+    Header,
+}
+
+/// One row of the table.
+struct Row {
+    method: Method,
+    name: &'static str,
+    arguments: &'static [&'static str],
+    transaction_id: TransactionId,
+}
+
+impl Endpoint {
+    /// Every endpoint.
+    pub const ALL: [Endpoint; 7] = [
+        Endpoint::GetUpdates,
+        Endpoint::SendEvents,
+        Endpoint::AddUserAccountData,
+        Endpoint::AddRoomAccountData,
+        Endpoint::SendEdu,
+        Endpoint::SetPresence,
+        Endpoint::BumpPresence,
+    ];
+
+    /// Returns the endpoint's row of the table.
+    #[rustfmt::skip]
+    fn row(self) -> Row {
+        use TransactionId::{Header, Path};
+        const GET: Method = Method::GET;
+        const POST: Method = Method::POST;
+        let (method, name, arguments, transaction_id): (_, _, &[&str], _) = match self {
+            Endpoint::GetUpdates         => (GET,  "get_repl_stream_updates",   &["stream"],               Path),
+            Endpoint::SendEvents         => (POST, "send_events",               &[],                       Path),
+            Endpoint::AddUserAccountData => (POST, "add_user_account_data",     &["user", "type"],         Header),
+            Endpoint::AddRoomAccountData => (POST, "add_room_account_data",     &["user", "room", "type"], Header),
+            Endpoint::SendEdu            => (POST, "fed_send_edu",              &["type"],                 Path),
+            Endpoint::SetPresence        => (POST, "presence_set_state",        &["user"],                 Header),
+            Endpoint::BumpPresence       => (POST, "bump_presence_active_time", &["user"],                 Header),
+        };
+        Row { method, name, arguments, transaction_id }
     }
-    Err(Refusal::bad_request(format!("{what} is written by {writer}: ask there")))
-}
 
-/// What makes the effect of `request` a single one.
-fn once(instance: &Instance, request: &EndpointRequest) -> Option<Once> {
-    let now_ms = instance.env().clock.now_ms() as i64;
-    request.id.clone().map(|request| Once { request, now_ms })
-}
+    /// Returns the endpoint called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Endpoint::ALL.into_iter().find(|endpoint| endpoint.name() == name)
+    }
 
-/// Whether anything was written may not be known; whoever asks again with the same transaction id does no harm.
-impl From<PersistError> for Refusal {
-    fn from(error: PersistError) -> Self {
-        match error {
-            PersistError::Allocate(AllocateError::NotAWriter { .. }) => Refusal::bad_request(error),
-            PersistError::Allocate(_) | PersistError::Database(_) | PersistError::Ended => Refusal::try_again(error),
+    /// Returns the name: the first part of the path, and the `endpoint` label of the metrics.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// Returns the HTTP method.
+    pub fn method(self) -> Method {
+        self.row().method
+    }
+
+    /// Returns the names of the arguments, which follow the endpoint's name in the path.
+    pub fn arguments(self) -> &'static [&'static str] {
+        self.row().arguments
+    }
+
+    /// Returns true if the last part of the path is a transaction id. Otherwise a header may carry one.
+    pub fn has_transaction_id_in_path(self) -> bool {
+        matches!(self.row().transaction_id, TransactionId::Path)
+    }
+
+    /// Returns the path of a request, without its prefix and its transaction id.
+    pub fn path(self, arguments: &[impl AsRef<str>]) -> String {
+        let mut path = self.name().to_owned();
+        for argument in arguments {
+            path.push('/');
+            path.extend(super::encode(argument.as_ref()));
         }
+        path
     }
 }
 
-/// A JSON object of these entries.
-fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_endpoint_is_found_by_its_name() {
+        for endpoint in Endpoint::ALL {
+            assert_eq!(Endpoint::from_name(endpoint.name()), Some(endpoint));
+        }
+        assert_eq!(Endpoint::from_name(""), None);
+        assert_eq!(Endpoint::from_name("get_repl_stream"), None);
+    }
+
+    #[test]
+    fn the_arguments_in_a_path_are_percent_encoded() {
+        assert_eq!(Endpoint::SendEdu.path(&["m.receipt"]), "fed_send_edu/m.receipt");
+        assert_eq!(Endpoint::AddUserAccountData.path(&["@a:b", "x/y"]), "add_user_account_data/%40a%3Ab/x%2Fy");
+    }
 }

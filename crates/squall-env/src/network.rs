@@ -1,0 +1,136 @@
+//! Byte streams between processes.
+//!
+//! Everything above this seam, such as a line protocol, hyper or the `redis` client, is the same over real sockets and
+//! over a simulated network.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::LocalBoxFuture;
+
+/// The longest connection attempt. After it an attempt fails with [`io::ErrorKind::TimedOut`].
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connected, ordered, reliable byte stream.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A [`Stream`] of any kind.
+pub type BoxStream = Box<dyn Stream>;
+
+/// The address of a port: a host name and a number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Host name, resolved by the network.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl Address {
+    /// The address of `port` on `host`.
+    pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
+        Address { host: host.into(), port }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The certificates of a TLS client. All files are in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The certificates of the trusted authorities; the machine's own if absent.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate and its chain, for a server that asks for one.
+    pub certificate_file: Option<PathBuf>,
+    /// The key of the client's certificate.
+    pub private_key_file: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// Returns the same configuration with relative paths resolved from `folder`.
+    pub fn resolved_from(self, folder: &Path) -> Self {
+        let seen = |file: Option<PathBuf>| file.map(|file| folder.join(file));
+        TlsConfig {
+            ca_file: seen(self.ca_file),
+            certificate_file: seen(self.certificate_file),
+            private_key_file: seen(self.private_key_file),
+        }
+    }
+}
+
+/// Accepts connections on one port. Dropping it closes the port.
+pub trait Listener {
+    /// Waits for the next connection. Cancel-safe.
+    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>>;
+}
+
+/// Opens connections and ports.
+pub trait Network {
+    /// Connects to `to`; fails with [`io::ErrorKind::TimedOut`] after [`CONNECT_TIMEOUT`].
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>>;
+    /// Opens `port` of this host for connections.
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>>;
+}
+
+/// tokio's sockets. Ports are open on loopback alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokioNetwork;
+
+/// tokio's sockets. Ports are open on this address alone; the unspecified address stands for all.
+#[derive(Debug, Clone, Copy)]
+pub struct BoundNetwork(pub IpAddr);
+
+impl Network for TokioNetwork {
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+        let to = to.clone();
+        Box::pin(async move {
+            let connecting = tokio::net::TcpStream::connect((&*to.host, to.port));
+            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+                .await
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        BoundNetwork(Ipv4Addr::LOCALHOST.into()).listen(port)
+    }
+}
+
+impl Network for BoundNetwork {
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+        TokioNetwork.connect(to)
+    }
+
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let address = (self.0, port);
+        Box::pin(async move {
+            let listener = tokio::net::TcpListener::bind(address).await?;
+            Ok(Box::new(listener) as Box<dyn Listener>)
+        })
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let (stream, _) = tokio::net::TcpListener::accept(self).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+}

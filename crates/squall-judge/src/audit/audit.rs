@@ -1,0 +1,240 @@
+//! The auditor of one deployment's traffic.
+
+use super::bounds::{Bounds, PAYLOAD_BYTES_MAX};
+use super::capture::{Entry, Recorded};
+use super::origin::Writers;
+use super::payload::{ParsedPayload, Payload, Transport, Unreadable};
+use super::rules::{self, AnyRule, Finding};
+use super::tally::Tally;
+use crate::observation::SimTime;
+use squall_protocol::{Command, Dialect};
+
+/// Judges the traffic of one deployment, payload by payload.
+pub struct Audit {
+    transport: Transport,
+    dialect: Option<Dialect>,
+    rules: Vec<Box<dyn AnyRule>>,
+    bounds: Bounds,
+    tally: Tally,
+    last: Option<SimTime>,
+}
+
+impl Audit {
+    /// Returns an audit of traffic over `transport`. Without a dialect, the first payload that has one decides.
+    pub fn new(transport: Transport, dialect: Option<Dialect>) -> Self {
+        let bounds = Bounds::default();
+        Audit { transport, dialect, rules: rules::all(), bounds, tally: Tally::default(), last: None }
+    }
+
+    /// Names the writers of some streams.
+    pub fn with_writers(mut self, writers: &Writers) -> Self {
+        for rule in &mut self.rules {
+            rule.set_writers(writers);
+        }
+        self
+    }
+
+    /// Checks one line of a recording, and returns its findings.
+    pub fn check_line(&mut self, recorded: &Recorded) -> Vec<Finding> {
+        match (recorded.payload(), recorded.at) {
+            (Some(payload), _) => self.check(&payload),
+            (None, Some(now)) if recorded.entry == Entry::Mark => self.tick(now),
+            (None, now) => {
+                self.missed(now);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Checks one payload, and returns its findings.
+    pub fn check(&mut self, payload: &Payload<'_>) -> Vec<Finding> {
+        let at = self.advance(payload.at);
+        let command = self.parse(payload.data);
+        self.tally.count(at, command.as_ref());
+        let parsed = ParsedPayload {
+            line: payload.line,
+            at,
+            channel: payload.channel,
+            transport: self.transport,
+            dialect: self.dialect(),
+            command: command.as_ref(),
+        };
+        let mut found = Vec::new();
+        for rule in &mut self.rules {
+            rule.check(&parsed, &mut found);
+        }
+        found
+    }
+
+    /// Returns the findings that follow from the time: it is `now`, and every payload before `now` has been checked.
+    pub fn tick(&mut self, now: SimTime) -> Vec<Finding> {
+        let now = self.advance(Some(now));
+        let mut found = Vec::new();
+        for rule in &mut self.rules {
+            rule.tick(now, &mut found);
+        }
+        found
+    }
+
+    /// Forgets what depends on having received every payload: some of those before `now` may have been missed.
+    pub fn missed(&mut self, now: Option<SimTime>) {
+        let now = self.advance(now);
+        for rule in &mut self.rules {
+            rule.missed(now);
+        }
+    }
+
+    /// Moves the time to `now`, or leaves it where it is if the clock was set back.
+    fn advance(&mut self, now: Option<SimTime>) -> Option<SimTime> {
+        let now = now.max(self.last);
+        self.last = now;
+        now
+    }
+
+    fn parse(&mut self, data: &[u8]) -> Result<Command, Unreadable> {
+        if data.len() > PAYLOAD_BYTES_MAX {
+            return Err(Unreadable::TooLong(data.len()));
+        }
+        let text = std::str::from_utf8(data).map_err(|error| Unreadable::NotUtf8(error.valid_up_to()))?;
+        if self.dialect.is_none() {
+            self.dialect = Dialect::detect(text);
+        }
+        let command = self.dialect().parse(text)?;
+        self.bounds.admit(&command).map_err(Unreadable::Unfollowed)?;
+        Ok(command)
+    }
+
+    /// Ends the audit, and returns the findings that no later payload can explain.
+    pub fn end(&mut self) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for rule in &mut self.rules {
+            rule.end(self.last, &mut found);
+        }
+        found
+    }
+
+    /// Returns the counts of the payloads.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Returns the number of times that each rule could have been violated, with the rule's name.
+    pub fn judged(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.rules.iter().map(|rule| (rule.name(), rule.judged()))
+    }
+
+    /// Returns the dialect that payloads are parsed by.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect.unwrap_or_default()
+    }
+
+    /// Returns the time of the last payload, if the payloads have times.
+    pub fn last(&self) -> Option<SimTime> {
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn audit(payloads: &[(&str, u64)]) -> (Audit, Vec<Finding>) {
+        let mut audit = Audit::new(Transport::Redis, None);
+        let mut findings = Vec::new();
+        for (line, (text, at)) in (1..).zip(payloads) {
+            let data = text.as_bytes();
+            findings.extend(audit.check(&Payload { line, at: Some(SimTime(*at)), channel: None, data }));
+        }
+        (audit, findings)
+    }
+
+    #[test]
+    fn the_first_payload_that_has_a_dialect_decides() {
+        let (older, findings) = audit(&[("REPLICATE", 0), ("POSITION events a 5", 0), ("POSITION events a 5 6", 0)]);
+        assert_eq!((older.dialect(), findings.len()), (Dialect::V1_19, 1));
+        let (newer, findings) = audit(&[("REPLICATE", 0), ("POSITION events a 5 6", 0), ("POSITION events a 6", 0)]);
+        assert_eq!((newer.dialect(), findings.len()), (Dialect::V1_163, 1));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_turn_time_back() {
+        let (mut audit, _) = audit(&[("REPLICATE", 500), ("REPLICATE", 300)]);
+        assert_eq!(audit.last(), Some(SimTime(500)));
+        assert_eq!(audit.tick(SimTime(400)), []);
+        assert_eq!(audit.last(), Some(SimTime(500)));
+    }
+
+    #[test]
+    fn findings_that_take_time_are_reported_as_time_passes() {
+        let (mut audit, findings) =
+            audit(&[("POSITION receipts a 4 4", 0), ("POSITION receipts a 6 6", 10), ("REPLICATE", 20)]);
+        assert_eq!(findings, []);
+        let kinds = |findings: Vec<Finding>| -> Vec<_> {
+            findings.iter().map(|finding| (finding.line, finding.violation.kind())).collect()
+        };
+        assert_eq!(kinds(audit.tick(SimTime(4_000))), []);
+        assert_eq!(kinds(audit.tick(SimTime(6_000))), [(2, "skipped")]);
+        assert_eq!(kinds(audit.tick(SimTime(31_000))), [(3, "unanswered")]);
+        assert_eq!(audit.end(), []);
+    }
+
+    #[test]
+    fn no_violation_is_reported_that_a_missed_payload_could_explain() {
+        let before = [
+            ("POSITION typing a 9 9", 0),
+            ("POSITION receipts a 4 4", 1),
+            ("POSITION receipts a 6 6", 2),
+            (r#"RDATA pushers a batch ["x"]"#, 3),
+            ("USER_SYNC old @u:h D start 0", 4),
+            ("USER_SYNC new @u:h D start 0", 5),
+            ("POSITION federation a 4 4", 6),
+            ("REPLICATE", 7),
+        ];
+        let after = [
+            (r#"RDATA typing b 3 ["!r",[]]"#, 3_000),
+            ("POSITION receipts a 90 90", 3_001),
+            ("POSITION pushers a 7 7", 3_002),
+            ("FEDERATION_ACK sender 7", 3_003),
+            ("PING 1", 60_000),
+        ];
+        let judge = |has_gap: bool| {
+            let (mut audit, mut findings) = audit(&before);
+            if has_gap {
+                audit.missed(Some(SimTime(2_000)));
+            }
+            for (line, (text, at)) in (9..).zip(after) {
+                let data = text.as_bytes();
+                findings.extend(audit.check(&Payload { line, at: Some(SimTime(at)), channel: None, data }));
+            }
+            findings.extend(audit.end());
+            findings.iter().map(|finding| finding.violation.kind()).collect::<BTreeSet<_>>()
+        };
+        let kinds = ["acknowledged_ahead", "cut_short", "not_cleared", "second_writer", "skipped", "unanswered"];
+        assert_eq!(judge(false), BTreeSet::from(kinds));
+        assert_eq!(judge(true), BTreeSet::new());
+    }
+
+    #[test]
+    fn no_payload_does_any_harm() {
+        let min = i64::MIN;
+        let max = i64::MAX;
+        let mut lines: Vec<Vec<u8>> = vec![b"\xff\xfe".to_vec(), vec![b'x'; PAYLOAD_BYTES_MAX + 1], Vec::new()];
+        for (from, to) in [(min, max), (max, min), (0, max), (max, max), (min, min), (max - 1, max), (min, 0)] {
+            lines.push(format!("POSITION events a {from} {to}").into_bytes());
+            lines.push(format!("POSITION typing a {to} {from}").into_bytes());
+            lines.push(format!(r#"RDATA events a {to} ["x"]"#).into_bytes());
+            lines.push(format!(r#"RDATA events b {from} ["x"]"#).into_bytes());
+            lines.push(format!("FEDERATION_ACK a {to}").into_bytes());
+        }
+        lines.push(format!("RDATA events a 1 {}", "[".repeat(100_000)).into_bytes());
+        let mut audit = Audit::new(Transport::Redis, Some(Dialect::V1_163));
+        for (line, data) in (1..).zip(lines.iter().cycle().take(10 * lines.len())) {
+            audit.check(&Payload { line, at: Some(SimTime(line * 700)), channel: Some("h"), data });
+        }
+        audit.end();
+        let parsed = lines.len() as u64 - 4;
+        assert_eq!((audit.tally().payloads, audit.tally().parsed), (10 * lines.len() as u64, 10 * parsed));
+    }
+}

@@ -1,0 +1,201 @@
+//! Rules: one property of the traffic per file, with its violation.
+//!
+//! To add a rule, write its file, with a `Violation` and a type that implements `Rule`, and register it with one line in
+//! `rules!`, under the name of its module.
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::finding::{self, Findings, RuleViolation};
+use super::origin::{Origin, Writers};
+use super::payload::ParsedPayload;
+use super::rule::Rule;
+use crate::observation::SimTime;
+use squall_protocol::StreamName;
+
+/// A violation of any rule, and the payload that shows it.
+pub type Finding = finding::Finding<Violation>;
+
+/// Declares the modules of the rules, and everything that has a part for each of them.
+macro_rules! rules {
+    ($($module:ident::$rule:ident,)+) => {
+        $(pub mod $module;)+
+
+        /// The name of every rule, in the order of the list.
+        pub const NAMES: &[&str] = &[$(stringify!($module)),+];
+
+        /// A violation of any rule.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
+        #[serde(untagged)]
+        pub enum Violation {
+            $(
+                #[doc = concat!("A violation of [`", stringify!($module), "`].")]
+                #[error(transparent)]
+                $rule(#[from] $module::Violation),
+            )+
+        }
+
+        impl Violation {
+            /// Returns the name of the rule.
+            pub fn rule(&self) -> &'static str {
+                match self {
+                    $(Violation::$rule(_) => stringify!($module)),+
+                }
+            }
+
+            fn of_rule(&self) -> &dyn RuleViolation {
+                match self {
+                    $(Violation::$rule(violation) => violation),+
+                }
+            }
+        }
+
+        /// Returns every rule, in the order of the list.
+        pub(super) fn all() -> Vec<Box<dyn AnyRule>> {
+            vec![$(Box::new(Registered { name: stringify!($module), rule: $module::$rule::default() })),+]
+        }
+    };
+}
+
+rules! {
+    acknowledgements_follow::AcknowledgementsFollow,
+    announcements_are_own::AnnouncementsAreOwn,
+    batches_whole::BatchesWhole,
+    commands_in_direction::CommandsInDirection,
+    one_writer::OneWriter,
+    payloads_readable::PayloadsReadable,
+    positions_hide_no_rows::PositionsHideNoRows,
+    positions_meet::PositionsMeet,
+    replicate_answered_once::ReplicateAnsweredOnce,
+    replicates_bounded::ReplicatesBounded,
+    rows_complete::RowsComplete,
+    syncs_cleared::SyncsCleared,
+    tokens_ascend::TokensAscend,
+}
+
+impl Violation {
+    /// Returns the name of the kind, as it stands in fingerprints and in JSON.
+    pub fn kind(&self) -> &'static str {
+        self.of_rule().kind()
+    }
+
+    /// Returns the writer and stream that it concerns, if it concerns one.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.of_rule().origin()
+    }
+
+    /// Returns the stream that it concerns, if it concerns one.
+    pub fn stream(&self) -> Option<&StreamName> {
+        self.of_rule().stream()
+    }
+
+    /// Returns `rule/stream/kind`, or `rule/kind` if no stream is concerned. Nothing in it differs between recordings.
+    pub fn fingerprint(&self) -> String {
+        match self.stream() {
+            Some(stream) => format!("{}/{stream}/{}", self.rule(), self.kind()),
+            None => format!("{}/{}", self.rule(), self.kind()),
+        }
+    }
+}
+
+/// A [`Rule`] whose violations have become those of any rule.
+pub(super) trait AnyRule {
+    fn name(&self) -> &'static str;
+    fn set_writers(&mut self, writers: &Writers);
+    fn check(&mut self, payload: &ParsedPayload<'_>, found: &mut Vec<Finding>);
+    fn tick(&mut self, now: Option<SimTime>, found: &mut Vec<Finding>);
+    fn missed(&mut self, now: Option<SimTime>);
+    fn end(&mut self, at: Option<SimTime>, found: &mut Vec<Finding>);
+    fn judged(&self) -> u64;
+}
+
+/// A rule with its name in the list.
+struct Registered<R> {
+    name: &'static str,
+    rule: R,
+}
+
+impl<R: Rule> AnyRule for Registered<R>
+where
+    Violation: From<R::Violation>,
+{
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn set_writers(&mut self, writers: &Writers) {
+        self.rule.set_writers(writers);
+    }
+
+    fn check(&mut self, payload: &ParsedPayload<'_>, found: &mut Vec<Finding>) {
+        let mut findings = Findings::default();
+        self.rule.check(payload, &mut findings);
+        append(findings, found);
+    }
+
+    fn tick(&mut self, now: Option<SimTime>, found: &mut Vec<Finding>) {
+        let mut findings = Findings::default();
+        self.rule.tick(now, &mut findings);
+        append(findings, found);
+    }
+
+    fn missed(&mut self, now: Option<SimTime>) {
+        self.rule.missed(now);
+    }
+
+    fn end(&mut self, at: Option<SimTime>, found: &mut Vec<Finding>) {
+        let mut findings = Findings::default();
+        self.rule.end(at, &mut findings);
+        append(findings, found);
+    }
+
+    fn judged(&self) -> u64 {
+        self.rule.judged()
+    }
+}
+
+/// Moves the findings of one rule to those of all.
+fn append<V: Into<Violation>>(findings: Findings<V>, found: &mut Vec<Finding>) {
+    for finding::Finding { line, violation } in findings.0 {
+        found.push(Finding { line, violation: violation.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squall_protocol::Token;
+
+    fn skipped(tokens: &[i64], count: u64) -> Violation {
+        let origin = Origin { stream: "receipts".into(), writer: "writer1".into() };
+        let tokens = tokens.iter().copied().map(Token).collect();
+        positions_meet::Violation::Skipped { origin, from: Token(75), prev: Token(80), tokens, count }.into()
+    }
+
+    #[test]
+    fn a_fingerprint_names_rule_stream_and_kind() {
+        assert_eq!(skipped(&[76], 1).fingerprint(), "positions_meet/receipts/skipped");
+        assert_eq!(skipped(&[76], 1).fingerprint(), skipped(&[77, 78], 2).fingerprint());
+        let storm = replicates_bounded::Violation::Storm { replicates: 20, within_ms: 60_000, instances: 6 };
+        assert_eq!(Violation::from(storm).fingerprint(), "replicates_bounded/storm");
+    }
+
+    #[test]
+    fn the_kind_in_json_is_the_kind_of_the_fingerprint() {
+        let json = serde_json::to_value(skipped(&[76], 1)).unwrap();
+        assert_eq!((&json["kind"], &json["writer"]), (&"skipped".into(), &"writer1".into()));
+    }
+
+    #[test]
+    fn a_message_stays_short() {
+        let message = skipped(&[76, 77], 5).to_string();
+        assert_eq!(message, "receipts of writer1: jumped from 75 to 80, but no instance sent 76, 77 and 3 more");
+    }
+
+    #[test]
+    fn every_rule_has_its_name_in_the_list() {
+        let names: Vec<_> = all().iter().map(|rule| rule.name()).collect();
+        assert_eq!(names, NAMES);
+        assert!(NAMES.is_sorted());
+    }
+}

@@ -1,0 +1,105 @@
+//! Every payload can be parsed.
+//!
+//! Over TCP a line that is not a command closes the connection. Over Redis it is logged and dropped, and so is a row that
+//! its stream cannot parse: its content is lost to every instance.
+//!
+//! No false alarm: rows are checked against the shapes of Synapse 1.163. Rows of an older dialect are not judged, nor are
+//! rows of streams that Squall does not have; the report names those streams.
+
+use serde::Serialize;
+use strum::IntoStaticStr;
+use thiserror::Error;
+
+use crate::audit::finding::{Findings, RuleViolation};
+use crate::audit::payload::{ParsedPayload, Unreadable};
+use crate::audit::rule::Rule;
+use crate::observation::SimTime;
+use squall_protocol::rows::{Row, RowError};
+use squall_protocol::{Command, Dialect, StreamName};
+
+/// A violation of this rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[expect(missing_docs, reason = "the fields are the words of the message")]
+pub enum Violation {
+    /// A payload is not a command.
+    #[error("{error}")]
+    NotACommand { error: String },
+    /// A payload names more streams, writers or letters than the audit remembers.
+    #[error("{error}")]
+    Unfollowed { error: String },
+    /// A row does not have the shape of its stream's rows.
+    #[error("{error}")]
+    NotARow { stream: StreamName, error: String },
+}
+
+impl RuleViolation for Violation {
+    fn kind(&self) -> &'static str {
+        self.into()
+    }
+
+    fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Violation::NotARow { stream, .. } => Some(stream),
+            Violation::NotACommand { .. } | Violation::Unfollowed { .. } => None,
+        }
+    }
+}
+
+/// Checks every payload, and every row of a known stream.
+#[derive(Debug, Default)]
+pub(super) struct PayloadsReadable {
+    judged: u64,
+}
+
+impl Rule for PayloadsReadable {
+    type Violation = Violation;
+
+    fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
+        self.judged += 1;
+        match payload.command {
+            Err(error @ Unreadable::Unfollowed(_)) => {
+                findings.add(payload.line, Violation::Unfollowed { error: error.to_string() });
+            }
+            Err(error) => findings.add(payload.line, Violation::NotACommand { error: error.to_string() }),
+            Ok(Command::Rdata(rdata)) if payload.dialect == Dialect::V1_163 => {
+                match Row::parse(&rdata.stream, rdata.row.clone()) {
+                    Ok(_) | Err(RowError::UnknownStream(_)) => {}
+                    Err(error @ RowError::Shape { .. }) => {
+                        let stream = rdata.stream.clone();
+                        findings.add(payload.line, Violation::NotARow { stream, error: error.to_string() });
+                    }
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn missed(&mut self, _now: Option<SimTime>) {
+        // Each payload is judged by itself.
+    }
+
+    fn judged(&self) -> u64 {
+        self.judged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::testing::found;
+
+    #[test]
+    fn a_payload_that_is_no_command_or_no_row_is_found() {
+        let payloads = [
+            "NOSUCH 1",
+            r#"RDATA events a 2 ["ev",[]]"#,
+            r#"RDATA typing a 2 ["!room",["@user"]]"#,
+            r#"RDATA nonesuch a 2 [1,2,3]"#,
+            "RDATA typing a 2 [",
+        ];
+        let found = found(PayloadsReadable::default(), &payloads);
+        assert_eq!(found, [(1, "not_a_command"), (2, "not_a_row"), (5, "not_a_command")]);
+    }
+}

@@ -1,0 +1,72 @@
+//! Counts of the payloads of a recording.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::origin::Origin;
+use super::payload::Unreadable;
+use crate::observation::SimTime;
+use squall_protocol::rows;
+use squall_protocol::{Command, InstanceName, StreamName, Token};
+
+/// Counts of payloads.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Tally {
+    /// Number of payloads.
+    pub payloads: u64,
+    /// Number of payloads that were commands.
+    pub parsed: u64,
+    /// Number of payloads of each command.
+    pub commands: BTreeMap<&'static str, u64>,
+    /// Counts of each writer of each stream.
+    pub streams: BTreeMap<StreamName, BTreeMap<InstanceName, OriginTally>>,
+}
+
+/// Counts of one writer of one stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct OriginTally {
+    /// Number of rows.
+    pub rows: u64,
+    /// Number of positions.
+    pub positions: u64,
+    /// The token of the last row or position. A batch without its end has none.
+    pub last_token: Option<Token>,
+    /// The time of the last row or position, if that is known.
+    #[serde(skip)]
+    pub last_at: Option<SimTime>,
+}
+
+impl Tally {
+    /// Counts one payload.
+    pub(super) fn count(&mut self, at: Option<SimTime>, command: Result<&Command, &Unreadable>) {
+        self.payloads += 1;
+        let Ok(command) = command else { return };
+        self.parsed += 1;
+        *self.commands.entry(command.name()).or_default() += 1;
+        match command {
+            Command::Rdata(rdata) => {
+                let of_origin = self.origin(Origin::from(rdata));
+                of_origin.rows += 1;
+                of_origin.last_at = at;
+                of_origin.last_token = rdata.token.or(of_origin.last_token);
+            }
+            Command::Position(position) => {
+                let of_origin = self.origin(Origin::from(position));
+                of_origin.positions += 1;
+                of_origin.last_at = at;
+                of_origin.last_token = Some(position.new);
+            }
+            _ => {}
+        }
+    }
+
+    fn origin(&mut self, Origin { stream, writer }: Origin) -> &mut OriginTally {
+        self.streams.entry(stream).or_default().entry(writer).or_default()
+    }
+
+    /// Returns the streams that Squall does not have. Their rows are not parsed.
+    pub fn unknown_streams(&self) -> Vec<&StreamName> {
+        self.streams.keys().filter(|stream| !rows::NAMES.contains(&stream.as_str())).collect()
+    }
+}

@@ -1,0 +1,81 @@
+//! The times at which an instance, and its path to the others, is sound.
+//!
+//! Bounds of a second hold only where nothing is disturbed. The storm reports each fault with the hosts that it touches,
+//! when it begins and when it is over. A host is sound again some time after its last fault, because a fault leaves work
+//! behind: packets to send again, connections to give up, and transactions that began while the database was slow.
+
+use std::collections::BTreeMap;
+
+use super::observation::{Observation, SimTime};
+use squall_protocol::InstanceName;
+
+/// Time after the end of a fault at which its hosts are sound again. Packets that were held back are sent again within two
+/// seconds.
+const SETTLED_AFTER_MS: u64 = 5_000;
+
+/// The host of the broker, in a deployment that has one.
+const BROKER: &str = "broker";
+
+/// The hosts that are disturbed, and the times since which the others are sound.
+#[derive(Debug, Default)]
+pub(super) struct Disturbances {
+    hosts: BTreeMap<InstanceName, Host>,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    /// The number of faults under way.
+    faults: u64,
+    /// The time since which the host is sound, if no fault is under way.
+    sound_since: SimTime,
+}
+
+impl Disturbances {
+    /// Takes note of faults and of the lives of processes.
+    pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation) {
+        match observation {
+            Observation::FaultBegan { hosts } => {
+                for host in hosts {
+                    self.host(host).faults += 1;
+                }
+            }
+            Observation::FaultEnded { hosts, lingers_ms } => {
+                for host in hosts {
+                    let host = self.host(host);
+                    host.faults = host.faults.saturating_sub(1);
+                    host.settles(SimTime(at.0 + lingers_ms + SETTLED_AFTER_MS));
+                }
+            }
+            Observation::Started { instance, .. }
+            | Observation::Stopped { instance, .. }
+            | Observation::Thawed { instance } => {
+                self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
+            }
+            _ => {}
+        }
+    }
+
+    fn host(&mut self, name: &InstanceName) -> &mut Host {
+        self.hosts.entry(name.clone()).or_default()
+    }
+
+    /// Returns the time since which the path between two instances is sound, over the broker if there is one; none if it
+    /// is not sound at `at`.
+    pub(crate) fn sound_since(&self, at: SimTime, one: &InstanceName, other: &InstanceName) -> Option<SimTime> {
+        let mut since = SimTime(0);
+        for name in [one.as_str(), other.as_str(), BROKER] {
+            let Some(host) = self.hosts.get(name) else { continue };
+            if host.faults > 0 || at < host.sound_since {
+                return None;
+            }
+            since = since.max(host.sound_since);
+        }
+        Some(since)
+    }
+}
+
+impl Host {
+    fn settles(&mut self, at: SimTime) {
+        self.sound_since = self.sound_since.max(at);
+    }
+}

@@ -1,0 +1,174 @@
+//! No id stays in flight.
+//!
+//! An id is in flight from its allocation until its row is committed or given up. Meanwhile it holds back the position of
+//! its writer. When no transaction runs any more, no id is in flight: each writer announces a position at or above the
+//! highest row of the stream, from any writer. An id allocated by a request that was dropped, and never released, pins its
+//! writer for ever, and with it every token that clients are given (Synapse #19800). An idle writer that stays at its own
+//! last row does the same (Synapse #8499).
+//!
+//! No false alarm: it is judged at the end of a calm that is longer than any transaction, heartbeat and reconnect; until
+//! then it is only pending. Ids above the last row may be in flight unseen, and hold back nothing that exists. A broken
+//! stream is announced by no instance. A process that has announced nothing has no connection: that is pending, and no
+//! violation of this property. (It once was one, on a network where no two instances ever met.)
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::invariant::Invariant;
+use crate::observation::{Line, Observation, SimTime};
+use crate::pending::{Pending, PendingReason};
+use crate::topology::{FollowerKey, Topology};
+use squall_protocol::Delivery;
+use squall_protocol::{InstanceName, StreamName, Token};
+
+/// An id that holds back its writer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the sentence of a variant explains its fields")]
+pub enum Violation {
+    /// Long into the calm, a writer's position is behind the last row of its stream.
+    #[error(
+        "{writer} announces {} for {stream}, long after {highest} was committed and the storm was over",
+        announced_text(.announced)
+    )]
+    StillInFlight { stream: StreamName, writer: InstanceName, announced: Option<Token>, highest: Token },
+}
+
+fn announced_text(announced: &Option<Token>) -> String {
+    announced.map_or_else(|| "nothing".to_owned(), |token| token.to_string())
+}
+
+/// Checks the last position of every writer at the end of the calm.
+pub struct NoIdInFlight {
+    topology: Topology,
+    /// The last position that each writer's process has announced, on any connection.
+    announced: BTreeMap<(StreamName, InstanceName), Token>,
+    /// The highest row of each stream.
+    highest: BTreeMap<StreamName, Token>,
+    broken: BTreeSet<StreamName>,
+    judged: u64,
+}
+
+impl NoIdInFlight {
+    /// Returns every writer whose position is behind, with that position and the highest row.
+    fn behind(&self) -> impl Iterator<Item = (&StreamName, &InstanceName, Option<Token>, Token)> {
+        let whole = self.topology.writers().filter(|(stream, ..)| !self.broken.contains(*stream));
+        let in_database = whole.filter(|(_, delivery, _)| *delivery != Delivery::Memory);
+        in_database.filter_map(|(stream, _, writer)| {
+            let highest = *self.highest.get(stream)?;
+            let announced = self.announced.get(&(stream.clone(), writer.clone())).copied();
+            (announced < Some(highest)).then_some((stream, writer, announced, highest))
+        })
+    }
+}
+
+impl Invariant for NoIdInFlight {
+    type Violation = Violation;
+
+    fn new(topology: &Topology) -> Self {
+        NoIdInFlight {
+            topology: topology.clone(),
+            announced: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            judged: 0,
+        }
+    }
+
+    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+        match observation {
+            Observation::Started { instance, .. } => self.announced.retain(|(_, writer), _| writer != instance),
+            Observation::StreamBroken { stream } => {
+                self.broken.insert(stream.clone());
+            }
+            Observation::Committed { stream, token, .. } => {
+                let highest = self.highest.entry(stream.clone()).or_insert(*token);
+                *highest = (*token).max(*highest);
+            }
+            Observation::Wrote {
+                line:
+                    Line::Rdata { stream, writer, token: Some(token) } | Line::Position { stream, writer, new: token, .. },
+                ..
+            } => {
+                self.judged += 1;
+                self.announced.insert((stream.clone(), writer.clone()), *token);
+            }
+            Observation::CalmOver => {
+                if let Some((stream, writer, announced, highest)) =
+                    self.behind().find(|(_, _, announced, _)| announced.is_some())
+                {
+                    let stream = stream.clone();
+                    let writer = writer.clone();
+                    return Err(Violation::StillInFlight { stream, writer, announced, highest });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> Vec<Pending> {
+        let pending = self.behind().map(|(stream, writer, announced, expected)| {
+            let position = announced.unwrap_or_default();
+            Pending {
+                follower: FollowerKey::new(writer, stream, writer),
+                what: PendingReason::Position { position, expected },
+            }
+        });
+        pending.collect()
+    }
+
+    fn exercised(&self) -> u64 {
+        self.judged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observation::Role;
+    use squall_protocol::rows::{AccountDataRow, Row};
+
+    fn announced(writer: &str, token: i64) -> Observation {
+        let (stream, token) = ("events".into(), Token(token));
+        let line = Line::Position { stream, writer: writer.into(), prev: token, new: token };
+        Observation::Wrote { instance: writer.into(), attempt: 1, role: Role::Server, line }
+    }
+
+    fn committed(token: i64) -> Observation {
+        let row = Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: "x".into() });
+        Observation::Committed { stream: "events".into(), writer: "a".into(), token: Token(token), row }
+    }
+
+    /// The writers that are behind after `story`; and true if that is a violation when the calm is over.
+    fn behind(story: &[Observation]) -> (Vec<String>, bool) {
+        let topology = Topology::new([]).with_stream("events", Delivery::Log, ["a".into(), "b".into()]);
+        let mut judge = NoIdInFlight::new(&topology);
+        story.iter().for_each(|observation| judge.observe(SimTime(0), observation).unwrap());
+        let pending = judge.pending().iter().map(|pending| pending.follower.writer.to_string()).collect();
+        (pending, judge.observe(SimTime(1), &Observation::CalmOver).is_err())
+    }
+
+    #[test]
+    fn every_writer_announces_the_highest_row_of_any_writer() {
+        assert_eq!(behind(&[committed(5), announced("a", 5), announced("b", 7)]), (vec![], false));
+        assert_eq!(behind(&[committed(5), announced("a", 5), announced("b", 4)]), (vec!["b".to_owned()], true));
+        assert_eq!(behind(&[]), (vec![], false), "the stream has no rows");
+    }
+
+    #[test]
+    fn a_new_process_announces_anew() {
+        let started = Observation::Started { instance: "b".into(), boot: 2 };
+        let mut story = vec![committed(5), announced("a", 5), announced("b", 7), started];
+        assert_eq!(behind(&story), (vec!["b".to_owned()], false), "it has no connection");
+        story.push(announced("b", 4));
+        assert_eq!(behind(&story), (vec!["b".to_owned()], true));
+    }
+
+    #[test]
+    fn a_broken_stream_need_not_be_announced() {
+        assert_eq!(behind(&[committed(5), Observation::StreamBroken { stream: "events".into() }]), (vec![], false));
+    }
+}

@@ -1,0 +1,296 @@
+//! Marks: counts of the situations that matter.
+//!
+//! A storm that never reaches them proves nothing, however many seeds pass. Marks are counted from observations. Every
+//! mark is listed from the beginning, so that one that was never reached can be seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included};
+
+use super::due::{Position, stream_of};
+use super::observation::{Client, Device, Observation, SimTime};
+use super::reads::changed_by;
+use super::set_up::SetUps;
+use super::topology::{FollowerKey, Topology};
+use squall_protocol::rows::{EventsRow, ROWS_TARGET, Row, account_data, events, receipts};
+use squall_protocol::{Cached, InstanceName, LINE_BYTES_MAX, StreamName, SyncToken, Token};
+
+/// A follower of a stream in memory learnt that the writer had restarted.
+const MEMORY_RESET: &str = "memory_reset";
+/// A `state-all` row was applied in place of a room's state rows.
+const STATE_ALL_APPLIED: &str = "state_all_applied";
+/// A connection was set up.
+const SET_UP: &str = "set_up";
+/// A position was announced that the follower had not reached: it has to catch up.
+const ANNOUNCED_AHEAD: &str = "announced_ahead";
+/// A row took effect after one of the same writer and stream with a higher token.
+const OUT_OF_ORDER_COMMIT: &str = "out_of_order_commit";
+/// Rows took effect after their request had ended.
+const LATE_COMMIT: &str = "late_commit";
+/// Rows of an earlier process were refused.
+const FENCED_COMMIT: &str = "fenced_commit";
+/// Rows took effect, and their writer got an error.
+const LOST_ACKNOWLEDGEMENT: &str = "lost_acknowledgement";
+/// A client took its token to another instance.
+const CLIENT_MOVED: &str = "client_moved";
+/// A client had to wait, because the instance had not reached its token.
+const SYNC_WAITED_FOR_TOKEN: &str = "sync_waited_for_token";
+/// A client got a token in which one writer is ahead of others.
+const VECTOR_TOKEN: &str = "vector_token";
+
+/// Rows that change a value arrived while a client was reading it: the load was overtaken.
+const CACHE_FILL_RACED: &str = "cache_fill_raced";
+/// A write by another instance was acknowledged in the very millisecond in which the position of the client's own instance
+/// passed it: the client had to wait.
+const WAIT_THAT_WAITED: &str = "wait_that_waited";
+
+/// A row too long for a line reached a follower.
+const OVERSIZED_ROW: &str = "oversized_row";
+/// A follower lacked more rows than one answer returns.
+const CATCH_UP_LIMITED: &str = "catch_up_limited";
+/// One end of a connection was gone, and the other one was not notified.
+const HALF_OPEN: &str = "half_open";
+/// A silent process was taken for dead.
+const EXPIRY: &str = "expiry";
+/// Two devices of a user were set to different states, one shortly after the other.
+const PRESENCE_COMBINED: &str = "presence_combined";
+/// Receipts of several rooms were acknowledged at once.
+const RECEIPTS_OF_ROOMS: &str = "receipts_of_rooms";
+/// Time after which a state that was set counts no more, unless the device syncs.
+const SET_MS: u64 = 30_000;
+/// The broker dropped a client for exceeding the output-buffer limit. Only with a broker.
+pub(crate) const OUTPUT_LIMIT: &str = "output_limit";
+
+/// The streams that clients write through instances that are not their writers.
+const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
+
+/// Every mark.
+const ALL: [&str; 20] = [
+    MEMORY_RESET,
+    STATE_ALL_APPLIED,
+    SET_UP,
+    ANNOUNCED_AHEAD,
+    OUT_OF_ORDER_COMMIT,
+    LATE_COMMIT,
+    FENCED_COMMIT,
+    LOST_ACKNOWLEDGEMENT,
+    CACHE_FILL_RACED,
+    WAIT_THAT_WAITED,
+    CLIENT_MOVED,
+    SYNC_WAITED_FOR_TOKEN,
+    VECTOR_TOKEN,
+    OVERSIZED_ROW,
+    CATCH_UP_LIMITED,
+    HALF_OPEN,
+    EXPIRY,
+    PRESENCE_COMBINED,
+    RECEIPTS_OF_ROOMS,
+    OUTPUT_LIMIT,
+];
+
+/// Counts marks.
+pub(super) struct Marks {
+    set_ups: SetUps,
+    /// The unfinished reads, with their instances.
+    reads: BTreeMap<u64, (InstanceName, Cached)>,
+    /// The time at which a position last moved, and the position before.
+    moved: BTreeMap<FollowerKey, (SimTime, Token)>,
+    /// The committed tokens.
+    committed: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
+    /// The tokens of rows too long for a line.
+    oversized: BTreeSet<(StreamName, InstanceName, Token)>,
+    /// The position announced ahead of each follower, and the rows that it has applied since.
+    catching_up: BTreeMap<FollowerKey, (Token, usize)>,
+    /// The instance that last answered each client.
+    answered_by: BTreeMap<Client, InstanceName>,
+    /// The requests to set a presence.
+    presence_asked: BTreeMap<u64, (Device, String)>,
+    /// The state that was last set on each device, and its time.
+    presence_set: BTreeMap<Device, (String, SimTime)>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Marks {
+    /// Returns marks of which none is reached yet.
+    pub(crate) fn new(topology: &Topology) -> Self {
+        Marks {
+            set_ups: SetUps::new(topology),
+            reads: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            oversized: BTreeSet::new(),
+            catching_up: BTreeMap::new(),
+            answered_by: BTreeMap::new(),
+            presence_asked: BTreeMap::new(),
+            presence_set: BTreeMap::new(),
+            counts: ALL.map(|mark| (mark, 0)).into(),
+        }
+    }
+
+    /// Returns the number of times that each mark was reached.
+    pub(crate) fn counts(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counts
+    }
+
+    /// Counts the marks that this observation reaches.
+    pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation) {
+        self.observe_reads(observation);
+        self.observe_rows(observation);
+        match observation {
+            Observation::Applied { instance, stream, writer, .. }
+            | Observation::Positioned { instance, stream, writer, .. }
+                if WRITTEN_ELSEWHERE.contains(&stream.as_str()) =>
+            {
+                let follower = FollowerKey::new(instance, stream, writer);
+                if self.moved.get(&follower).is_none_or(|(moved, _)| *moved != at) {
+                    let before = self.set_ups.position(&follower).unwrap_or_default();
+                    self.moved.insert(follower, (at, before));
+                }
+            }
+            Observation::WriteAcked { instance, what, writer, token } if instance != writer => {
+                let moved = self.moved.get(&FollowerKey::new(instance, &stream_of(what).into(), writer));
+                if moved.is_some_and(|(moved, before)| *moved == at && before < token) {
+                    self.reach(WAIT_THAT_WAITED);
+                }
+            }
+            Observation::Reset { .. } => self.reach(MEMORY_RESET),
+            Observation::Committed { stream, writer, token, .. } => {
+                let committed = self.committed.entry((stream.clone(), writer.clone())).or_default();
+                let is_out_of_order = committed.last().is_some_and(|highest| token < highest);
+                committed.insert(*token);
+                if is_out_of_order {
+                    self.reach(OUT_OF_ORDER_COMMIT);
+                }
+            }
+            Observation::PresenceAsked { request, device, state, .. } => {
+                self.presence_asked.insert(*request, (device.clone(), state.clone()));
+            }
+            Observation::PresenceSet { request, .. } => self.observe_presence(at, *request),
+            Observation::ReceiptsAcked { room_ids, .. } if room_ids.len() > 1 => self.reach(RECEIPTS_OF_ROOMS),
+            Observation::HalfOpened { .. } => self.reach(HALF_OPEN),
+            Observation::Expired { .. } => self.reach(EXPIRY),
+            Observation::SubscribersDropped { count } => *self.counts.entry(OUTPUT_LIMIT).or_default() += count,
+            Observation::LateCommit { .. } => self.reach(LATE_COMMIT),
+            Observation::Fenced { .. } => self.reach(FENCED_COMMIT),
+            Observation::AcknowledgementLost { .. } => self.reach(LOST_ACKNOWLEDGEMENT),
+            Observation::Announced { instance, stream, writer, position, .. } => {
+                let held = self.set_ups.position(&FollowerKey::new(instance, stream, writer));
+                if held.is_some_and(|held| held < *position) {
+                    self.reach(ANNOUNCED_AHEAD);
+                    self.catching_up.insert(FollowerKey::new(instance, stream, writer), (*position, 0));
+                }
+            }
+            Observation::SyncAsked { client, instance, since: Some(since) } => {
+                if self.answered_by.get(client).is_some_and(|other| other != instance) {
+                    self.reach(CLIENT_MOVED);
+                }
+                if self.is_ahead(since, instance) {
+                    self.reach(SYNC_WAITED_FOR_TOKEN);
+                }
+            }
+            Observation::Synced { client, instance, answer, .. } => {
+                self.answered_by.insert(client.clone(), instance.clone());
+                if !answer.next.events.ahead().is_empty() || !answer.next.receipts.ahead().is_empty() {
+                    self.reach(VECTOR_TOKEN);
+                }
+            }
+            _ => {}
+        }
+        if let Observation::Applied { rows, .. } = observation
+            && rows.iter().any(is_state_all)
+        {
+            self.reach(STATE_ALL_APPLIED);
+        }
+        if self.set_ups.observe(at, observation).is_some() {
+            self.reach(SET_UP);
+        }
+    }
+
+    fn observe_presence(&mut self, at: SimTime, request: u64) {
+        let Some((device, state)) = self.presence_asked.remove(&request) else { return };
+        let differs = |(other, (set, set_at)): (&Device, &(String, SimTime))| {
+            other.user == device.user && *other != device && *set != state && at.ms_since(*set_at) < SET_MS
+        };
+        if self.presence_set.iter().any(differs) {
+            self.reach(PRESENCE_COMBINED);
+        }
+        self.presence_set.insert(device, (state, at));
+    }
+
+    fn observe_rows(&mut self, observation: &Observation) {
+        match observation {
+            // The storm makes rows long by their type alone.
+            Observation::Committed { stream, writer, token, row: Row::AccountData(row) }
+                if row.kind.len() > LINE_BYTES_MAX =>
+            {
+                self.oversized.insert((stream.clone(), writer.clone(), *token));
+            }
+            Observation::Applied { instance, stream, writer, token, rows } => {
+                if stream.as_str() == account_data::NAME
+                    && self.oversized.contains(&(stream.clone(), writer.clone(), *token))
+                {
+                    self.reach(OVERSIZED_ROW);
+                }
+                let Some((upto, count)) = self.catching_up.get_mut(&FollowerKey::new(instance, stream, writer)) else {
+                    return;
+                };
+                if token <= upto {
+                    *count += rows.len();
+                }
+            }
+            Observation::Positioned { instance, stream, writer, .. } => {
+                let caught_up = self.catching_up.remove(&FollowerKey::new(instance, stream, writer));
+                if caught_up.is_some_and(|(_, count)| count > ROWS_TARGET) {
+                    self.reach(CATCH_UP_LIMITED);
+                }
+            }
+            Observation::Stopped { instance, .. } => {
+                self.catching_up.retain(|follower, _| follower.instance != *instance)
+            }
+            _ => {}
+        }
+    }
+
+    fn observe_reads(&mut self, observation: &Observation) {
+        match observation {
+            Observation::ReadStarted { instance, read, what } => {
+                self.reads.insert(*read, (instance.clone(), what.clone()));
+            }
+            Observation::ReadReturned { read, .. } => {
+                self.reads.remove(read);
+            }
+            Observation::Stopped { instance, .. } => self.reads.retain(|_, (at, _)| at != instance),
+            Observation::Applied { instance, rows, .. } if self.reads.values().any(|(at, _)| at == instance) => {
+                let changed: BTreeSet<Cached> = rows.iter().filter_map(changed_by).collect();
+                let waiting = self.reads.len();
+                // A read counts once.
+                self.reads.retain(|_, (at, what)| at != instance || !changed.contains(what));
+                let raced = waiting - self.reads.len();
+                *self.counts.entry(CACHE_FILL_RACED).or_default() += raced as u64;
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns true if `token` is past rows of events or receipts that have yet to arrive at `instance`.
+    fn is_ahead(&self, token: &SyncToken, instance: &InstanceName) -> bool {
+        self.committed.iter().any(|((stream, writer), committed)| {
+            if ![events::NAME, receipts::NAME].contains(&stream.as_str()) {
+                return false;
+            }
+            let Some(position) = Position::in_stream(token, stream.as_str()) else { return false };
+            let position = position.of_writer(writer);
+            let held = self.set_ups.position(&FollowerKey::new(instance, stream, writer));
+            held.is_some_and(|held| {
+                held < position && committed.range((Excluded(held), Included(position))).next().is_some()
+            })
+        })
+    }
+
+    fn reach(&mut self, mark: &'static str) {
+        *self.counts.entry(mark).or_default() += 1;
+    }
+}
+
+fn is_state_all(row: &Row) -> bool {
+    matches!(row, Row::Events(EventsRow::StateAll(_)))
+}

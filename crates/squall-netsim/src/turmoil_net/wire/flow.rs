@@ -1,0 +1,120 @@
+//! The packets under way along one flow, first in first out.
+//!
+//! The kernel never repairs anything here (see [`super`]), so a segment that were lost or overtaken would wedge its
+//! connection for ever. A flow is therefore strictly in order, acknowledgements included, and a lost packet is a late
+//! one: it backs off at the head while everything behind it waits.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use turmoil_net::Packet;
+
+use super::segment::Kind;
+
+/// The longest time between two tries of one packet. Linux goes to two minutes, but gives up after fifteen; both are
+/// scaled down alike. It also bounds how long after a partition's end its connections stand still.
+pub const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// A packet under way.
+struct InFlight {
+    at: Instant,
+    sent: Instant,
+    packet: Packet,
+}
+
+/// The packets under way along one flow.
+#[derive(Default)]
+pub(crate) struct Fifo {
+    queue: VecDeque<InFlight>,
+    /// The time at which the agenda next looks at this flow; entries of other times are stale.
+    pub due: Option<Instant>,
+    /// The last acknowledgement number its sender announced, for a window update to repeat.
+    pub ack: u32,
+    /// The last receive window its sender announced, in bytes.
+    pub window: u16,
+    tries: u32,
+    stuck_since: Option<Instant>,
+}
+
+impl Fifo {
+    /// Queues a packet that would arrive at `at`, were there none before it.
+    pub(crate) fn push(&mut self, packet: Packet, sent: Instant, at: Instant) {
+        let at = self.queue.back().map_or(at, |last| at.max(last.at));
+        self.queue.push_back(InFlight { at, sent, packet });
+    }
+
+    /// Brings forward what would arrive later than `at`.
+    pub(crate) fn hasten(&mut self, at: Instant) {
+        self.queue.iter_mut().for_each(|one| one.at = one.at.min(at));
+    }
+
+    /// Puts a packet that was swallowed back to the head.
+    pub(crate) fn push_front(&mut self, packet: Packet, now: Instant) {
+        self.queue.push_front(InFlight { at: now, sent: now, packet });
+    }
+
+    /// Replaces a bare acknowledgement queued at this very instant. They are cumulative, so the newer one, or the data
+    /// that carries it, says all the older one did. Saves a quarter of the arrivals of request and reply.
+    pub(crate) fn replace_ack(&mut self, packet: Packet, now: Instant) -> Result<(), Packet> {
+        match self.queue.back_mut() {
+            Some(last) if last.sent == now && Kind::of(&last.packet) == Kind::Ack => last.packet = packet,
+            _ => return Err(packet),
+        }
+        Ok(())
+    }
+
+    /// The kind of the packet at the head, and its arrival.
+    pub(crate) fn head(&self) -> Option<(Instant, Kind)> {
+        self.queue.front().map(|head| (head.at, Kind::of(&head.packet)))
+    }
+
+    /// Takes the packet at the head, which got through.
+    pub(crate) fn pop(&mut self) -> Option<Packet> {
+        let packet = self.queue.pop_front()?.packet;
+        self.stuck_since = None;
+        if Kind::of(&packet) != Kind::Syn {
+            // A SYN that arrives may still be swallowed by a full backlog, and then backs off further.
+            self.tries = 0;
+        }
+        Some(packet)
+    }
+
+    /// Records that the head did not get through at `now`. Returns true the first time.
+    pub(crate) fn stick(&mut self, now: Instant) -> bool {
+        let first = self.stuck_since.is_none();
+        self.stuck_since.get_or_insert(now);
+        first
+    }
+
+    /// Lets the head wait, exponentially longer each time, starting from `first`.
+    pub(crate) fn back_off(&mut self, first: Duration, now: Instant) {
+        let wait = first.saturating_mul(1 << self.tries.min(8)).min(RETRY_MAX);
+        self.tries += 1;
+        if let Some(head) = self.queue.front_mut() {
+            head.at = now + wait;
+        }
+    }
+
+    /// The time since which nothing has got through.
+    pub(crate) fn stuck_since(&self) -> Option<Instant> {
+        self.stuck_since
+    }
+
+    /// The time since which the sender has waited for an answer in vain. A bare acknowledgement, which wants no answer, does
+    /// not count.
+    pub(crate) fn unanswered_since(&self) -> Option<Instant> {
+        let first = self.queue.iter().find(|one| Kind::of(&one.packet) != Kind::Ack)?;
+        self.stuck_since.map(|since| since.max(first.sent))
+    }
+
+    /// The number of packets under way.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns true if nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}

@@ -1,0 +1,106 @@
+//! The small types of every layer: stream names, instance names and tokens.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the instance that every deployment has.
+pub const MASTER: &str = "master";
+
+/// The number of bits for the changes of one run. More changes continue in the numbers of the next run. The next run's own
+/// numbers then look like those of a writer that went back, and the followers start over.
+const RUN_SHIFT: u32 = 32;
+
+/// A position in a stream. Synapse counts from 1; some streams count downwards, so it is signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub i64);
+
+impl Token {
+    /// Returns the token after this one.
+    pub fn next(self) -> Token {
+        Token(self.0 + 1)
+    }
+
+    /// Returns the token before this one.
+    pub fn prev(self) -> Token {
+        Token(self.0 - 1)
+    }
+
+    /// Returns the beginning of the numbers of a stream in memory in the `run`-th run of its writer: above all numbers of
+    /// earlier runs. The first row has the next number.
+    ///
+    /// Synapse begins at 0 each time; then a delayed row cannot be assigned to its run.
+    pub fn beginning_of(run: i64) -> Token {
+        Token(run << RUN_SHIFT)
+    }
+
+    /// Returns the run of the writer in which a stream in memory got this number; 0 in Synapse.
+    pub fn run(self) -> i64 {
+        self.0 >> RUN_SHIFT
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<T: Into<Arc<str>>> From<T> for $name {
+            fn from(name: T) -> Self {
+                $name(name.into())
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                &*self.0 == other
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of an instance: `master`, or a worker's name from the configuration.
+    InstanceName
+}
+
+name! {
+    /// The name of a stream on the wire. A peer may name streams this process does not know.
+    StreamName
+}

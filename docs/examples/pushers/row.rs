@@ -1,0 +1,46 @@
+//! `pushers`: a user's devices that get push notifications.
+//!
+//! One instance writes it. Only the newest row of a (user, app, push key) matters; a deleted pusher is a row too.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The stream's name on the wire.
+pub const NAME: &str = "pushers";
+
+/// A pusher that was added, changed or deleted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PushersRow {
+    /// The user.
+    pub user_id: String,
+    /// The app on the user's device.
+    pub app_id: String,
+    /// The app's key for the push gateway.
+    pub pushkey: String,
+    /// True if the pusher was deleted.
+    pub deleted: bool,
+}
+
+impl PushersRow {
+    /// Parses `[user_id, app_id, pushkey, deleted]`.
+    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+        let (user_id, app_id, pushkey, deleted) = Deserialize::deserialize(row)?;
+        Ok(PushersRow { user_id, app_id, pushkey, deleted })
+    }
+
+    /// Returns `[user_id, app_id, pushkey, deleted]`.
+    pub fn to_json(&self) -> Value {
+        json!([self.user_id, self.app_id, self.pushkey, self.deleted])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_pushers_is_read_as_it_is_written() {
+        let row = json!(["@user:squall.test", "org.example", "key", false]);
+        assert_eq!(PushersRow::parse(&row).unwrap().to_json(), row);
+    }
+}

@@ -1,0 +1,24 @@
+//! Events that a follower reports.
+
+use squall_judge::audit::{Finding, Gap};
+
+/// An event that a follower reports to its watcher.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The subscription is in place: from now on every payload is received.
+    Subscribed,
+    /// The connection is lost or was not made, for this reason. It will be retried.
+    Disconnected(&'a str),
+    /// Payloads of this time may have been missed.
+    Gap(&'a Gap),
+    /// A rule was violated.
+    Finding(&'a Finding),
+    /// The number of further findings with this fingerprint that were not reported one by one.
+    Suppressed(&'a str, u64),
+    /// The recording ended, for this reason.
+    RecordingFailed(&'a str),
+    /// The REPLICATE could not be sent, for this reason.
+    ReplicateFailed(&'a str),
+    /// Time has passed.
+    Tick,
+}

@@ -1,0 +1,196 @@
+//! An instance's reports about its own work, for logs and metrics.
+//!
+//! They explain a finding, but never acquit: the judge's evidence comes from the database, the network and registered
+//! consumers instead.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use squall_env::{Noop, TaskKind, TaskObserver, TaskSpawner};
+use squall_protocol::{InstanceName, Role, StreamName};
+
+/// The surroundings of an instance.
+pub type Env = squall_env::Env<dyn Observer>;
+
+/// The surroundings of an instance that is a real process; see [`squall_env::Env::of_process`].
+pub fn process_env(bind: IpAddr, observer: Rc<dyn Observer>) -> Env {
+    let tasks = TaskSpawner::new(observer.clone());
+    Env::of_process(bind, observer, tasks)
+}
+
+/// Receives an instance's reports about its own work. Every method does nothing unless implemented.
+pub trait Observer: TaskObserver {
+    /// Something went wrong from which the instance recovers by itself, such as a failed catch-up.
+    fn event(&self, _event: InstanceEvent<'_>) {}
+    /// The connection to `_target` is set up: every stream it carries has announced its position and is caught up.
+    fn set_up(&self, _target: &str) {}
+    /// Processes that served `_users` users were silent past their expiry.
+    fn process_expired(&self, _users: usize) {}
+    /// A row names a cache that this version of the program does not have.
+    fn unknown_cache(&self, _name: &str) {}
+    /// An attempt to connect to `_target` begins.
+    fn connecting(&self, _target: &str) {}
+    /// A connection in which this instance has `_role` was opened.
+    fn opened(&self, _role: Role) {}
+    /// A connection in which this instance had `_role` was closed.
+    fn closed(&self, _role: Role) {}
+    /// A command was received.
+    fn received(&self, _command: &'static str) {}
+    /// A line or a payload is being sent. Its first word is the name of the command.
+    fn sent(&self, _line: &[u8]) {}
+    /// `_rows` missed rows of `_writer` in `_stream` were fetched.
+    fn fetched(&self, _stream: &StreamName, _writer: &InstanceName, _rows: usize) {}
+    /// A request over HTTP was answered with this status. The endpoint's name is empty if no endpoint has the path.
+    fn answered(&self, _endpoint: &'static str, _status: u16) {}
+}
+
+/// A problem from which an instance recovers by itself.
+#[derive(Debug, Clone)]
+pub enum InstanceEvent<'a> {
+    /// Fetching missed rows failed; the instance retries.
+    CatchUp {
+        /// The stream to be caught up.
+        stream: &'a StreamName,
+        /// The writer of the missed rows.
+        writer: &'a InstanceName,
+        /// The cause.
+        error: &'a dyn std::error::Error,
+    },
+    /// Reading rows to send failed; the instance retries.
+    Streaming {
+        /// The stream whose rows could not be read.
+        stream: &'a StreamName,
+        /// The cause.
+        error: &'a dyn std::error::Error,
+    },
+    /// A connection ended or could not be made.
+    Connection {
+        /// The other end.
+        peer: &'a str,
+        /// The cause.
+        error: &'a dyn std::error::Error,
+    },
+    /// A row has a shape that this version of the program does not know.
+    Row {
+        /// The stream of the row.
+        stream: &'a StreamName,
+        /// The part that does not fit.
+        error: &'a dyn std::error::Error,
+    },
+    /// A row or a position belongs to a stream that this version of the program does not have.
+    UnknownStream {
+        /// The stream.
+        stream: &'a StreamName,
+    },
+}
+
+/// Logs through `tracing`: problems as warnings, the rest at lower levels.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Log;
+
+impl TaskObserver for Log {
+    fn task_ended(&self, kind: TaskKind, took: Duration) {
+        tracing::trace!(%kind, ?took, "task ended");
+    }
+}
+
+impl Observer for Log {
+    fn event(&self, event: InstanceEvent<'_>) {
+        match event {
+            InstanceEvent::CatchUp { stream, writer, error } => {
+                tracing::warn!(%stream, %writer, %error, "catch-up failed; retrying");
+            }
+            InstanceEvent::Streaming { stream, error } => {
+                tracing::warn!(%stream, %error, "cannot read rows to send; retrying");
+            }
+            InstanceEvent::Connection { peer, error } => tracing::warn!(peer, %error, "connection ended"),
+            InstanceEvent::Row { stream, error } => {
+                tracing::warn!(%stream, %error, "unknown shape of a row; fetching it from the source");
+            }
+            // One for each row of the stream, and the operator can do nothing about it here.
+            InstanceEvent::UnknownStream { stream } => tracing::debug!(%stream, "unknown stream; row ignored"),
+        }
+    }
+
+    fn set_up(&self, target: &str) {
+        tracing::info!(target, "connection set up");
+    }
+
+    fn process_expired(&self, users: usize) {
+        tracing::warn!(users, "processes that served users were silent past their expiry");
+    }
+
+    fn unknown_cache(&self, name: &str) {
+        tracing::debug!(name, "invalidation of an unknown cache ignored");
+    }
+}
+
+/// Reports to two observers, the first one first.
+#[derive(Clone)]
+pub struct Tee(pub Rc<dyn Observer>, pub Rc<dyn Observer>);
+
+impl Tee {
+    fn both(&self, report: impl Fn(&dyn Observer)) {
+        report(&*self.0);
+        report(&*self.1);
+    }
+}
+
+impl TaskObserver for Tee {
+    fn task_started(&self, kind: TaskKind, running: u64) {
+        self.both(|observer| observer.task_started(kind, running));
+    }
+
+    fn task_ended(&self, kind: TaskKind, took: Duration) {
+        self.both(|observer| observer.task_ended(kind, took));
+    }
+}
+
+impl Observer for Tee {
+    fn event(&self, event: InstanceEvent<'_>) {
+        self.both(|observer| observer.event(event.clone()));
+    }
+
+    fn set_up(&self, target: &str) {
+        self.both(|observer| observer.set_up(target));
+    }
+
+    fn process_expired(&self, users: usize) {
+        self.both(|observer| observer.process_expired(users));
+    }
+
+    fn unknown_cache(&self, name: &str) {
+        self.both(|observer| observer.unknown_cache(name));
+    }
+
+    fn connecting(&self, target: &str) {
+        self.both(|observer| observer.connecting(target));
+    }
+
+    fn opened(&self, role: Role) {
+        self.both(|observer| observer.opened(role));
+    }
+
+    fn closed(&self, role: Role) {
+        self.both(|observer| observer.closed(role));
+    }
+
+    fn received(&self, command: &'static str) {
+        self.both(|observer| observer.received(command));
+    }
+
+    fn sent(&self, line: &[u8]) {
+        self.both(|observer| observer.sent(line));
+    }
+
+    fn fetched(&self, stream: &StreamName, writer: &InstanceName, rows: usize) {
+        self.both(|observer| observer.fetched(stream, writer, rows));
+    }
+
+    fn answered(&self, endpoint: &'static str, status: u16) {
+        self.both(|observer| observer.answered(endpoint, status));
+    }
+}
+
+impl Observer for Noop {}

@@ -1,0 +1,263 @@
+//! One connection as the command handler sees it: its peer, its outbox, and the progress of setting it up. The
+//! transport reads and writes the bytes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use squall_protocol::{Command, EncodeError, Framing, Role, StreamName};
+
+/// Largest number of commands in an outbox. A peer with more is dropped; it reconnects and catches up from the source.
+pub const COMMANDS_QUEUED_MAX: usize = 10_000;
+
+/// Time without a failure after which a connection to a broker counts as set up.
+pub const QUIET_UNTIL_SET_UP: Duration = Duration::from_secs(5);
+
+/// One connection of an instance to a peer or to the broker.
+pub struct Connection {
+    id: u64,
+    role: Role,
+    peer: RefCell<String>,
+    outbox: RefCell<VecDeque<Bytes>>,
+    state: Cell<State>,
+    /// Wakes the transport: there is something to send, or the connection is to be closed.
+    changed: Notify,
+    /// Wakes the senders: the outbox was emptied, or the connection accepts no more commands.
+    emptied: Notify,
+    last_sent: Cell<Instant>,
+    /// The streams whose position has yet to be announced and caught up with. Only for [`Role::Client`].
+    awaited: RefCell<BTreeSet<StreamName>>,
+    /// The progress of setting up a connection to a broker.
+    broker: BrokerProgress,
+    was_set_up: Cell<bool>,
+}
+
+/// The progress of setting up a connection to a broker.
+///
+/// A broker does not say which positions will arrive. So three conditions count instead: the connection has been seen
+/// to work, every position that arrived is caught up with, and there was no failure for [`QUIET_UNTIL_SET_UP`].
+struct BrokerProgress {
+    /// True once a `REPLICATE` arrived on a subscription, or once the broker accepted a published message.
+    is_working: Cell<bool>,
+    /// Number of positions that arrived and are not yet caught up with.
+    positions_pending: Cell<usize>,
+    /// Time at which the connection was made, or of the last failure.
+    quiet_since: Cell<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// No more commands are accepted; those in the outbox are still to be sent.
+    Closing,
+    Closed,
+}
+
+impl Connection {
+    /// Returns a new connection to `peer`, which counts as set up once the streams in `awaited` are caught up with.
+    pub fn new(id: u64, role: Role, peer: impl Into<String>, awaited: BTreeSet<StreamName>) -> Self {
+        Connection {
+            id,
+            role,
+            peer: RefCell::new(peer.into()),
+            outbox: RefCell::default(),
+            state: Cell::new(State::Open),
+            changed: Notify::new(),
+            emptied: Notify::new(),
+            last_sent: Cell::new(Instant::now()),
+            awaited: RefCell::new(awaited),
+            broker: BrokerProgress {
+                is_working: Cell::new(false),
+                positions_pending: Cell::new(0),
+                quiet_since: Cell::new(Instant::now()),
+            },
+            was_set_up: Cell::new(false),
+        }
+    }
+
+    /// Returns the connection's id, unique within its instance.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Returns the end of the connection that this instance holds.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Returns the peer's name, as far as it is known. For messages.
+    pub fn peer(&self) -> String {
+        self.peer.borrow().clone()
+    }
+
+    /// Sets the peer's name, which it sent in `NAME`.
+    pub fn rename(&self, peer: &str) {
+        *self.peer.borrow_mut() = peer.to_owned();
+    }
+
+    /// Puts a command into the outbox. On a connection that is closing, the command is dropped.
+    ///
+    /// # Errors
+    /// The command does not fit a line.
+    pub fn send(&self, command: &Command) -> Result<(), EncodeError> {
+        self.send_line(self.framing().encode(command)?);
+        Ok(())
+    }
+
+    /// Returns the encoding of commands on this connection.
+    pub fn framing(&self) -> Framing {
+        self.role.framing()
+    }
+
+    /// Puts an encoded command into the outbox. Its encoding must be that of [`framing`](Self::framing).
+    pub(super) fn send_line(&self, line: Bytes) {
+        if self.state.get() != State::Open {
+            return;
+        }
+        self.last_sent.set(Instant::now());
+        self.outbox.borrow_mut().push_back(line);
+        if self.outbox.borrow().len() > COMMANDS_QUEUED_MAX {
+            self.outbox.borrow_mut().clear();
+            self.close_with_error("Failed to keep up");
+        }
+        self.changed.notify_one();
+    }
+
+    /// Sends `ERROR` with the reason `why`, and closes once everything in the outbox has been sent. To a broker no
+    /// `ERROR` is sent, because every instance would receive it.
+    pub fn close_with_error(&self, why: &str) {
+        if self.framing() == Framing::Payloads {
+            return self.close();
+        }
+        // The reason may quote the peer's input, which must not break the line or exceed its limit.
+        let text: String = why.chars().filter(|c| !c.is_control()).take(500).collect();
+        if self.send(&Command::Error(text)).is_err() {
+            debug_assert!(false, "a short text without line breaks fits a line");
+        }
+        self.close();
+    }
+
+    /// Closes once everything in the outbox has been sent.
+    pub fn close(&self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Closing);
+        }
+        self.changed.notify_one();
+        self.emptied.notify_waiters();
+    }
+
+    /// Marks the connection as closed by the transport, and discards the outbox.
+    pub fn closed(&self) {
+        self.state.set(State::Closed);
+        self.outbox.borrow_mut().clear();
+        self.changed.notify_one();
+        self.emptied.notify_waiters();
+    }
+
+    /// Returns true if the connection still accepts commands.
+    pub fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+
+    /// Returns the time at which a command was last put into the outbox.
+    pub fn last_sent(&self) -> Instant {
+        self.last_sent.get()
+    }
+
+    /// Waits for encoded commands to send. Returns none once the connection is to be closed and the outbox is empty.
+    /// Cancel-safe.
+    pub async fn outgoing(&self) -> Option<VecDeque<Bytes>> {
+        loop {
+            let lines = std::mem::take(&mut *self.outbox.borrow_mut());
+            if !lines.is_empty() {
+                self.emptied.notify_waiters();
+                return Some(lines);
+            }
+            if self.state.get() != State::Open {
+                return None;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Waits until the outbox is empty or the connection accepts no more commands. A caller with many commands that
+    /// waits for this between parts of them never exceeds [`COMMANDS_QUEUED_MAX`].
+    pub async fn drained(&self) {
+        while self.is_open() && !self.outbox.borrow().is_empty() {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Waits until the connection accepts no more commands.
+    pub async fn over(&self) {
+        while self.is_open() {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Notes that the peer sent its greeting. Returns true if the connection is set up by that, which is the case where
+    /// no stream is awaited.
+    pub fn greeted(&self) -> bool {
+        self.set_up_if_complete()
+    }
+
+    /// Notes that the position of `stream` was announced on this connection and that this instance has caught up with
+    /// it. Returns true if the connection is set up by that.
+    pub fn caught_up(&self, stream: &StreamName) -> bool {
+        self.awaited.borrow_mut().remove(stream);
+        self.set_up_if_complete()
+    }
+
+    /// Notes that a connection to a broker has been seen to carry messages.
+    pub fn mark_working(&self) {
+        self.broker.is_working.set(true);
+    }
+
+    /// Returns true if the connection to a broker has been seen to carry messages.
+    pub fn is_working(&self) -> bool {
+        self.broker.is_working.get()
+    }
+
+    /// Notes that a position arrived which has yet to be caught up with.
+    pub(super) fn position_pending(&self) {
+        self.broker.positions_pending.set(self.broker.positions_pending.get() + 1);
+    }
+
+    /// Notes that a pending position was caught up with, or no longer needs to be.
+    pub(super) fn position_handled(&self) {
+        self.broker.positions_pending.set(self.broker.positions_pending.get() - 1);
+    }
+
+    /// Notes that catching up failed and will be retried.
+    pub(super) fn catch_up_failed(&self) {
+        self.broker.quiet_since.set(Instant::now());
+    }
+
+    /// Returns true if a connection to a broker counts as set up from now on: once, when its conditions are first met.
+    pub fn settle(&self) -> bool {
+        let BrokerProgress { is_working, positions_pending, quiet_since } = &self.broker;
+        let is_quiet = quiet_since.get().elapsed() >= QUIET_UNTIL_SET_UP;
+        is_working.get() && positions_pending.get() == 0 && is_quiet && !self.was_set_up.replace(true)
+    }
+
+    fn set_up_if_complete(&self) -> bool {
+        if self.framing() == Framing::Payloads {
+            return false; // see `settle`
+        }
+        let is_complete = self.awaited.borrow().is_empty();
+        is_complete && !self.was_set_up.replace(true)
+    }
+
+    /// Returns true if the connection was set up: the peer sent its greeting, and every stream that it writes was
+    /// announced and caught up with. On a connection to a broker, see [`settle`](Self::settle).
+    pub fn was_set_up(&self) -> bool {
+        self.was_set_up.get()
+    }
+}
+
+#[cfg(test)]
+mod tests;

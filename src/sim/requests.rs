@@ -1,0 +1,197 @@
+//! A client of one instance: it reads and writes through the instance, and reports the results to the judge.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::witness::Witness;
+use crate::caches::LoadError;
+use crate::instance::{Instance, Write};
+use crate::presence::SetState;
+use crate::replication::WaitError;
+use crate::store::account_data::Datum;
+use crate::transport::http::HttpError;
+use crate::transport::http::endpoints::presence::{SetBody, State};
+use crate::transport::http::endpoints::send_events::SentEvent;
+use squall_judge::{self as judge, Device};
+use squall_protocol::rows::events::{EventRow, StateRow};
+use squall_protocol::{Cached, InstanceName, Token};
+
+/// The error of a request that was not acknowledged.
+pub(super) type Failure = Box<dyn Error>;
+
+/// A client of one boot of one instance. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Client {
+    instance: Rc<Instance>,
+    witness: Witness,
+    /// The values that were read through the instance.
+    read: Rc<RefCell<BTreeSet<Cached>>>,
+}
+
+impl Client {
+    /// Creates a client of `instance`, with the witness of the same boot.
+    pub(super) fn new(instance: Rc<Instance>, witness: Witness) -> Self {
+        Client { instance, witness, read: Rc::default() }
+    }
+
+    /// Returns the instance.
+    pub(super) fn instance(&self) -> &Rc<Instance> {
+        &self.instance
+    }
+
+    /// Reports that a write was acknowledged: the instance itself changed each of `what` under `token`.
+    pub(super) fn write_acked(&self, what: impl IntoIterator<Item = Cached>, token: Token) {
+        for what in what {
+            self.witness.write_acked(what, self.instance.name(), token);
+        }
+    }
+
+    /// Reports that one writer has acknowledged a user's receipts of these rooms.
+    pub(super) fn receipts_acked(&self, user_id: String, room_ids: Vec<String>) {
+        self.witness.receipts_acked(user_id, room_ids);
+    }
+
+    /// Reports that a message to these devices was acknowledged.
+    pub(super) fn messages_acked(&self, clients: Vec<judge::Client>, message_id: String) {
+        self.witness.messages_acked(clients, message_id);
+    }
+
+    /// Reports a failed request, if it is one that timed out while it waited for a position.
+    pub(super) fn failed(&self, failure: &Failure) {
+        let failure = failure.downcast_ref::<HttpError>();
+        if let Some(HttpError::NotSeen(WaitError::Timeout { stream, writer, position, .. })) = failure {
+            self.witness.wait_timed_out(stream, writer, *position);
+        }
+    }
+
+    /// Sends a state event to a room, and reads the room's state once the event is acknowledged. `ordinal` makes the event's
+    /// id unique.
+    pub(super) async fn change_state(&self, ordinal: usize, room_id: &str) -> Result<(), Failure> {
+        let writer = self.instance.config().events_writer_of(room_id);
+        let event_id = format!("$topic{ordinal}");
+        let kind = "m.room.topic";
+        let token = if writer == self.instance.name() {
+            let event = EventRow {
+                kind: kind.to_owned(),
+                state_key: Some(String::new()),
+                ..EventRow::message(event_id.clone(), room_id)
+            };
+            let kind = kind.to_owned();
+            let state_key = String::new();
+            let delta = StateRow { room_id: room_id.to_owned(), kind, state_key, event_id: Some(event_id) };
+            self.instance.events()?.persist(vec![Write { event: Some(event), state: vec![delta] }]).await?
+        } else {
+            let event = json!({
+                "event_id": event_id, "room_id": room_id, "type": kind, "state_key": "", "sender": "@user:squall.test",
+                "content": { "topic": ordinal },
+            });
+            let mut sent = SentEvent::deserialize(json!({ "room_version": "1", "event": event }))?;
+            sent.context.state_delta_due_to_event = Some(vec![(kind.to_owned(), String::new(), Some(event_id))]);
+            self.instance.client().send_events(writer, &[sent]).await?.stream_id
+        };
+        self.read_back(Cached::State { room_id: room_id.to_owned() }, writer, token).await;
+        Ok(())
+    }
+
+    /// Writes `datum`, which is part of `what`, and reads `what` once the write is acknowledged.
+    pub(super) async fn set_account_data(&self, what: Cached, datum: Datum) -> Result<(), Failure> {
+        let writer = &self.instance.config().stream_writers.account_data;
+        let token = if writer == self.instance.name() {
+            self.instance.set_account_data(vec![datum]).await?
+        } else {
+            self.instance.client().set_account_data(writer, &datum).await?
+        };
+        self.read_back(what, writer, token).await;
+        Ok(())
+    }
+
+    async fn read_back(&self, what: Cached, writer: &InstanceName, token: Token) {
+        self.witness.write_acked(what.clone(), writer, token);
+        self.read(what).await;
+    }
+
+    /// Reads `what`, and reports the result unless the read fails.
+    pub(super) async fn read(&self, what: Cached) {
+        self.read.borrow_mut().insert(what.clone());
+        let read = self.witness.read_started(what.clone());
+        if let Ok(version) = self.version(&what).await {
+            self.witness.read_returned(read, version);
+        }
+    }
+
+    /// Reads every value again that was ever read through the instance: its caches may hold it.
+    pub(super) async fn read_all_again(&self) {
+        let read = self.read.borrow().clone();
+        for what in read {
+            self.read(what).await;
+        }
+    }
+
+    /// Makes a remote server talk to the instance.
+    pub(super) fn server_up(&self, server: &str) {
+        self.witness.broadcast_began("REMOTE_SERVER_UP");
+        self.instance.handler().remote_server_up(server);
+    }
+
+    /// Sets the presence of a user's device. `id` identifies the request in the run.
+    pub(super) async fn set_presence(&self, id: usize, user_id: &str, set: SetState) -> Result<(), Failure> {
+        let request = id as u64;
+        let device = Device { user: user_id.to_owned(), device: set.device_id.clone() };
+        self.witness.presence_asked(request, device, set.state.as_str(), set.is_sync, set.status_msg.clone());
+        let writer = &self.instance.config().stream_writers.presence;
+        if writer == self.instance.name() {
+            self.instance.presence().set_state(user_id, set).await?;
+        } else {
+            let state = State { presence: set.state.as_str().to_owned(), status_msg: set.status_msg };
+            let SetState { device_id, is_sync, force_notify, .. } = set;
+            let body = SetBody { device_id, force_notify, is_sync, state };
+            self.instance.client().set_presence(writer, user_id, body).await?;
+        }
+        self.witness.presence_set(request);
+        Ok(())
+    }
+
+    /// Keeps a sync open for a time.
+    pub(super) async fn sync(&self, device: Device, for_ms: u64) {
+        let _reported = ReportedSync::begin(&self.witness, &device);
+        let _syncing = self.instance.user_syncs().begin(&device.user, device.device.as_deref());
+        tokio::time::sleep(Duration::from_millis(for_ms)).await;
+    }
+
+    async fn version(&self, what: &Cached) -> Result<Option<Token>, LoadError> {
+        let caches = self.instance.caches();
+        Ok(match what {
+            Cached::State { room_id } => caches.current_state(room_id).await?.version,
+            Cached::Event { event_id } => caches.event(event_id).await?.version,
+            Cached::Receipts { room_id } => caches.receipts(room_id).await?.version,
+            Cached::AccountData { user_id } => caches.account_data(user_id).await?.version,
+            Cached::RoomAccountData { user_id, room_id } => caches.room_account_data(user_id, room_id).await?.version,
+        })
+    }
+}
+
+/// A sync that is reported to the judge. Its end is reported when this is dropped, because a request may be dropped too. It
+/// must be dropped after the guard that makes the instance aware of the sync.
+struct ReportedSync<'a> {
+    witness: &'a Witness,
+    device: &'a Device,
+}
+
+impl<'a> ReportedSync<'a> {
+    fn begin(witness: &'a Witness, device: &'a Device) -> Self {
+        witness.sync_began(device);
+        ReportedSync { witness, device }
+    }
+}
+
+impl Drop for ReportedSync<'_> {
+    fn drop(&mut self) {
+        self.witness.sync_ended(self.device);
+    }
+}

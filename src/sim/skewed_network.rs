@@ -1,0 +1,415 @@
+//! A network whose peers are of a newer version: they send lines of a stream that this version does not have, and rows of a
+//! shape that it does not know.
+//!
+//! Both are injected into the lines that the peer really sends, between the network and the instance that reads: a line of an
+//! unknown stream between two others, and a JSON string in the place of a row. The row itself is in the database; only this
+//! copy of it cannot be parsed.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+
+use super::deployment::{BROKER_PORT, SERVER_NAME};
+use super::wire;
+use crate::transport::redis::resp::{Reply, ReplyDecoder};
+use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
+use squall_judge::{PUBLICATIONS, SUBSCRIPTION};
+use squall_protocol::{InstanceName, StreamName};
+
+/// The name of the stream that no instance knows.
+pub(super) const UNKNOWN_STREAM: &str = "org.squall.newer";
+
+/// A line that was injected into the input of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InjectedLine {
+    /// The instance that read it.
+    pub instance: InstanceName,
+    /// The apparent sender.
+    pub target: InstanceName,
+    /// Its stream.
+    pub stream: StreamName,
+}
+
+/// A queue of injected lines that were not reported to the judge yet. It exists because connections are `Send` and the judge is
+/// not.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Injected(Arc<Mutex<Vec<InjectedLine>>>);
+
+impl Injected {
+    /// Takes the lines that were injected since the last call.
+    pub(super) fn take(&self) -> Vec<InjectedLine> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The version skew of the peers of one host. It outlives the host's processes.
+#[derive(Debug, Clone)]
+pub(super) struct VersionSkew {
+    active: Arc<Mutex<Vec<Arc<Active>>>>,
+    injected: Injected,
+}
+
+#[derive(Debug)]
+struct Active {
+    per_mille: u32,
+    hits: AtomicU64,
+}
+
+impl VersionSkew {
+    /// Creates a version skew that is off. Lines that are injected once it is on are reported through `injected`.
+    pub(super) fn new(injected: Injected) -> Self {
+        VersionSkew { active: Arc::default(), injected }
+    }
+
+    /// Begins to inject lines into `per_mille` of a thousand reads. It is over when the guard is dropped.
+    pub(super) fn begin(&self, per_mille: u32) -> VersionSkewGuard {
+        let active = Arc::new(Active { per_mille, hits: AtomicU64::new(0) });
+        lock(&self.active).push(Arc::clone(&active));
+        VersionSkewGuard { version_skew: self.clone(), active }
+    }
+
+    /// Wraps the network of `instance`, so that its peers may be of a newer version. Every draw comes from `seeds`.
+    pub(super) fn wrap(&self, network: Rc<dyn Network>, instance: InstanceName, seeds: SeedTree) -> Rc<dyn Network> {
+        Rc::new(SkewedNetwork { network, version_skew: self.clone(), instance, seeds, connections: Cell::new(0) })
+    }
+
+    /// Draws the line to inject next, if any.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Unknown, Arc<Active>)> {
+        let active = lock(&self.active);
+        if active.is_empty() {
+            return None;
+        }
+        let drawn = rng.random_range(0..1_000);
+        let unknown = [Unknown::Rows, Unknown::Position, Unknown::Shape][rng.random_range(0..3)];
+        active.iter().find(|active| drawn < active.per_mille).map(|active| (unknown, Arc::clone(active)))
+    }
+}
+
+/// A version skew that lasts until this guard is dropped.
+pub(super) struct VersionSkewGuard {
+    version_skew: VersionSkew,
+    active: Arc<Active>,
+}
+
+impl VersionSkewGuard {
+    /// Returns the number of injected lines that were read. The fault took effect if it is not 0.
+    pub(super) fn hits(&self) -> u64 {
+        self.active.hits.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for VersionSkewGuard {
+    fn drop(&mut self) {
+        lock(&self.version_skew.active).retain(|active| !Arc::ptr_eq(active, &self.active));
+    }
+}
+
+/// A kind of line that is injected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// A row of an unknown stream.
+    Rows,
+    /// A position of an unknown stream.
+    Position,
+    /// A row of a known stream in an unknown shape.
+    Shape,
+}
+
+/// The network of one process, whose peers may be of a newer version.
+struct SkewedNetwork {
+    network: Rc<dyn Network>,
+    version_skew: VersionSkew,
+    instance: InstanceName,
+    seeds: SeedTree,
+    connections: Cell<u64>,
+}
+
+impl Network for SkewedNetwork {
+    fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+        let connecting = self.network.connect(to);
+        let target = wire::target(to);
+        if !wire::is_of_replication(to.port) || target.as_str() == PUBLICATIONS {
+            return connecting;
+        }
+        let ordinal = self.connections.get();
+        self.connections.set(ordinal + 1);
+        let version_skew = self.version_skew.clone();
+        let rng = self.seeds.child(ordinal).rng();
+        let instance = self.instance.clone();
+        let place = if to.port == BROKER_PORT { Place::Replies(Replies::default()) } else { Place::Lines(true) };
+        Box::pin(async move {
+            let (stream, writing) = tokio::io::split(connecting.await?);
+            let reading = SkewedReader { stream, version_skew, instance, target, rng, next: None, place };
+            Ok(Box::new(tokio::io::join(reading, writing)) as BoxStream)
+        })
+    }
+
+    fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        self.network.listen(port)
+    }
+}
+
+/// The input of the client end of a connection.
+struct SkewedReader {
+    stream: ReadHalf<BoxStream>,
+    version_skew: VersionSkew,
+    instance: InstanceName,
+    target: InstanceName,
+    rng: ChaCha8Rng,
+    /// The line to inject as soon as there is a place for it.
+    next: Option<(Unknown, Arc<Active>)>,
+    /// The place in the input after the bytes that were read.
+    place: Place,
+}
+
+/// A place in the input.
+enum Place {
+    /// A place among lines. True if the last byte ended one.
+    Lines(bool),
+    /// A place among the replies of a broker.
+    Replies(Replies),
+}
+
+impl Place {
+    /// Returns true if a line may be injected here.
+    fn is_between(&self) -> bool {
+        match self {
+            Place::Lines(is_at_start) => *is_at_start,
+            Place::Replies(replies) => replies.is_between(),
+        }
+    }
+
+    /// Returns true if the next byte begins a line.
+    fn is_at_line_start(&self) -> bool {
+        match self {
+            Place::Lines(is_at_start) => *is_at_start,
+            Place::Replies(replies) => replies.is_at_line_start(),
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        match self {
+            Place::Lines(is_at_start) => *is_at_start = bytes.last().map_or(*is_at_start, |last| *last == b'\n'),
+            Place::Replies(replies) => replies.read(bytes),
+        }
+    }
+}
+
+/// The boundaries of a broker's replies to a subscriber.
+#[derive(Debug, Default)]
+struct Replies {
+    decoder: ReplyDecoder,
+    /// True once the broker has acknowledged the subscription. It publishes nothing before.
+    is_subscribed: bool,
+}
+
+impl Replies {
+    fn is_between(&self) -> bool {
+        self.is_subscribed && self.decoder.pending().is_empty()
+    }
+
+    fn is_at_line_start(&self) -> bool {
+        matches!(self.decoder.pending(), [] | [.., b'\n'])
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        self.decoder.extend(bytes);
+        while let Some(reply) = self.decoder.next_reply() {
+            self.is_subscribed |= matches!(reply, Reply::Array(_));
+        }
+    }
+}
+
+impl SkewedReader {
+    /// Counts and reports an injected line.
+    fn report(&self, active: &Active, stream: &str) {
+        active.hits.fetch_add(1, Ordering::Relaxed);
+        let instance = self.instance.clone();
+        let target = self.target.clone();
+        lock(&self.version_skew.injected.0).push(InjectedLine { instance, target, stream: stream.into() });
+    }
+
+    /// Injects a whole line before the peer's next one, if that is due and there is room. Returns true if it did.
+    fn insert(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let Some((unknown, active)) = &self.next else { return false };
+        let writer = if self.target.as_str() == SUBSCRIPTION { "newer" } else { self.target.as_str() };
+        let line = match unknown {
+            Unknown::Rows => format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"),
+            Unknown::Position => format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"),
+            Unknown::Shape => return false,
+        };
+        let line: Bytes = match self.place {
+            Place::Lines(_) => (line + "\n").into(),
+            Place::Replies(_) => Reply::message(SERVER_NAME, line).to_bytes(),
+        };
+        if !self.place.is_between() || buf.remaining() < line.len() {
+            return false;
+        }
+        buf.put_slice(&line);
+        self.report(active, UNKNOWN_STREAM);
+        self.next = None;
+        true
+    }
+
+    /// Replaces the first whole row among `bytes`, if that is due.
+    fn distort(&mut self, bytes: &mut [u8]) {
+        let Some((Unknown::Shape, active)) = &self.next else { return };
+        let mut from = if self.place.is_at_line_start() { 0 } else { line_end(bytes) };
+        while from < bytes.len() {
+            let end = from + line_end(&bytes[from..]);
+            if bytes[end - 1] == b'\n'
+                && let line = bytes[from..end - 1].strip_suffix(b"\r").unwrap_or(&bytes[from..end - 1])
+                && let Some((stream, row)) = row_in(line, &self.instance)
+            {
+                let row = from + row..from + line.len();
+                bytes[row.clone()].fill(b'x');
+                (bytes[row.start], bytes[row.end - 1]) = (b'"', b'"');
+                self.report(active, &stream);
+                self.next = None;
+                return;
+            }
+            from = end;
+        }
+    }
+}
+
+/// Returns the end of the first line of `bytes`: after its line break, or the end of `bytes`.
+fn line_end(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)
+}
+
+/// Returns the stream of an `RDATA` line, and the start of its row. Returns none if `reader` itself wrote the row: over Redis
+/// it comes back.
+fn row_in(line: &[u8], reader: &InstanceName) -> Option<(String, usize)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.strip_prefix("RDATA ")?.splitn(4, ' ');
+    let (stream, writer, _token, row) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    (row.len() >= 2 && writer != reader.as_str()).then(|| (stream.to_owned(), line.len() - row.len()))
+}
+
+impl AsyncRead for SkewedReader {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.insert(buf) {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = &mut buf.filled_mut()[before..];
+        self.distort(read);
+        self.place.read(read);
+        if !read.is_empty() && self.next.is_none() {
+            let SkewedReader { version_skew, rng, .. } = &mut *self;
+            self.next = version_skew.draw(rng);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Sends text in pieces of that many bytes. Returns the text that is read, and the injected lines.
+    fn read(unknown: Unknown, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
+        read_at(Place::Lines(false), "writer", unknown, sent, piece)
+    }
+
+    fn read_at(place: Place, target: &str, unknown: Unknown, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let injected = Injected::default();
+            let version_skew = VersionSkew::new(injected.clone());
+            let active = Arc::new(Active { per_mille: 1_000, hits: AtomicU64::new(0) });
+            let (mut peer, stream) = tokio::io::duplex(64);
+            let (instance, target) = ("worker".into(), target.into());
+            let (rng, next) = (SeedTree::from_seed(1).rng(), Some((unknown, active)));
+            let (stream, _writing) = tokio::io::split(Box::new(stream) as BoxStream);
+            let mut reader = SkewedReader { stream, version_skew, instance, target, rng, next, place };
+            let mut read = String::new();
+            for piece in sent.as_bytes().chunks(piece) {
+                peer.write_all(piece).await.unwrap();
+                let mut bytes = [0; 256];
+                // An injected line comes in a read of its own.
+                while !piece.is_empty() {
+                    let n = reader.read(&mut bytes).await.unwrap();
+                    read.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+                    if bytes[..n].ends_with(&piece[piece.len() - 1..]) && !read.trim_end().ends_with("3 7") {
+                        break;
+                    }
+                }
+            }
+            (read, injected.take())
+        })
+    }
+
+    fn injected_line(stream: &str) -> Vec<InjectedLine> {
+        vec![InjectedLine { instance: "worker".into(), target: "writer".into(), stream: stream.into() }]
+    }
+
+    #[test]
+    fn a_line_of_an_unknown_stream_comes_between_two_others() {
+        let (text, injected) = read(Unknown::Position, "PING 1\nPING 2\n", 7);
+        assert_eq!(text, "PING 1\nPOSITION org.squall.newer writer 3 7\nPING 2\n");
+        assert_eq!(injected, injected_line(UNKNOWN_STREAM));
+    }
+
+    #[test]
+    fn a_row_is_made_something_else_of_the_same_length_where_it_comes_whole() {
+        let (text, injected) = read(Unknown::Shape, "half\nRDATA events writer 5 [1,2]\nPING 1\n", 64);
+        assert_eq!(text, "half\nRDATA events writer 5 \"xxx\"\nPING 1\n");
+        assert_eq!(injected, injected_line("events"));
+        let (text, injected) = read(Unknown::Shape, "half\nRDATA events writer 5 [1,2]\nPING 1\n", 8);
+        assert_eq!(text, "half\nRDATA events writer 5 [1,2]\nPING 1\n", "it never came whole");
+        assert_eq!(injected, []);
+    }
+
+    #[test]
+    fn at_a_broker_a_line_of_an_unknown_stream_comes_between_two_messages() {
+        let message = |payload: &str| {
+            String::from_utf8(Reply::message(SERVER_NAME, payload.to_owned()).to_bytes().to_vec()).unwrap()
+        };
+        let subscribed = "*3\r\n$9\r\nsubscribe\r\n$11\r\nsquall.test\r\n:1\r\n";
+        let sent = format!("+OK\r\n{subscribed}{}{}", message("PING 1"), message("*2"));
+        let whole = |piece| {
+            let place = || Place::Replies(Replies::default());
+            let (text, injected) = read_at(place(), SUBSCRIPTION, Unknown::Position, &sent, piece);
+            assert_eq!(injected[0].target.as_str(), SUBSCRIPTION);
+            text
+        };
+        let unknown = message("POSITION org.squall.newer newer 3 7");
+        let at = 5 + subscribed.len();
+        assert_eq!(whole(at), format!("{}{unknown}{}", &sent[..at], &sent[at..]));
+        let mut replies = Replies::default();
+        let places = sent.bytes().map(|byte| {
+            replies.read(&[byte]);
+            replies.is_between()
+        });
+        let between: Vec<usize> = places.zip(1..).filter_map(|(is_between, at)| is_between.then_some(at)).collect();
+        assert_eq!(between, [at, at + message("PING 1").len(), sent.len()]);
+    }
+
+    #[test]
+    fn only_rows_are_made_something_else() {
+        for line in ["POSITION events writer 5 7", "RDATA events writer 5", "RDATA events writer 5 7", "PING [1,2]"] {
+            assert_eq!(row_in(line.as_bytes(), &"worker".into()), None, "{line}");
+        }
+        let row = |reader: &str| row_in(b"RDATA events writer batch [\"a b\"]", &reader.into());
+        assert_eq!(row("worker"), Some(("events".to_owned(), 26)));
+        assert_eq!(row("writer"), None, "over Redis it comes back to its writer");
+    }
+}

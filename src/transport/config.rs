@@ -1,0 +1,60 @@
+//! Configuration of where the other instances and the Redis broker listen.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use squall_env::{Address, TlsConfig};
+
+/// The host and the ports of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceLocation {
+    /// The host name.
+    pub host: Arc<str>,
+    /// The port of the line protocol.
+    pub replication_port: u16,
+    /// The port of HTTP requests.
+    pub http_port: u16,
+}
+
+impl InstanceLocation {
+    /// Returns the address of the line protocol.
+    pub fn replication_address(&self) -> Address {
+        Address::new(Arc::clone(&self.host), self.replication_port)
+    }
+
+    /// Returns the address of HTTP requests.
+    pub fn http_address(&self) -> Address {
+        Address::new(Arc::clone(&self.host), self.http_port)
+    }
+}
+
+/// The location of the Redis broker and the means to log in to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisConfig {
+    /// The host name.
+    pub host: Arc<str>,
+    /// The port.
+    #[serde(default = "default_redis_port")]
+    pub port: u16,
+    /// The password, if the broker requires one.
+    #[serde(default)]
+    pub password: Option<String>,
+    /// The TLS settings, if connections to the broker use TLS. The network that the instance is given applies them.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+}
+
+/// Returns the port on which Redis listens by default.
+fn default_redis_port() -> u16 {
+    6379
+}
+
+impl RedisConfig {
+    /// Returns the broker's address.
+    pub fn address(&self) -> Address {
+        Address::new(Arc::clone(&self.host), self.port)
+    }
+}

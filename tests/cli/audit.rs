@@ -1,0 +1,98 @@
+//! `squall audit`.
+
+use serde_json::Value;
+
+use crate::{Scratch, configuration, refused, squall};
+
+const RECORDINGS: [&str; 2] = ["tests/data/redis_traffic.jsonl.gz", "tests/data/tcp_1.19.1.txt.gz"];
+
+/// Returns the exit status of an audit, one JSON object for each recording, and the errors.
+fn audited(arguments: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+    let output = squall(&[&["audit", "--json"], arguments].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let reports = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    (output.status.code(), reports, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn recordings_are_audited_one_by_one() {
+    let (status, reports, errors) = audited(&RECORDINGS);
+    assert_eq!((status, &*errors), (Some(1), ""));
+    let [redis, tcp] = &reports[..] else { panic!("{} reports", reports.len()) };
+    assert_eq!(
+        (&redis["file"], &redis["payloads"], &redis["parsed"]),
+        (&RECORDINGS[0].into(), &7_566.into(), &7_566.into())
+    );
+    assert_eq!((&redis["dialect"], &redis["commands"]["RDATA"]), (&"1.163".into(), &3_922.into()));
+    assert_eq!(redis["streams"]["events"]["persister1"]["last_token"], 1_678);
+    assert_eq!((&tcp["file"], &tcp["payloads"], &tcp["parsed"]), (&RECORDINGS[1].into(), &2_271.into(), &2_271.into()));
+    assert_eq!((&tcp["dialect"], &tcp["violations"][0]["line"]), (&"1.19".into(), &2_095.into()));
+    assert_eq!(tcp["violations"][0]["invariant"], "tokens_ascend");
+}
+
+#[test]
+fn an_audit_for_a_reader_groups_what_it_found() {
+    let output = squall(&["audit", RECORDINGS[1]]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("2271 of 2271 payloads parsed: PING 1, POSITION 16, RDATA 2253, SERVER 1\n"), "{text}");
+    let finding = text.lines().find(|line| line.starts_with("tokens_ascend/caches/repeated")).expect(&text);
+    assert_eq!(finding.split_whitespace().take(3).collect::<Vec<_>>(), ["tokens_ascend/caches/repeated", "3", "2095"]);
+}
+
+#[test]
+fn a_recording_without_findings_is_all_well() {
+    let recording = Scratch::new("clean.txt", "SERVER h\nPOSITION typing a 1 1\nRDATA typing a 2 [\"!r\",[]]\n");
+    let (status, reports, _) = audited(&[recording.path()]);
+    assert_eq!((status, &reports[0]["violations"]), (Some(0), &serde_json::json!([])));
+}
+
+#[test]
+fn a_dialect_that_is_named_is_used() {
+    let (status, reports, _) = audited(&["--dialect", "1.163", RECORDINGS[1]]);
+    let not_positions = Value::from(2_271 - 16);
+    assert_eq!((status, &reports[0]["parsed"]), (Some(1), &not_positions));
+}
+
+#[test]
+fn an_unreadable_recording_is_reported_and_the_others_are_still_checked() {
+    let text =
+        "{\"t\": 1, \"ch\": \"h\", \"data\": \"PING 1\"}\nnonsense\n{\"t\": 2, \"ch\": \"h\", \"data\": \"PING 2\"}\n";
+    let malformed = Scratch::new("malformed.jsonl", text);
+    let (status, reports, errors) = audited(&["no-such-file.gz", malformed.path(), RECORDINGS[1]]);
+    assert_eq!(status, Some(2), "{errors}");
+    let parsed: Vec<_> = reports.iter().map(|report| (&report["parsed"], &report["malformed"])).collect();
+    assert_eq!(parsed, [(&2.into(), &1.into()), (&2_271.into(), &0.into())]);
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("no-such-file.gz") && errors[0].contains("Name a recording"), "{}", errors[0]);
+    let at = format!("{}: line 2: ", malformed.path());
+    assert!(errors[1].contains(&at) && errors[1].contains("mend the line"), "{}", errors[1]);
+}
+
+#[test]
+fn an_audit_of_nothing_or_by_an_unknown_dialect_is_refused() {
+    refused(&["audit"], "CAPTURE");
+    refused(&["audit", "--dialect", "1.20", RECORDINGS[0]], "write 1.163 or 1.19");
+    refused(&["audit", "no-such-file.gz"], "no-such-file.gz");
+}
+
+#[test]
+fn a_configuration_says_who_writes_what() {
+    let lines = ["POSITION events writer1 1 1", "POSITION typing typist 1 1", "POSITION pushers another 1 1"];
+    let line = |text: &str| serde_json::json!({ "t": 1, "ch": "h", "data": text }).to_string() + "\n";
+    let recording = Scratch::new("announced.jsonl", &lines.map(line).concat());
+    let file = Scratch::new("writers.toml", &configuration("squall.db", 1, 2));
+    let kinds = |arguments: &[&str]| -> Vec<String> {
+        let (_, reports, errors) = audited(&[arguments, &[recording.path()]].concat());
+        assert_eq!(errors, "");
+        let violations = reports[0]["violations"].as_array().unwrap();
+        violations.iter().map(|violation| violation["fingerprint"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(kinds(&[]).is_empty());
+    let events = "one_writer/events/not_its_writer";
+    let typing = "one_writer/typing/not_its_writer";
+    assert_eq!(kinds(&["--config", file.path()]), [events, typing]);
+    assert_eq!(kinds(&["--config", file.path(), "--writer", "typing=typist"]), [events]);
+    assert_eq!(kinds(&["--writer", "typing=master", "--writer", "events=writer1"]), [typing]);
+}
