@@ -19,6 +19,9 @@ use squall_protocol::{InstanceName, MASTER, rows};
 /// Time that a stopping instance gives its writes to end and its connections to send what is queued.
 pub const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// Time within [`STOP_GRACE`] for which an instance that stops waits for the database to return its last rows.
+const ROWS_GRACE: Duration = Duration::from_secs(3);
+
 /// One running instance.
 pub struct Instance {
     pub(super) name: InstanceName,
@@ -143,12 +146,14 @@ impl Instance {
         let _ = tokio::time::timeout(STOP_GRACE, self.finish()).await;
     }
 
-    /// Waits for the writes under way, then closes all connections and waits until they are gone.
+    /// Waits for the writes under way and sends their rows, then closes all connections and waits until they are gone.
     async fn finish(&self) {
         self.presence.handler.idle().await;
         for writer in self.writers.values() {
             writer.idle().await;
         }
+        // Otherwise followers would not see the last rows before this instance starts again.
+        let _ = tokio::time::timeout(ROWS_GRACE, self.handler.written_is_sent()).await;
         for connection in self.handler.connections() {
             connection.close();
         }

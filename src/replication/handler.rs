@@ -182,6 +182,13 @@ impl CommandHandler {
         }
     }
 
+    /// Waits until all rows that this instance has written so far are in the outboxes of its connections.
+    pub async fn written_is_sent(&self) {
+        for streamer in &self.streamers {
+            streamer.written_is_sent().await;
+        }
+    }
+
     fn connection(&self, role: Role, peer: &str, awaited: BTreeSet<StreamName>) -> Rc<Connection> {
         let id = self.connections_made.get();
         self.connections_made.set(id + 1);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::{Backoff, Connection};
@@ -40,7 +40,7 @@ pub struct Streamer {
     /// Connections that know the position and receive everything after it.
     following: RefCell<Vec<Rc<Connection>>>,
     /// The position up to which rows have been sent.
-    sent_upto: Cell<Token>,
+    sent_upto: watch::Sender<Token>,
     /// Time of the last announcement of a position that only other writers had moved.
     announced_idle: Cell<Instant>,
 }
@@ -56,7 +56,7 @@ impl Streamer {
             poked: Notify::new(),
             asking: RefCell::default(),
             following: RefCell::default(),
-            sent_upto: Cell::new(sent_upto),
+            sent_upto: watch::Sender::new(sent_upto),
             announced_idle: Cell::new(Instant::now()),
         }
     }
@@ -82,6 +82,12 @@ impl Streamer {
         }
     }
 
+    /// Waits until all rows that this instance has written so far are in the outboxes.
+    pub(super) async fn written_is_sent(&self) {
+        let written = self.stream.written_upto(&self.writer);
+        let _ = self.sent_upto.subscribe().wait_for(|sent| *sent >= written).await;
+    }
+
     /// Sends rows and positions, for ever.
     pub(super) async fn run(self: Rc<Self>) {
         let mut backoff = Backoff::new(&self.env.seeds.child("streamer").child(self.stream.name()));
@@ -101,7 +107,7 @@ impl Streamer {
             let _ = tokio::time::timeout_at(wake_at, self.poked.notified()).await;
             if Instant::now() >= heartbeat {
                 heartbeat = Instant::now() + HEARTBEAT_INTERVAL;
-                let now = self.sent_upto.get();
+                let now = *self.sent_upto.borrow();
                 self.broadcast_position(now, now);
             }
         }
@@ -112,14 +118,14 @@ impl Streamer {
         loop {
             self.answer_requests();
             self.following.borrow_mut().retain(|connection| connection.is_open());
-            let sent = self.sent_upto.get();
+            let sent = *self.sent_upto.borrow();
             let current = self.stream.position(&self.writer);
             if sent >= current {
                 return Ok(None);
             }
             if self.following.borrow().is_empty() {
                 // A new connection will receive the position of that time, and its follower fetches everything up to it.
-                self.sent_upto.set(current);
+                self.sent_upto.send_replace(current);
                 return Ok(None);
             }
             if sent >= self.stream.written_upto(&self.writer) {
@@ -130,18 +136,18 @@ impl Streamer {
                 }
                 self.announced_idle.set(Instant::now());
                 self.broadcast_position(sent, current);
-                self.sent_upto.set(current);
+                self.sent_upto.send_replace(current);
                 continue;
             }
             let updates = self.stream.updates(&self.writer, sent, current).await?;
             self.broadcast(sent, &updates);
-            self.sent_upto.set(updates.upto);
+            self.sent_upto.send_replace(updates.upto);
         }
     }
 
     /// Sends the position to the connections that asked for it, before any row after it.
     fn answer_requests(&self) {
-        let now = self.sent_upto.get();
+        let now = *self.sent_upto.borrow();
         for connection in self.asking.borrow_mut().drain(..) {
             if !connection.is_open() {
                 continue;

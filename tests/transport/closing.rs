@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use squall::instance::STOP_GRACE;
+use squall::instance::{STOP_GRACE, Write};
 use squall::replication::connection::COMMANDS_QUEUED_MAX;
 use squall::transport::tcp::{CLOSE_GRACE, PING_INTERVAL};
 use squall_protocol::Command;
+use squall_protocol::rows::events::EventRow;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::deployment::Deployment;
@@ -35,6 +36,22 @@ fn a_graceful_stop_sends_what_is_queued() {
         }
         let (lines, ()) = tokio::join!(client.lines_to_end(), master.stop());
         assert_eq!(lines, numbered_lines(MANY));
+    });
+}
+
+#[test]
+fn a_graceful_stop_sends_the_rows_that_have_yet_to_be_read_from_the_database() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        client.say("REPLICATE").await;
+        client.hear("POSITION typing ").await;
+        let event = EventRow::message("$last".into(), "!room:squall.test");
+        master.events().unwrap().persist(vec![Write { event: Some(event), state: Vec::new() }]).await.unwrap();
+        deployment.set_database_delay(Duration::from_millis(500));
+        let (lines, ()) = tokio::join!(client.lines_to_end(), master.stop());
+        assert!(lines.iter().any(|line| line.starts_with("RDATA events master 2 ")), "{lines:?}");
     });
 }
 

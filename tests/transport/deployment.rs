@@ -2,6 +2,7 @@
 //! workers, can be real or played by the test.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 #[cfg(feature = "sim")]
 use squall::instance::config::StreamWriters;
@@ -12,7 +13,7 @@ use squall::store::Database;
 use squall::transport::{InstanceLocation, RedisConfig};
 use squall_env::{Address, Clock, Listener, Network, Noop, SeedTree, TaskSpawner};
 
-use crate::database;
+use crate::database::{self, Delay};
 use crate::network::Hosts;
 use crate::peer::Peer;
 
@@ -49,6 +50,7 @@ pub(crate) struct Deployment {
     hosts: Hosts,
     config: Rc<Config>,
     database: Database,
+    database_delay: Delay,
 }
 
 impl Deployment {
@@ -72,7 +74,9 @@ impl Deployment {
             presence: Default::default(),
             redis: None,
         };
-        Deployment { hosts: Hosts::default(), config: Rc::new(config), database: database::empty() }
+        let database_delay = Delay::default();
+        let database = database::empty(&database_delay);
+        Deployment { hosts: Hosts::default(), config: Rc::new(config), database, database_delay }
     }
 
     #[cfg(feature = "sim")]
@@ -91,6 +95,11 @@ impl Deployment {
     /// Returns the database that all instances share.
     pub(crate) fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Sets the time that every transaction takes from now on.
+    pub(crate) fn set_database_delay(&self, delay: Duration) {
+        self.database_delay.set(delay);
     }
 
     /// Returns the environment of an instance on `host`.

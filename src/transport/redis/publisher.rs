@@ -107,22 +107,8 @@ async fn publish(
 ) -> Result<std::convert::Infallible, BrokerError> {
     let mut echo_at = Instant::now() + PING_INTERVAL;
     loop {
-        match timeout_at(echo_at, connection.outgoing()).await {
-            Ok(Some(payloads)) => {
-                for payload in &payloads {
-                    env.observer.sent(payload);
-                }
-                for pipeline in pipelines(handler.server_name(), payloads) {
-                    answer("PUBLISH", pipeline.exec_async(&mut client)).await?;
-                }
-                connection.mark_working();
-            }
-            // The connection is closed here and the outbox is empty.
-            Ok(None) => return Err(BrokerError::ClosedHere),
-            // The outbox is empty, and the next number is due.
-            Err(_) => {}
-        }
-        // Also while there are commands to send: only the numbers show whether this instance hears itself.
+        // First of all, because commands may come without a pause: only the numbers show whether this instance hears
+        // itself.
         if echo_at <= Instant::now() {
             let number = echo.next();
             let mut publish = redis::cmd("PUBLISH");
@@ -130,9 +116,25 @@ async fn publish(
             answer("PUBLISH", publish.exec_async(&mut client)).await?;
             echo.taken(number);
             echo_at = Instant::now() + PING_INTERVAL;
+        } else {
+            match timeout_at(echo_at, connection.outgoing()).await {
+                Ok(Some(payloads)) => {
+                    for payload in &payloads {
+                        env.observer.sent(payload);
+                    }
+                    for pipeline in pipelines(handler.server_name(), payloads) {
+                        answer("PUBLISH", pipeline.exec_async(&mut client)).await?;
+                    }
+                    connection.mark_working();
+                }
+                // The connection is closed here and the outbox is empty.
+                Ok(None) => return Err(BrokerError::ClosedHere),
+                // The next number is due.
+                Err(_) => continue,
+            }
         }
-        limiter.answered();
         // The replies prove that the connection works.
+        limiter.answered();
         settle(connection, env);
     }
 }
