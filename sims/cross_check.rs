@@ -32,8 +32,9 @@ fn plan_for_both(seed: u64) -> Plan {
     plan.storm_ms = STORM_MS;
     plan.operations.retain(|operation| operation.at_ms < STORM_MS);
     plan.faults.retain(|entry| entry.at_ms < STORM_MS && !SKIPPED.contains(&entry.fault.family()));
-    // The calm lasts until a process's presence has expired.
-    plan.presence = PresenceConfig { refresh_ms: 4_000, process_expiry_ms: 20_000, ..PresenceConfig::default() };
+    // The calm lasts until a process's presence has expired, and until a busy user is offline.
+    plan.presence =
+        PresenceConfig { refresh_ms: 4_000, process_expiry_ms: 20_000, busy_ms: 40_000, ..PresenceConfig::default() };
     Plan::load(&plan.to_json()).expect("what is left is a plan")
 }
 

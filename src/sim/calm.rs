@@ -38,9 +38,9 @@ const POLLS_IN_A_ROW: u32 = 100;
 ///    that waited for it goes on late. A start that fails then is tried again.
 /// 6. Where polls are delayed, each of those that follow from each other may be.
 /// 7. A client whose request waits for news that does not come gives up, pauses and asks once more.
-/// 8. Then every user who syncs is announced, and every other one goes offline. A crashed process expires, at the next
-///    check; or the end of a last sync is announced by the next sweep after its delay. Then the user has the time to come
-///    back, which is longer where clients set themselves busy.
+/// 8. Then every user who syncs is announced, and every other one goes offline. A sync may outlast the storm. A crashed
+///    process expires, at the next check; or the end of a last sync is announced by the next sweep after its delay. Then the
+///    user has the time to come back, which is longer where clients set themselves busy.
 ///
 /// The other faults leave nothing slower behind. Packets that dripped arrive at the usual speed once the limit is lifted. A
 /// connection that stays half open is covered by the first step. A process that was frozen finds the bytes it missed in its
@@ -59,7 +59,12 @@ pub(super) fn calm_bound(plan: &Plan) -> Duration {
     let is_busy =
         |operation: &Operation| matches!(operation.kind, OperationKind::SetPresence { state: PresenceState::Busy, .. });
     let busy_ms = if plan.operations.iter().any(is_busy) { presence.busy_ms } else { 0 };
-    let offline = announced + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs().max(busy_ms));
+    let syncs_ms = plan.operations.iter().map(|operation| match operation.kind {
+        OperationKind::Sync { for_ms, .. } => operation.at_ms.saturating_add(for_ms).saturating_sub(plan.storm_ms),
+        _ => 0,
+    });
+    let last_sync = Duration::from_millis(syncs_ms.max().unwrap_or(0));
+    let offline = last_sync + announced + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs().max(busy_ms));
     let start = Fault::linger_max() + RESTART_DELAY;
     let client = Duration::from_millis(CLIENT_TIMEOUT_MS_MAX + CLIENT_PAUSE_MS_MAX) + SINCE_WAIT_MAX + RESPONSE_GRACE;
     RETRY_MAX + notice + reconnect + catch_up + announce + start + poll_delay + client + offline

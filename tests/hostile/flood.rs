@@ -94,7 +94,13 @@ fn handles_the_flood(writer_port: u16, redis: Option<RedisConfig>, held_max: usi
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let watch = Watch::begin();
-        let starting = Instance::start("master".into(), Rc::new(config), env, database::empty(), Consumers::default());
+        let starting = Instance::start(
+            "master".into(),
+            Rc::new(config),
+            env,
+            database::empty(&database::Delay::default()),
+            Consumers::default(),
+        );
         let master = starting.await.unwrap();
         let come = async {
             while master.handler().position("events", &"writer1".into()).unwrap().0 < LAST {
