@@ -16,6 +16,7 @@ pub mod failures;
 pub mod faults;
 mod invalid;
 pub mod plan;
+mod probe;
 mod recorder;
 mod requests;
 pub mod runner;

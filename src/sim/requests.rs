@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::witness::Witness;
 use crate::caches::LoadError;
@@ -18,7 +19,7 @@ use crate::store::account_data::Datum;
 use crate::transport::http::HttpError;
 use crate::transport::http::endpoints::presence::{SetBody, State};
 use crate::transport::http::endpoints::send_events::SentEvent;
-use squall_judge::{self as judge, Device};
+use squall_judge::{self as judge, Device, RequestFailure};
 use squall_protocol::rows::events::{EventRow, StateRow};
 use squall_protocol::{Cached, InstanceName, Token};
 
@@ -62,12 +63,14 @@ impl Client {
         self.witness.messages_acked(clients, message_id);
     }
 
-    /// Reports a failed request, if it is one that timed out while it waited for a position.
-    pub(super) fn failed(&self, failure: &Failure) {
+    /// Reports a request that began at `began` and failed, and the wait for a position if it was that which timed out.
+    pub(super) fn failed(&self, what: &'static str, began: Instant, failure: &Failure) {
         let failure = failure.downcast_ref::<HttpError>();
         if let Some(HttpError::NotSeen(WaitError::Timeout { stream, writer, position, .. })) = failure {
             self.witness.wait_timed_out(stream, writer, *position);
         }
+        let failure = failure.map_or(RequestFailure::NotWritten, failure_of);
+        self.witness.request_failed(what, began.elapsed().as_millis() as u64, failure);
     }
 
     /// Sends a state event to a room, and reads the room's state once the event is acknowledged. `ordinal` makes the event's
@@ -173,6 +176,25 @@ impl Client {
             Cached::AccountData { user_id } => caches.account_data(user_id).await?.version,
             Cached::RoomAccountData { user_id, room_id } => caches.room_account_data(user_id, room_id).await?.version,
         })
+    }
+}
+
+/// Returns a failure in the judge's terms.
+fn failure_of(error: &HttpError) -> RequestFailure {
+    match error {
+        HttpError::Status { status, .. } if status.as_u16() < 500 => {
+            RequestFailure::Refused { status: status.as_u16() }
+        }
+        HttpError::Status { status, .. } => RequestFailure::Unavailable { status: status.as_u16() },
+        HttpError::GaveUp { last, .. } => failure_of(last),
+        HttpError::Connect(..) | HttpError::Exchange(_) | HttpError::Timeout(_) => RequestFailure::Lost,
+        HttpError::NotSeen(_) => RequestFailure::NotSeen,
+        HttpError::TooLong(_) | HttpError::NotJson(_) | HttpError::Json(_) | HttpError::Row(_) => {
+            RequestFailure::Unreadable
+        }
+        HttpError::UnknownInstance(_) | HttpError::Itself(_) => {
+            unreachable!("a client asks the writers, which all have an address, and not its own instance")
+        }
     }
 }
 

@@ -47,6 +47,7 @@ pub(super) fn small_plan() -> Plan {
         operations: Vec::new(),
         faults: Vec::new(),
         clients: Vec::new(),
+        has_probe: false,
     }
 }
 

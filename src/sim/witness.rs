@@ -10,7 +10,7 @@ use crate::observer::Observer;
 use crate::replication::Consumer;
 use crate::tasks;
 use squall_env::{TaskKind, TaskObserver};
-use squall_judge::{self as judge, Device, Observation, Task};
+use squall_judge::{self as judge, Device, Observation, RequestFailure, Task};
 use squall_protocol::rows::{Row, TypingRow, typing};
 use squall_protocol::{Cached, InstanceName, StreamName, Token};
 
@@ -107,6 +107,11 @@ impl Witness {
         let stream = stream.clone();
         let writer = writer.clone();
         self.report(|instance| Observation::WaitTimedOut { instance, stream, writer, position });
+    }
+
+    /// Reports that a correct request of a client failed, `after_ms` after it began.
+    pub(super) fn request_failed(&self, what: &'static str, after_ms: u64, failure: RequestFailure) {
+        self.report(|instance| Observation::RequestFailed { instance, what, after_ms, failure });
     }
 
     fn report(&self, observation: impl FnOnce(InstanceName) -> Observation) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::deployment::SERVER_NAME;
 use super::plan::{DEVICES, OperationKind, Reading, Writing};
@@ -77,10 +78,14 @@ pub(super) fn target(config: &Config, operation: &OperationKind) -> InstanceName
 /// Carries out an operation for `client`. The operation's `id` makes its event ids unique.
 ///
 /// An operation that fails is not repeated. Its rows that were committed count.
-pub(super) async fn perform(client: Client, id: usize, operation: OperationKind) {
-    if let Err(failure) = try_to_perform(&client, id, operation).await {
-        client.failed(&failure);
+/// Returns true if it succeeded.
+pub(super) async fn perform(client: Client, id: usize, operation: OperationKind) -> bool {
+    let (what, began) = (operation.name(), Instant::now());
+    let failed = try_to_perform(&client, id, operation).await;
+    if let Err(failure) = &failed {
+        client.failed(what, began, failure);
     }
+    failed.is_ok()
 }
 
 async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) -> Result<(), Failure> {

@@ -38,6 +38,7 @@ pub(super) const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// An order to a process from outside.
 enum Order {
     Perform(usize, OperationKind),
+    Probe(usize, OperationKind, oneshot::Sender<bool>),
     Sync(SyncRequest, oneshot::Sender<Result<SyncResponse, SyncError>>),
     ReadAllAgain(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
@@ -104,7 +105,7 @@ pub(super) struct World {
     /// The hosts that a fault keeps down.
     down: RefCell<BTreeSet<InstanceName>>,
     /// The faults of streams that stay broken.
-    broken: RefCell<Vec<Rc<DatabaseFaultGuard>>>,
+    broken: RefCell<Vec<(InstanceName, Rc<DatabaseFaultGuard>)>>,
 }
 
 fn options_of(plan: &BrokerPlan) -> broker::Options {
@@ -269,6 +270,29 @@ impl World {
         }
     }
 
+    /// Sends a request of the probe to the process on `host`. Returns true once it has succeeded, and false if it has failed.
+    pub(super) async fn probe(&self, host: &InstanceName, id: usize, operation: OperationKind) -> bool {
+        let (done, succeeded) = oneshot::channel();
+        let order = Order::Probe(id, operation, done);
+        let is_ordered = self.processes.borrow().get(host).is_some_and(|process| process.orders.send(order).is_ok());
+        is_ordered && succeeded.await.unwrap_or(false)
+    }
+
+    /// Returns the configuration that all instances share.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the host of every instance.
+    pub(super) fn hosts(&self) -> &[InstanceName] {
+        &self.instances
+    }
+
+    /// Returns true if `host` cannot read one of its streams any more.
+    pub(super) fn has_broken_stream(&self, host: &InstanceName) -> bool {
+        self.broken.borrow().iter().any(|(name, _)| name == host)
+    }
+
     /// Reads every value again, through the instances that have read it, and waits until all are read. So the judge finds a
     /// stale cached value that no client reads any more.
     pub(super) async fn read_caches(&self) {
@@ -314,7 +338,7 @@ impl Cluster for World {
     fn break_stream(&self, name: &InstanceName, source: &Source) -> Rc<DatabaseFaultGuard> {
         let transaction = source.transaction.to_owned();
         let broken = Rc::new(self.database_faults(name).begin(DatabaseFault::Broken { transaction }));
-        self.broken.borrow_mut().push(Rc::clone(&broken));
+        self.broken.borrow_mut().push((name.clone(), Rc::clone(&broken)));
         self.recorder.observe(&Observation::StreamBroken { stream: source.name.into() });
         broken
     }
@@ -371,9 +395,18 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(id, operation) => {
-                    let request = workload::perform(client.clone(), id, operation);
+                    let performed = workload::perform(client.clone(), id, operation);
+                    let request = async move {
+                        performed.await;
+                    };
                     let seeds = self.seeds.child("operation").child(id);
                     instance.env().tasks.spawn(tasks::OPERATION, self.cancellations.carry_out(&seeds, request));
+                }
+                Order::Probe(id, operation, done) => {
+                    let client = client.clone();
+                    instance.env().tasks.spawn(tasks::OPERATION, async move {
+                        let _ = done.send(workload::perform(client, id, operation).await);
+                    });
                 }
                 Order::Sync(SyncRequest { user_id, device_id, since, timeout }, reply) => {
                     let syncing = Rc::clone(&instance);

@@ -59,6 +59,7 @@ fn a_plan_runs_as_it_was_edited() {
     edited["operations"] = serde_json::json!([{ "at_ms": 10_000, "kind": { "send": { "room": 1 } } }]);
     edited["faults"] = serde_json::json!([]);
     edited["clients"] = serde_json::json!([]);
+    edited["has_probe"] = Value::from(false);
     let edited = Scratch::new("edited.json", &edited.to_string());
     let output = squall(&["run", "--plan", edited.path(), "--json"]);
     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();

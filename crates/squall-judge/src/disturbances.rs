@@ -59,6 +59,18 @@ impl Disturbances {
         self.hosts.entry(name.clone()).or_default()
     }
 
+    /// Returns the time since which every host is sound; none if one of them is not sound at `at`.
+    pub(crate) fn all_sound_since(&self, at: SimTime) -> Option<SimTime> {
+        let mut since = SimTime(0);
+        for host in self.hosts.values() {
+            if host.faults > 0 || at < host.sound_since {
+                return None;
+            }
+            since = since.max(host.sound_since);
+        }
+        Some(since)
+    }
+
     /// Returns the time since which the path between two instances is sound, over the broker if there is one; none if it
     /// is not sound at `at`.
     pub(crate) fn sound_since(&self, at: SimTime, one: &InstanceName, other: &InstanceName) -> Option<SimTime> {

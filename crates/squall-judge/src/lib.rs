@@ -88,6 +88,6 @@ mod violation;
 pub use invariant::Invariant;
 pub use invariants::Violation;
 pub use judge::{Judge, VIOLATIONS_MAX};
-pub use observation::{Answer, Client, Device, Line, Observation, Role, SimTime, Task};
+pub use observation::{Answer, Client, Device, Line, Observation, RequestFailure, Role, SimTime, Task};
 pub use pending::{Pending, PendingReason};
 pub use topology::{FollowerKey, PUBLICATIONS, SUBSCRIPTION, Topology};

@@ -133,6 +133,43 @@ impl Hash for Task {
     }
 }
 
+/// The way in which a client's request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestFailure {
+    /// Another instance refused the request as a wrong one: its status was below 500.
+    Refused {
+        /// The status.
+        status: u16,
+    },
+    /// Another instance answered that the request had succeeded, and the answer cannot be read.
+    Unreadable,
+    /// Another instance could not do it: its status was 500 or above.
+    Unavailable {
+        /// The status.
+        status: u16,
+    },
+    /// No answer came: there was no connection, or it was lost, or the time was over.
+    Lost,
+    /// The request took effect, and its rows did not arrive at the client's instance in time.
+    NotSeen,
+    /// The client's own instance writes the stream, and the write failed.
+    NotWritten,
+}
+
+impl fmt::Display for RequestFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestFailure::Refused { status } => write!(f, "it was refused with the status {status}"),
+            RequestFailure::Unreadable => f.write_str("its answer was 200 and cannot be read"),
+            RequestFailure::Unavailable { status } => write!(f, "it was answered with the status {status}"),
+            RequestFailure::Lost => f.write_str("it was not answered"),
+            RequestFailure::NotSeen => f.write_str("its rows did not arrive"),
+            RequestFailure::NotWritten => f.write_str("it was not written"),
+        }
+    }
+}
+
 /// An event of a run.
 ///
 /// Fields mean the same in every variant. `instance` is the instance at which it happened. `boot` numbers that instance's
@@ -294,4 +331,8 @@ pub enum Observation {
     PresenceSet { instance: InstanceName, request: u64 },
     /// A user's receipts of `room_ids`, which were sent together, were acknowledged. Witness: the client.
     ReceiptsAcked { instance: InstanceName, user_id: String, room_ids: Vec<String> },
+    /// A client's correct request `what` failed, `after_ms` after it began. Witness of this and the next one: the client.
+    RequestFailed { instance: InstanceName, what: &'static str, after_ms: u64, failure: RequestFailure },
+    /// In the calm, a client's correct request was answered, or it was repeated for the whole calm bound in vain.
+    Probed { instance: InstanceName, what: &'static str, after_ms: u64, is_answered: bool },
 }

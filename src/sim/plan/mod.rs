@@ -58,6 +58,13 @@ pub struct Plan {
     /// The clients that sync.
     #[serde(default)]
     pub clients: Vec<ClientPlan>,
+    /// True if clients make one correct request of each kind in the calm.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_probe: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The network without faults.

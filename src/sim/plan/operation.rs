@@ -246,6 +246,29 @@ impl OperationKind {
         }
     }
 
+    /// Returns the name of its kind.
+    pub fn name(&self) -> &'static str {
+        match self {
+            OperationKind::Send { .. } => "a message",
+            OperationKind::StateBurst { .. } => "much state",
+            OperationKind::SendBurst { .. } => "many messages",
+            OperationKind::AccountData { .. } => "account data",
+            OperationKind::AccountDataBurst { .. } => "many account data",
+            OperationKind::Receipt { .. } => "a receipt",
+            OperationKind::Receipts { .. } => "receipts",
+            OperationKind::ToDevice { .. } => "a message to devices",
+            OperationKind::Sync { .. } => "a sync",
+            OperationKind::SetPresence { .. } => "presence",
+            OperationKind::Outlier { .. } => "an outlier",
+            OperationKind::ExOutlier { .. } => "a former outlier",
+            OperationKind::Read { .. } => "a read",
+            OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => "state",
+            OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. } => "account data",
+            OperationKind::ServerUp { .. } => "a remote server",
+            OperationKind::Typing { .. } => "typing",
+        }
+    }
+
     /// Returns the number of rows of `events` that it writes.
     pub fn rows(&self) -> u32 {
         match self {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::calm::calm_bound;
 use super::database::SimDatabase;
 use super::plan::{Fault, FaultEntry, Operation, Plan};
+use super::probe;
 pub use super::recorder::Counts;
 use super::recorder::Recorder;
 use super::sync_clients;
@@ -199,6 +200,9 @@ impl Run {
         (self.watcher)(Progress::Calm { at: self.recorder.now() });
 
         let converged = self.converges(&database).await && self.reads_caches(&world).await;
+        if converged && self.plan.has_probe {
+            probe::run(&world, calm_bound(&self.plan)).await;
+        }
         watching.abort();
         for client in &clients {
             client.abort();

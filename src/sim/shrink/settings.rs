@@ -3,12 +3,13 @@
 use crate::sim::plan::{BROKER, BrokerPlan, DatabasePlan, Deployment, NetworkPlan, Plan, SchedulingPlan};
 
 /// Functions that each simplify one setting of a plan.
-pub(super) const SIMPLER: [fn(Plan) -> Plan; 7] = [
+pub(super) const SIMPLER: [fn(Plan) -> Plan; 8] = [
     |plan| Plan { scheduling: SchedulingPlan::default(), ..plan },
     |plan| Plan { database: DatabasePlan { before_us: (0, 0), after_us: (0, 0), rollback_per_mille: 0 }, ..plan },
     |plan| Plan { database: DatabasePlan { rollback_per_mille: 0, ..plan.database }, ..plan },
     |plan| Plan { network: NetworkPlan { latency_us_min: 200, latency_us_max: 1_000 }, ..plan },
     |plan| Plan { presence: Default::default(), ..plan },
+    |plan| Plan { has_probe: false, ..plan },
     without_broker,
     with_plain_broker,
 ];

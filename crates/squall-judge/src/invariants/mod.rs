@@ -84,6 +84,7 @@ invariants! {
     queues_bounded::QueuesBounded,
     reconnects_in_time::ReconnectsInTime,
     reconnects_spread::ReconnectsSpread,
+    requests_answered::RequestsAnswered,
     rows_in_time::RowsInTime,
     syncs_in_time::SyncsInTime,
     tokens_never_go_back::TokensNeverGoBack,

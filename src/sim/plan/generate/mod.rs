@@ -33,6 +33,7 @@ impl Plan {
             operations: Vec::new(),
             faults: Vec::new(),
             clients: Vec::new(),
+            has_probe: true,
         };
         if scenario == Scenario::Quiet {
             return plan;
