@@ -212,6 +212,10 @@ fn of_operation(operation: &OperationKind) -> String {
                 Writing::AccountData { user, room, .. } => {
                     of_reading(&Reading::AccountData { user: *user, room: *room })
                 }
+                Writing::Receipt { user, room } => format!("user {user}'s receipt in room {room}"),
+                Writing::ToDevice { user } => format!("the inbox of user {user}"),
+                Writing::Presence { user } => format!("user {user}'s presence"),
+                Writing::Typing { user, room } => format!("user {user}'s typing in room {room}"),
             };
             format!("{what} is changed through {host} and read there")
         }

@@ -107,6 +107,11 @@ impl Instance {
         self.sync.sync(user_id, device_id, since, timeout).await
     }
 
+    /// Returns the handler of syncs. It leaves the user's presence as it is.
+    pub fn sync_handler(&self) -> &SyncHandler {
+        &self.sync
+    }
+
     /// Returns the deployment's configuration.
     pub fn config(&self) -> &Config {
         &self.config

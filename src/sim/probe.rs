@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::contents::room_id;
 use super::plan::{OperationKind, Writing};
-use super::workload::room_id;
 use super::world::World;
-use crate::presence::PresenceState;
 use squall_judge::Observation;
 use squall_protocol::InstanceName;
 
@@ -75,17 +74,17 @@ fn requests(world: &World) -> Vec<(InstanceName, OperationKind)> {
     }
     for writer in &writers.receipts {
         let Some(room) = room_of(|room| config.receipts_writer_of(room) == writer) else { continue };
-        ask(writer, &|host| OperationKind::Receipt { user: USER, room, through: Some(host) });
+        ask(writer, &|host| OperationKind::WriteThenRead { host, what: Writing::Receipt { user: USER, room } });
     }
-    for room in [None, Some(0)] {
-        let what = Writing::AccountData { user: USER, room, datum: 0 };
-        ask(&writers.account_data, &|host| OperationKind::WriteThenRead { host, what: what.clone() });
+    for (writer, what) in [
+        (&writers.account_data, Writing::AccountData { user: USER, room: None, datum: 0 }),
+        (&writers.account_data, Writing::AccountData { user: USER, room: Some(0), datum: 0 }),
+        (&writers.to_device, Writing::ToDevice { user: USER }),
+        (&writers.presence, Writing::Presence { user: USER }),
+        (&writers.typing, Writing::Typing { user: USER, room: 0 }),
+    ] {
+        ask(writer, &|host| OperationKind::WriteThenRead { host, what: what.clone() });
     }
-    ask(&writers.to_device, &|host| OperationKind::ToDevice { users: vec![USER], through: Some(host) });
-    ask(&writers.presence, &|host| {
-        let (device, state, through) = (Some(0), PresenceState::Online, Some(host));
-        OperationKind::SetPresence { user: USER, device, state, status: None, is_sync: false, through }
-    });
     requests
 }
 
@@ -105,7 +104,7 @@ mod tests {
     fn each_writer_is_asked_once_for_each_kind_and_never_through_itself() {
         in_world(|world| async move {
             let requests = requests(&world);
-            assert_eq!(requests.len(), 6);
+            assert_eq!(requests.len(), 7);
             for (host, operation) in &requests {
                 assert_eq!(operation.host(), Some(host.as_str()));
                 let is_event = matches!(operation, OperationKind::WriteThenRead { what: Writing::State { .. }, .. });
@@ -119,7 +118,7 @@ mod tests {
         let with = |has_probe| runner::judge(&Plan { has_probe, ..small_plan() });
         let (with, without) = (with(true), with(false));
         assert!(with.passed() && without.passed(), "{with:?}");
-        assert_eq!((with.exercised["requests_answered"], without.exercised["requests_answered"]), (6, 0));
+        assert_eq!((with.exercised["requests_answered"], without.exercised["requests_answered"]), (7, 0));
         assert!(with.simulated_ms < without.simulated_ms + 1_000, "{} ms", with.simulated_ms);
     }
 }

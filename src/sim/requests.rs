@@ -119,6 +119,11 @@ impl Client {
         self.read(what).await;
     }
 
+    /// Returns the witness.
+    pub(super) fn witness(&self) -> &Witness {
+        &self.witness
+    }
+
     /// Reads `what`, and reports the result unless the read fails.
     pub(super) async fn read(&self, what: Cached) {
         self.read.borrow_mut().insert(what.clone());

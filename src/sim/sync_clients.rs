@@ -9,8 +9,8 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
+use super::contents::{device_id, user_id};
 use super::plan::ClientPlan;
-use super::workload::{device_id, user_id};
 use super::world::{PendingSync, SyncRequest, World};
 use crate::sync::{News, SINCE_WAIT_MAX, SyncResponse};
 use squall_env::SeedTree;

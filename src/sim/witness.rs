@@ -114,6 +114,19 @@ impl Witness {
         self.report(|instance| Observation::RequestFailed { instance, what, after_ms, failure });
     }
 
+    /// Reports if a client sees its write `what` of `stream`, which `writer` has acknowledged `after_ms` after it was asked.
+    pub(super) fn read_back(
+        &self,
+        stream: &'static str,
+        writer: InstanceName,
+        what: String,
+        after_ms: u64,
+        is_seen: bool,
+    ) {
+        let stream = stream.into();
+        self.report(|instance| Observation::ReadBack { instance, stream, writer, what, after_ms, is_seen });
+    }
+
     fn report(&self, observation: impl FnOnce(InstanceName) -> Observation) {
         if !self.is_silenced.get() {
             self.recorder.observe(&observation(self.instance.clone()));

@@ -6,37 +6,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indexmap::IndexMap;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
+use super::contents::{device_id, direct_to_device, receipt, room_id, user_id};
 use super::deployment::SERVER_NAME;
 use super::plan::{DEVICES, OperationKind, Reading, Writing};
+use super::read_backs;
 use super::requests::{Client, Failure};
 use crate::instance::{Config, Write};
 use crate::presence::SetState;
 use crate::store::account_data::Datum;
 use crate::store::to_device::Message;
-use crate::transport::http::endpoints::fed_send_edu::DirectToDevice;
 use squall_judge::{self as judge, Device};
+use squall_protocol::rows::ReceiptsRow;
 use squall_protocol::rows::events::{EventRow, StateRow};
-use squall_protocol::rows::{Json, ReceiptsRow};
 use squall_protocol::{Cached, InstanceName};
-
-/// Returns the id of the room that plans call number `room`.
-pub(super) fn room_id(room: u32) -> String {
-    format!("!room{room}:{SERVER_NAME}")
-}
-
-/// Returns the id of the user that plans call number `user`.
-pub(super) fn user_id(user: u32) -> String {
-    format!("@user{user}:{SERVER_NAME}")
-}
-
-/// Returns the id of the device that plans call number `device`.
-pub(super) fn device_id(device: u32) -> String {
-    format!("DEVICE{device}")
-}
 
 /// Returns the cached value that plans call `reading`.
 pub(super) fn cached(reading: &Reading) -> Cached {
@@ -118,7 +103,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             set_account_data(client, data.map(datum).collect()).await
         }
         OperationKind::Receipt { user, room, .. } => {
-            let receipt = receipt(client, id, user, room);
+            let receipt = receipt(id, user, room, instance.env().clock.now_ms());
             let writer = instance.config().receipts_writer_of(&receipt.room_id).clone();
             if writer == *instance.name() {
                 let token = instance.insert_receipt(receipt).await?;
@@ -133,7 +118,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             let mut by_writer: BTreeMap<InstanceName, Vec<ReceiptsRow>> = BTreeMap::new();
             for room in rooms {
                 let writer = instance.config().receipts_writer_of(&room_id(room)).clone();
-                by_writer.entry(writer).or_default().push(receipt(client, id, user, room));
+                by_writer.entry(writer).or_default().push(receipt(id, user, room, instance.env().clock.now_ms()));
             }
             for (writer, receipts) in by_writer {
                 let room_ids = receipts.iter().map(|receipt| receipt.room_id.clone()).collect();
@@ -203,29 +188,8 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             let datum = datum_of(user, room, format!("org.squall.{datum}."), id);
             client.set_account_data(account_data(user, room), datum).await
         }
+        OperationKind::WriteThenRead { what, .. } => read_backs::write_then_read(client, id, what).await,
     }
-}
-
-/// Returns the receipt of a user for the event of operation `id`.
-fn receipt(client: &Client, id: usize, user: u32, room: u32) -> ReceiptsRow {
-    ReceiptsRow {
-        room_id: room_id(room),
-        kind: "m.read".into(),
-        user_id: user_id(user),
-        event_id: format!("$event{id}"),
-        thread_id: None,
-        data: Json(json!({ "ts": client.instance().env().clock.now_ms() })),
-    }
-}
-
-/// Returns a message to each of `devices`, in the form in which one instance sends it to another.
-fn direct_to_device(devices: impl Iterator<Item = (u32, u32)>, id: usize) -> DirectToDevice {
-    let mut messages: IndexMap<String, IndexMap<String, Value>> = IndexMap::new();
-    for (user, device) in devices {
-        messages.entry(user_id(user)).or_default().insert(device_id(device), json!({ "to": user }));
-    }
-    let (sender, kind, message_id) = (user_id(0), "org.squall.message".into(), format!("message{id}"));
-    DirectToDevice { sender, kind, message_id, messages }
 }
 
 /// Persists `writes`, which are all of one room and all of one kind.

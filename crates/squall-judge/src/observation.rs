@@ -335,4 +335,14 @@ pub enum Observation {
     RequestFailed { instance: InstanceName, what: &'static str, after_ms: u64, failure: RequestFailure },
     /// In the calm, a client's correct request was answered, or it was repeated for the whole calm bound in vain.
     Probed { instance: InstanceName, what: &'static str, after_ms: u64, is_answered: bool },
+    /// A client looked for its write `what` of `stream` once it was acknowledged, `after_ms` after the request began.
+    /// Witness: the client.
+    ReadBack {
+        instance: InstanceName,
+        stream: StreamName,
+        writer: InstanceName,
+        what: String,
+        after_ms: u64,
+        is_seen: bool,
+    },
 }

@@ -228,6 +228,30 @@ pub enum Writing {
         /// The number of the datum.
         datum: u32,
     },
+    /// A receipt.
+    Receipt {
+        /// The user, who has no other receipts in the room.
+        user: u32,
+        /// The room.
+        room: u32,
+    },
+    /// A message to a device.
+    ToDevice {
+        /// The user, whose device does not sync.
+        user: u32,
+    },
+    /// A presence with a status message.
+    Presence {
+        /// The user, whose presence nothing else changes.
+        user: u32,
+    },
+    /// Typing, for a minute.
+    Typing {
+        /// The user, who does not type again.
+        user: u32,
+        /// The room.
+        room: u32,
+    },
 }
 
 impl OperationKind {
@@ -264,6 +288,10 @@ impl OperationKind {
             OperationKind::Read { .. } => "a read",
             OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => "state",
             OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. } => "account data",
+            OperationKind::WriteThenRead { what: Writing::Receipt { .. }, .. } => "a receipt",
+            OperationKind::WriteThenRead { what: Writing::ToDevice { .. }, .. } => "a message to devices",
+            OperationKind::WriteThenRead { what: Writing::Presence { .. }, .. } => "presence",
+            OperationKind::WriteThenRead { what: Writing::Typing { .. }, .. } => "typing",
             OperationKind::ServerUp { .. } => "a remote server",
             OperationKind::Typing { .. } => "typing",
         }
@@ -285,7 +313,7 @@ impl OperationKind {
             | OperationKind::SetPresence { .. }
             | OperationKind::ServerUp { .. }
             | OperationKind::Read { .. }
-            | OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. }
+            | OperationKind::WriteThenRead { .. }
             | OperationKind::Typing { .. } => 0,
         }
     }

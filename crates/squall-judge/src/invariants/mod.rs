@@ -93,6 +93,7 @@ invariants! {
     user_syncs_cleared::UserSyncsCleared,
     waits_resolve::WaitsResolve,
     writers_announce::WritersAnnounce,
+    writes_read_back::WritesReadBack,
 }
 
 /// An invariant of any type, as the judge runs it.

@@ -73,6 +73,7 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     }));
     operations.extend(outliers(&seeds.child("outliers"), plan));
     operations.extend(reads::draw_read_backs(&seeds.child("read backs"), plan));
+    operations.extend(reads::draw_own_read_backs(&seeds.child("own read backs"), plan));
     operations.extend(reads::draw(&seeds.child("reads"), plan, &operations));
     operations.sort_by_key(|operation| operation.at_ms);
     operations

@@ -25,6 +25,10 @@ const BEFORE_MS: u64 = 20;
 const AFTER_MS: [u64; 3] = [30, 150, 400];
 /// The number of changes that are read back.
 const READ_BACKS: RangeInclusive<u32> = 15..=30;
+/// The number of writes of users who look for nothing else.
+const OWN_READ_BACKS: RangeInclusive<u32> = 8..=16;
+/// The first of the users who make them.
+const FIRST_READER: u32 = 3_000_000;
 
 /// Draws reads around some of the writes among `operations`.
 pub(super) fn draw(seeds: &SeedTree, plan: &Plan, operations: &[Operation]) -> Vec<Operation> {
@@ -42,6 +46,26 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan, operations: &[Operation]) -> V
     }
     reads.retain(|read| read.at_ms <= plan.storm_ms);
     reads
+}
+
+/// Draws writes whose answers have no token, through any instance. Each is of a user of its own, who sees it at once.
+pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
+    let hosts: Vec<&str> = plan.topology.hosts().collect();
+    let mut operations = Vec::new();
+    for ordinal in 0..seeds.rng().random_range(OWN_READ_BACKS) {
+        let mut rng = seeds.child(ordinal).rng();
+        let at_ms = any_time(&mut rng, plan);
+        let host = hosts[rng.random_range(0..hosts.len())].to_owned();
+        let (user, room) = (FIRST_READER + ordinal, room(&mut rng));
+        let what = match rng.random_range(0..4) {
+            0 => Writing::Receipt { user, room },
+            1 => Writing::ToDevice { user },
+            2 => Writing::Presence { user },
+            _ => Writing::Typing { user, room },
+        };
+        operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what }));
+    }
+    operations
 }
 
 /// Draws changes that are read back at once, through any instance.
