@@ -113,10 +113,13 @@ pub(super) async fn typing_then_read(client: &Client, user: u32, room: u32) -> R
     let (room_id, user_id) = (room_id(room), user_id(user));
     let written = Written { client, began: Instant::now(), stream: typing::NAME, writer, what: user_id.clone() };
     if written.writer == *instance.name() {
-        instance.typing().started(&instance.env().tasks, &room_id, &user_id, TYPING_TIMEOUT);
+        client.type_here(&room_id, &user_id, Some(TYPING_TIMEOUT));
     } else {
+        client.witness().typing_asked(&room_id, &user_id);
         let content = Typing { room_id: room_id.clone(), user_id: user_id.clone(), typing: true };
         instance.client().set_typing(&written.writer, SERVER_NAME, content).await?;
+        let after_ms = written.began.elapsed().as_millis() as u64;
+        client.witness().typing_set(&room_id, &user_id, Some(TYPING_TIMEOUT), after_ms);
     }
     written.read(instance.typing().typing_in(&room_id).contains(&user_id));
     Ok(())

@@ -147,6 +147,16 @@ impl Client {
         self.instance.handler().remote_server_up(server);
     }
 
+    /// Makes a user type, or stop, on this instance, which is the writer.
+    pub(super) fn type_here(&self, room_id: &str, user_id: &str, timeout: Option<Duration>) {
+        let (typing, tasks) = (self.instance.typing(), &self.instance.env().tasks);
+        self.witness.typing_set(room_id, user_id, timeout, 0);
+        match timeout {
+            Some(timeout) => typing.started(tasks, room_id, user_id, timeout),
+            None => typing.stopped(room_id, user_id),
+        };
+    }
+
     /// Sets the presence of a user's device. `id` identifies the request in the run.
     pub(super) async fn set_presence(&self, id: usize, user_id: &str, set: SetState) -> Result<(), Failure> {
         let request = id as u64;

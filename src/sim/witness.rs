@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::recorder::Recorder;
 use crate::observer::InstanceEvent;
@@ -126,6 +127,19 @@ impl Witness {
     ) {
         let stream = stream.into();
         self.report(|instance| Observation::ReadBack { instance, stream, writer, what, after_ms, is_seen });
+    }
+
+    /// Reports that a user asks to type in a room, through an instance that is not the writer.
+    pub(super) fn typing_asked(&self, room_id: &str, user_id: &str) {
+        let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
+        self.report(|_| Observation::TypingAsked { room_id, user_id });
+    }
+
+    /// Reports that a user types from now on, or has stopped, by a request that began `after_ms` ago.
+    pub(super) fn typing_set(&self, room_id: &str, user_id: &str, timeout: Option<Duration>, after_ms: u64) {
+        let (room_id, user_id) = (room_id.to_owned(), user_id.to_owned());
+        let timeout_ms = timeout.map(|timeout| timeout.as_millis() as u64);
+        self.report(|_| Observation::TypingSet { room_id, user_id, timeout_ms, after_ms });
     }
 
     fn report(&self, observation: impl FnOnce(InstanceName) -> Observation) {

@@ -166,13 +166,9 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             };
             client.set_presence(id, &user_id(user), set).await
         }
-        OperationKind::Typing { room, user, typing: true, timeout_ms } => {
-            let timeout = Duration::from_millis(timeout_ms);
-            instance.typing().started(&instance.env().tasks, &room_id(room), &user_id(user), timeout);
-            Ok(())
-        }
-        OperationKind::Typing { room, user, typing: false, .. } => {
-            instance.typing().stopped(&room_id(room), &user_id(user));
+        OperationKind::Typing { room, user, typing, timeout_ms } => {
+            let timeout = typing.then(|| Duration::from_millis(timeout_ms));
+            client.type_here(&room_id(room), &user_id(user), timeout);
             Ok(())
         }
         OperationKind::Read { what, .. } => {

@@ -337,6 +337,12 @@ pub enum Observation {
     Probed { instance: InstanceName, what: &'static str, after_ms: u64, is_answered: bool },
     /// An instance has received a command that was sent to every instance. Witness: the consumer.
     Heard { instance: InstanceName, command: &'static str, argument: String },
+    /// A user asks to type in a room, through another instance than the writer. Witness of this and the next one: the
+    /// client.
+    TypingAsked { room_id: String, user_id: String },
+    /// A user types in a room from now on for `timeout_ms`, or has stopped. The request was answered `after_ms` after it
+    /// began; to the writer itself, it takes effect now.
+    TypingSet { room_id: String, user_id: String, timeout_ms: Option<u64>, after_ms: u64 },
     /// A client looked for its write `what` of `stream` once it was acknowledged, `after_ms` after the request began.
     /// Witness: the client.
     ReadBack {

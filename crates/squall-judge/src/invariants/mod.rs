@@ -90,6 +90,7 @@ invariants! {
     syncs_in_time::SyncsInTime,
     tokens_never_go_back::TokensNeverGoBack,
     tokens_whole::TokensWhole,
+    typing_as_set::TypingAsSet,
     unknown_rows_isolated::UnknownRowsIsolated,
     user_syncs_cleared::UserSyncsCleared,
     waits_resolve::WaitsResolve,
