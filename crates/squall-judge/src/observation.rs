@@ -224,7 +224,7 @@ pub enum Observation {
     WaitTimedOut { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
 
     /// An instance begins to send a command that is relayed to every instance. Witness: the client that caused it.
-    Began { instance: InstanceName, command: &'static str, argument: String },
+    Began { command: &'static str },
 
     /// A replication connection to `target` is attempted. Witness of this and the next nine: the network, which also
     /// knows other connections (HTTP) and does not report those here.
@@ -335,8 +335,6 @@ pub enum Observation {
     RequestFailed { instance: InstanceName, what: &'static str, after_ms: u64, failure: RequestFailure },
     /// In the calm, a client's correct request was answered, or it was repeated for the whole calm bound in vain.
     Probed { instance: InstanceName, what: &'static str, after_ms: u64, is_answered: bool },
-    /// An instance has received a command that was sent to every instance. Witness: the consumer.
-    Heard { instance: InstanceName, command: &'static str, argument: String },
     /// A user asks to type in a room, through another instance than the writer. Witness of this and the next one: the
     /// client.
     TypingAsked { room_id: String, user_id: String },

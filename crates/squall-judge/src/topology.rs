@@ -108,11 +108,6 @@ impl Topology {
         self.presence_times_ms.unwrap_or((300_000, 3_600_000))
     }
 
-    /// Returns every instance.
-    pub fn instances(&self) -> impl Iterator<Item = &InstanceName> {
-        self.instances.iter()
-    }
-
     /// Returns the delivery guarantee of `stream`; none for an unknown stream.
     pub fn delivery(&self, stream: &StreamName) -> Option<Delivery> {
         self.streams.get(stream).map(|written| written.delivery)

@@ -68,7 +68,6 @@ macro_rules! invariants {
 invariants! {
     acknowledged_durable::AcknowledgedDurable,
     amplification_bounded::AmplificationBounded,
-    broadcasts_reach_all::BroadcastsReachAll,
     caches_fresh_after_wait::CachesFreshAfterWait,
     catch_up_bounded::CatchUpBounded,
     clients_miss_nothing::ClientsMissNothing,
