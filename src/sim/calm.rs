@@ -69,3 +69,22 @@ pub(super) fn calm_bound(plan: &Plan) -> Duration {
     let client = Duration::from_millis(CLIENT_TIMEOUT_MS_MAX + CLIENT_PAUSE_MS_MAX) + SINCE_WAIT_MAX + RESPONSE_GRACE;
     RETRY_MAX + notice + reconnect + catch_up + announce + start + poll_delay + client + offline
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::testing::small_plan;
+
+    #[test]
+    fn a_sync_that_outlasts_the_storm_delays_the_end_of_the_calm_by_the_rest_of_it() {
+        let bound = |for_ms| {
+            let mut plan = small_plan();
+            plan.storm_ms = 60_000;
+            let kind = OperationKind::Sync { user: 1, device: None, host: "master".into(), for_ms };
+            plan.operations = vec![Operation::new(20_000, kind)];
+            calm_bound(&plan)
+        };
+        assert_eq!(bound(40_000), bound(0), "it ends with the storm");
+        assert_eq!(bound(540_000), bound(0) + Duration::from_secs(500));
+    }
+}
