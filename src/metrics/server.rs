@@ -81,21 +81,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use squall_env::{BoxStream, LocalBoxFuture, Noop};
-
-    /// A listener that yields these results, and then waits for ever.
-    struct Script(VecDeque<io::Result<BoxStream>>);
-
-    impl Listener for Script {
-        fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
-            Box::pin(async {
-                match self.0.pop_front() {
-                    Some(stream) => stream,
-                    None => std::future::pending().await,
-                }
-            })
-        }
-    }
+    use crate::transport::accept::testing::Script;
+    use squall_env::{BoxStream, Noop};
 
     /// Sends each request on a connection of its own, one after another, and returns the responses.
     fn answers(health: HealthCheck, requests: &[&str]) -> Vec<String> {

@@ -96,20 +96,14 @@ impl<'a> BoundedListener<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
+pub(crate) mod testing {
     use std::collections::VecDeque;
     use std::io;
-    use std::rc::Rc;
 
-    use tokio::io::AsyncReadExt;
-    use tokio::time::Instant;
-
-    use super::*;
-    use squall_env::{LocalBoxFuture, Noop};
+    use squall_env::{BoxStream, Listener, LocalBoxFuture};
 
     /// A listener that yields these results, and then waits for ever.
-    struct Script(VecDeque<io::Result<BoxStream>>);
+    pub(crate) struct Script(pub(crate) VecDeque<io::Result<BoxStream>>);
 
     impl Listener for Script {
         fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
@@ -121,6 +115,21 @@ mod tests {
             })
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::io;
+    use std::rc::Rc;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
+
+    use super::testing::Script;
+    use super::*;
+    use squall_env::Noop;
 
     /// Records reports.
     #[derive(Default)]
