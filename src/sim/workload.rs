@@ -62,8 +62,7 @@ pub(super) fn target(config: &Config, operation: &OperationKind) -> InstanceName
 
 /// Carries out an operation for `client`. The operation's `id` makes its event ids unique.
 ///
-/// An operation that fails is not repeated. Its rows that were committed count.
-/// Returns true if it succeeded.
+/// An operation that fails is not repeated. Its rows that were committed count. Returns true if it succeeded.
 pub(super) async fn perform(client: Client, id: usize, operation: OperationKind) -> bool {
     let (what, began) = (operation.name(), Instant::now());
     let failed = try_to_perform(&client, id, operation).await;

@@ -1,7 +1,7 @@
 //! Plain English.
 //!
-//! A doc comment opens with a noun phrase or a verb, not with a question word. A comment or document names the client, the
-//! follower or the caller, and does not say *whoever* or *nobody*. One line that breaks a rule fails the check.
+//! A doc comment opens with a noun phrase or a verb. A comment or document names the agent: the client, the follower, the
+//! caller. The words below show that it does not. One line with such a word fails the check.
 
 use crate::sources::{Source, read};
 

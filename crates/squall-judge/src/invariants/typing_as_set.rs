@@ -6,9 +6,8 @@
 //! 2. A user who began to type is in the room's newest row, and one whose time is over is in it no more, within a few
 //!    seconds.
 //!
-//! `no_missed_rows` compares the followers with the writer. It takes the writer at its word, so a writer that forgets a
-//! time-out, or takes the one of an earlier request, has followers that are in perfect order. (Synapse #15332 is about
-//! users who type for ever to followers alone; no report about the writer is known.)
+//! `no_missed_rows` compares the followers with the writer, and nothing else checks the writer. A writer that forgets a
+//! time-out, or uses that of an earlier request, has followers that agree with it.
 //!
 //! No false alarm:
 //!

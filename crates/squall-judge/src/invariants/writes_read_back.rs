@@ -1,11 +1,10 @@
 //! Writes are read back.
 //!
-//! A client that writes through an instance sees its write through that instance once it has the answer, whichever
-//! instance writes the stream. `caches_fresh_after_wait` says so of events and account data, whose answers have a token.
-//! This is the same for receipts, messages to devices, presence and typing, whose answers have none: the client looks for
-//! what it wrote itself. An instance that answers before it has the writer's rows (Synapse #7542) shows an old state, and
-//! so does one that receives them and keeps them from what it shows: its consumers have applied every row, and no other
-//! invariant sees the difference.
+//! A client that has the answer to its write sees the write through the same instance, even if another instance is the
+//! stream's writer. `caches_fresh_after_wait` checks this for events and account data, whose answers have a token. This
+//! invariant checks it for receipts, messages to devices, presence and typing, whose answers have none: the client looks
+//! for its own write. An early answer, before the instance has the writer's rows (Synapse #7542), shows an old state. So
+//! does an instance that applies the rows and does not show them, and no other invariant sees that.
 //!
 //! No false alarm:
 //!
