@@ -47,9 +47,9 @@ fn a_graceful_stop_sends_the_rows_that_have_yet_to_be_read_from_the_database() {
         let mut client = deployment.join("master").await;
         client.say("REPLICATE").await;
         client.hear("POSITION typing ").await;
+        deployment.set_database_delay(Duration::from_millis(500));
         let event = EventRow::message("$last", "!room:squall.test");
         master.events().unwrap().persist(vec![Write { event: Some(event), state: Vec::new() }]).await.unwrap();
-        deployment.set_database_delay(Duration::from_millis(500));
         let (lines, ()) = tokio::join!(client.lines_to_end(), master.stop());
         assert!(lines.iter().any(|line| line.starts_with("RDATA events master 2 ")), "{lines:?}");
     });
