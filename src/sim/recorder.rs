@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::database::{CommittedRow, DatabaseTap, Fetched, InboxMessage, RareEnd, UniqueWrite};
 use super::deployment::BROKER_PORT;
-use super::skewed_network::{Injected, InjectedLine};
+use super::input::Injected;
 use super::wire::{self, Wire};
 use crate::store::SOURCES;
 use squall_judge::{self as judge, Client, Device, Judge, Line, Observation, SimTime};
@@ -44,7 +44,7 @@ pub(super) struct Recorder {
     reads: Cell<u64>,
     /// The decoded bytes of the connections.
     wire: RefCell<Wire>,
-    /// Lines of another version that were injected and not reported yet.
+    /// Lines that were injected and not reported yet.
     injected: Injected,
     /// A copy of every observation, as text.
     trace: Option<RefCell<Box<dyn Write>>>,
@@ -78,8 +78,8 @@ impl Recorder {
 
     /// Passes an observation to the judge, after the reports of injected lines that came before it.
     pub(super) fn observe(&self, observation: &Observation) {
-        for InjectedLine { instance, target, stream } in self.injected.take() {
-            self.judge_next(&Observation::UnknownRowRead { instance, target, stream });
+        for line in self.injected.take() {
+            self.judge_next(&line.into());
         }
         self.judge_next(observation);
     }
@@ -115,7 +115,7 @@ impl Recorder {
         self.counts.get()
     }
 
-    /// Returns the queue for lines of another version that are injected.
+    /// Returns the queue for lines that are injected.
     pub(super) fn injected(&self) -> Injected {
         self.injected.clone()
     }

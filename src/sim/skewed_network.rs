@@ -10,50 +10,21 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
-use super::deployment::{BROKER_PORT, SERVER_NAME};
+use super::input::{Content, Injected, InjectedLine, Place, lock};
 use super::wire;
-use crate::transport::redis::resp::{Reply, ReplyDecoder};
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
 use squall_judge::{PUBLICATIONS, SUBSCRIPTION};
-use squall_protocol::{InstanceName, StreamName};
+use squall_protocol::InstanceName;
 
 /// The name of the stream that no instance knows.
 pub(super) const UNKNOWN_STREAM: &str = "org.squall.newer";
-
-/// A line that was injected into the input of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct InjectedLine {
-    /// The instance that read it.
-    pub instance: InstanceName,
-    /// The apparent sender.
-    pub target: InstanceName,
-    /// Its stream.
-    pub stream: StreamName,
-}
-
-/// A queue of injected lines that were not reported to the judge yet. It exists because connections are `Send` and the judge is
-/// not.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Injected(Arc<Mutex<Vec<InjectedLine>>>);
-
-impl Injected {
-    /// Takes the lines that were injected since the last call.
-    pub(super) fn take(&self) -> Vec<InjectedLine> {
-        std::mem::take(&mut *lock(&self.0))
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The version skew of the peers of one host. It outlives the host's processes.
 #[derive(Debug, Clone)]
@@ -149,7 +120,7 @@ impl Network for SkewedNetwork {
         let version_skew = self.version_skew.clone();
         let rng = self.seeds.child(ordinal).rng();
         let instance = self.instance.clone();
-        let place = if to.port == BROKER_PORT { Place::Replies(Replies::default()) } else { Place::Lines(true) };
+        let place = Place::start_of(to.port);
         Box::pin(async move {
             let (stream, writing) = tokio::io::split(connecting.await?);
             let reading = SkewedReader { stream, version_skew, instance, target, rng, next: None, place };
@@ -175,71 +146,14 @@ struct SkewedReader {
     place: Place,
 }
 
-/// A place in the input.
-enum Place {
-    /// A place among lines. True if the last byte ended one.
-    Lines(bool),
-    /// A place among the replies of a broker.
-    Replies(Replies),
-}
-
-impl Place {
-    /// Returns true if a line may be injected here.
-    fn is_between(&self) -> bool {
-        match self {
-            Place::Lines(is_at_start) => *is_at_start,
-            Place::Replies(replies) => replies.is_between(),
-        }
-    }
-
-    /// Returns true if the next byte begins a line.
-    fn is_at_line_start(&self) -> bool {
-        match self {
-            Place::Lines(is_at_start) => *is_at_start,
-            Place::Replies(replies) => replies.is_at_line_start(),
-        }
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
-        match self {
-            Place::Lines(is_at_start) => *is_at_start = bytes.last().map_or(*is_at_start, |last| *last == b'\n'),
-            Place::Replies(replies) => replies.read(bytes),
-        }
-    }
-}
-
-/// The boundaries of a broker's replies to a subscriber.
-#[derive(Debug, Default)]
-struct Replies {
-    decoder: ReplyDecoder,
-    /// True once the broker has acknowledged the subscription. It publishes nothing before.
-    is_subscribed: bool,
-}
-
-impl Replies {
-    fn is_between(&self) -> bool {
-        self.is_subscribed && self.decoder.pending().is_empty()
-    }
-
-    fn is_at_line_start(&self) -> bool {
-        matches!(self.decoder.pending(), [] | [.., b'\n'])
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
-        self.decoder.extend(bytes);
-        while let Some(reply) = self.decoder.next_reply() {
-            self.is_subscribed |= matches!(reply, Reply::Array(_));
-        }
-    }
-}
-
 impl SkewedReader {
     /// Counts and reports an injected line.
     fn report(&self, active: &Active, stream: &str) {
         active.hits.fetch_add(1, Ordering::Relaxed);
         let instance = self.instance.clone();
         let target = self.target.clone();
-        lock(&self.version_skew.injected.0).push(InjectedLine { instance, target, stream: stream.into() });
+        let content = Content::Unknown(stream.into());
+        self.version_skew.injected.push(InjectedLine { instance, target, content });
     }
 
     /// Injects a whole line before the peer's next one, if that is due and there is room. Returns true if it did.
@@ -251,10 +165,7 @@ impl SkewedReader {
             Unknown::Position => format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"),
             Unknown::Shape => return false,
         };
-        let line: Bytes = match self.place {
-            Place::Lines(_) => (line + "\n").into(),
-            Place::Replies(_) => Reply::message(SERVER_NAME, line).to_bytes(),
-        };
+        let line = self.place.encode(line);
         if !self.place.is_between() || buf.remaining() < line.len() {
             return false;
         }
@@ -323,6 +234,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::sim::deployment::{BROKER_PORT, SERVER_NAME};
+    use crate::transport::redis::resp::Reply;
 
     /// Sends text in pieces of that many bytes. Returns the text that is read, and the injected lines.
     fn read(unknown: Unknown, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
@@ -358,7 +271,11 @@ mod tests {
     }
 
     fn injected_line(stream: &str) -> Vec<InjectedLine> {
-        vec![InjectedLine { instance: "worker".into(), target: "writer".into(), stream: stream.into() }]
+        vec![InjectedLine {
+            instance: "worker".into(),
+            target: "writer".into(),
+            content: Content::Unknown(stream.into()),
+        }]
     }
 
     #[test]
@@ -386,7 +303,7 @@ mod tests {
         let subscribed = "*3\r\n$9\r\nsubscribe\r\n$11\r\nsquall.test\r\n:1\r\n";
         let sent = format!("+OK\r\n{subscribed}{}{}", message("PING 1"), message("*2"));
         let whole = |piece| {
-            let place = || Place::Replies(Replies::default());
+            let place = || Place::start_of(BROKER_PORT);
             let (text, injected) = read_at(place(), SUBSCRIPTION, Unknown::Position, &sent, piece);
             assert_eq!(injected[0].target.as_str(), SUBSCRIPTION);
             text
@@ -394,13 +311,6 @@ mod tests {
         let unknown = message("POSITION org.squall.newer newer 3 7");
         let at = 5 + subscribed.len();
         assert_eq!(whole(at), format!("{}{unknown}{}", &sent[..at], &sent[at..]));
-        let mut replies = Replies::default();
-        let places = sent.bytes().map(|byte| {
-            replies.read(&[byte]);
-            replies.is_between()
-        });
-        let between: Vec<usize> = places.zip(1..).filter_map(|(is_between, at)| is_between.then_some(at)).collect();
-        assert_eq!(between, [at, at + message("PING 1").len(), sent.len()]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::database::faults::{DatabaseFault, DatabaseFaultGuard, DatabaseFaults}
 use super::database::{DatabaseTiming, SimDatabase, SimDatabaseHandle};
 use super::deployment::{BROKER, BROKER_PASSWORD, BROKER_PORT, BrokerPlan};
 use super::faults::Cluster;
+use super::odd_framing::OddFraming;
 use super::plan::{OperationKind, Plan, SchedulingPlan};
 use super::recorder::Recorder;
 use super::requests::Client;
@@ -78,12 +79,14 @@ struct HostFaults {
     database: Rc<DatabaseFaults>,
     cancellations: Rc<Cancellations>,
     version_skew: VersionSkew,
+    odd_framing: OddFraming,
 }
 
 impl HostFaults {
     fn new(recorder: &Recorder) -> Self {
         let version_skew = VersionSkew::new(recorder.injected());
-        HostFaults { database: Rc::default(), cancellations: Rc::default(), version_skew }
+        let odd_framing = OddFraming::new(recorder.injected());
+        HostFaults { database: Rc::default(), cancellations: Rc::default(), version_skew, odd_framing }
     }
 }
 
@@ -223,6 +226,7 @@ impl World {
             witness,
             cancellations: Rc::clone(self.cancellations(name)),
             version_skew: self.version_skew(name).clone(),
+            odd_framing: self.odd_framing(name).clone(),
             orders: incoming,
         };
         self.engine.start(name.as_str(), Box::new(move |network| Box::pin(process.run(network))));
@@ -351,6 +355,10 @@ impl Cluster for World {
         &self.host_faults[name].version_skew
     }
 
+    fn odd_framing(&self, name: &InstanceName) -> &OddFraming {
+        &self.host_faults[name].odd_framing
+    }
+
     fn claim_down(&self, name: &InstanceName) -> bool {
         self.down.borrow_mut().insert(name.clone())
     }
@@ -385,6 +393,7 @@ struct Boot {
     witness: Witness,
     cancellations: Rc<Cancellations>,
     version_skew: VersionSkew,
+    odd_framing: OddFraming,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
@@ -435,6 +444,7 @@ impl Boot {
     /// Starts the instance, and tries again after each failure, as a supervisor would.
     async fn start(&self, network: Rc<dyn Network>) -> Rc<Instance> {
         let network = self.version_skew.wrap(network, self.name.clone(), self.seeds.child("strangers"));
+        let network = self.odd_framing.wrap(network, self.name.clone(), self.seeds.child("odd framing"));
         loop {
             let observer = Rc::new(StackWitness::new(self.witness.clone()));
             let env = Env {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::sim::broker::LostConnections;
 use crate::sim::cancellations::Cancellations;
 use crate::sim::database::faults::{DatabaseFaultGuard, DatabaseFaults};
+use crate::sim::odd_framing::OddFraming;
 use crate::sim::skewed_network::VersionSkew;
 use crate::store::Source;
 use squall_env::LocalBoxFuture;
@@ -34,6 +35,9 @@ pub(in crate::sim) trait Cluster {
 
     /// Returns the version skew of the peers of the instance `name`.
     fn version_skew(&self, name: &InstanceName) -> &VersionSkew;
+
+    /// Returns the odd framing of what the instance `name` reads.
+    fn odd_framing(&self, name: &InstanceName) -> &OddFraming;
 
     /// Moves the broker's name to another server, and breaks the connections `lost` to the old one, which lives on. Returns
     /// false if there were none.

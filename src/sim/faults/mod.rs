@@ -202,6 +202,7 @@ faults! {
     version_skew::VersionSkew once "strangers",
     late_bytes::LateBytes,
     broker_failover::BrokerFailover,
+    odd_framing::OddFraming,
 }
 
 /// A fault at a time.

@@ -4,7 +4,9 @@
 //! it does not know. They harm nothing else: the connection goes on, and they are reported, so that an operator learns of
 //! them. In Synapse a `POSITION` of an unknown stream raised an exception in the receive path, and every connection was
 //! closed; a row that could not be read was skipped silently. `no_missed_rows` judges that no such row is missed: the
-//! writer has it in a shape that every instance knows.
+//! writer has it in a shape that every instance knows. The same holds for odd lines that are commands or blank, such as a
+//! line of the greatest length, and over Redis for payloads that are not commands: no connection is closed because of one
+//! (Synapse #14449).
 //!
 //! No false alarm:
 //!
@@ -17,6 +19,7 @@
 //! - Lines are handled in order. A line is handled when a later position has arrived on the same connection. From a broker
 //!   one task reads and another one handles, so there `HANDLED_AFTER_MS` have to pass as well.
 //! - A process or a connection that has ended need not report.
+//! - Over TCP an end closes the connection for a line that is too long or not a command. Then no earlier line is the cause.
 //!
 //! That an unknown row was reported is the instance's own word: the report itself is the property.
 
@@ -54,17 +57,38 @@ pub enum Violation {
     /// An end gave up a connection because of a line that it need not understand.
     #[error("{instance} gave up a connection because of an unknown line of {stream}")]
     NotIsolated { instance: InstanceName, stream: StreamName },
+    /// An end gave up a connection because of an odd line that does no harm.
+    #[error("{instance} gave up a connection because of {line}")]
+    NotTolerated { instance: InstanceName, line: &'static str },
     /// A line that could not be understood was not reported.
     #[error("{instance} passed over an unknown line of {stream} and did not report it")]
     NotReported { instance: InstanceName, stream: StreamName },
+}
+
+/// A line that must not end a connection.
+#[derive(Debug, Clone)]
+enum Harmless {
+    /// One of a stream or a shape that the instance does not know.
+    Unknown(StreamName),
+    /// An odd one.
+    Odd(&'static str),
+}
+
+impl Harmless {
+    fn ended_connection_of(self, instance: InstanceName) -> Violation {
+        match self {
+            Harmless::Unknown(stream) => Violation::NotIsolated { instance, stream },
+            Harmless::Odd(line) => Violation::NotTolerated { instance, line },
+        }
+    }
 }
 
 /// Checks the connections on which unknown rows arrive.
 #[derive(Debug, Default)]
 pub struct UnknownRowsIsolated {
     pairs: BTreeMap<u64, Pair>,
-    /// The last unknown line on each connection.
-    last: BTreeMap<Pair, (SimTime, StreamName)>,
+    /// The last unknown or odd line on each connection.
+    last: BTreeMap<Pair, (SimTime, Harmless)>,
     /// The unknown lines that were not reported yet, in order.
     unreported: BTreeMap<Pair, Vec<(SimTime, StreamName)>>,
     /// The subscriptions that the network has not ended, with the time of the broker's last answer on each.
@@ -121,10 +145,10 @@ impl Invariant for UnknownRowsIsolated {
                     && self.failed_over.is_none_or(|failed_over| FAILED_OVER_MS < at.ms_since(failed_over))
                     && !self.stopping.contains(&over.0);
                 let last = self.last.get(&over).filter(|(came, _)| at.ms_since(*came) <= HANDLED_AFTER_MS);
-                let stream = last.filter(|_| is_unexplained).map(|(_, stream)| stream.clone());
+                let line = last.filter(|_| is_unexplained).map(|(_, line)| line.clone());
                 self.forget(|pair| *pair == over);
-                if let Some(stream) = stream {
-                    return Err(Violation::NotIsolated { instance: over.0, stream });
+                if let Some(line) = line {
+                    return Err(line.ended_connection_of(over.0));
                 }
             }
             Observation::BrokerFailedOver => self.failed_over = Some(at),
@@ -136,8 +160,17 @@ impl Invariant for UnknownRowsIsolated {
             Observation::UnknownRowRead { instance, target, stream } => {
                 self.judged += 1;
                 let pair = (instance.clone(), target.clone());
-                self.last.insert(pair.clone(), (at, stream.clone()));
+                self.last.insert(pair.clone(), (at, Harmless::Unknown(stream.clone())));
                 self.unreported.entry(pair).or_default().push((at, stream.clone()));
+            }
+            Observation::OddLineRead { instance, target, line, is_refused } => {
+                self.judged += 1;
+                let pair = (instance.clone(), target.clone());
+                if *is_refused {
+                    self.forget(|other| *other == pair);
+                } else {
+                    self.last.insert(pair, (at, Harmless::Odd(line)));
+                }
             }
             Observation::Reported { instance, stream } => {
                 let of_instance = self.unreported.iter_mut().filter(|((from, _), _)| from == instance);
@@ -150,8 +183,8 @@ impl Invariant for UnknownRowsIsolated {
             }
             Observation::Wrote { instance, attempt, role: Role::Client, line: Line::Other("ERROR") } => {
                 let last = self.pairs.get(attempt).and_then(|pair| self.last.get(pair));
-                if let Some((_, stream)) = last.filter(|(came, _)| at.ms_since(*came) <= AT_ONCE_MS) {
-                    return Err(Violation::NotIsolated { instance: instance.clone(), stream: stream.clone() });
+                if let Some((_, line)) = last.filter(|(came, _)| at.ms_since(*came) <= AT_ONCE_MS) {
+                    return Err(line.clone().ended_connection_of(instance.clone()));
                 }
             }
             Observation::Announced { instance, attempt, .. } => {
@@ -212,6 +245,20 @@ mod tests {
         assert_eq!(kind(&[unknown(5), gave_up(5, 1)]), "not_isolated");
         assert_eq!(kind(&[unknown(5), gave_up(5, 2)]), "none", "that is another connection");
         assert_eq!(kind(&[unknown(5), gave_up(30_000, 1)]), "none", "that is about a silence");
+    }
+
+    fn odd(at: u64, is_refused: bool) -> (u64, Observation) {
+        let (instance, target, line) = ("worker".into(), "writer".into(), "a blank line");
+        (at, Observation::OddLineRead { instance, target, line, is_refused })
+    }
+
+    #[test]
+    fn an_instance_gives_up_a_connection_for_a_refused_line_alone() {
+        assert_eq!(kind(&[odd(5, false), gave_up(5, 1)]), "not_tolerated");
+        assert_eq!(kind(&[odd(5, false), gave_up(5, 2)]), "none", "that is another connection");
+        assert_eq!(kind(&[odd(5, true), gave_up(5, 1)]), "none");
+        assert_eq!(kind(&[unknown(5), odd(5, true), gave_up(5, 1)]), "none", "the later line is the cause");
+        assert_eq!(kind(&[odd(5, false), announced(9)]), "none", "it need not be reported");
     }
 
     #[test]
