@@ -58,7 +58,9 @@ pub(super) struct Read {
     pub lines: Vec<String>,
     /// The number of whole lines, including those that are not text.
     pub count: u64,
-    /// True if the broker has answered every request, on a connection on which an instance publishes.
+    /// True if the broker has answered every request, on a connection on which an instance publishes. A request of which
+    /// only a part was written is not answered: the instance goes on waiting, for the answer to the whole pipeline (seed 129
+    /// of `redis_swarm`, where the rest of a long row never left).
     pub is_answered: bool,
     /// True if the broker has answered a ping on a subscription.
     pub has_pong: bool,
@@ -90,11 +92,13 @@ impl Wire {
             Reading::Replies(replies) => {
                 replies.extend(bytes);
                 let mut unanswered = self.publications.get_mut(&end.connection);
+                let written = self.written.get(&(end.connection, end.side));
+                let is_writing = matches!(written, Some(Writing::Requests(requests)) if requests.is_within_request());
                 while let Some(reply) = replies.next_reply() {
                     if let Some(unanswered) = &mut unanswered {
                         **unanswered = unanswered.saturating_sub(1);
                         // The answer to the password does not count.
-                        read.is_answered = **unanswered == 0 && reply != Reply::Simple("OK".into());
+                        read.is_answered = **unanswered == 0 && !is_writing && reply != Reply::Simple("OK".into());
                     } else if let Some(payload) = published(&reply) {
                         read.count += 1;
                         read.lines.extend(text(payload));
@@ -187,4 +191,28 @@ fn is_pong(reply: &Reply) -> bool {
 
 fn text(payload: &Bytes) -> Option<String> {
     String::from_utf8(payload.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns true if the answer to the first request answers all that was written, `second` included.
+    fn is_answered_with(second: &[u8]) -> bool {
+        let (host, peer) = ("worker1".into(), "broker".into());
+        let end = End { connection: 1, side: Side::Client, host, boot: 1, peer, port: BROKER_PORT };
+        let mut wire = Wire::default();
+        wire.connecting(1, &PUBLICATIONS.into());
+        wire.written(&end, b"*3\r\n$7\r\nPUBLISH\r\n$11\r\nsquall.test\r\n$4\r\nPING\r\n");
+        wire.written(&end, second);
+        wire.read(&end, b":1\r\n").is_answered
+    }
+
+    #[test]
+    fn a_request_that_is_written_in_part_or_as_a_whole_is_unanswered() {
+        assert!(is_answered_with(b""));
+        assert!(!is_answered_with(b"*3\r\n$7\r\nPUBLISH\r\n$11\r\nsquall.test\r\n$4\r\nPING\r\n"));
+        assert!(!is_answered_with(b"*3\r\n$7\r\nPUBLISH\r\n$11\r\nsquall.test\r\n$66000\r\nRDATA"));
+        assert!(!is_answered_with(b"*3\r\n"));
+    }
 }

@@ -58,6 +58,11 @@ impl RequestDecoder {
         &mut self.buffer
     }
 
+    /// Returns true if part of a request was received, and the rest was not.
+    pub fn is_within_request(&self) -> bool {
+        self.expected > 0 || !self.buffer.is_empty()
+    }
+
     /// Decodes the next request; `None` if it is incomplete.
     pub fn next_request(&mut self) -> Result<Option<Vec<Bytes>>, ProtocolError> {
         loop {

@@ -17,7 +17,9 @@
 //! highest, and `SLACK_MS` is more than delayed polls can add up to. A silence begins with the last line that was read,
 //! because lines that were sent before the other end was gone may arrive after it, at a slow reader some seconds after it.
 //! Such a line is a position, a greeting, a pong, or a row on the connection to its own writer (seed 3013 of `storm`). A
-//! broker answers for itself alone: rows from it are no pong. A row that was fetched from the database begins the silence
+//! broker answers for itself alone: rows from it are no pong. What an instance publishes is answered only once all of it
+//! was written: while the rest of a long row waits for a slow broker, the answer to the row before it is not the one that
+//! the instance waits for (seed 129 of `redis_swarm`). A row that was fetched from the database begins the silence
 //! anew as well. That can only delay a finding, because a dead connection brings no position that makes the instance fetch
 //! more.
 
