@@ -1,4 +1,4 @@
-//! Nine hosts, over TCP and over Redis: every invariant holds, and every rare situation is reached.
+//! Worlds of all shapes, over TCP and over Redis: every invariant holds, and every rare situation is reached.
 
 use squall::sim::plan::Scenario;
 use squall::sim::soak::Tally;

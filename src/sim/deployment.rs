@@ -28,7 +28,7 @@ pub(super) const BROKER_PASSWORD: &str = "a-password-of-the-storm";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deployment {
-    /// The writers of `events`, among which rooms are divided.
+    /// The writers of `events`, among which rooms are divided. [`MASTER`] may be one of them.
     pub events_writers: Vec<String>,
     /// The one writer of `typing`: [`MASTER`] or any other host.
     pub typing_writer: String,
@@ -44,7 +44,7 @@ pub struct Deployment {
     /// The one writer of `to_device`.
     #[serde(default = "master")]
     pub to_device_writer: String,
-    /// Instances that only follow.
+    /// The other instances. They only follow, unless another field names them.
     pub workers: Vec<String>,
     /// The broker through which instances replicate. Without one they connect to each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,9 +82,9 @@ impl Default for BrokerPlan {
 }
 
 impl Deployment {
-    /// Returns the host of every instance: the master, the events writers, the workers.
+    /// Returns the host of every instance: the master, the other events writers, the workers.
     pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        let others = self.events_writers.iter().chain(&self.workers);
+        let others = self.events_writers.iter().filter(|writer| *writer != MASTER).chain(&self.workers);
         std::iter::once(MASTER).chain(others.map(String::as_str))
     }
 

@@ -76,6 +76,7 @@ mod invariant;
 pub mod invariants;
 mod judge;
 mod marks;
+mod missed_bursts;
 pub mod observation;
 mod pending;
 mod present;

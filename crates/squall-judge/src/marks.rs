@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 
 use super::due::{Position, stream_of};
+use super::missed_bursts::MissedBursts;
 use super::observation::{Client, Device, Observation, SimTime};
 use super::reads::changed_by;
 use super::set_up::SetUps;
 use super::topology::{FollowerKey, Topology};
-use squall_protocol::rows::{EventsRow, ROWS_TARGET, Row, account_data, events, receipts};
+use squall_protocol::rows::{EventsRow, ROWS_TARGET, Row, account_data, events, presence, receipts, to_device};
 use squall_protocol::{Cached, InstanceName, LINE_BYTES_MAX, StreamName, SyncToken, Token};
 
 /// A follower of a stream in memory learnt that the writer had restarted.
@@ -55,6 +56,14 @@ const EXPIRY: &str = "expiry";
 const PRESENCE_COMBINED: &str = "presence_combined";
 /// Receipts of several rooms were acknowledged at once.
 const RECEIPTS_OF_ROOMS: &str = "receipts_of_rooms";
+/// Rows were committed after more than ten minutes without any, but for those of presence, which time-outs write.
+const QUIET_GAP: &str = "quiet_gap";
+/// More rows than one answer returns were committed at once, while a follower had lost its connection.
+const BURST_MISSED: &str = "burst_missed";
+/// The same, for messages to devices.
+const MESSAGES_MISSED: &str = "messages_missed";
+/// Time after which a gap is quiet.
+const QUIET_MS: u64 = 600_000;
 /// Time after which a state that was set counts no more, unless the device syncs.
 const SET_MS: u64 = 30_000;
 /// The broker dropped a client for exceeding the output-buffer limit. Only with a broker.
@@ -64,7 +73,7 @@ pub(crate) const OUTPUT_LIMIT: &str = "output_limit";
 const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
 
 /// Every mark.
-const ALL: [&str; 20] = [
+const ALL: [&str; 23] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -84,6 +93,9 @@ const ALL: [&str; 20] = [
     EXPIRY,
     PRESENCE_COMBINED,
     RECEIPTS_OF_ROOMS,
+    QUIET_GAP,
+    BURST_MISSED,
+    MESSAGES_MISSED,
     OUTPUT_LIMIT,
 ];
 
@@ -106,6 +118,9 @@ pub(super) struct Marks {
     presence_asked: BTreeMap<u64, (Device, String)>,
     /// The state that was last set on each device, and its time.
     presence_set: BTreeMap<Device, (String, SimTime)>,
+    missed_bursts: MissedBursts,
+    /// The time of the last row that was committed, of any stream but presence.
+    last_row: Option<SimTime>,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -122,6 +137,8 @@ impl Marks {
             answered_by: BTreeMap::new(),
             presence_asked: BTreeMap::new(),
             presence_set: BTreeMap::new(),
+            missed_bursts: MissedBursts::default(),
+            last_row: None,
             counts: ALL.map(|mark| (mark, 0)).into(),
         }
     }
@@ -135,6 +152,7 @@ impl Marks {
     pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation) {
         self.observe_reads(observation);
         self.observe_rows(observation);
+        self.observe_bursts(at, observation);
         match observation {
             Observation::Applied { instance, stream, writer, .. }
             | Observation::Positioned { instance, stream, writer, .. }
@@ -202,6 +220,26 @@ impl Marks {
         }
         if self.set_ups.observe(at, observation).is_some() {
             self.reach(SET_UP);
+        }
+    }
+
+    fn observe_bursts(&mut self, at: SimTime, observation: &Observation) {
+        if let Some(stream) = self.missed_bursts.observe(at, observation) {
+            self.reach(BURST_MISSED);
+            if stream.as_str() == to_device::NAME {
+                self.reach(MESSAGES_MISSED);
+            }
+        }
+        if matches!(observation, Observation::Calm) {
+            self.last_row = None; // the calm is as quiet as it is long
+        }
+        if let Observation::Committed { stream, .. } = observation
+            && stream.as_str() != presence::NAME
+        {
+            let last = self.last_row.replace(at);
+            if last.is_some_and(|last| at.ms_since(last) > QUIET_MS) {
+                self.reach(QUIET_GAP);
+            }
         }
     }
 

@@ -55,6 +55,14 @@ pub enum PlanError {
         /// The stream.
         stream: &'static str,
     },
+    /// A stream names a writer twice.
+    #[error("topology.{stream}_writers names `{host}` twice: name each writer once")]
+    TwiceAWriter {
+        /// The stream.
+        stream: &'static str,
+        /// The writer.
+        host: String,
+    },
     /// Two operations have the same id, and would write the same events.
     #[error("{place} has the id {id}, like another operation: give it another id, or leave the ids of both out")]
     DuplicateOperation {
@@ -200,6 +208,10 @@ impl Plan {
         {
             if writers.is_empty() {
                 return Err(PlanError::NoWriter { stream });
+            }
+            let mut seen = BTreeSet::new();
+            if let Some(host) = writers.iter().find(|writer| !seen.insert(*writer)) {
+                return Err(PlanError::TwiceAWriter { stream, host: host.clone() });
             }
         }
         for (field, writer) in self.topology.stream_writers() {
@@ -409,6 +421,11 @@ mod tests {
         assert!(matches!(error, PlanError::NoWriter { stream: "events" }), "{error}");
         let error = edited(|plan| plan.topology.workers.push("master".to_owned()));
         assert!(matches!(error, PlanError::DuplicateHost { .. }), "{error}");
+        let twice = || vec!["master".to_owned(), "master".to_owned()];
+        let error = edited(|plan| plan.topology.events_writers = twice());
+        assert!(matches!(error, PlanError::TwiceAWriter { stream: "events", .. }), "{error}");
+        let error = edited(|plan| plan.topology.receipts_writers = twice());
+        assert!(matches!(error, PlanError::TwiceAWriter { stream: "receipts", .. }), "{error}");
     }
 
     #[test]

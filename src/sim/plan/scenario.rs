@@ -30,7 +30,7 @@ pub enum Scenario {
     /// Six hosts and a minute of storm: small enough to find defects fast.
     #[default]
     Storm,
-    /// Nine hosts and a minute of storm.
+    /// A world of its own for each seed: its hosts, its writers, its length, its operations.
     Swarm,
     /// Nine hosts and ten minutes with nothing but pings and heartbeats: it measures the cost of idleness.
     Quiet,
@@ -60,6 +60,11 @@ impl Scenario {
     /// Returns true if instances replicate through a broker.
     pub fn is_over_redis(self) -> bool {
         matches!(self, Scenario::Redis | Scenario::RedisSwarm)
+    }
+
+    /// Returns true if each seed has a world of its own: hosts, writers, the length of the storm, and the operations.
+    pub(super) fn is_wide(self) -> bool {
+        matches!(self, Scenario::Swarm | Scenario::RedisSwarm)
     }
 
     /// Returns the scenario's hosts, with the master as the writer of every stream that has only one.

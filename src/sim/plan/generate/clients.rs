@@ -7,14 +7,18 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::population::USERS;
-use crate::sim::plan::{ClientPlan, DEVICES, Deployment};
+use crate::sim::plan::{ClientPlan, DEVICES, Deployment, Plan};
 use squall_env::SeedTree;
 
-/// Draws the clients of a plan. Their order has no meaning.
-pub(super) fn draw(seeds: &SeedTree, deployment: &Deployment) -> Vec<ClientPlan> {
-    let count = seeds.rng().random_range(2..=3);
+/// The number of clients in a wide world.
+const WIDE: [u32; 6] = [0, 1, 2, 3, 4, 6];
+
+/// Draws the clients of `plan`. Their order has no meaning.
+pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<ClientPlan> {
+    let mut rng = seeds.rng();
+    let count = if plan.scenario.is_wide() { WIDE[rng.random_range(0..WIDE.len())] } else { rng.random_range(2..=3) };
     let mut clients: Vec<ClientPlan> =
-        (0..count).map(|ordinal| client(&seeds.child(ordinal), ordinal, deployment)).collect();
+        (0..count).map(|ordinal| client(&seeds.child(ordinal), ordinal, &plan.topology)).collect();
     clients.sort_by_key(|client| (client.user, client.device));
     clients.dedup_by_key(|client| (client.user, client.device));
     clients

@@ -14,6 +14,8 @@ use squall_env::SeedTree;
 
 /// The time of the earliest fault: every instance has started by then.
 const FIRST_MS: u64 = 2_000;
+/// The length of the storm that the families' numbers of faults are for.
+const MINUTE_MS: u64 = 60_000;
 /// The time between the last fault and the end of the storm.
 const LAST_BEFORE_END_MS: u64 = 2_000;
 
@@ -28,7 +30,8 @@ pub(super) fn draw(seeds: &SeedTree, families: &[Family], deployment: &Deploymen
 }
 
 fn draw_family(seeds: &SeedTree, family: Family, deployment: &Deployment, storm_ms: u64) -> Vec<FaultEntry> {
-    let count = seeds.rng().random_range(family.per_plan());
+    let per_minute = seeds.rng().random_range(family.per_plan());
+    let count = (u64::from(per_minute) * storm_ms).div_ceil(MINUTE_MS) as u32;
     let mut faults = Vec::new();
     for ordinal in 0..count {
         let mut rng = seeds.child(ordinal).rng();

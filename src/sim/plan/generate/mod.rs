@@ -5,11 +5,15 @@
 
 mod clients;
 mod faults;
+mod gap;
 mod operations;
+mod past_limits;
 mod population;
 mod presence;
 mod reads;
 mod syncs;
+mod weights;
+mod world;
 
 use rand::RngExt;
 
@@ -40,7 +44,11 @@ impl Plan {
         }
         plan.presence = syncs::presence(&seeds.child("presence"));
         presence::draw_times(&seeds.child("presence times"), &mut plan.presence);
-        move_writers(&seeds, &mut plan.topology);
+        if scenario.is_wide() {
+            world::widen(&seeds.child("world"), &mut plan);
+        } else {
+            move_writers(&seeds, &mut plan.topology);
+        }
         plan.topology.broker = scenario.is_over_redis().then(|| broker(&seeds.child("broker")));
         plan.scheduling = scheduling(&seeds.child("defer"));
         let families = families(&seeds.child("family"), scenario.is_over_redis());
@@ -49,7 +57,10 @@ impl Plan {
         plan.operations.extend(syncs::draw(&seeds.child("syncs"), &plan));
         plan.operations.extend(presence::draw(&seeds.child("set presence"), &plan));
         plan.operations.sort_by_key(|operation| operation.at_ms);
-        plan.clients = clients::draw(&seeds.child("clients"), &plan.topology);
+        plan.clients = clients::draw(&seeds.child("clients"), &plan);
+        if scenario.is_wide() {
+            gap::insert(&seeds.child("gap"), &mut plan);
+        }
         plan
     }
 }
@@ -219,9 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn every_plan_writes_enough_rows_while_all_writers_are_up() {
-        for plan in plans() {
-            let up = |at_ms: u64| operations::writers_up_ms(&plan, at_ms) == at_ms;
+    fn every_plan_of_fixed_size_writes_enough_rows_while_all_writers_are_up() {
+        for plan in plans().filter(|plan| plan.scenario == Scenario::Storm) {
+            let up = |at_ms: u64| population::writers_up_ms(&plan, at_ms) == at_ms;
             let safe = plan.operations.iter().filter(|operation| up(operation.at_ms));
             let safe: u32 = safe.map(|operation| operation.kind.rows()).sum();
             assert!(safe >= 520, "seed {}: {safe} rows", plan.seed);
@@ -257,7 +268,7 @@ mod tests {
             for Operation { at_ms, kind, .. } in &plan.operations {
                 let OperationKind::Sync { for_ms, .. } = kind else { continue };
                 for_ever += u32::from(at_ms + for_ms > plan.storm_ms);
-                steady += u32::from((45_000..=60_000).contains(for_ms));
+                steady += u32::from(at_ms + for_ms <= plan.storm_ms && for_ms * 4 >= plan.storm_ms * 3);
                 short += u32::from(*for_ms < 10_000);
             }
         }
@@ -317,7 +328,7 @@ mod tests {
             }
         }
         assert_eq!(read.len(), 5);
-        assert!(read.values().all(|hosts| hosts.len() == 9), "{read:?}");
+        assert!(read.values().all(|hosts| hosts.len() == 12), "{read:?}");
     }
 
     #[test]

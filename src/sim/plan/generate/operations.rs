@@ -8,15 +8,14 @@ use std::ops::{Range, RangeInclusive};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::population::{DATA, LAST_BEFORE_END_MS, ROOMS, USERS, any_time, room};
-use super::reads;
+use super::population::{DATA, LAST_BEFORE_END_MS, ROOMS, USERS, any_host, any_time, room, through, writers_up_ms};
+use super::weights::weighted;
+use super::{past_limits, reads, world};
 use crate::sim::plan::{Operation, OperationKind, Plan};
 use squall_env::SeedTree;
 
 /// The number of other servers that may be down.
 const SERVERS: u32 = 4;
-/// The lengths of types that are too long for a line, or almost.
-const LONG_TYPE_BYTES: RangeInclusive<u32> = 16_000..=18_000;
 /// The users who read in several rooms at once. They are so many that each does it once, and no later receipt replaces an
 /// earlier one.
 const READERS: Range<u32> = 1_000..1_000_000;
@@ -28,18 +27,20 @@ const STATE_ROWS: [u32; 10] = [1, 49, 50, 51, 99, 100, 101, 149, 150, 151];
 const EVENTS: [u32; 6] = [49, 50, 51, 99, 100, 101];
 /// The time that counts as just after a fault.
 const JUST_AFTER_MS: u64 = 1_000;
-/// The time that a writer may take until it persists events, after it is back.
-const WRITER_START_MS: u64 = 500;
 
 /// Draws the operations of `plan`, whose faults are drawn already, in order of time.
 pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let mut operations = bursts(&seeds.child("bursts"), plan);
+    if plan.scenario.is_wide() {
+        operations.extend(past_limits::draw(&seeds.child("past limits"), plan));
+    }
+    let long_types = world::long_types(&seeds.child("long types"), plan);
     operations.extend(many(&seeds.child("sends"), plan, 120..=200, |rng| OperationKind::Send { room: room(rng) }));
     operations.extend(many(&seeds.child("account data"), plan, 40..=80, |rng| OperationKind::AccountData {
         user: rng.random_range(0..USERS),
         room: rng.random_ratio(1, 2).then(|| room(rng)),
         datum: rng.random_range(0..DATA),
-        type_bytes: if rng.random_ratio(1, 10) { rng.random_range(LONG_TYPE_BYTES) } else { 0 },
+        type_bytes: long_types.draw(rng),
     }));
     operations.extend(many(&seeds.child("account data bursts"), plan, 0..=4, |rng| {
         let of_account = EVENTS[rng.random_range(0..EVENTS.len())];
@@ -82,7 +83,7 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
 /// Draws outliers, most of which become ordinary events later.
 fn outliers(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let mut operations = Vec::new();
-    for event in 0..seeds.rng().random_range(4..=10) {
+    for event in 0..weighted(seeds, plan, seeds.rng().random_range(4..=10)) {
         let mut rng = seeds.child(event).rng();
         let room = room(&mut rng);
         let at_ms = any_time(&mut rng, plan);
@@ -95,20 +96,6 @@ fn outliers(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     operations
 }
 
-/// Returns the earliest time from `at_ms` on at which all events writers are up.
-pub(super) fn writers_up_ms(plan: &Plan, at_ms: u64) -> u64 {
-    let mut back_ms = None;
-    for entry in &plan.faults {
-        for outage in entry.fault.outages() {
-            let down_ms = entry.at_ms + outage.from_ms..entry.at_ms + outage.until_ms + WRITER_START_MS;
-            if plan.topology.writes_events(outage.host) && down_ms.contains(&at_ms) {
-                back_ms = back_ms.max(Some(down_ms.end));
-            }
-        }
-    }
-    back_ms.map_or(at_ms, |back_ms| writers_up_ms(plan, back_ms))
-}
-
 /// Draws a number of operations of one kind, each by its ordinal.
 fn many(
     seeds: &SeedTree,
@@ -116,7 +103,7 @@ fn many(
     count: RangeInclusive<u32>,
     kind: impl Fn(&mut ChaCha8Rng) -> OperationKind,
 ) -> Vec<Operation> {
-    let count = seeds.rng().random_range(count);
+    let count = weighted(seeds, plan, seeds.rng().random_range(count));
     let mut operations = Vec::new();
     for ordinal in 0..count {
         let mut rng = seeds.child(ordinal).rng();
@@ -127,7 +114,7 @@ fn many(
 
 /// Draws bursts in several rooms at a time, until they have enough rows.
 fn bursts(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
-    let rows_target = seeds.rng().random_range(620..=950);
+    let rows_target = weighted(seeds, plan, seeds.rng().random_range(620..=950));
     let mut operations = Vec::new();
     let mut rows = 0;
     let mut rngs = (0..).map(|ordinal| seeds.child(ordinal).rng());
@@ -158,17 +145,6 @@ fn burst(rng: &mut ChaCha8Rng, room: u32) -> OperationKind {
         _ => rows,
     };
     OperationKind::StateBurst { room, rows, tokens: tokens.clamp(1, rows) }
-}
-
-/// Draws the host that a client sends its request to: in two of three cases any instance, which forwards it to the writer.
-pub(super) fn through(rng: &mut ChaCha8Rng, plan: &Plan) -> Option<String> {
-    let host = any_host(rng, plan);
-    rng.random_ratio(2, 3).then_some(host)
-}
-
-fn any_host(rng: &mut ChaCha8Rng, plan: &Plan) -> String {
-    let hosts: Vec<&str> = plan.topology.hosts().collect();
-    hosts[rng.random_range(0..hosts.len())].to_owned()
 }
 
 /// Draws the time of a burst: in three of five cases while a fault lasts, or just after it; always one at which all events

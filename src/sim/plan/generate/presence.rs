@@ -8,9 +8,9 @@ use std::ops::RangeInclusive;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::operations::through;
-use super::population::any_time;
+use super::population::{any_time, through};
 use super::syncs::USERS;
+use super::weights::weighted;
 use crate::presence::{PresenceConfig, PresenceState};
 use crate::sim::plan::{DEVICES, Operation, OperationKind, Plan};
 use squall_env::SeedTree;
@@ -44,7 +44,7 @@ pub(super) fn draw_times(seeds: &SeedTree, presence: &mut PresenceConfig) {
 /// Draws every request of `plan` to set a presence.
 pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let mut operations = Vec::new();
-    for ordinal in 0..seeds.rng().random_range(GROUPS) {
+    for ordinal in 0..weighted(seeds, plan, seeds.rng().random_range(GROUPS)) {
         let mut rng = seeds.child(ordinal).rng();
         let user = rng.random_range(0..USERS);
         let mut at_ms = any_time(&mut rng, plan);

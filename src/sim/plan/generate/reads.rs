@@ -10,6 +10,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::population::{DATA, USERS, any_time, room};
+use super::weights::weighted;
 use crate::sim::plan::{Operation, OperationKind, Plan, Reading, Writing};
 use squall_env::SeedTree;
 
@@ -39,7 +40,7 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan, operations: &[Operation]) -> V
     }
     let hosts: Vec<&str> = plan.topology.hosts().collect();
     let mut reads = Vec::new();
-    for ordinal in 0..seeds.rng().random_range(BURSTS) {
+    for ordinal in 0..weighted(seeds, plan, seeds.rng().random_range(BURSTS)) {
         let mut rng = seeds.child(ordinal).rng();
         let (at_ms, what) = &writes[rng.random_range(0..writes.len())];
         reads.extend(burst(&mut rng, *at_ms, what, &hosts));
@@ -52,7 +53,7 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan, operations: &[Operation]) -> V
 pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let hosts: Vec<&str> = plan.topology.hosts().collect();
     let mut operations = Vec::new();
-    for ordinal in 0..seeds.rng().random_range(OWN_READ_BACKS) {
+    for ordinal in 0..weighted(seeds, plan, seeds.rng().random_range(OWN_READ_BACKS)) {
         let mut rng = seeds.child(ordinal).rng();
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
@@ -72,7 +73,7 @@ pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operatio
 pub(super) fn draw_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let hosts: Vec<&str> = plan.topology.hosts().collect();
     let mut operations = Vec::new();
-    for ordinal in 0..seeds.rng().random_range(READ_BACKS) {
+    for ordinal in 0..weighted(seeds, plan, seeds.rng().random_range(READ_BACKS)) {
         let mut rng = seeds.child(ordinal).rng();
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();

@@ -7,6 +7,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::weights::weighted;
 use crate::presence::PresenceConfig;
 use crate::sim::plan::{DEVICES, Operation, OperationKind, Plan};
 use squall_env::SeedTree;
@@ -34,13 +35,13 @@ pub(super) fn presence(seeds: &SeedTree) -> PresenceConfig {
 
 /// Draws every sync of `plan`.
 pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
-    let mut syncs = many(&seeds.child("steady"), 4..=8, |rng| {
+    let mut syncs = many(&seeds.child("steady"), plan, 4..=8, |rng| {
         let at_ms = rng.random_range(FIRST_MS..STEADY_BEGUN_MS);
         let until_ms = plan.storm_ms - rng.random_range(0..LAST_BEFORE_END_MS);
         let for_ms = if rng.random_ratio(1, 2) { FOR_EVER_MS } else { until_ms - at_ms };
         sync(rng, plan, at_ms, for_ms)
     });
-    syncs.extend(many(&seeds.child("passing"), 20..=40, |rng| {
+    syncs.extend(many(&seeds.child("passing"), plan, 20..=40, |rng| {
         let at_ms = rng.random_range(FIRST_MS..plan.storm_ms - LAST_BEFORE_END_MS);
         let for_ms = match rng.random_range(0..10) {
             0..4 => rng.random_range(50..=2_000),
@@ -54,16 +55,17 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
 
 fn many(
     seeds: &SeedTree,
+    plan: &Plan,
     count: std::ops::RangeInclusive<u32>,
     draw_one: impl Fn(&mut ChaCha8Rng) -> Operation,
 ) -> Vec<Operation> {
-    let count = seeds.rng().random_range(count);
+    let count = weighted(seeds, plan, seeds.rng().random_range(count));
     (0..count).map(|ordinal| draw_one(&mut seeds.child(ordinal).rng())).collect()
 }
 
-/// Draws one sync, in three of four cases on a worker, as in a real deployment.
+/// Draws one sync, in three of four cases on a worker, as in a real deployment, if there is one.
 fn sync(rng: &mut ChaCha8Rng, plan: &Plan, at_ms: u64, for_ms: u64) -> Operation {
-    let on_worker = rng.random_ratio(3, 4);
+    let on_worker = rng.random_ratio(3, 4) && !plan.topology.workers.is_empty();
     let hosts: Vec<&str> = plan
         .topology
         .hosts()
