@@ -23,7 +23,7 @@ const ENGINES: [EngineName; 2] = EngineName::ALL;
 /// Least ratio of the event-driven engine's rate to turmoil's on a quiet cluster and on bare traffic.
 const FACTOR_MIN: f64 = 10.0;
 
-/// Number of hosts in the quiet cluster and in the swarm.
+/// Number of hosts in the quiet cluster.
 const HOSTS: usize = 9;
 
 /// Numbers of hosts for the growth of the cost. The first is the base.
