@@ -71,6 +71,7 @@ pub mod cli;
 #[cfg(feature = "serve")]
 pub mod follow;
 pub mod instance;
+pub mod limits;
 #[cfg(feature = "serve")]
 pub mod metrics;
 pub mod observer;

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::limits::LimitHit;
 use squall_env::{Noop, TaskKind, TaskObserver, TaskSpawner};
 use squall_protocol::{InstanceName, Role, StreamName};
 
@@ -41,6 +42,8 @@ pub trait Observer: TaskObserver {
     fn sent(&self, _line: &[u8]) {}
     /// `_rows` missed rows of `_writer` in `_stream` were fetched.
     fn fetched(&self, _stream: &StreamName, _writer: &InstanceName, _rows: usize) {}
+    /// The instance has hit one of its limits.
+    fn limit_hit(&self, _limit: LimitHit) {}
     /// A request over HTTP was answered with this status. The endpoint's name is empty if no endpoint has the path.
     fn answered(&self, _endpoint: &'static str, _status: u16) {}
 }
@@ -186,6 +189,10 @@ impl Observer for Tee {
 
     fn fetched(&self, stream: &StreamName, writer: &InstanceName, rows: usize) {
         self.both(|observer| observer.fetched(stream, writer, rows));
+    }
+
+    fn limit_hit(&self, limit: LimitHit) {
+        self.both(|observer| observer.limit_hit(limit));
     }
 
     fn answered(&self, endpoint: &'static str, status: u16) {

@@ -50,6 +50,7 @@ impl Scratch {
             stream_writers: StreamWriters::default(),
             presence: Default::default(),
             redis,
+            limits: Default::default(),
         };
         Scratch { path, config }
     }

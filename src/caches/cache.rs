@@ -13,6 +13,8 @@ use std::rc::Rc;
 use tokio::sync::Notify;
 
 use super::lru_map::LruMap;
+use crate::limits::LimitHit;
+use crate::observer::Observer;
 
 /// The error of a failed load, shared by all readers of the load.
 pub type LoadError = Rc<dyn Error>;
@@ -23,6 +25,8 @@ pub struct Cache<K, V> {
     /// The loads that a new reader may join, by key.
     loads: RefCell<BTreeMap<K, Rc<Load<V>>>>,
     raced: Cell<u64>,
+    /// The observer of values that are dropped for want of room.
+    observer: Option<Rc<dyn Observer>>,
 }
 
 /// One read of the source, begun by one reader and shared by others.
@@ -45,7 +49,13 @@ enum Found<V> {
 impl<K: Ord + Clone, V: Clone> Cache<K, V> {
     /// Creates an empty cache of at most `entries_max` values.
     pub fn new(entries_max: usize) -> Self {
-        Cache { kept: RefCell::new(LruMap::new(entries_max)), loads: RefCell::default(), raced: Cell::new(0) }
+        let kept = RefCell::new(LruMap::new(entries_max));
+        Cache { kept, loads: RefCell::default(), raced: Cell::new(0), observer: None }
+    }
+
+    /// Returns the cache. It reports each value that is dropped for want of room to `observer`.
+    pub fn reporting_to(self, observer: &Rc<dyn Observer>) -> Self {
+        Cache { observer: Some(Rc::clone(observer)), ..self }
     }
 
     /// Returns the value of `key`: the cached one, or that of a load under way, or that of `load`. It reflects every change
@@ -78,7 +88,10 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
             if ours.is_void.get() {
                 self.raced.set(self.raced.get() + 1);
             } else {
-                self.kept.borrow_mut().insert(key.clone(), value.clone());
+                let has_evicted = self.kept.borrow_mut().insert(key.clone(), value.clone());
+                if let Some(observer) = self.observer.as_ref().filter(|_| has_evicted) {
+                    observer.limit_hit(LimitHit::CachedValueEvicted);
+                }
             }
         }
         let _ = ours.result.set(result.clone());

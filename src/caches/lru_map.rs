@@ -34,17 +34,18 @@ impl<K: Ord + Clone, V> LruMap<K, V> {
         Some(&entry.value)
     }
 
-    /// Inserts `value`. Evicts the least recently used value if there are too many.
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    /// Inserts `value`. Evicts the least recently used value if there are too many, and then returns true.
+    pub(super) fn insert(&mut self, key: K, value: V) -> bool {
         self.remove(&key);
         self.uses += 1;
         self.by_use.insert(self.uses, key.clone());
         self.entries.insert(key, Entry { value, used: self.uses });
-        if self.entries.len() > self.entries_max
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            self.entries.remove(&oldest);
+        if self.entries.len() <= self.entries_max {
+            return false;
         }
+        let (_, oldest) = self.by_use.pop_first().expect("every entry has its last use");
+        self.entries.remove(&oldest);
+        true
     }
 
     /// Removes the value of `key`.

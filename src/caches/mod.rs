@@ -31,13 +31,6 @@ use crate::observer::Observer;
 use crate::store::{Database, account_data, current_state, events, receipts};
 use squall_protocol::rows::events::EventRow;
 
-/// Maximum number of rooms whose state is cached, and of rooms whose receipts are.
-const ROOMS_MAX: usize = 10_000;
-/// Maximum number of cached events.
-const EVENTS_MAX: usize = 10_000;
-/// Maximum number of users whose account data is cached, and of pairs of a user and a room.
-const USERS_MAX: usize = 10_000;
-
 /// A cached value, shared by its readers.
 type Shared<T> = Rc<Versioned<T>>;
 
@@ -54,16 +47,17 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Creates empty caches over `database`. They must be registered as a view before a position moves.
-    pub fn new(database: Database, observer: Rc<dyn Observer>) -> Rc<Self> {
+    /// Creates empty caches over `database`, each of at most `cached_max` values. They must be registered as a view before a
+    /// position moves.
+    pub fn new(database: Database, cached_max: usize, observer: Rc<dyn Observer>) -> Rc<Self> {
         Rc::new(Caches {
+            state: Cache::new(cached_max).reporting_to(&observer),
+            events: Cache::new(cached_max).reporting_to(&observer),
+            receipts: Cache::new(cached_max).reporting_to(&observer),
+            account_data: Cache::new(cached_max).reporting_to(&observer),
+            room_account_data: Cache::new(cached_max).reporting_to(&observer),
             database,
             observer,
-            state: Cache::new(ROOMS_MAX),
-            events: Cache::new(EVENTS_MAX),
-            receipts: Cache::new(ROOMS_MAX),
-            account_data: Cache::new(USERS_MAX),
-            room_account_data: Cache::new(USERS_MAX),
         })
     }
 

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::limits::CACHED_MAX;
 use crate::store::account_data;
 use crate::store::account_data::Datum;
 use crate::store::memory::MemoryBackend;
@@ -46,7 +47,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 impl World {
     fn new() -> Self {
         let (backend, unknown) = (MemoryBackend::open(), Rc::new(Unknown::default()));
-        let caches = Caches::new(backend.database(), unknown.clone());
+        let caches = Caches::new(backend.database(), CACHED_MAX, unknown.clone());
         World { backend, unknown, caches }
     }
 

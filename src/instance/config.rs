@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::limits::Limits;
 #[cfg(feature = "serve")]
 use crate::observer::Env;
 use crate::presence::PresenceConfig;
@@ -33,6 +34,9 @@ pub struct Config {
     /// The Redis broker. Without one, instances connect to each other.
     #[serde(default)]
     pub redis: Option<RedisConfig>,
+    /// The limits of each instance. Default: those of production.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// The instances that write each stream. The master writes the streams that are left out.
@@ -235,6 +239,7 @@ mod tests {
             },
             presence: PresenceConfig::default(),
             redis: None,
+            limits: Limits::default(),
         }
     }
 

@@ -50,8 +50,11 @@ impl Instance {
         }
         let endpoints = Rc::new(Endpoints(Rc::clone(self)));
         let secret = self.config.secret.clone();
-        let router = Router::new(endpoints, secret, Rc::clone(&self.positions), self.env.clone());
-        self.env.tasks.spawn(tasks::SERVE_REQUESTS, http::serve_requests(ports.requests, router, self.env.clone()));
+        let limits = self.config.limits;
+        let router = Router::new(endpoints, secret, Rc::clone(&self.positions), limits, self.env.clone());
+        let connections_max = limits.http_connections_max;
+        let serving = http::serve_requests(ports.requests, connections_max, router, self.env.clone());
+        self.env.tasks.spawn(tasks::SERVE_REQUESTS, serving);
     }
 
     /// Connects to the broker or, without one, to every other instance that listens.

@@ -138,7 +138,7 @@ impl Assembly {
     /// Makes the caches. This comes after the positions were read, so that no cached value is older than they are, and before
     /// any position moves.
     fn caches(&self) -> Rc<Caches> {
-        let caches = Caches::new(self.database.clone(), Rc::clone(&self.env.observer));
+        let caches = Caches::new(self.database.clone(), self.config.limits.cached_max, Rc::clone(&self.env.observer));
         self.cache_views.register(&caches);
         caches
     }
@@ -174,10 +174,12 @@ impl Assembly {
 
     /// Makes the record of typing users.
     fn typing_handler(&self) -> TypingHandler {
-        if self.name != self.config.stream_writers.typing {
-            return TypingHandler::default();
-        }
-        TypingHandler::on_writer(self.database.session().expect("it was begun").boot)
+        let handler = if self.name == self.config.stream_writers.typing {
+            TypingHandler::on_writer(self.database.session().expect("it was begun").boot)
+        } else {
+            TypingHandler::default()
+        };
+        handler.with_typing_kept_ms(self.config.limits.typing_kept_ms, Rc::clone(&self.env.observer))
     }
 
     /// Makes the handler of clients' `/sync` requests.
@@ -199,7 +201,8 @@ impl Assembly {
         for (source, ids) in SOURCES.into_iter().zip(&self.ids) {
             let database = self.database.clone();
             let cache_views = self.cache_views.clone();
-            stored.push(Rc::new(DatabaseStream::new(source, ids.clone(), database, cache_views)));
+            let stream = DatabaseStream::new(source, ids.clone(), database, cache_views);
+            stored.push(Rc::new(stream.with_rows_per_query(self.config.limits.rows_per_query)));
         }
         Streams { stored, typing: Rc::new(self.typing_stream(typing, client)) }
     }
@@ -207,7 +210,8 @@ impl Assembly {
     fn typing_stream(&self, handler: &Rc<TypingHandler>, client: &HttpClient) -> TypingStream {
         let writer = self.config.stream_writers.typing.clone();
         if self.name == writer {
-            return TypingStream::on_writer(writer, Rc::clone(handler));
+            let stream = TypingStream::on_writer(writer, Rc::clone(handler));
+            return stream.with_rows_per_query(self.config.limits.rows_per_query);
         }
         TypingStream::on_follower(writer, Rc::clone(handler), Rc::new(client.clone()))
     }
@@ -216,7 +220,8 @@ impl Assembly {
     fn command_handler(&self, streams: &Streams, presence: &Presence) -> Rc<CommandHandler> {
         let name = self.name.clone();
         let server_name = self.config.server_name.clone();
-        let handler = CommandHandler::new(name, server_name, streams.all(), self.consumers.clone(), self.env.clone());
+        let (consumers, limits, env) = (self.consumers.clone(), self.config.limits, self.env.clone());
+        let handler = CommandHandler::new(name, server_name, streams.all(), consumers, limits, env);
         handler.set_user_syncing(presence.connections(self.config.stream_writers.presence.clone()));
         handler
     }

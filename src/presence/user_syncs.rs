@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::announcements::Announcements;
 use super::config::{STOP_DELAY, SWEEP_INTERVAL};
 use super::{PresenceConfig, PresenceHandler};
+use crate::limits::COMMANDS_QUEUED_MAX;
 use crate::observer::Env;
 use crate::replication::Connection;
 use crate::tasks;
@@ -31,8 +32,7 @@ const ANNOUNCE_AGAIN_DELAY: Duration = Duration::from_secs(1);
 /// sign of life is due.
 const ANNOUNCE_INTERVAL: Duration = SIGN_OF_LIFE_INTERVAL.saturating_sub(ANNOUNCE_AGAIN_DELAY);
 
-/// Largest number of users announced before the outbox must be empty again: far fewer than would make the connection
-/// drop its peer as too slow.
+/// Largest number of users announced before the outbox must be empty again. Fewer are where the outbox is small.
 const ANNOUNCED_AT_ONCE_MAX: usize = 500;
 /// Largest length of a device id that is announced, in bytes.
 const DEVICE_ID_BYTES_MAX: usize = 255;
@@ -202,9 +202,12 @@ impl UserSyncs {
 
     /// Announces up to `count` devices that come after `last`, without wrapping around. Returns the number announced.
     async fn announce(&self, last: &mut Option<Device>, count: usize, connection: Option<&Connection>) -> usize {
+        // Far fewer than would make the connection drop its peer as too slow.
+        let queued_max = connection.map_or(COMMANDS_QUEUED_MAX, Connection::commands_queued_max);
+        let at_once_max = (queued_max / 20).clamp(1, ANNOUNCED_AT_ONCE_MAX);
         let mut announced = 0;
         while announced < count {
-            let some = self.devices_after(last.as_ref(), (count - announced).min(ANNOUNCED_AT_ONCE_MAX));
+            let some = self.devices_after(last.as_ref(), (count - announced).min(at_once_max));
             *last = some.last().map(|(device, _)| device.clone());
             if some.is_empty() {
                 break;

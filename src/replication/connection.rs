@@ -3,16 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::limits::LimitHit;
+use crate::observer::Observer;
+use squall_env::Noop;
 use squall_protocol::{Command, EncodeError, Framing, Role, StreamName};
 
-/// Largest number of commands in an outbox. A peer with more is dropped; it reconnects and catches up from the source.
-pub const COMMANDS_QUEUED_MAX: usize = 10_000;
+pub use crate::limits::COMMANDS_QUEUED_MAX;
 
 /// Time without a failure after which a connection to a broker counts as set up.
 pub const QUIET_UNTIL_SET_UP: Duration = Duration::from_secs(5);
@@ -23,6 +26,10 @@ pub struct Connection {
     role: Role,
     peer: RefCell<String>,
     outbox: RefCell<VecDeque<Bytes>>,
+    /// Largest number of commands in the outbox.
+    commands_queued_max: usize,
+    /// The observer of a full outbox.
+    observer: Rc<dyn Observer>,
     state: Cell<State>,
     /// Wakes the transport: there is something to send, or the connection is to be closed.
     changed: Notify,
@@ -65,6 +72,8 @@ impl Connection {
             role,
             peer: RefCell::new(peer.into()),
             outbox: RefCell::default(),
+            commands_queued_max: COMMANDS_QUEUED_MAX,
+            observer: Rc::new(Noop),
             state: Cell::new(State::Open),
             changed: Notify::new(),
             emptied: Notify::new(),
@@ -77,6 +86,17 @@ impl Connection {
             },
             was_set_up: Cell::new(false),
         }
+    }
+
+    /// Returns the connection with an outbox of at most `commands_queued_max` commands. A full one is reported to
+    /// `observer`.
+    pub fn with_outbox(self, commands_queued_max: usize, observer: Rc<dyn Observer>) -> Self {
+        Connection { commands_queued_max, observer, ..self }
+    }
+
+    /// Returns the largest number of commands in the outbox.
+    pub fn commands_queued_max(&self) -> usize {
+        self.commands_queued_max
     }
 
     /// Returns the connection's id, unique within its instance.
@@ -120,7 +140,8 @@ impl Connection {
         }
         self.last_sent.set(Instant::now());
         self.outbox.borrow_mut().push_back(line);
-        if self.outbox.borrow().len() > COMMANDS_QUEUED_MAX {
+        if self.outbox.borrow().len() > self.commands_queued_max {
+            self.observer.limit_hit(LimitHit::OutboxOverflowed);
             self.outbox.borrow_mut().clear();
             self.close_with_error("Failed to keep up");
         }
@@ -185,7 +206,7 @@ impl Connection {
     }
 
     /// Waits until the outbox is empty or the connection accepts no more commands. A caller with many commands that
-    /// waits for this between parts of them never exceeds [`COMMANDS_QUEUED_MAX`].
+    /// waits for this between parts of them never exceeds the outbox's limit.
     pub async fn drained(&self) {
         while self.is_open() && !self.outbox.borrow().is_empty() {
             self.emptied.notified().await;

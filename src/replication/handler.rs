@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use super::stream_follower::FollowerKey;
 use super::{Connection, Consumers, StreamFollower, Streamer, UserSyncing};
+use crate::limits::{LimitHit, Limits};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::streams::Stream;
@@ -18,10 +19,13 @@ use crate::tasks;
 use squall_protocol::rows::Row;
 use squall_protocol::{Command, InstanceName, MASTER, Position, Rdata, RdataHeader, Role, StreamName, Token};
 
+pub use crate::limits::BATCH_ROWS_MAX;
+
 /// Handles the commands of all connections of one instance.
 pub struct CommandHandler {
     instance: InstanceName,
     server_name: String,
+    limits: Limits,
     env: Env,
     consumers: Consumers,
     streams: Vec<Rc<dyn Stream>>,
@@ -38,10 +42,6 @@ pub struct CommandHandler {
     connections_made: Cell<u64>,
     user_syncing: OnceCell<Rc<dyn UserSyncing>>,
 }
-
-/// Largest number of rows held for one token. A longer batch is discarded and replaced by one catch-up from the source,
-/// because a batch that never ends must not be held for ever.
-pub const BATCH_ROWS_MAX: usize = 10_000;
 
 /// The broker's name in messages.
 pub(crate) const BROKER: &str = "the broker";
@@ -64,6 +64,7 @@ impl CommandHandler {
         server_name: String,
         streams: Vec<Rc<dyn Stream>>,
         consumers: Consumers,
+        limits: Limits,
         env: Env,
     ) -> Rc<Self> {
         let mut followers = BTreeMap::new();
@@ -76,7 +77,8 @@ impl CommandHandler {
                     streamers.push(streamer);
                 } else {
                     let follower =
-                        Rc::new(StreamFollower::new(Rc::clone(stream), writer.clone(), consumers.clone(), env.clone()));
+                        StreamFollower::new(Rc::clone(stream), writer.clone(), consumers.clone(), env.clone());
+                    let follower = Rc::new(follower.with_queue(limits.items_queued_max));
                     env.tasks.spawn(tasks::STREAM_FOLLOWER, Rc::clone(&follower).run());
                     followers.insert((stream.name().clone(), writer.clone()), follower);
                 }
@@ -85,6 +87,7 @@ impl CommandHandler {
         Rc::new(CommandHandler {
             instance,
             server_name,
+            limits,
             env,
             consumers,
             streams,
@@ -113,6 +116,11 @@ impl CommandHandler {
     /// Returns the homeserver's name.
     pub fn server_name(&self) -> &str {
         &self.server_name
+    }
+
+    /// Returns the limits of the instance.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Returns the streamer of `stream`, if this instance writes it.
@@ -192,7 +200,9 @@ impl CommandHandler {
     fn connection(&self, role: Role, peer: &str, awaited: BTreeSet<StreamName>) -> Rc<Connection> {
         let id = self.connections_made.get();
         self.connections_made.set(id + 1);
-        let connection = Rc::new(Connection::new(id, role, peer, awaited));
+        let Limits { commands_queued_max, .. } = self.limits;
+        let connection = Connection::new(id, role, peer, awaited);
+        let connection = Rc::new(connection.with_outbox(commands_queued_max, Rc::clone(&self.env.observer)));
         self.connections.borrow_mut().insert(id, Rc::clone(&connection));
         self.env.observer.opened(role);
         connection
@@ -295,7 +305,8 @@ impl CommandHandler {
                 self.env.observer.event(InstanceEvent::Row { stream: &key.1, error: &error });
             }
         }
-        if batch.rows.len() > BATCH_ROWS_MAX {
+        if batch.rows.len() > self.limits.batch_rows_max {
+            self.env.observer.limit_hit(LimitHit::BatchOverflowed);
             batch = Batch { rows: Vec::new(), is_damaged: true };
         }
         match token {

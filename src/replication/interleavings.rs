@@ -14,6 +14,7 @@ use proptest::sample::select;
 
 use super::testing::{Answer, FakeStream, Journal, SECOND, Step, on_paused_clock, settle};
 use super::{CommandHandler, Connection};
+use crate::limits::Limits;
 use crate::streams::Stream;
 use squall_protocol::{Command, Delivery, Token};
 
@@ -99,7 +100,7 @@ impl World {
         let server_name = "squall.test".into();
         let consumers = journal.consumers();
         let env = journal.env();
-        let handler = CommandHandler::new("me".into(), server_name, streams, consumers, env);
+        let handler = CommandHandler::new("me".into(), server_name, streams, consumers, Limits::default(), env);
         let writers = WRITERS.map(|name| Writer { name, at: 10, connection: None, in_transit: VecDeque::new() });
         World { writers, last_token: 10, stream, handler, journal }
     }

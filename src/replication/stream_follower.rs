@@ -16,6 +16,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::{Backoff, Connection, Consumers};
+use crate::limits::LimitHit;
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::streams::{Stream, UpdateError};
@@ -23,11 +24,10 @@ use crate::tasks;
 use squall_protocol::rows::{Row, Updates};
 use squall_protocol::{Delivery, InstanceName, StreamName, Token};
 
+pub use crate::limits::ITEMS_QUEUED_MAX;
+
 /// The end of a range that covers all rows that a writer holds in memory.
 const EVERYTHING: Token = Token(i64::MAX);
-
-/// Largest number of queued rows and positions. A longer queue is discarded and replaced by one catch-up.
-pub const ITEMS_QUEUED_MAX: usize = 10_000;
 
 /// Names a follower: the stream, and the writer whose rows are followed.
 pub(super) type FollowerKey = (StreamName, InstanceName);
@@ -39,6 +39,8 @@ pub(super) struct StreamFollower {
     consumers: Consumers,
     env: Env,
     queue: RefCell<VecDeque<Item>>,
+    /// Largest number of items in the queue.
+    items_queued_max: usize,
     arrived: Notify,
     /// Id of the connection on which the writer's position arrived and was caught up with.
     connected_on: Cell<Option<u64>>,
@@ -96,9 +98,15 @@ impl StreamFollower {
             consumers,
             env,
             queue: RefCell::default(),
+            items_queued_max: ITEMS_QUEUED_MAX,
             arrived: Notify::new(),
             connected_on: Cell::new(None),
         }
+    }
+
+    /// Returns the follower with a queue of at most `items_queued_max` rows and positions.
+    pub(super) fn with_queue(self, items_queued_max: usize) -> Self {
+        StreamFollower { items_queued_max, ..self }
     }
 
     /// Queues a `POSITION`: the writer is at `new` and has no rows in `(prev, new]`.
@@ -116,7 +124,8 @@ impl StreamFollower {
 
     fn push(&self, item: Item, upto: Token) {
         let mut queue = self.queue.borrow_mut();
-        if queue.len() >= ITEMS_QUEUED_MAX {
+        if queue.len() >= self.items_queued_max {
+            self.env.observer.limit_hit(LimitHit::FollowerQueueOverflowed);
             // Everything queued can be fetched from the source, where it takes none of this instance's memory.
             let (Item::Position { connection, .. } | Item::Rows { connection, .. }) = item;
             queue.clear();
@@ -159,8 +168,7 @@ impl StreamFollower {
         let current = self.stream.position(&self.writer);
         let lacks_rows = !(prev <= current && current <= new);
         if self.stream.delivery() == Delivery::Memory && (is_first || lacks_rows) {
-            let from = if is_first || new < current { Token(0) } else { current };
-            self.catch_up_in_memory(connection, from, new).await?;
+            self.catch_up_in_memory(connection, new).await?;
         } else if lacks_rows {
             self.catch_up(connection, current, new).await?;
         }
@@ -185,20 +193,16 @@ impl StreamFollower {
         Ok(())
     }
 
-    /// Fetches everything after `from` from a writer that holds its rows in memory.
+    /// Fetches everything from a writer that holds its rows in memory.
     ///
-    /// The rows replace those held here if they are all that the writer has, or if the writer was restarted since
-    /// `from`: rows that only the ended process had must not stay. No reader sees the state in between.
+    /// The rows replace those held here. Rows that only an ended process had must not stay. Nor must a row whose successor
+    /// the writer has forgotten since, as it forgets rooms without typing users: an answer from the position held here
+    /// would not have it. No reader sees the state in between.
     ///
     /// A delayed position may be older than rows that overtook it, or come from an ended process. So the answer may reach
     /// past `announced`, and the position moves to where the answer ends.
-    async fn catch_up_in_memory(
-        &self,
-        connection: &Connection,
-        from: Token,
-        announced: Token,
-    ) -> Result<(), Abandoned> {
-        let mut upto = from;
+    async fn catch_up_in_memory(&self, connection: &Connection, announced: Token) -> Result<(), Abandoned> {
+        let mut upto = Token(0);
         let mut rows = Vec::new();
         // A writer at 0 has no rows to fetch. Only Synapse's writers announce 0.
         let mut is_all = announced == Token(0);
@@ -216,10 +220,8 @@ impl StreamFollower {
             (upto, is_all) = (answered_upto, !updates.limited);
             rows.extend(updates.rows);
         }
-        if from == Token(0) || upto.run() != from.run() {
-            self.stream.reset(&self.writer);
-            self.consumers.notify(|consumer| consumer.reset(self.stream.name(), &self.writer));
-        }
+        self.stream.reset(&self.writer);
+        self.consumers.notify(|consumer| consumer.reset(self.stream.name(), &self.writer));
         self.apply_all(rows);
         self.stream.advance(&self.writer, upto);
         Ok(())

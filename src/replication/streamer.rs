@@ -139,6 +139,12 @@ impl Streamer {
                 self.sent_upto.send_replace(current);
                 continue;
             }
+            if sent < self.stream.forgotten_upto() {
+                // A row that was to be sent is gone. Followers fetch everything.
+                self.broadcast_position(current, current);
+                self.sent_upto.send_replace(current);
+                continue;
+            }
             let updates = self.stream.updates(&self.writer, sent, current).await?;
             self.broadcast(sent, &updates);
             self.sent_upto.send_replace(updates.upto);

@@ -3,7 +3,7 @@
 //! Every call to the stream and every notification of a consumer goes into one [`Journal`], because the order across the
 //! two often matters: rows are applied, then the position moves, then the consumers are notified.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::Future;
@@ -238,6 +238,8 @@ pub(super) struct FakeStream {
     writers: Vec<InstanceName>,
     positions: RefCell<BTreeMap<InstanceName, Token>>,
     source: Rc<RefCell<BTreeMap<InstanceName, Source>>>,
+    /// The highest token of a row that the writer has dropped.
+    pub(super) forgotten_upto: Cell<Token>,
     journal: Journal,
 }
 
@@ -259,6 +261,7 @@ impl FakeStream {
             positions: RefCell::new(writers.iter().map(|writer| (writer.clone(), Token(10))).collect()),
             source: Rc::new(RefCell::new(writers.iter().map(|writer| (writer.clone(), Source::default())).collect())),
             writers,
+            forgotten_upto: Cell::default(),
             journal: journal.clone(),
         })
     }
@@ -344,6 +347,10 @@ impl Stream for FakeStream {
 
     fn position(&self, writer: &InstanceName) -> Token {
         self.positions.borrow()[writer]
+    }
+
+    fn forgotten_upto(&self) -> Token {
+        self.forgotten_upto.get()
     }
 
     fn written_upto(&self, writer: &InstanceName) -> Token {

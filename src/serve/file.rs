@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::instance::config::{self, StreamWriters};
 use crate::instance::{Config, ConfigError};
+use crate::limits::Limits;
 use crate::presence::PresenceConfig;
 use crate::transport::{InstanceLocation, RedisConfig};
 use squall_protocol::{InstanceName, MASTER};
@@ -125,7 +126,8 @@ impl File {
         let folder = path.parent().unwrap_or(Path::new(""));
         let FileToml { server_name, secret, instance_map, stream_writers, presence, redis, .. } = written;
         let redis = redis.map(|redis| RedisConfig { tls: redis.tls.map(|tls| tls.resolved_from(folder)), ..redis });
-        let config = Config { server_name, secret, instance_map, stream_writers, presence, redis };
+        let config =
+            Config { server_name, secret, instance_map, stream_writers, presence, redis, limits: Limits::default() };
         let named = written.workers.iter().try_for_each(|name| config::check_name("instance", name.as_str()));
         if let Err(error) = config.validate().and(named) {
             return Err(FileError::Config { path, error });

@@ -17,10 +17,25 @@ use crate::transport::http::RESPONSE_TIMEOUT;
 use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
 use squall_env::network::CONNECT_TIMEOUT;
 use squall_netsim::turmoil_net::RETRY_MAX;
+use squall_protocol::rows::ROWS_TARGET;
 
 /// The largest number of polls that follow from each other, through all tasks, from the first step to the last: about ten for
 /// each of the steps below, and a catch-up takes several queries.
 const POLLS_IN_A_ROW: u32 = 100;
+
+/// Returns the time that the queries of one catch-up take, beyond the first ones, where the plan's limits make each of them
+/// return few rows: a query for each token at worst, or for a quarter of the rows that it aims to return.
+fn small_queries(plan: &Plan) -> Duration {
+    let rows_per_query = plan.limits.limits().rows_per_query;
+    if rows_per_query >= ROWS_TARGET {
+        return Duration::ZERO;
+    }
+    let rows = plan.rows() + plan.operations.len() as u64;
+    let queries = rows.div_ceil((rows_per_query as u64 / 4).max(1));
+    let transaction_us = plan.database.before_us.1 + plan.database.after_us.1;
+    let query_us = transaction_us + 1_000 * plan.scheduling.deferral_ms_max + 2 * plan.network.latency_us_max;
+    Duration::from_micros(queries * query_us)
+}
 
 /// Returns the longest time that a healthy network needs to bring every instance up to date, from the numbers of the
 /// protocol:
@@ -31,7 +46,7 @@ const POLLS_IN_A_ROW: u32 = 100;
 /// 2. A connection attempt that was under way fails by its time-out. The next one comes after the longest back-off and
 ///    connects.
 /// 3. A catch-up that was waiting fails in the same way: the connect time-out, the response time-out, the longest back-off.
-///    The next one works.
+///    The next one works. It takes a query for each part of the rows, which counts where the plan makes the parts small.
 /// 4. A position that only a heartbeat announces comes with the next one. A position that moved only because of other
 ///    writers' rows comes one announcement later.
 /// 5. A transaction that began while the database was slow stays slow: its rows take effect late, and a catch-up or a start
@@ -67,6 +82,7 @@ pub(super) fn calm_bound(plan: &Plan) -> Duration {
     let offline = last_sync + announced + Duration::from_millis(SYNC_ONLINE_TIMEOUT_MS.unsigned_abs().max(busy_ms));
     let start = Fault::linger_max() + RESTART_DELAY;
     let client = Duration::from_millis(CLIENT_TIMEOUT_MS_MAX + CLIENT_PAUSE_MS_MAX) + SINCE_WAIT_MAX + RESPONSE_GRACE;
+    let catch_up = catch_up + small_queries(plan);
     RETRY_MAX + notice + reconnect + catch_up + announce + start + poll_delay + client + offline
 }
 
@@ -74,6 +90,19 @@ pub(super) fn calm_bound(plan: &Plan) -> Duration {
 mod tests {
     use super::*;
     use crate::sim::testing::small_plan;
+
+    #[test]
+    fn small_answers_delay_the_end_of_the_calm_by_the_queries_that_they_cost() {
+        let bound = |rows_per_query| {
+            let mut plan = small_plan();
+            plan.operations = vec![Operation::new(1_000, OperationKind::SendBurst { room: 1, events: 99 })];
+            plan.limits.rows_per_query = rows_per_query;
+            calm_bound(&plan)
+        };
+        assert_eq!(bound(Some(ROWS_TARGET)), bound(None));
+        assert_eq!(bound(Some(40)), bound(None) + 10 * Duration::from_millis(14), "a hundred rows, ten at a time");
+        assert_eq!(bound(Some(2)), bound(None) + 100 * Duration::from_millis(14), "a hundred rows, one at a time");
+    }
 
     #[test]
     fn a_sync_that_outlasts_the_storm_delays_the_end_of_the_calm_by_the_rest_of_it() {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::Config;
 use crate::instance::config::StreamWriters;
+use crate::limits::Limits;
 use crate::presence::PresenceConfig;
 use crate::transport::{InstanceLocation, RedisConfig};
 use squall_protocol::MASTER;
@@ -117,7 +118,7 @@ impl Deployment {
     }
 
     /// Returns the configuration that all instances of the deployment share.
-    pub(super) fn config(&self, presence: &PresenceConfig) -> Config {
+    pub(super) fn config(&self, presence: &PresenceConfig, limits: Limits) -> Config {
         let listeners = self.writers().chain([MASTER]);
         Config {
             server_name: SERVER_NAME.into(),
@@ -133,6 +134,7 @@ impl Deployment {
             },
             presence: presence.clone(),
             redis: self.broker.as_ref().map(redis_config),
+            limits,
         }
     }
 }

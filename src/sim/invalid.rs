@@ -38,6 +38,14 @@ pub enum InvalidValue {
         /// The maximum.
         max: u64,
     },
+    /// A number below its lower bound.
+    #[error("has {value} where {min} is the least: raise it, or leave it out")]
+    TooSmall {
+        /// The number.
+        value: u64,
+        /// The lower bound.
+        min: u64,
+    },
     /// A number above its upper bound.
     #[error("has {value} where {max} is the most: lower it")]
     TooLarge {
@@ -46,6 +54,14 @@ pub enum InvalidValue {
         /// The upper bound.
         max: u64,
     },
+}
+
+/// Checks that `value` is at least `min`.
+///
+/// # Errors
+/// [`InvalidValue::TooSmall`] if it is not.
+pub(super) fn check_at_least(value: u64, min: u64) -> Result<(), InvalidValue> {
+    if value >= min { Ok(()) } else { Err(InvalidValue::TooSmall { value, min }) }
 }
 
 /// Checks that `value` is at most `max`.

@@ -102,6 +102,9 @@ impl<F: FnMut(&Plan) -> bool> Shrinker<F> {
             for simpler in settings::SIMPLER {
                 self.attempt(simpler(self.plan.clone()));
             }
+            for simpler in settings::simpler_limits() {
+                self.attempt(Plan { limits: simpler(self.plan.limits), ..self.plan.clone() });
+            }
             self.merge_hosts();
             self.lower_numbers();
             self.close_gaps();

@@ -44,6 +44,7 @@ pub(super) fn small_plan() -> Plan {
         scheduling: SchedulingPlan::default(),
         database: DatabasePlan { before_us: (500, 2_000), after_us: (500, 2_000), rollback_per_mille: 0 },
         presence: Default::default(),
+        limits: Default::default(),
         operations: Vec::new(),
         faults: Vec::new(),
         clients: Vec::new(),

@@ -3,16 +3,20 @@
 use super::plan::Plan;
 use crate::store::SOURCES;
 use squall_judge::Topology;
-use squall_protocol::rows::typing;
+use squall_protocol::rows::{ROWS_TARGET, typing};
 use squall_protocol::{Delivery, InstanceName};
 
 /// Returns the facts that the judge needs about the deployment of `plan`: its instances, streams and writers.
 pub(super) fn topology(plan: &Plan) -> Topology {
-    let config = plan.topology.config(&plan.presence);
+    let config = plan.topology.config(&plan.presence, plan.limits.limits());
     let mut topology = Topology::new(plan.topology.hosts().map(InstanceName::from))
         .with_process_expiry_ms(plan.presence.process_expiry_ms)
         .with_in_time_ms(in_time_ms(plan))
+        .with_rows_per_query(plan.limits.limits().rows_per_query)
         .with_presence_times_ms(plan.presence.idle_ms, plan.presence.busy_ms);
+    if plan.limits.items_queued_max.or(plan.limits.batch_rows_max).is_some() {
+        topology = topology.with_discarded_rows();
+    }
     let in_memory = (typing::NAME, Delivery::Memory);
     for (stream, delivery) in SOURCES.iter().map(|source| (source.name, source.delivery)).chain([in_memory]) {
         topology = topology.with_stream(stream, delivery, config.writers_of(stream));
@@ -22,12 +26,16 @@ pub(super) fn topology(plan: &Plan) -> Topology {
 
 /// Returns the time within which a row arrives, and a client is answered, where nothing is disturbed: a second, and the
 /// time that the plan's database, network and scheduling take at most. A row may wait for ids that were allocated before
-/// its own, it is read after the rows before it, and a transaction may be rolled back and run again.
+/// its own, it is read after the rows before it, and a transaction may be rolled back and run again. Where the plan makes
+/// answers small, the rows of one operation take several queries.
 fn in_time_ms(plan: &Plan) -> u64 {
     const TRANSACTIONS_IN_A_ROW: u64 = 8;
     const PACKETS_IN_A_ROW: u64 = 10;
     const POLLS_IN_A_ROW: u64 = 40;
+    let rows_per_query = plan.limits.limits().rows_per_query;
+    let rows_max = plan.operations.iter().map(|operation| u64::from(operation.kind.rows())).max().unwrap_or(0);
+    let queries = if rows_per_query < ROWS_TARGET { rows_max / (rows_per_query as u64 / 4).max(1) } else { 0 };
     let transaction_us = plan.database.before_us.1 + plan.database.after_us.1;
-    let us = TRANSACTIONS_IN_A_ROW * transaction_us + PACKETS_IN_A_ROW * plan.network.latency_us_max;
+    let us = (TRANSACTIONS_IN_A_ROW + queries) * transaction_us + PACKETS_IN_A_ROW * plan.network.latency_us_max;
     1_000 + us / 1_000 + POLLS_IN_A_ROW * plan.scheduling.deferral_ms_max
 }

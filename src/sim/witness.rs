@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::recorder::Recorder;
+use crate::limits::LimitHit;
 use crate::observer::InstanceEvent;
 use crate::observer::Observer;
 use crate::replication::Consumer;
@@ -211,6 +212,10 @@ impl Observer for StackWitness {
         }
     }
 
+    fn limit_hit(&self, limit: LimitHit) {
+        self.witness.report(|instance| Observation::LimitHit { instance, limit: limit.name() });
+    }
+
     fn process_expired(&self, _users: usize) {
         self.witness.report(|instance| Observation::Expired { instance });
     }
@@ -221,6 +226,18 @@ mod tests {
     use super::*;
     use squall_judge::invariants::queues_bounded::TASKS_MAX;
     use squall_judge::{Judge, Topology};
+
+    #[test]
+    fn every_limit_that_an_instance_hits_is_counted_by_its_name() {
+        let recorder = Recorder::new(Judge::new(Topology::default()), None);
+        let witness = StackWitness::new(Witness::new("worker".into(), 1, Rc::default(), Rc::clone(&recorder)));
+        let known = recorder.judge().marks().len();
+        for limit in LimitHit::ALL {
+            witness.limit_hit(*limit);
+            assert_eq!(recorder.judge().marks().get(limit.name()), Some(&1));
+        }
+        assert_eq!(recorder.judge().marks().len(), known, "each of them is listed from the beginning");
+    }
 
     #[test]
     fn the_judge_bounds_the_tasks_of_replication_and_not_those_of_requests() {

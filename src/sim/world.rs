@@ -148,7 +148,7 @@ impl World {
     ) -> Rc<Self> {
         Rc::new(World {
             engine,
-            config: Rc::new(plan.topology.config(&plan.presence)),
+            config: Rc::new(plan.topology.config(&plan.presence, plan.limits.limits())),
             seeds,
             database,
             timing: timing_of(plan),

@@ -16,13 +16,19 @@ pub struct DatabaseStream {
     ids: Rc<IdGenerator>,
     database: Database,
     cache_views: CacheViews,
+    rows_per_query: usize,
 }
 
 impl DatabaseStream {
     /// Creates the stream whose tokens come from `ids` and whose rows are in `database`. Rows that arrive are applied to
     /// `cache_views`.
     pub fn new(source: Source, ids: Rc<IdGenerator>, database: Database, cache_views: CacheViews) -> Self {
-        DatabaseStream { source, name: source.name.into(), ids, database, cache_views }
+        DatabaseStream { source, name: source.name.into(), ids, database, cache_views, rows_per_query: ROWS_TARGET }
+    }
+
+    /// Returns the stream with another number of rows that one query aims to return.
+    pub fn with_rows_per_query(self, rows_per_query: usize) -> Self {
+        DatabaseStream { rows_per_query, ..self }
     }
 }
 
@@ -64,9 +70,9 @@ impl Stream for DatabaseStream {
         let database = self.database.clone();
         let writer = writer.clone();
         let Source { updates, transaction, .. } = self.source;
-        let read = move |tx: &rusqlite::Transaction<'_>| {
-            updates(tx, UpdatesQuery { writer: &writer, from, upto, rows_max: ROWS_TARGET })
-        };
+        let rows_max = self.rows_per_query;
+        let read =
+            move |tx: &rusqlite::Transaction<'_>| updates(tx, UpdatesQuery { writer: &writer, from, upto, rows_max });
         Box::pin(async move { Ok(database.transaction(transaction, read).await?) })
     }
 

@@ -28,6 +28,13 @@ pub trait Stream {
     /// moves past other writers' tokens.
     fn written_upto(&self, writer: &InstanceName) -> Token;
 
+    /// Returns, on the writer itself, the highest token of a row that it has dropped without a later row in its place. A
+    /// follower that has not reached it may lack that row for ever, unless it fetches everything. Only for
+    /// [`Delivery::Memory`].
+    fn forgotten_upto(&self) -> Token {
+        Token(0)
+    }
+
     /// Returns `writer`'s rows in `(from, upto]` from the source of truth: the database, or the writer's memory. One call
     /// may return only the first part of them; see [`Updates`].
     fn updates(

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::limits::LimitHit;
 use crate::observer::InstanceEvent;
 use crate::observer::Observer;
 use squall_env::{BoxStream, Listener, TaskSpawner};
@@ -83,6 +84,7 @@ impl<'a> BoundedListener<'a> {
             if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
                 return Some((stream, Slot { _permit: permit }));
             }
+            self.observer.limit_hit(LimitHit::ConnectionRefused);
             let error = &TooManyConnections;
             self.observer.event(InstanceEvent::Connection { peer: self.options.client, error });
             self.refuse(stream).await;

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use squall::limits::Limits;
 use squall::observer::{Env, InstanceEvent, Observer};
 use squall::replication::{CommandHandler, Connection, Consumer, Consumers};
 use squall::store::SOURCES;
@@ -104,7 +105,7 @@ impl Follower {
         streams.push(Rc::new(TypingStream::on_follower(writer.clone(), typing.clone(), remote)));
         let consumers = Consumers::default();
         consumers.register(journal.clone());
-        let handler = CommandHandler::new(me, "peer.test".into(), streams, consumers, env);
+        let handler = CommandHandler::new(me, "peer.test".into(), streams, consumers, Limits::default(), env);
         Follower { handler, journal, typing }
     }
 

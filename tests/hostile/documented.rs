@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use squall::limits::{CACHED_MAX, UNANSWERED_MAX};
 use squall::replication::connection::COMMANDS_QUEUED_MAX;
 use squall::replication::handler::BATCH_ROWS_MAX;
 use squall::replication::stream_follower::ITEMS_QUEUED_MAX;
 use squall::transport::{http, redis, tcp};
+use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 const LIMITS: &str = include_str!("../../docs/limits.md");
@@ -23,7 +25,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 12] = [
+    let amounts: [(&str, &[usize]); 15] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("CONNECTIONS_MAX", &[tcp::CONNECTIONS_MAX, http::CONNECTIONS_MAX]),
         ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
@@ -36,6 +38,9 @@ fn the_limits_are_those_of_the_document() {
         ("KEPT_MAX", &[http::request_cache::KEPT_MAX]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
+        ("UNANSWERED_MAX", &[UNANSWERED_MAX]),
+        ("CACHED_MAX", &[CACHED_MAX]),
+        ("ROWS_TARGET", &[ROWS_TARGET]),
     ];
     let durations: [(&str, &[Duration]); 9] = [
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),

@@ -75,6 +75,7 @@ impl Deployment {
             },
             presence: Default::default(),
             redis,
+            limits: Default::default(),
         };
         Deployment { scratch: Scratch::new(test), config: Rc::new(config) }
     }

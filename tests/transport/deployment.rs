@@ -73,6 +73,7 @@ impl Deployment {
             stream_writers,
             presence: Default::default(),
             redis: None,
+            limits: Default::default(),
         };
         let database_delay = Delay::default();
         let database = database::empty(&database_delay);

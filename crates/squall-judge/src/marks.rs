@@ -48,6 +48,8 @@ const WAIT_THAT_WAITED: &str = "wait_that_waited";
 const OVERSIZED_ROW: &str = "oversized_row";
 /// A follower lacked more rows than one answer returns.
 const CATCH_UP_LIMITED: &str = "catch_up_limited";
+/// A follower lacked more rows than one answer returns, where that is fewer than in production.
+const SMALL_CATCH_UP_LIMITED: &str = "small_catch_up_limited";
 /// One end of a connection was gone, and the other one was not notified.
 const HALF_OPEN: &str = "half_open";
 /// A silent process was taken for dead.
@@ -68,12 +70,27 @@ const QUIET_MS: u64 = 600_000;
 const SET_MS: u64 = 30_000;
 /// The broker dropped a client for exceeding the output-buffer limit. Only with a broker.
 pub(crate) const OUTPUT_LIMIT: &str = "output_limit";
+/// A publisher waited for the broker's replies with more to publish. Only with a broker.
+pub(crate) const REPLIES_AWAITED: &str = "replies_awaited";
 
 /// The streams that clients write through instances that are not their writers.
 const WRITTEN_ELSEWHERE: [&str; 2] = [events::NAME, account_data::NAME];
 
-/// Every mark.
-const ALL: [&str; 23] = [
+/// The limits of an instance that it reports as hit.
+const LIMITS: [&str; 9] = [
+    "outbox_overflowed",
+    "follower_queue_overflowed",
+    "batch_overflowed",
+    REPLIES_AWAITED,
+    "answer_evicted",
+    "answer_expired",
+    "cached_value_evicted",
+    "typing_room_dropped",
+    "connection_refused",
+];
+
+/// Every other mark.
+const ALL: [&str; 24] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -89,6 +106,7 @@ const ALL: [&str; 23] = [
     VECTOR_TOKEN,
     OVERSIZED_ROW,
     CATCH_UP_LIMITED,
+    SMALL_CATCH_UP_LIMITED,
     HALF_OPEN,
     EXPIRY,
     PRESENCE_COMBINED,
@@ -101,6 +119,8 @@ const ALL: [&str; 23] = [
 
 /// Counts marks.
 pub(super) struct Marks {
+    /// The number of rows that one query aims to return.
+    rows_per_query: usize,
     set_ups: SetUps,
     /// The unfinished reads, with their instances.
     reads: BTreeMap<u64, (InstanceName, Cached)>,
@@ -128,6 +148,7 @@ impl Marks {
     /// Returns marks of which none is reached yet.
     pub(crate) fn new(topology: &Topology) -> Self {
         Marks {
+            rows_per_query: topology.rows_per_query(),
             set_ups: SetUps::new(topology),
             reads: BTreeMap::new(),
             moved: BTreeMap::new(),
@@ -139,7 +160,7 @@ impl Marks {
             presence_set: BTreeMap::new(),
             missed_bursts: MissedBursts::default(),
             last_row: None,
-            counts: ALL.map(|mark| (mark, 0)).into(),
+            counts: ALL.into_iter().chain(LIMITS).map(|mark| (mark, 0)).collect(),
         }
     }
 
@@ -186,6 +207,7 @@ impl Marks {
             Observation::ReceiptsAcked { room_ids, .. } if room_ids.len() > 1 => self.reach(RECEIPTS_OF_ROOMS),
             Observation::HalfOpened { .. } => self.reach(HALF_OPEN),
             Observation::Expired { .. } => self.reach(EXPIRY),
+            Observation::LimitHit { limit, .. } => self.reach(limit),
             Observation::SubscribersDropped { count } => *self.counts.entry(OUTPUT_LIMIT).or_default() += count,
             Observation::LateCommit { .. } => self.reach(LATE_COMMIT),
             Observation::Fenced { .. } => self.reach(FENCED_COMMIT),
@@ -277,8 +299,12 @@ impl Marks {
             }
             Observation::Positioned { instance, stream, writer, .. } => {
                 let caught_up = self.catching_up.remove(&FollowerKey::new(instance, stream, writer));
-                if caught_up.is_some_and(|(_, count)| count > ROWS_TARGET) {
+                let count = caught_up.map_or(0, |(_, count)| count);
+                if count > self.rows_per_query {
                     self.reach(CATCH_UP_LIMITED);
+                    if self.rows_per_query < ROWS_TARGET {
+                        self.reach(SMALL_CATCH_UP_LIMITED);
+                    }
                 }
             }
             Observation::Stopped { instance, .. } => {

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use squall_protocol::Delivery;
+use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{InstanceName, StreamName};
 
 /// The target of an instance's subscription at a broker.
@@ -45,6 +46,8 @@ pub struct Topology {
     process_expiry_ms: Option<u64>,
     in_time_ms: Option<u64>,
     presence_times_ms: Option<(u64, u64)>,
+    rows_per_query: Option<usize>,
+    discards_rows: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -106,6 +109,29 @@ impl Topology {
     /// busy device is offline. Default: five minutes and an hour.
     pub fn presence_times_ms(&self) -> (u64, u64) {
         self.presence_times_ms.unwrap_or((300_000, 3_600_000))
+    }
+
+    /// Sets the number of rows that one query for rows of a stream aims to return.
+    pub fn with_rows_per_query(mut self, rows_per_query: usize) -> Self {
+        self.rows_per_query = Some(rows_per_query);
+        self
+    }
+
+    /// Returns the number of rows that one query for rows of a stream aims to return. Default: [`ROWS_TARGET`].
+    pub fn rows_per_query(&self) -> usize {
+        self.rows_per_query.unwrap_or(ROWS_TARGET)
+    }
+
+    /// Makes the queues or batches of followers so short that rows which have arrived are discarded and fetched again.
+    pub fn with_discarded_rows(mut self) -> Self {
+        self.discards_rows = true;
+        self
+    }
+
+    /// Returns true if followers have queues or batches so short that rows which have arrived are discarded and fetched
+    /// again. Default: false, as in production.
+    pub fn discards_rows(&self) -> bool {
+        self.discards_rows
     }
 
     /// Returns the delivery guarantee of `stream`; none for an unknown stream.

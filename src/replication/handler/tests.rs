@@ -15,7 +15,14 @@ fn instance(name: &str) -> Instance {
     let journal = Journal::default();
     let stream = FakeStream::new("events", Delivery::Log, &["a", "b", name], &journal);
     let streams: Vec<Rc<dyn Stream>> = vec![stream.clone()];
-    let handler = CommandHandler::new(name.into(), "squall.test".into(), streams, journal.consumers(), journal.env());
+    let handler = CommandHandler::new(
+        name.into(),
+        "squall.test".into(),
+        streams,
+        journal.consumers(),
+        Limits::default(),
+        journal.env(),
+    );
     Instance { handler, stream, journal }
 }
 

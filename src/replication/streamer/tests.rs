@@ -85,6 +85,19 @@ fn rows_that_share_a_token_are_sent_as_one_batch() {
 }
 
 #[test]
+fn a_row_that_was_dropped_before_it_was_sent_is_covered_by_a_position() {
+    on_paused_clock(async {
+        let me = writer_with("events", Delivery::Memory);
+        let connection = me.follower().await;
+        me.stream.forgotten_upto.set(Token(11));
+        me.write(12, &["x"]);
+        assert_eq!(sent(&connection).await, ["POSITION 12 12"], "each follower is behind, and fetches everything");
+        me.write(13, &["y"]);
+        assert_eq!(sent(&connection).await, ["13 y"]);
+    });
+}
+
+#[test]
 fn replicate_is_answered_with_the_position_before_any_later_row() {
     on_paused_clock(async {
         let me = writer_of("events");

@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
 use super::{BROKER, DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 use crate::presence::PresenceConfig;
-use crate::sim::invalid::{InvalidValue, check_at_most, check_per_mille, check_range};
+use crate::sim::invalid::{InvalidValue, check_at_least, check_at_most, check_per_mille, check_range};
 
 /// An error in a plan, which cannot be run.
 #[derive(Debug, Error)]
@@ -178,6 +178,9 @@ impl Plan {
         ];
         for (field, check) in checks {
             check.map_err(Place::Field(field).holds())?;
+        }
+        for (field, value, least) in self.limits.set() {
+            check_at_least(value, least).map_err(Place::Field(field).holds())?;
         }
         Ok(())
     }
@@ -405,6 +408,14 @@ mod tests {
             matches!(error, PlanError::Invalid { problem: InvalidValue::TooLarge { max: DEFERRAL_MS_MAX, .. }, .. }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_limit_that_nothing_could_get_past_is_refused() {
+        let error = edited(|plan| plan.limits.items_queued_max = Some(0));
+        assert_eq!(error.to_string(), "limits.items_queued_max has 0 where 1 is the least: raise it, or leave it out");
+        let error = edited(|plan| plan.limits.rows_per_query = Some(1));
+        assert_eq!(error.to_string(), "limits.rows_per_query has 1 where 2 is the least: raise it, or leave it out");
     }
 
     #[test]

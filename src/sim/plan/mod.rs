@@ -5,6 +5,7 @@
 
 mod client;
 mod generate;
+mod limits;
 mod load;
 mod operation;
 mod scenario;
@@ -17,6 +18,7 @@ pub use super::deployment::{BROKER, BrokerPlan, Deployment};
 pub use super::faults::{Family, Fault, FaultEntry};
 pub use super::invalid::InvalidValue;
 pub use client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, ClientPlan, DEVICES};
+pub use limits::LimitsPlan;
 pub use load::{Place, PlanError};
 pub use operation::{Operation, OperationKind, Reading, Writing};
 pub use scenario::{Scenario, UnknownScenario};
@@ -51,6 +53,9 @@ pub struct Plan {
     /// The time-outs of presence.
     #[serde(default)]
     pub presence: PresenceConfig,
+    /// The limits of the instances that differ from those of production.
+    #[serde(default, skip_serializing_if = "LimitsPlan::is_production")]
+    pub limits: LimitsPlan,
     /// The users' operations, in order of time.
     pub operations: Vec<Operation>,
     /// The faults, in order of time.

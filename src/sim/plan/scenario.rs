@@ -62,7 +62,8 @@ impl Scenario {
         matches!(self, Scenario::Redis | Scenario::RedisSwarm)
     }
 
-    /// Returns true if each seed has a world of its own: hosts, writers, the length of the storm, and the operations.
+    /// Returns true if each seed has a world of its own: hosts, writers, the length of the storm, the operations, and
+    /// in some the limits of the instances.
     pub(super) fn is_wide(self) -> bool {
         matches!(self, Scenario::Swarm | Scenario::RedisSwarm)
     }

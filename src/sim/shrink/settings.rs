@@ -1,6 +1,12 @@
 //! Simplifies the settings of a plan.
 
-use crate::sim::plan::{BROKER, BrokerPlan, DatabasePlan, Deployment, NetworkPlan, Plan, SchedulingPlan};
+use crate::sim::plan::{BROKER, BrokerPlan, DatabasePlan, Deployment, LimitsPlan, NetworkPlan, Plan, SchedulingPlan};
+
+/// Functions that each give limits the amounts of production: all limits at once, and then each by itself.
+pub(super) fn simpler_limits() -> impl Iterator<Item = fn(LimitsPlan) -> LimitsPlan> {
+    let all: fn(LimitsPlan) -> LimitsPlan = |_| LimitsPlan::default();
+    std::iter::once(all).chain(LimitsPlan::SIMPLER.iter().copied())
+}
 
 /// Functions that each simplify one setting of a plan.
 pub(super) const SIMPLER: [fn(Plan) -> Plan; 8] = [

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::*;
 use crate::sim::faults::{Cut, Latency};
-use crate::sim::plan::{BrokerPlan, Fault, FaultEntry, Operation, OperationKind, Scenario, SchedulingPlan};
+use crate::sim::plan::{BrokerPlan, Fault, FaultEntry, LimitsPlan, Operation, OperationKind, Scenario, SchedulingPlan};
 use crate::sim::runner::{Entropy, RunHooks, run};
 use crate::sim::testing::small_plan;
 
@@ -54,6 +54,14 @@ fn a_broker_is_removed_if_it_is_not_needed_and_given_default_settings_if_it_is()
     assert_eq!(least.topology.broker, None);
     let (least, _) = shrunk(&plan, RUNS_MAX, |plan| plan.topology.broker.is_some() && bursts(plan) > 0);
     assert_eq!(least.topology.broker, Some(BrokerPlan::default()));
+}
+
+#[test]
+fn only_the_limit_that_is_needed_stays_small() {
+    let mut plan = small_plan();
+    plan.limits = LimitsPlan { rows_per_query: Some(3), cached_max: Some(1), ..LimitsPlan::default() };
+    let (least, _) = shrunk(&plan, RUNS_MAX, |plan| plan.limits.cached_max.is_some());
+    assert_eq!(least.limits, LimitsPlan { cached_max: Some(1), ..LimitsPlan::default() });
 }
 
 #[test]

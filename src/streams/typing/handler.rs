@@ -11,20 +11,21 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use tokio::time::Instant;
 
+use crate::limits::{LimitHit, TYPING_KEPT_MS};
+use crate::observer::Observer;
 use crate::tasks;
-use squall_env::TaskSpawner;
+use squall_env::{Noop, TaskSpawner};
 use squall_protocol::Token;
 use squall_protocol::rows::{Row, TypingRow, Updates};
-
-/// Time for which a room without typing users is kept, so that followers receive its empty row (Synapse #15332).
-const IDLE_ROOM_TTL: Duration = Duration::from_secs(600);
 
 /// A listener that is called with each change on the writer.
 pub(super) type OnChange = Box<dyn Fn(Token, &TypingRow)>;
 
 /// The typing users of each room, with the number of the room's last change.
-#[derive(Default)]
 pub struct TypingHandler {
+    /// Time for which a room without typing users is kept.
+    kept: Duration,
+    observer: Rc<dyn Observer>,
     state: RefCell<State>,
     resets: Cell<u64>,
     on_change: RefCell<Vec<OnChange>>,
@@ -45,12 +46,31 @@ struct Room {
     users: IndexMap<String, Option<Instant>>,
 }
 
+impl Default for TypingHandler {
+    /// Creates the empty state of a follower.
+    fn default() -> Self {
+        TypingHandler {
+            kept: Duration::from_millis(TYPING_KEPT_MS),
+            observer: Rc::new(Noop),
+            state: RefCell::default(),
+            resets: Cell::default(),
+            on_change: RefCell::default(),
+        }
+    }
+}
+
 impl TypingHandler {
     /// Creates the empty state of the `run`-th run of the writer. A follower uses the [`Default`].
     pub fn on_writer(run: i64) -> Self {
         let beginning = Token::beginning_of(run);
         let state = State { serial: beginning, forgotten_upto: beginning, rooms: BTreeMap::new() };
         TypingHandler { state: RefCell::new(state), ..TypingHandler::default() }
+    }
+
+    /// Returns the handler with another time for which a room without typing users is kept, in milliseconds. A room that is
+    /// dropped is reported to `observer`.
+    pub fn with_typing_kept_ms(self, typing_kept_ms: u64, observer: Rc<dyn Observer>) -> Self {
+        TypingHandler { kept: Duration::from_millis(typing_kept_ms), observer, ..self }
     }
 
     /// Calls `listener` after each change that is made here, but not for rows from the writer.
@@ -122,7 +142,7 @@ impl TypingHandler {
             let room = state.room(room_id);
             (room.serial, room.changed) = (token, Instant::now());
             let row = TypingRow { room_id: room_id.to_owned(), user_ids: room.users.keys().cloned().collect() };
-            state.drop_idle_rooms();
+            self.drop_idle_rooms(&mut state);
             (token, row)
         };
         for listener in self.on_change.borrow().iter() {
@@ -162,7 +182,13 @@ impl TypingHandler {
         let room = state.room(&row.room_id);
         (room.serial, room.changed) = (token, Instant::now());
         room.users = row.user_ids.iter().map(|user_id| (user_id.clone(), None)).collect();
-        state.drop_idle_rooms();
+        self.drop_idle_rooms(&mut state);
+    }
+
+    fn drop_idle_rooms(&self, state: &mut State) {
+        for _ in 0..state.drop_idle_rooms(self.kept) {
+            self.observer.limit_hit(LimitHit::TypingRoomDropped);
+        }
     }
 
     /// Moves forward to the writer's change number `token`. Only on a follower.
@@ -184,16 +210,19 @@ impl State {
         self.rooms.entry(room_id.to_owned()).or_insert_with(new)
     }
 
-    fn drop_idle_rooms(&mut self) {
+    /// Drops the rooms without typing users whose last change is older than `kept`. Returns their number.
+    fn drop_idle_rooms(&mut self, kept: Duration) -> usize {
         let now = Instant::now();
+        let before = self.rooms.len();
         let forgotten_upto = &mut self.forgotten_upto;
         self.rooms.retain(|_, room| {
-            let is_kept = !room.users.is_empty() || now.duration_since(room.changed) < IDLE_ROOM_TTL;
+            let is_kept = !room.users.is_empty() || now.duration_since(room.changed) < kept;
             if !is_kept {
                 *forgotten_upto = room.serial.max(*forgotten_upto);
             }
             is_kept
         });
+        before - self.rooms.len()
     }
 }
 

@@ -16,17 +16,29 @@ pub struct TypingStream {
     handler: Rc<TypingHandler>,
     /// The connection to the writer; `None` on the writer itself.
     remote: Option<Rc<dyn RemoteUpdates>>,
+    rows_per_query: usize,
 }
 
 impl TypingStream {
     /// Creates the stream on its writer.
     pub fn on_writer(writer: InstanceName, handler: Rc<TypingHandler>) -> Self {
-        TypingStream { name: NAME.into(), writers: [writer], handler, remote: None }
+        TypingStream { name: NAME.into(), writers: [writer], handler, remote: None, rows_per_query: ROWS_TARGET }
     }
 
     /// Creates the stream on any other instance.
     pub fn on_follower(writer: InstanceName, handler: Rc<TypingHandler>, remote: Rc<dyn RemoteUpdates>) -> Self {
-        TypingStream { name: NAME.into(), writers: [writer], handler, remote: Some(remote) }
+        TypingStream {
+            name: NAME.into(),
+            writers: [writer],
+            handler,
+            remote: Some(remote),
+            rows_per_query: ROWS_TARGET,
+        }
+    }
+
+    /// Returns the stream with another number of rows in one answer.
+    pub fn with_rows_per_query(self, rows_per_query: usize) -> Self {
+        TypingStream { rows_per_query, ..self }
     }
 }
 
@@ -51,6 +63,10 @@ impl Stream for TypingStream {
         self.handler.serial()
     }
 
+    fn forgotten_upto(&self) -> Token {
+        self.handler.forgotten_upto()
+    }
+
     fn updates(
         &self,
         writer: &InstanceName,
@@ -60,7 +76,10 @@ impl Stream for TypingStream {
         match &self.remote {
             Some(remote) => remote.updates(writer, &self.name, from, upto),
             None => {
-                let updates = self.handler.updates(from, upto, ROWS_TARGET);
+                // A follower that fetches everything gets it in one answer. Between two answers a room of the first one might
+                // be forgotten, and the second one would not show it.
+                let rows_max = if from == Token(0) { usize::MAX } else { self.rows_per_query };
+                let updates = self.handler.updates(from, upto, rows_max);
                 Box::pin(async move { Ok(updates) })
             }
         }

@@ -15,19 +15,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{HttpRefusal, Reply};
+use crate::limits::{LimitHit, Limits};
 use crate::observer::Env;
 use crate::tasks;
 
-/// Time for which the reply of a request that succeeded is kept.
-pub const KEPT_FOR: Duration = Duration::from_secs(30 * 60);
-/// Maximum number of replies that are kept. The oldest are dropped first; the database still recognises their requests.
-pub const KEPT_MAX: usize = 1_000;
+pub use crate::limits::KEPT_MAX;
 
 /// The outcome of a request.
 pub type Outcome = Result<Reply, HttpRefusal>;
 
 /// The requests in progress and the recent replies.
 pub struct RequestCache {
+    limits: Limits,
     env: Env,
     state: RefCell<State>,
 }
@@ -45,9 +44,9 @@ enum Request {
 }
 
 impl RequestCache {
-    /// Creates a cache that runs requests as tasks of `env`.
-    pub fn new(env: Env) -> Rc<Self> {
-        Rc::new(RequestCache { env, state: RefCell::default() })
+    /// Creates a cache that runs requests as tasks of `env`, and keeps replies within `limits`.
+    pub fn new(limits: Limits, env: Env) -> Rc<Self> {
+        Rc::new(RequestCache { limits, env, state: RefCell::default() })
     }
 
     /// Returns the outcome of the request with this key. Runs `execution` unless such a request is known. A request without
@@ -91,8 +90,17 @@ impl RequestCache {
 
     fn drop_old(&self) {
         let State { requests, kept } = &mut *self.state.borrow_mut();
-        let is_old = |at: &Instant| at.elapsed() >= KEPT_FOR;
-        while kept.len() > KEPT_MAX || kept.front().is_some_and(|(at, _)| is_old(at)) {
+        let Limits { answers_kept_max, answers_kept_ms, .. } = self.limits;
+        let is_old = |at: &Instant| at.elapsed() >= Duration::from_millis(answers_kept_ms);
+        loop {
+            let hit = if kept.len() > answers_kept_max {
+                LimitHit::AnswerEvicted
+            } else if kept.front().is_some_and(|(at, _)| is_old(at)) {
+                LimitHit::AnswerExpired
+            } else {
+                break;
+            };
+            self.env.observer.limit_hit(hit);
             let oldest = kept.pop_front().expect("the queue is not empty");
             requests.remove(&oldest.1);
         }
@@ -134,6 +142,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
+    use crate::limits::KEPT_MS;
     use squall_env::network::TokioNetwork;
     use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
     use squall_protocol::Token;
@@ -147,7 +156,7 @@ mod tests {
             observer: Rc::new(Noop),
             tasks: TaskSpawner::new(Rc::new(Noop)),
         };
-        tokio::task::LocalSet::new().block_on(&runtime, test(RequestCache::new(env)))
+        tokio::task::LocalSet::new().block_on(&runtime, test(RequestCache::new(Limits::default(), env)))
     }
 
     /// Returns a reply with a number by which to recognise it.
@@ -224,7 +233,7 @@ mod tests {
             let executions = Executions::default();
             let ask = async |name: &str| cache.outcome(key(name), executions.next(false)).await.unwrap();
             assert_eq!(ask("a").await, reply(1));
-            tokio::time::sleep(KEPT_FOR - Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(KEPT_MS - 1_000)).await;
             assert_eq!(ask("a").await, reply(1));
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(ask("a").await, reply(2));

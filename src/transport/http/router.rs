@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 
 use super::request_cache::RequestCache;
 use super::{Endpoint, EndpointRequest, HttpRefusal, PATH_PREFIX, RequestHandler, StreamPositions, TRANSACTION_HEADER};
+use crate::limits::Limits;
 use crate::observer::{Env, Observer};
 use crate::store::RequestId;
 use squall_protocol::json;
@@ -45,10 +46,17 @@ struct Route {
 type Answer = (StatusCode, Option<Value>);
 
 impl Router {
-    /// Creates a router that hands requests with the right `secret` to `handler`.
-    pub fn new(handler: Rc<dyn RequestHandler>, secret: String, positions: Rc<StreamPositions>, env: Env) -> Rc<Self> {
+    /// Creates a router that hands requests with the right `secret` to `handler`, and keeps its replies within
+    /// `limits`.
+    pub fn new(
+        handler: Rc<dyn RequestHandler>,
+        secret: String,
+        positions: Rc<StreamPositions>,
+        limits: Limits,
+        env: Env,
+    ) -> Rc<Self> {
         let observer = Rc::clone(&env.observer);
-        Rc::new(Router { handler, secret, positions, requests: RequestCache::new(env), observer })
+        Rc::new(Router { handler, secret, positions, requests: RequestCache::new(limits, env), observer })
     }
 
     /// Answers one request.

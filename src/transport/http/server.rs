@@ -26,19 +26,18 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum length of a request's head, in bytes. Twisted has this limit for each line of it; Synapse's requests have a few
 /// short lines.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Maximum number of open connections. Squall's client opens one for each request.
-pub const CONNECTIONS_MAX: usize = 2_000;
+pub use crate::limits::HTTP_CONNECTIONS_MAX as CONNECTIONS_MAX;
 
 /// The response to a client that is refused because there are too many connections.
 pub(crate) const TOO_MANY_CONNECTIONS: Bytes =
     Bytes::from_static(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 
-/// Serves every request to `listener` until the instance stops.
-pub async fn serve_requests(listener: Box<dyn Listener>, router: Rc<Router>, env: Env) {
+/// Serves every request to `listener`, on at most `connections_max` connections at once, until the instance stops.
+pub async fn serve_requests(listener: Box<dyn Listener>, connections_max: usize, router: Rc<Router>, env: Env) {
     let options = AcceptOptions {
         listener: "the HTTP listener",
         client: "an HTTP client",
-        connections_max: CONNECTIONS_MAX,
+        connections_max,
         refusal: TOO_MANY_CONNECTIONS,
     };
     let mut listener = BoundedListener::new(listener, options, &env.tasks, &*env.observer);

@@ -12,14 +12,12 @@ use tokio::time::{Instant, timeout_at};
 use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
 use super::echo::Echo;
 use super::read_limiter::ReadLimiter;
+use crate::limits::LimitHit;
 use crate::observer::Env;
 use crate::replication::{CommandHandler, Connection};
 use crate::tasks;
 use crate::transport::RedisConfig;
 use squall_protocol::{Header, RdataHeader};
-
-/// Number of commands after which the broker's replies are awaited.
-const UNANSWERED_MAX: usize = 1_000;
 
 /// Publishes the instance's commands until it stops.
 ///
@@ -122,10 +120,16 @@ async fn publish(
                     for payload in &payloads {
                         env.observer.sent(payload);
                     }
-                    for pipeline in pipelines(handler.server_name(), payloads) {
-                        answer("PUBLISH", pipeline.exec_async(&mut client)).await?;
+                    let pipelines = pipelines(handler.server_name(), payloads, handler.limits().unanswered_max);
+                    for _ in 1..pipelines.len() {
+                        env.observer.limit_hit(LimitHit::RepliesAwaited);
                     }
-                    connection.mark_working();
+                    for pipeline in pipelines {
+                        answer("PUBLISH", pipeline.exec_async(&mut client)).await?;
+                        // Each answer shows that the connection works, also with more to publish.
+                        connection.mark_working();
+                        settle(connection, env);
+                    }
                 }
                 // The connection is closed here and the outbox is empty.
                 Ok(None) => return Err(BrokerError::ClosedHere),
@@ -139,17 +143,17 @@ async fn publish(
     }
 }
 
-/// Splits the payloads into pipelines, so that unread replies do not pile up. The channel is named after the homeserver.
+/// Splits the payloads into pipelines of about `unanswered_max` commands, so that unread replies do not pile up. The channel is named after the homeserver.
 ///
 /// The broker publishes all rows of a token or none (`MULTI`, `EXEC`). A connection may end while it holds some of them
 /// unread, and the broker may read these after the `POSITION` of the next connection. Followers, which do not see
 /// connections of publishers, would take them for the beginning of the next token's rows.
-fn pipelines(server_name: &str, payloads: VecDeque<Bytes>) -> Vec<Pipeline> {
+fn pipelines(server_name: &str, payloads: VecDeque<Bytes>, unanswered_max: usize) -> Vec<Pipeline> {
     let mut pipelines = Vec::new();
     let mut pipeline = Pipeline::new();
     let mut is_in_token = false;
     for payload in &payloads {
-        if pipeline.len() >= UNANSWERED_MAX {
+        if pipeline.len() >= unanswered_max {
             pipelines.push(std::mem::take(&mut pipeline));
         }
         let has_more_rows = continues_token(payload);
@@ -175,10 +179,11 @@ fn continues_token(payload: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::UNANSWERED_MAX;
 
     /// Returns the words of the commands that publish `payloads`, of each pipeline.
     fn published(payloads: impl IntoIterator<Item = String>) -> Vec<Vec<String>> {
-        let pipelines = pipelines("s", payloads.into_iter().map(Bytes::from).collect());
+        let pipelines = pipelines("s", payloads.into_iter().map(Bytes::from).collect(), UNANSWERED_MAX);
         let words = |pipeline: &Pipeline| {
             let command = |command: &redis::Cmd| match command.args_iter().last() {
                 Some(redis::Arg::Simple(word)) => String::from_utf8_lossy(word).into_owned(),

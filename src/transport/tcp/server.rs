@@ -11,8 +11,7 @@ use crate::transport::accept::{AcceptOptions, BoundedListener, TooManyConnection
 use squall_env::Listener;
 use squall_protocol::{Command, encode_line};
 
-/// Maximum number of open connections. Each instance of a deployment has one.
-pub const CONNECTIONS_MAX: usize = 2_000;
+pub use crate::limits::TCP_CONNECTIONS_MAX as CONNECTIONS_MAX;
 
 /// Serves every connection to `listener` until the instance stops.
 pub async fn accept_connections(listener: Box<dyn Listener>, handler: Rc<CommandHandler>, env: Env) {
@@ -20,7 +19,7 @@ pub async fn accept_connections(listener: Box<dyn Listener>, handler: Rc<Command
     let options = AcceptOptions {
         listener: "the listener",
         client: "a client",
-        connections_max: CONNECTIONS_MAX,
+        connections_max: handler.limits().tcp_connections_max,
         refusal: refusal.expect("a short text without line breaks fits a line"),
     };
     let mut listener = BoundedListener::new(listener, options, &env.tasks, &*env.observer);

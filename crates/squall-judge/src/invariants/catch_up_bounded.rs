@@ -10,9 +10,13 @@
 //! may be on their way, and once for every announcement, because a lost connection leaves a catch-up unfinished. A row
 //! that cannot be understood is a reason to fetch. A query counts if it succeeded and its result was delivered. Rows that
 //! an instance reads of a stream that it writes itself, in order to send them, are not judged.
+//!
+//! Where the plan makes queues or batches so short that rows which have arrived are discarded, every token above the
+//! follower's position and every position that is announced is a reason to fetch the rows up to there once. A discard comes with the arrival of
+//! one of these, and needs nothing beyond it. Where the plan makes answers small, a catch-up takes as many more queries.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use serde::Serialize;
 use thiserror::Error;
@@ -20,9 +24,10 @@ use thiserror::Error;
 use crate::invariant::Invariant;
 use crate::observation::{Observation, SimTime};
 use crate::topology::{FollowerKey, Topology};
+use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{InstanceName, StreamName, Token};
 
-/// The fewest rows, or tokens, that a query returns before its limit cuts it off.
+/// The fewest rows, or tokens, that a query returns before the limit of production cuts it off.
 const ROWS_A_QUERY_LEAST: u64 = 40;
 /// The most rows that a query reads beyond those it returns.
 const ROWS_CUT_OFF: u64 = 200;
@@ -67,18 +72,29 @@ struct Fetched {
 }
 
 impl CatchUpBounded {
+    /// Returns the fewest rows, or tokens, that a query returns before its limit cuts it off. Below the limit of production
+    /// it is half of what one table may return, because a token that does not fit is left to the next query.
+    fn rows_a_query_least(&self) -> u64 {
+        match self.topology.rows_per_query() {
+            ROWS_TARGET.. => ROWS_A_QUERY_LEAST,
+            fewer => (fewer as u64 / 4).max(1),
+        }
+    }
+
     /// Adds the rows that `follower` needs to catch up with `announced`; none if its position is there or after `prev`.
     fn announced(&mut self, follower: FollowerKey, prev: Token, announced: Token) {
         let Some(position) = self.positions.get(&follower).copied() else { return };
-        if (prev <= position && position <= announced) || announced <= position {
+        let lacks_none = prev <= position && position <= announced && !self.topology.discards_rows();
+        if lacks_none || announced <= position {
             return;
         }
+        let least = self.rows_a_query_least();
         let of_writer = self.rows.get(&(follower.stream.clone(), follower.writer));
         let lacking = of_writer.into_iter().flat_map(|rows| rows.range((Excluded(position), Included(announced))));
         let rows: u64 = lacking.map(|(_, rows)| *rows).sum();
         let tokens = (announced.0 - position.0).unsigned_abs();
         let fetched = self.fetched.entry((follower.instance, follower.stream)).or_default();
-        let queries = 1 + (rows + tokens).div_ceil(ROWS_A_QUERY_LEAST);
+        let queries = 1 + (rows + tokens).div_ceil(least);
         fetched.needed += queries;
         fetched.rows_needed += 2 * rows + ROWS_CUT_OFF * queries;
     }
@@ -105,9 +121,27 @@ impl Invariant for CatchUpBounded {
             }
             Observation::Committed { stream, writer, token, .. } => {
                 *self.rows.entry((stream.clone(), writer.clone())).or_default().entry(*token).or_default() += 1;
+                if self.topology.discards_rows() {
+                    let follows = |follower: &FollowerKey| follower.stream == *stream && follower.writer == *writer;
+                    let followers: Vec<_> = self.topology.followers().filter(follows).collect();
+                    for follower in followers {
+                        self.announced(follower, *token, *token);
+                    }
+                }
             }
-            Observation::Following { instance, stream, writer, position }
-            | Observation::Applied { instance, stream, writer, token: position, .. }
+            Observation::Following { instance, stream, writer, position } => {
+                let follower = FollowerKey::new(instance, stream, writer);
+                self.positions.insert(follower.clone(), *position);
+                if self.topology.discards_rows() {
+                    // Rows that were committed before this process began may arrive after that.
+                    let of_writer = self.rows.get(&(stream.clone(), writer.clone()));
+                    let later = of_writer.into_iter().flat_map(|rows| rows.range((Excluded(*position), Unbounded)));
+                    for token in later.map(|(token, _)| *token).collect::<Vec<_>>() {
+                        self.announced(follower.clone(), token, token);
+                    }
+                }
+            }
+            Observation::Applied { instance, stream, writer, token: position, .. }
             | Observation::Positioned { instance, stream, writer, position } => {
                 self.positions.insert(FollowerKey::new(instance, stream, writer), *position);
             }
@@ -157,11 +191,14 @@ mod tests {
 
     impl Worker {
         fn new() -> Self {
-            let topology = Topology::new(["worker".into()]).with_stream("events", Delivery::Log, ["writer".into()]);
+            Self::of(Topology::new(["worker".into()]))
+        }
+
+        fn of(topology: Topology) -> Self {
+            let topology = topology.with_stream("events", Delivery::Log, ["writer".into()]);
             let mut worker = Worker(CatchUpBounded::new(&topology));
-            for token in (1..=200).map(Token) {
-                let row = Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: "x".into() });
-                worker.see(Observation::Committed { stream: "events".into(), writer: "writer".into(), token, row });
+            for token in 1..=200 {
+                worker.committed(token);
             }
             let (instance, stream, writer) = ("worker".into(), "events".into(), "writer".into());
             worker.see(Observation::Following { instance, stream, writer, position: Token(3) });
@@ -170,6 +207,12 @@ mod tests {
 
         fn see(&mut self, observation: Observation) {
             self.0.observe(SimTime(0), &observation).unwrap();
+        }
+
+        fn committed(&mut self, token: i64) {
+            let row = Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: "x".into() });
+            let (stream, writer, token) = ("events".into(), "writer".into(), Token(token));
+            self.see(Observation::Committed { stream, writer, token, row });
         }
 
         fn announced(&mut self, prev: i64, position: i64) {
@@ -206,6 +249,39 @@ mod tests {
         worker.announced(103, 103);
         let allowed = (0..100).take_while(|_| worker.may_fetch("worker", 50)).count();
         assert_eq!(allowed, 6);
+    }
+
+    #[test]
+    fn small_answers_are_a_reason_for_more_queries() {
+        let mut worker = Worker::of(Topology::new(["worker".into()]).with_rows_per_query(10));
+        worker.announced(103, 103);
+        let allowed = (0..1_000).take_while(|_| worker.may_fetch("worker", 1)).count();
+        assert_eq!(allowed, 101, "a hundred rows and as many tokens, two at a time");
+    }
+
+    #[test]
+    fn a_follower_that_discards_rows_may_fetch_each_of_them_once() {
+        let discarding = || Worker::of(Topology::new(["worker".into()]).with_discarded_rows());
+        let at_the_end = || {
+            let mut worker = discarding();
+            let (instance, stream, writer) = ("worker".into(), "events".into(), "writer".into());
+            worker.see(Observation::Started { instance, boot: 2 });
+            let instance = "worker".into();
+            worker.see(Observation::Following { instance, stream, writer, position: Token(200) });
+            worker
+        };
+        assert!(discarding().may_fetch("worker", 1), "rows that were committed before may arrive");
+        assert!(!at_the_end().may_fetch("worker", 0), "it has all rows");
+        let mut worker = at_the_end();
+        worker.committed(201);
+        let allowed = (0..100).take_while(|_| worker.may_fetch("worker", 1)).count();
+        assert_eq!(allowed, 2, "not again and again");
+        let mut worker = at_the_end();
+        worker.announced(199, 202);
+        assert!(worker.may_fetch("worker", 0), "the position may have come when rows before it were discarded");
+        let mut unlimited = Worker::new();
+        unlimited.committed(201);
+        assert!(!unlimited.may_fetch("worker", 1), "a queue of production discards nothing");
     }
 
     #[test]

@@ -126,6 +126,21 @@ fn rows_of_an_ended_process_are_not_mixed_with_those_of_its_successor() {
 }
 
 #[test]
+fn a_row_whose_successor_the_writer_has_forgotten_does_not_stay() {
+    on_paused_clock(async {
+        let connection = connection(1);
+        let Follower { stream, a, journal, .. } = connected(&connection).await;
+        // The room's empty row was lost, and the writer keeps no empty rooms for ever.
+        stream.forget("a");
+        stream.answer("a", [Answer::Short(Token(20))]);
+        a.at(&connection, 20, 20);
+        settle().await;
+        assert_eq!(journal.fetched("a"), [(0, ALL)], "an answer from the own position would not show it");
+        assert_eq!(journal.times("a", "reset").len(), 1);
+    });
+}
+
+#[test]
 fn a_writer_that_is_restarted_between_two_answers_leaves_no_row_of_the_first() {
     on_paused_clock(async {
         let follower = connected(&connection(1)).await;

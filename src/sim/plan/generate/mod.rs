@@ -6,6 +6,7 @@
 mod clients;
 mod faults;
 mod gap;
+mod limits;
 mod operations;
 mod past_limits;
 mod population;
@@ -17,7 +18,9 @@ mod world;
 
 use rand::RngExt;
 
-use super::{BrokerPlan, DatabasePlan, Deployment, FORMAT, Family, NetworkPlan, Plan, Scenario, SchedulingPlan};
+use super::{
+    BrokerPlan, DatabasePlan, Deployment, FORMAT, Family, LimitsPlan, NetworkPlan, Plan, Scenario, SchedulingPlan,
+};
 use squall_env::SeedTree;
 
 impl Plan {
@@ -34,6 +37,7 @@ impl Plan {
             scheduling: SchedulingPlan::default(),
             database: database(&seeds.child("database")),
             presence: Default::default(),
+            limits: LimitsPlan::default(),
             operations: Vec::new(),
             faults: Vec::new(),
             clients: Vec::new(),
@@ -59,6 +63,7 @@ impl Plan {
         plan.operations.sort_by_key(|operation| operation.at_ms);
         plan.clients = clients::draw(&seeds.child("clients"), &plan);
         if scenario.is_wide() {
+            plan.limits = limits::draw(&seeds.child("limits"), scenario.is_over_redis());
             gap::insert(&seeds.child("gap"), &mut plan);
         }
         plan
@@ -182,6 +187,25 @@ mod tests {
             assert_eq!(Plan::generate(scenario, 7), Plan::generate(scenario, 7));
             assert_ne!(Plan::generate(scenario, 7).operations, Plan::generate(scenario, 8).operations);
         }
+    }
+
+    #[test]
+    fn every_second_plan_of_a_swarm_has_some_small_limits_and_no_other_plan_has() {
+        let storms = [Scenario::Storm, Scenario::Redis, Scenario::Quiet];
+        let plans = storms.into_iter().flat_map(|scenario| (0..20).map(move |seed| Plan::generate(scenario, seed)));
+        assert!(plans.into_iter().all(|plan| plan.limits.is_production() && !plan.to_json().contains("limits")));
+        let (mut small, mut set) = (0, BTreeMap::new());
+        for plan in (0..200).map(|seed| Plan::generate(Scenario::RedisSwarm, seed)) {
+            small += u32::from(!plan.limits.is_production());
+            let serde_json::Value::Object(limits) = serde_json::to_value(plan.limits).unwrap() else { unreachable!() };
+            for limit in limits.keys() {
+                *set.entry(limit.clone()).or_insert(0) += 1;
+            }
+        }
+        assert!((80..=120).contains(&small), "{small}");
+        assert_eq!(set.len(), 10, "{set:?}");
+        assert!(set.values().all(|count| (30..=70).contains(count)), "{set:?}");
+        assert!((0..50).all(|seed| Plan::generate(Scenario::Swarm, seed).limits.unanswered_max.is_none()));
     }
 
     #[test]
