@@ -27,7 +27,8 @@ pub(super) fn topology(plan: &Plan) -> Topology {
 /// Returns the time within which a row arrives, and a client is answered, where nothing is disturbed: a second, and the
 /// time that the plan's database, network and scheduling take at most. A row may wait for ids that were allocated before
 /// its own, it is read after the rows before it, and a transaction may be rolled back and run again. Where the plan makes
-/// answers small, the rows of one operation take several queries.
+/// answers small, the rows of one operation take several queries. Where it lets few payloads be under way to the broker, a
+/// row waits for those of two operations, and each round trip carries as many as that.
 fn in_time_ms(plan: &Plan) -> u64 {
     const TRANSACTIONS_IN_A_ROW: u64 = 8;
     const PACKETS_IN_A_ROW: u64 = 10;
@@ -36,6 +37,9 @@ fn in_time_ms(plan: &Plan) -> u64 {
     let rows_max = plan.operations.iter().map(|operation| u64::from(operation.kind.rows())).max().unwrap_or(0);
     let queries = if rows_per_query < ROWS_TARGET { rows_max / (rows_per_query as u64 / 4).max(1) } else { 0 };
     let transaction_us = plan.database.before_us.1 + plan.database.after_us.1;
-    let us = (TRANSACTIONS_IN_A_ROW + queries) * transaction_us + PACKETS_IN_A_ROW * plan.network.latency_us_max;
+    let payloads_max = plan.operations.iter().map(|operation| operation.kind.payloads()).max().unwrap_or(0);
+    let round_trips = plan.limits.unanswered_max.map_or(0, |unanswered| 2 * payloads_max / unanswered as u64);
+    let us = (TRANSACTIONS_IN_A_ROW + queries) * transaction_us
+        + (PACKETS_IN_A_ROW + 2 * round_trips) * plan.network.latency_us_max;
     1_000 + us / 1_000 + POLLS_IN_A_ROW * plan.scheduling.deferral_ms_max
 }

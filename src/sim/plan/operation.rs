@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DEVICES;
 use crate::presence::PresenceState;
 
 /// An action of a user at a time.
@@ -315,6 +316,17 @@ impl OperationKind {
             | OperationKind::Read { .. }
             | OperationKind::WriteThenRead { .. }
             | OperationKind::Typing { .. } => 0,
+        }
+    }
+
+    /// Returns the greatest number of rows of any stream that it writes on one instance.
+    pub fn payloads(&self) -> u64 {
+        match self {
+            OperationKind::ToDevice { users, .. } => users.len() as u64 * u64::from(DEVICES),
+            OperationKind::AccountDataBurst { of_account, of_room, .. } => u64::from(of_account + of_room),
+            OperationKind::Receipts { rooms, .. } => rooms.len() as u64,
+            // Some rows of events come with a row of `caches`.
+            _ => 2 * u64::from(self.rows().max(1)),
         }
     }
 }

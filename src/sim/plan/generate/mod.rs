@@ -63,7 +63,7 @@ impl Plan {
         plan.operations.sort_by_key(|operation| operation.at_ms);
         plan.clients = clients::draw(&seeds.child("clients"), &plan);
         if scenario.is_wide() {
-            plan.limits = limits::draw(&seeds.child("limits"), scenario.is_over_redis());
+            plan.limits = limits::draw(&seeds.child("limits"), scenario.is_over_redis(), &plan.network);
             gap::insert(&seeds.child("gap"), &mut plan);
         }
         plan
