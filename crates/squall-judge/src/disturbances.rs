@@ -2,7 +2,9 @@
 //!
 //! Bounds of a second hold only where nothing is disturbed. The storm reports each fault with the hosts that it touches,
 //! when it begins and when it is over. A host is sound again some time after its last fault, because a fault leaves work
-//! behind: packets to send again, connections to give up, and transactions that began while the database was slow.
+//! behind: packets to send again, connections to give up, and transactions that began while the database was slow. An
+//! instance that refuses a connection, because its limit is small, is not sound either: the peer comes back later (seed
+//! 9009 of `redis_swarm`).
 
 use std::collections::BTreeMap;
 
@@ -12,6 +14,9 @@ use squall_protocol::InstanceName;
 /// Time after the end of a fault at which its hosts are sound again. Packets that were held back are sent again within two
 /// seconds.
 const SETTLED_AFTER_MS: u64 = 5_000;
+
+/// The name of the limit of connections.
+pub(super) const CONNECTION_REFUSED: &str = "connection_refused";
 
 /// The host of the broker, in a deployment that has one.
 const BROKER: &str = "broker";
@@ -49,6 +54,9 @@ impl Disturbances {
             Observation::Started { instance, .. }
             | Observation::Stopped { instance, .. }
             | Observation::Thawed { instance } => {
+                self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
+            }
+            Observation::LimitHit { instance, limit } if *limit == CONNECTION_REFUSED => {
                 self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
             }
             _ => {}
@@ -89,5 +97,23 @@ impl Disturbances {
 impl Host {
     fn settles(&mut self, at: SimTime) {
         self.sound_since = self.sound_since.max(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_refuses_connections_is_not_sound_for_a_while() {
+        let sound_after = |limit: &'static str, ms: u64| {
+            let mut disturbances = Disturbances::default();
+            let (one, other) = (InstanceName::from("master"), InstanceName::from("worker1"));
+            disturbances.observe(SimTime(100), &Observation::LimitHit { instance: one.clone(), limit });
+            disturbances.sound_since(SimTime(100 + ms), &one, &other).is_some()
+        };
+        assert!(!sound_after(CONNECTION_REFUSED, SETTLED_AFTER_MS - 1));
+        assert!(sound_after(CONNECTION_REFUSED, SETTLED_AFTER_MS));
+        assert!(sound_after("answer_evicted", 0), "that delays nothing");
     }
 }

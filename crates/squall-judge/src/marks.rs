@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 
+use super::disturbances::CONNECTION_REFUSED;
 use super::due::{Position, stream_of};
 use super::missed_bursts::MissedBursts;
 use super::observation::{Client, Device, Observation, SimTime};
@@ -86,7 +87,7 @@ const LIMITS: [&str; 9] = [
     "answer_expired",
     "cached_value_evicted",
     "typing_room_dropped",
-    "connection_refused",
+    CONNECTION_REFUSED,
 ];
 
 /// Every other mark.
