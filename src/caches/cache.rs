@@ -25,7 +25,7 @@ pub struct Cache<K, V> {
     /// The loads that a new reader may join, by key.
     loads: RefCell<BTreeMap<K, Rc<Load<V>>>>,
     raced: Cell<u64>,
-    /// The observer of values that are dropped for want of room.
+    /// The observer of values that are evicted because the cache is full.
     observer: Option<Rc<dyn Observer>>,
 }
 
@@ -53,7 +53,7 @@ impl<K: Ord + Clone, V: Clone> Cache<K, V> {
         Cache { kept, loads: RefCell::default(), raced: Cell::new(0), observer: None }
     }
 
-    /// Returns the cache. It reports each value that is dropped for want of room to `observer`.
+    /// Returns the cache. It reports each value that is evicted because the cache is full to `observer`.
     pub fn reporting_to(self, observer: &Rc<dyn Observer>) -> Self {
         Cache { observer: Some(Rc::clone(observer)), ..self }
     }

@@ -1,5 +1,4 @@
-//! The input of an instance, as far as faults that inject lines need it: the places between two lines, and the reports of
-//! what was injected.
+//! Input into which faults inject lines: the places between two lines, and the reports of the injected lines to the judge.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -216,7 +216,7 @@ fn an_instance_that_receives_everything_applies_every_row() {
         let applied = follower.applied(stream.as_str(), writer.as_str());
         let what = format!("{stream} of {writer}");
         if delivery_of(stream.as_str()) == Delivery::Memory {
-            // A position came before its row, so everything was fetched again.
+            // The writer announced position 9 and never sent its row, so everything was fetched again.
             check_typing(&follower, sent, &what);
             assert!(applied.len() > sent.tokens.len(), "{what}");
         } else {
@@ -226,7 +226,7 @@ fn an_instance_that_receives_everything_applies_every_row() {
     }
     // 3 853 rows of these streams were published, 70 of them a second time.
     assert_eq!(rows, 3_783);
-    // Once on connecting, once when the writer of typing had been killed, and once when a position came before its row.
+    // Once on connecting, once when the writer of typing had been killed, and once for the row that it had not sent.
     assert_eq!(follower.journal.resets.get(), 3);
 }
 

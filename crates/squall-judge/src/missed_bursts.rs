@@ -1,6 +1,6 @@
 //! Bursts that a follower missed: more rows at once than one answer returns, while its connection was lost.
 //!
-//! A follower that is connected gets a burst row by row. Only one that missed it asks for it, and gets it in parts.
+//! A connected follower gets a burst row by row. Only a follower that missed it asks for it, and gets it in parts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

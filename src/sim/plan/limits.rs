@@ -6,7 +6,7 @@ use crate::limits::Limits;
 
 /// Defines [`LimitsPlan`] from the fields of [`Limits`] that a plan can set, each with the least value that makes sense.
 macro_rules! limits {
-    ($($field:ident: $type:ty, at least $least:literal, $name:literal;)*) => {
+    ($($field:ident: $type:ty, at least $least:literal;)*) => {
         /// Limits of the instances that differ from those of production. Each is documented at [`Limits`].
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -31,7 +31,7 @@ macro_rules! limits {
 
             /// Returns the place, the value and the least value of each limit that is set.
             pub(super) fn set(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
-                [$((concat!("limits.", $name), self.$field.map(|value| value as u64), $least),)*]
+                [$((concat!("limits.", stringify!($field)), self.$field.map(|value| value as u64), $least),)*]
                     .into_iter()
                     .filter_map(|(place, value, least)| Some((place, value?, least)))
             }
@@ -40,17 +40,17 @@ macro_rules! limits {
 }
 
 limits! {
-    commands_queued_max: usize, at least 50, "commands_queued_max";
-    items_queued_max: usize, at least 1, "items_queued_max";
-    batch_rows_max: usize, at least 1, "batch_rows_max";
-    rows_per_query: usize, at least 2, "rows_per_query";
-    unanswered_max: usize, at least 1, "unanswered_max";
-    tcp_connections_max: usize, at least 1, "tcp_connections_max";
-    http_connections_max: usize, at least 1, "http_connections_max";
-    answers_kept_max: usize, at least 1, "answers_kept_max";
-    answers_kept_ms: u64, at least 1, "answers_kept_ms";
-    cached_max: usize, at least 1, "cached_max";
-    typing_kept_ms: u64, at least 1, "typing_kept_ms";
+    commands_queued_max: usize, at least 50;
+    items_queued_max: usize, at least 1;
+    batch_rows_max: usize, at least 1;
+    rows_per_query: usize, at least 2;
+    unanswered_max: usize, at least 1;
+    tcp_connections_max: usize, at least 1;
+    http_connections_max: usize, at least 1;
+    answers_kept_max: usize, at least 1;
+    answers_kept_ms: u64, at least 1;
+    cached_max: usize, at least 1;
+    typing_kept_ms: u64, at least 1;
 }
 
 impl LimitsPlan {

@@ -143,7 +143,8 @@ async fn publish(
     }
 }
 
-/// Splits the payloads into pipelines of about `unanswered_max` commands, so that unread replies do not pile up. The channel is named after the homeserver.
+/// Splits the payloads into pipelines of about `unanswered_max` commands, so that unread replies do not pile up. The
+/// channel is named after the homeserver.
 ///
 /// The broker publishes all rows of a token or none (`MULTI`, `EXEC`). A connection may end while it holds some of them
 /// unread, and the broker may read these after the `POSITION` of the next connection. Followers, which do not see

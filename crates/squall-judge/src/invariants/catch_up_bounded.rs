@@ -11,9 +11,9 @@
 //! that cannot be understood is a reason to fetch. A query counts if it succeeded and its result was delivered. Rows that
 //! an instance reads of a stream that it writes itself, in order to send them, are not judged.
 //!
-//! Where the plan makes queues or batches so short that rows which have arrived are discarded, every token above the
-//! follower's position and every position that is announced is a reason to fetch the rows up to there once. A discard comes with the arrival of
-//! one of these, and needs nothing beyond it. Where the plan makes answers small, a catch-up takes as many more queries.
+//! Where the plan makes queues or batches so short that arrived rows are discarded, each token above the follower's position
+//! and each announced position is a reason to fetch the rows up to there once: a row or a position arrives with each
+//! discard. Where the plan makes answers small, a catch-up takes more queries.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};

@@ -1,7 +1,7 @@
 //! Draws a quiet gap between two halves of a storm.
 //!
-//! Much in the stack expires, is forgotten or wraps after minutes without work, and a storm that never pauses never sees
-//! what comes after that. A gap costs little: only pings, heartbeats and clients that wait go on in it.
+//! Much in the stack expires, is forgotten or wraps after minutes without work. A storm that never pauses never sees the
+//! time after that. A gap costs little: only pings, heartbeats and waiting clients go on in it.
 
 use std::ops::RangeInclusive;
 
@@ -17,7 +17,7 @@ const GAP_MS: RangeInclusive<u64> = 630_000..=1_500_000;
 /// The pause of a client in a plan with a gap, in milliseconds. A client that asks five times a second is not quiet.
 const PAUSE_MS: u64 = 4_000;
 
-/// Puts a quiet gap into the middle of the storm of `plan`, or leaves the plan as it is. All that came in the second half
+/// Puts a quiet gap into the middle of the storm of `plan`, or leaves the plan as it is. The second half
 /// comes after the gap. Faults that began in the first half end when they would have ended. Syncs that lasted over the
 /// middle last over the gap in every second plan.
 pub(super) fn insert(seeds: &SeedTree, plan: &mut Plan) {

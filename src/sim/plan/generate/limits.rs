@@ -5,7 +5,7 @@ use rand::RngExt;
 use crate::sim::plan::{LimitsPlan, NetworkPlan};
 use squall_env::SeedTree;
 
-/// The least number of payloads that an instance must be able to publish, in payloads a second. The storm writes fewer.
+/// The least number of payloads that an instance must be able to publish, in payloads a second. The storm writes some thirty.
 const PAYLOADS_A_SECOND: u64 = 200;
 
 /// Draws limits so small that a run of a minute reaches them: in one plan of two, and there about half of them.

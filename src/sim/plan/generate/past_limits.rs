@@ -1,7 +1,6 @@
 //! Draws bursts that are larger than any answer to a catch-up, while a follower is cut off.
 //!
-//! A follower that is connected gets a burst by the rows themselves. Only one that missed it has to ask for it, and gets it
-//! in parts.
+//! A connected follower gets a burst row by row. Only a follower that missed it asks for it, and gets it in parts.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

@@ -1,8 +1,7 @@
 //! Draws which kinds of operations a wide world has, and how many of each.
 //!
-//! In a plan that has a bit of everything, one kind covers up what another one shows by itself: a row of any stream wakes
-//! what a row of the stream at hand should have woken. So each kind is off in some plans, rare in others, and frequent in
-//! others still.
+//! In a plan with every kind, one kind hides the defects of another: a row of any stream wakes a task that a row of its own
+//! stream has failed to wake. So each kind is off in some plans, rare in others, and frequent in the rest.
 
 use rand::RngExt;
 

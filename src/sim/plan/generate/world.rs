@@ -1,8 +1,7 @@
 //! Draws the world of a plan: its hosts, the writers of each stream, the length of the storm, the network, the sizes of rows.
 //!
-//! A deployment of one fixed shape hides what is true only of that shape: that there are two events writers, that the
-//! master writes no events, that a stream's writer is not one of those who mostly follow. So each seed has its own, from
-//! two hosts to twelve.
+//! A deployment of one fixed shape hides code that works for that shape alone: for two events writers, a master that writes
+//! no events, workers that write no stream. So each seed has its own deployment, of two to twelve hosts.
 
 use std::ops::RangeInclusive;
 
