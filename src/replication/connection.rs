@@ -10,12 +10,10 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::limits::LimitHit;
+use crate::limits::{COMMANDS_QUEUED_MAX, LimitHit};
 use crate::observer::Observer;
 use squall_env::Noop;
 use squall_protocol::{Command, EncodeError, Framing, Role, StreamName};
-
-pub use crate::limits::COMMANDS_QUEUED_MAX;
 
 /// Time without a failure after which a connection to a broker counts as set up.
 pub const QUIET_UNTIL_SET_UP: Duration = Duration::from_secs(5);

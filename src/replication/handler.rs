@@ -19,8 +19,6 @@ use crate::tasks;
 use squall_protocol::rows::Row;
 use squall_protocol::{Command, InstanceName, MASTER, Position, Rdata, RdataHeader, Role, StreamName, Token};
 
-pub use crate::limits::BATCH_ROWS_MAX;
-
 /// Handles the commands of all connections of one instance.
 pub struct CommandHandler {
     instance: InstanceName,

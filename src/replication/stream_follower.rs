@@ -16,15 +16,13 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::{Backoff, Connection, Consumers};
-use crate::limits::LimitHit;
+use crate::limits::{ITEMS_QUEUED_MAX, LimitHit};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::streams::{Stream, UpdateError};
 use crate::tasks;
 use squall_protocol::rows::{Row, Updates};
 use squall_protocol::{Delivery, InstanceName, StreamName, Token};
-
-pub use crate::limits::ITEMS_QUEUED_MAX;
 
 /// The end of a range that covers all rows that a writer holds in memory.
 const EVERYTHING: Token = Token(i64::MAX);

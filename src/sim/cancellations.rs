@@ -4,37 +4,30 @@
 //! handlers have to release everything it held (Synapse #19800: a request that was dropped between allocating an id and
 //! registering it held the stream back until the process was restarted).
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rand::RngExt;
 
+use super::switch::{Rate, Switch};
 use squall_env::SeedTree;
 
 /// The largest number of awaits before a request is dropped. A request passes each await with a probability of two in three:
 /// a short one is dropped often enough, and a long one late enough.
 const AWAITS_MAX: u32 = 12;
 
-/// The cancellations of requests to one host. They outlive the host's processes.
-#[derive(Default)]
+/// The cancellations of requests to one host: its switch hits requests. They outlive the host's processes.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Cancellations {
-    active: RefCell<Vec<Rc<Active>>>,
-}
-
-struct Active {
-    per_mille: u32,
-    cancelled: Cell<u64>,
+    switch: Switch,
 }
 
 impl Cancellations {
-    /// Begins to drop `per_mille` of a thousand requests. It is over when the guard is dropped.
-    pub(super) fn begin(self: &Rc<Self>, per_mille: u32) -> CancellationGuard {
-        let active = Rc::new(Active { per_mille, cancelled: Cell::new(0) });
-        self.active.borrow_mut().push(Rc::clone(&active));
-        CancellationGuard { cancellations: Rc::clone(self), active }
+    /// Returns the switch. A request counts as hit once it is dropped.
+    pub(super) fn switch(&self) -> &Switch {
+        &self.switch
     }
 
     /// Carries out `request`, or drops it in the middle, as draws from `seeds` decide.
@@ -46,35 +39,15 @@ impl Cancellations {
         let mut rng = seeds.child("cancelled").rng();
         let drawn = rng.random_range(0..1_000);
         let awaits = (1..AWAITS_MAX).find(|_| rng.random_ratio(1, 3)).unwrap_or(AWAITS_MAX);
-        let active = self.active.borrow().iter().find(|active| drawn < active.per_mille).cloned();
-        let cancelled_by = active.map(|active| (active, awaits));
+        let cancelled_by = self.switch.hit_by(drawn).map(|rate| (rate, awaits));
         Cancelled { request: Some(Box::pin(request)), cancelled_by }
-    }
-}
-
-/// A fault that drops requests until this guard is dropped.
-pub(super) struct CancellationGuard {
-    cancellations: Rc<Cancellations>,
-    active: Rc<Active>,
-}
-
-impl CancellationGuard {
-    /// Returns the number of requests that were dropped before their end. The fault took effect if it is not 0.
-    pub(super) fn cancelled(&self) -> u64 {
-        self.active.cancelled.get()
-    }
-}
-
-impl Drop for CancellationGuard {
-    fn drop(&mut self) {
-        self.cancellations.active.borrow_mut().retain(|active| !Rc::ptr_eq(active, &self.active));
     }
 }
 
 /// A request that is dropped at its last allowed await, if it comes that far.
 struct Cancelled<F> {
     request: Option<Pin<Box<F>>>,
-    cancelled_by: Option<(Rc<Active>, u32)>,
+    cancelled_by: Option<(Arc<Rate>, u32)>,
 }
 
 impl<F: Future<Output = ()>> Future for Cancelled<F> {
@@ -87,11 +60,11 @@ impl<F: Future<Output = ()>> Future for Cancelled<F> {
             *request = None;
             return Poll::Ready(());
         }
-        if let Some((fault, awaits)) = cancelled_by {
+        if let Some((rate, awaits)) = cancelled_by {
             *awaits -= 1;
             if *awaits == 0 {
                 *request = None;
-                fault.cancelled.set(fault.cancelled.get() + 1);
+                rate.count();
                 return Poll::Ready(());
             }
         }
@@ -101,6 +74,8 @@ impl<F: Future<Output = ()>> Future for Cancelled<F> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// Runs a hundred requests of three awaits. Returns the number of those that reach their end, and of all awaits.
@@ -124,11 +99,11 @@ mod tests {
 
     #[test]
     fn a_request_is_dropped_at_any_await_while_the_fault_lasts() {
-        let cancellations = Rc::new(Cancellations::default());
+        let cancellations = Cancellations::default();
         assert_eq!(done(&cancellations), (100, 300));
-        let fault = cancellations.begin(1_000);
+        let fault = cancellations.switch().begin(1_000);
         let (ends, awaits) = done(&cancellations);
-        assert_eq!(u64::from(100 - ends), fault.cancelled());
+        assert_eq!(u64::from(100 - ends), fault.hits());
         assert!((20..40).contains(&ends) && (180..250).contains(&awaits), "{ends} ended, {awaits} awaits");
         drop(fault);
         assert_eq!(done(&cancellations), (100, 300));
@@ -136,12 +111,12 @@ mod tests {
 
     #[test]
     fn a_request_that_never_waits_is_never_dropped() {
-        let cancellations = Rc::new(Cancellations::default());
-        let fault = cancellations.begin(1_000);
+        let cancellations = Cancellations::default();
+        let fault = cancellations.switch().begin(1_000);
         let has_run = Cell::new(false);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(cancellations.carry_out(&SeedTree::from_seed(7), async { has_run.set(true) }));
         assert!(has_run.get());
-        assert_eq!(fault.cancelled(), 0);
+        assert_eq!(fault.hits(), 0);
     }
 }

@@ -49,18 +49,18 @@ pub(super) struct Injected(Arc<Mutex<Vec<InjectedLine>>>);
 impl Injected {
     /// Takes the lines that were injected since the last call.
     pub(super) fn take(&self) -> Vec<InjectedLine> {
-        std::mem::take(&mut *lock(&self.0))
+        std::mem::take(&mut *self.lock())
     }
 
     /// Adds a line.
     pub(super) fn push(&self, line: InjectedLine) {
-        lock(&self.0).push(line);
+        self.lock().push(line);
     }
-}
 
-/// Locks `mutex`, also after a panic.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Locks the queue, also after a panic.
+    fn lock(&self) -> MutexGuard<'_, Vec<InjectedLine>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A place in the input.

@@ -27,6 +27,7 @@ pub mod runner;
 pub mod shrink;
 mod skewed_network;
 pub mod soak;
+mod switch;
 mod sync_clients;
 #[cfg(test)]
 mod testing;

@@ -9,8 +9,6 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -18,7 +16,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
-use super::input::{Content, Injected, InjectedLine, Place, lock};
+use super::input::{Content, Injected, InjectedLine, Place};
+use super::switch::{Rate, Switch};
 use super::wire;
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
 use squall_judge::PUBLICATIONS;
@@ -27,60 +26,29 @@ use squall_protocol::{InstanceName, LINE_BYTES_MAX};
 /// The greatest number of bytes that a read returns while the fault lasts.
 const READ_BYTES_MAX: usize = 32;
 
-/// The odd framing of what one host reads. It outlives the host's processes.
+/// The odd framing of the input of one host: its switch hits places between two lines, and makes every read short. It outlives
+/// the host's processes.
 #[derive(Debug, Clone)]
 pub(super) struct OddFraming {
-    active: Arc<Mutex<Vec<Arc<Active>>>>,
+    switch: Switch,
     injected: Injected,
-}
-
-#[derive(Debug)]
-struct Active {
-    per_mille: u32,
-    hits: AtomicU64,
 }
 
 impl OddFraming {
     /// Creates an odd framing that is off. Lines that are injected once it is on are reported through `injected`.
     pub(super) fn new(injected: Injected) -> Self {
-        OddFraming { active: Arc::default(), injected }
+        OddFraming { switch: Switch::default(), injected }
     }
 
-    /// Begins to return few bytes a read, and to inject odd lines into `per_mille` of a thousand places between two lines. It
-    /// is over when the guard is dropped.
-    pub(super) fn begin(&self, per_mille: u32) -> OddFramingGuard {
-        let active = Arc::new(Active { per_mille, hits: AtomicU64::new(0) });
-        lock(&self.active).push(Arc::clone(&active));
-        OddFramingGuard { framing: self.clone(), active }
+    /// Returns the switch.
+    pub(super) fn switch(&self) -> &Switch {
+        &self.switch
     }
 
     /// Wraps the network of `instance`. Every draw comes from `seeds`.
     pub(super) fn wrap(&self, network: Rc<dyn Network>, instance: InstanceName, seeds: SeedTree) -> Rc<dyn Network> {
         let readers = Rc::new(Readers { framing: self.clone(), instance, seeds, connections: Cell::new(0) });
         Rc::new(OddNetwork { network, readers })
-    }
-
-    fn first_active(&self) -> Option<Arc<Active>> {
-        lock(&self.active).first().cloned()
-    }
-}
-
-/// An odd framing that lasts until this guard is dropped.
-pub(super) struct OddFramingGuard {
-    framing: OddFraming,
-    active: Arc<Active>,
-}
-
-impl OddFramingGuard {
-    /// Returns the number of short reads and of odd lines. The fault took effect if it is not 0.
-    pub(super) fn hits(&self) -> u64 {
-        self.active.hits.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for OddFramingGuard {
-    fn drop(&mut self) {
-        lock(&self.framing.active).retain(|active| !Arc::ptr_eq(active, &self.active));
     }
 }
 
@@ -195,13 +163,13 @@ struct OddReader {
 
 impl OddReader {
     /// Injects an odd line here, if one is drawn.
-    fn inject(&mut self, active: &Active) {
-        if !self.place.is_between() || self.rng.random_range(0..1_000) >= active.per_mille {
+    fn inject(&mut self, rate: &Rate) {
+        if !self.place.is_between() || !rate.is_hit(self.rng.random_range(0..1_000)) {
             return;
         }
         let (line, content) = odd_line(&mut self.rng, &self.place, self.target.is_some());
         self.pending = self.place.encode(line);
-        active.hits.fetch_add(1, Ordering::Relaxed);
+        rate.count();
         if let Some(target) = self.target.clone() {
             self.framing.injected.push(InjectedLine { instance: self.instance.clone(), target, content });
         }
@@ -215,7 +183,7 @@ impl AsyncRead for OddReader {
             buf.put_slice(&self.pending.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        let Some(active) = self.framing.first_active() else {
+        let Some(rate) = self.framing.switch.first() else {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
             self.place.read(&buf.filled()[before..]);
@@ -231,8 +199,8 @@ impl AsyncRead for OddReader {
         buf.put_slice(read);
         if !read.is_empty() {
             self.place.read(read);
-            active.hits.fetch_add(1, Ordering::Relaxed);
-            self.inject(&active);
+            rate.count();
+            self.inject(&rate);
         }
         Poll::Ready(Ok(()))
     }
@@ -254,7 +222,7 @@ mod tests {
         runtime.block_on(async {
             let injected = Injected::default();
             let framing = OddFraming::new(injected.clone());
-            let guard = per_mille.map(|per_mille| framing.begin(per_mille));
+            let guard = per_mille.map(|per_mille| framing.switch().begin(per_mille));
             let seeds = SeedTree::from_seed(1);
             let readers = Readers { framing, instance: "worker".into(), seeds, connections: Cell::new(0) };
             let (mut peer, stream) = tokio::io::duplex(sent.len());

@@ -9,15 +9,15 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
 
-use super::input::{Content, Injected, InjectedLine, Place, lock};
+use super::input::{Content, Injected, InjectedLine, Place};
+use super::switch::{Rate, Switch};
 use super::wire;
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
 use squall_judge::{PUBLICATIONS, SUBSCRIPTION};
@@ -26,30 +26,22 @@ use squall_protocol::InstanceName;
 /// The name of the stream that no instance knows.
 pub(super) const UNKNOWN_STREAM: &str = "org.squall.newer";
 
-/// The version skew of the peers of one host. It outlives the host's processes.
+/// The version skew of the peers of one host: its switch hits reads. It outlives the host's processes.
 #[derive(Debug, Clone)]
 pub(super) struct VersionSkew {
-    active: Arc<Mutex<Vec<Arc<Active>>>>,
+    switch: Switch,
     injected: Injected,
-}
-
-#[derive(Debug)]
-struct Active {
-    per_mille: u32,
-    hits: AtomicU64,
 }
 
 impl VersionSkew {
     /// Creates a version skew that is off. Lines that are injected once it is on are reported through `injected`.
     pub(super) fn new(injected: Injected) -> Self {
-        VersionSkew { active: Arc::default(), injected }
+        VersionSkew { switch: Switch::default(), injected }
     }
 
-    /// Begins to inject lines into `per_mille` of a thousand reads. It is over when the guard is dropped.
-    pub(super) fn begin(&self, per_mille: u32) -> VersionSkewGuard {
-        let active = Arc::new(Active { per_mille, hits: AtomicU64::new(0) });
-        lock(&self.active).push(Arc::clone(&active));
-        VersionSkewGuard { version_skew: self.clone(), active }
+    /// Returns the switch.
+    pub(super) fn switch(&self) -> &Switch {
+        &self.switch
     }
 
     /// Wraps the network of `instance`, so that its peers may be of a newer version. Every draw comes from `seeds`.
@@ -57,34 +49,12 @@ impl VersionSkew {
         Rc::new(SkewedNetwork { network, version_skew: self.clone(), instance, seeds, connections: Cell::new(0) })
     }
 
-    /// Draws the line to inject next, if any.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Unknown, Arc<Active>)> {
-        let active = lock(&self.active);
-        if active.is_empty() {
-            return None;
-        }
+    /// Draws the line to inject next, if any. While the fault is off, nothing is drawn.
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Unknown, Arc<Rate>)> {
+        self.switch.first()?;
         let drawn = rng.random_range(0..1_000);
         let unknown = [Unknown::Rows, Unknown::Position, Unknown::Shape][rng.random_range(0..3)];
-        active.iter().find(|active| drawn < active.per_mille).map(|active| (unknown, Arc::clone(active)))
-    }
-}
-
-/// A version skew that lasts until this guard is dropped.
-pub(super) struct VersionSkewGuard {
-    version_skew: VersionSkew,
-    active: Arc<Active>,
-}
-
-impl VersionSkewGuard {
-    /// Returns the number of injected lines that were read. The fault took effect if it is not 0.
-    pub(super) fn hits(&self) -> u64 {
-        self.active.hits.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for VersionSkewGuard {
-    fn drop(&mut self) {
-        lock(&self.version_skew.active).retain(|active| !Arc::ptr_eq(active, &self.active));
+        self.switch.hit_by(drawn).map(|rate| (unknown, rate))
     }
 }
 
@@ -141,15 +111,15 @@ struct SkewedReader {
     target: InstanceName,
     rng: ChaCha8Rng,
     /// The line to inject as soon as there is a place for it.
-    next: Option<(Unknown, Arc<Active>)>,
+    next: Option<(Unknown, Arc<Rate>)>,
     /// The place in the input after the bytes that were read.
     place: Place,
 }
 
 impl SkewedReader {
     /// Counts and reports an injected line.
-    fn report(&self, active: &Active, stream: &str) {
-        active.hits.fetch_add(1, Ordering::Relaxed);
+    fn report(&self, rate: &Rate, stream: &str) {
+        rate.count();
         let instance = self.instance.clone();
         let target = self.target.clone();
         let content = Content::Unknown(stream.into());
@@ -158,7 +128,7 @@ impl SkewedReader {
 
     /// Injects a whole line before the peer's next one, if that is due and there is room. Returns true if it did.
     fn insert(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let Some((unknown, active)) = &self.next else { return false };
+        let Some((unknown, rate)) = &self.next else { return false };
         let writer = if self.target.as_str() == SUBSCRIPTION { "newer" } else { self.target.as_str() };
         let line = match unknown {
             Unknown::Rows => format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"),
@@ -170,14 +140,14 @@ impl SkewedReader {
             return false;
         }
         buf.put_slice(&line);
-        self.report(active, UNKNOWN_STREAM);
+        self.report(rate, UNKNOWN_STREAM);
         self.next = None;
         true
     }
 
     /// Replaces the first whole row among `bytes`, if that is due.
     fn distort(&mut self, bytes: &mut [u8]) {
-        let Some((Unknown::Shape, active)) = &self.next else { return };
+        let Some((Unknown::Shape, rate)) = &self.next else { return };
         let mut from = if self.place.is_at_line_start() { 0 } else { line_end(bytes) };
         while from < bytes.len() {
             let end = from + line_end(&bytes[from..]);
@@ -188,7 +158,7 @@ impl SkewedReader {
                 let row = from + row..from + line.len();
                 bytes[row.clone()].fill(b'x');
                 (bytes[row.start], bytes[row.end - 1]) = (b'"', b'"');
-                self.report(active, &stream);
+                self.report(rate, &stream);
                 self.next = None;
                 return;
             }
@@ -247,10 +217,11 @@ mod tests {
         runtime.block_on(async {
             let injected = Injected::default();
             let version_skew = VersionSkew::new(injected.clone());
-            let active = Arc::new(Active { per_mille: 1_000, hits: AtomicU64::new(0) });
+            let _guard = version_skew.switch().begin(1_000);
+            let rate = version_skew.switch().first().unwrap();
             let (mut peer, stream) = tokio::io::duplex(64);
             let (instance, target) = ("worker".into(), target.into());
-            let (rng, next) = (SeedTree::from_seed(1).rng(), Some((unknown, active)));
+            let (rng, next) = (SeedTree::from_seed(1).rng(), Some((unknown, rate)));
             let (stream, _writing) = tokio::io::split(Box::new(stream) as BoxStream);
             let mut reader = SkewedReader { stream, version_skew, instance, target, rng, next, place };
             let mut read = String::new();

@@ -17,6 +17,9 @@ pub(super) fn topology(plan: &Plan) -> Topology {
     if plan.limits.items_queued_max.or(plan.limits.batch_rows_max).is_some() {
         topology = topology.with_discarded_rows();
     }
+    if plan.limits.http_connections_max.is_some() {
+        topology = topology.with_few_connections();
+    }
     let in_memory = (typing::NAME, Delivery::Memory);
     for (stream, delivery) in SOURCES.iter().map(|source| (source.name, source.delivery)).chain([in_memory]) {
         topology = topology.with_stream(stream, delivery, config.writers_of(stream));
@@ -42,4 +45,24 @@ fn in_time_ms(plan: &Plan) -> u64 {
     let us = (TRANSACTIONS_IN_A_ROW + queries) * transaction_us
         + (PACKETS_IN_A_ROW + 2 * round_trips) * plan.network.latency_us_max;
     1_000 + us / 1_000 + POLLS_IN_A_ROW * plan.scheduling.deferral_ms_max
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::plan::{Operation, OperationKind};
+    use crate::sim::testing::small_plan;
+
+    #[test]
+    fn few_payloads_under_way_delay_rows_by_the_round_trips_of_two_operations() {
+        let in_time_ms = |unanswered_max| {
+            let mut plan = small_plan();
+            plan.network.latency_us_max = 10_000;
+            plan.operations = vec![Operation::new(1_000, OperationKind::SendBurst { room: 1, events: 50 })];
+            plan.limits.unanswered_max = unanswered_max;
+            in_time_ms(&plan)
+        };
+        assert_eq!(in_time_ms(Some(201)), in_time_ms(None), "both operations fit");
+        assert_eq!(in_time_ms(Some(50)), in_time_ms(None) + 4 * 20, "two hundred payloads, fifty at a time");
+    }
 }

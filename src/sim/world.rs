@@ -77,7 +77,7 @@ struct Process {
 /// The faults of one host. They outlive its processes.
 struct HostFaults {
     database: Rc<DatabaseFaults>,
-    cancellations: Rc<Cancellations>,
+    cancellations: Cancellations,
     version_skew: VersionSkew,
     odd_framing: OddFraming,
 }
@@ -86,7 +86,7 @@ impl HostFaults {
     fn new(recorder: &Recorder) -> Self {
         let version_skew = VersionSkew::new(recorder.injected());
         let odd_framing = OddFraming::new(recorder.injected());
-        HostFaults { database: Rc::default(), cancellations: Rc::default(), version_skew, odd_framing }
+        HostFaults { database: Rc::default(), cancellations: Cancellations::default(), version_skew, odd_framing }
     }
 }
 
@@ -224,7 +224,7 @@ impl World {
             seeds,
             database: Database::new(Rc::new(database.clone())),
             witness,
-            cancellations: Rc::clone(self.cancellations(name)),
+            cancellations: self.cancellations(name).clone(),
             version_skew: self.version_skew(name).clone(),
             odd_framing: self.odd_framing(name).clone(),
             orders: incoming,
@@ -347,7 +347,7 @@ impl Cluster for World {
         broken
     }
 
-    fn cancellations(&self, name: &InstanceName) -> &Rc<Cancellations> {
+    fn cancellations(&self, name: &InstanceName) -> &Cancellations {
         &self.host_faults[name].cancellations
     }
 
@@ -391,7 +391,7 @@ struct Boot {
     poll_delay: Option<PollDelay>,
     database: Database,
     witness: Witness,
-    cancellations: Rc<Cancellations>,
+    cancellations: Cancellations,
     version_skew: VersionSkew,
     odd_framing: OddFraming,
     orders: mpsc::UnboundedReceiver<Order>,

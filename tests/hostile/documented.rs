@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use squall::limits::{CACHED_MAX, UNANSWERED_MAX};
-use squall::replication::connection::COMMANDS_QUEUED_MAX;
-use squall::replication::handler::BATCH_ROWS_MAX;
-use squall::replication::stream_follower::ITEMS_QUEUED_MAX;
+use squall::limits::{
+    BATCH_ROWS_MAX, CACHED_MAX, COMMANDS_QUEUED_MAX, HTTP_CONNECTIONS_MAX, ITEMS_QUEUED_MAX, KEPT_MAX,
+    TCP_CONNECTIONS_MAX, TYPING_KEPT_MS, UNANSWERED_MAX,
+};
 use squall::transport::{http, redis, tcp};
 use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
@@ -25,9 +25,10 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 15] = [
+    let amounts: [(&str, &[usize]); 17] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
-        ("CONNECTIONS_MAX", &[tcp::CONNECTIONS_MAX, http::CONNECTIONS_MAX]),
+        ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
+        ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
         ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
         ("PAYLOAD_BYTES_MAX", &[PAYLOAD_BYTES_MAX]),
         ("REPLY_BYTES_MAX", &[redis::REPLY_BYTES_MAX]),
@@ -35,12 +36,13 @@ fn the_limits_are_those_of_the_document() {
         ("HEAD_BYTES_MAX", &[http::HEAD_BYTES_MAX]),
         ("BODY_BYTES_MAX", &[http::BODY_BYTES_MAX]),
         ("ANSWER_BYTES_MAX", &[http::ANSWER_BYTES_MAX]),
-        ("KEPT_MAX", &[http::request_cache::KEPT_MAX]),
+        ("KEPT_MAX", &[KEPT_MAX]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
         ("UNANSWERED_MAX", &[UNANSWERED_MAX]),
         ("CACHED_MAX", &[CACHED_MAX]),
         ("ROWS_TARGET", &[ROWS_TARGET]),
+        ("TYPING_KEPT_MS", &[TYPING_KEPT_MS as usize]),
     ];
     let durations: [(&str, &[Duration]); 9] = [
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use squall::limits::HTTP_CONNECTIONS_MAX;
 use squall::streams::{RemoteUpdates, UpdateError};
 use squall::transport::http::{
-    ANSWER_BYTES_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, HttpClient,
+    ANSWER_BYTES_MAX, BODY_BYTES_MAX, BODY_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HttpClient,
 };
 use squall_protocol::Token;
 use tokio::time::{Instant, sleep};
@@ -237,7 +238,7 @@ fn a_thousand_silent_clients_use_little_memory_and_time_out() {
 fn a_connection_beyond_the_maximum_is_refused_until_another_closes() {
     on_master(async |deployment, master| {
         let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS_MAX {
+        for _ in 0..HTTP_CONNECTIONS_MAX {
             idle.push(deployment.connect_http("master").await);
         }
         let answer = deployment.connect_http("master").await.text_to_end().await;

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use squall::replication::connection::COMMANDS_QUEUED_MAX;
-use squall::replication::handler::BATCH_ROWS_MAX;
+use squall::limits::{BATCH_ROWS_MAX, COMMANDS_QUEUED_MAX, TCP_CONNECTIONS_MAX};
 use squall::replication::{Consumer, Consumers};
-use squall::transport::tcp::{CONNECTIONS_MAX, LINE_TIMEOUT, PING_INTERVAL};
+use squall::transport::tcp::{LINE_TIMEOUT, PING_INTERVAL};
 use squall_env::Listener;
 use squall_protocol::rows::Row;
 use squall_protocol::{InstanceName, LINE_BYTES_MAX, StreamName, Token};
@@ -159,7 +158,7 @@ fn a_connection_beyond_the_maximum_is_refused_until_another_closes() {
     on_master(async |deployment, master| {
         let mut follower = Follower::join(&deployment).await;
         let mut idle = Vec::new();
-        for _ in 1..CONNECTIONS_MAX {
+        for _ in 1..TCP_CONNECTIONS_MAX {
             idle.push(deployment.connect("master").await);
         }
         for _ in 0..3 {

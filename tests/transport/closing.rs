@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use squall::instance::{STOP_GRACE, Write};
-use squall::replication::connection::COMMANDS_QUEUED_MAX;
+use squall::limits::COMMANDS_QUEUED_MAX;
 use squall::transport::tcp::{CLOSE_GRACE, PING_INTERVAL};
 use squall_protocol::Command;
 use squall_protocol::rows::events::EventRow;

@@ -354,7 +354,7 @@ pub enum Observation {
         after_ms: u64,
         is_seen: bool,
     },
-    /// An instance has hit one of its limits. This is the stack's own word, and no invariant uses it: it only counts in the
-    /// marks.
+    /// An instance has hit one of its limits. This is the stack's own word. It counts in the marks; where the plan lets
+    /// instances have few connections, a refused one also explains a delay.
     LimitHit { instance: InstanceName, limit: &'static str },
 }

@@ -48,6 +48,7 @@ pub struct Topology {
     presence_times_ms: Option<(u64, u64)>,
     rows_per_query: Option<usize>,
     discards_rows: bool,
+    has_few_connections: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -126,6 +127,17 @@ impl Topology {
     pub fn with_discarded_rows(mut self) -> Self {
         self.discards_rows = true;
         self
+    }
+
+    /// Lets instances have so few connections that they refuse some in a healthy deployment.
+    pub fn with_few_connections(mut self) -> Self {
+        self.has_few_connections = true;
+        self
+    }
+
+    /// Returns true if instances refuse some connections in a healthy deployment. Default: false, as in production.
+    pub fn has_few_connections(&self) -> bool {
+        self.has_few_connections
     }
 
     /// Returns true if followers have queues or batches so short that rows which have arrived are discarded and fetched

@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::cluster::Cluster;
 use super::draw::Draw;
-use super::per_mille::{PerMilleFault, PerMilleKind};
+use super::per_mille::{PerMilleFault, PerMilleKind, hit_until};
 use squall_protocol::InstanceName;
 
 /// Cancelled requests: requests that are dropped on one host.
@@ -25,9 +25,7 @@ impl PerMilleKind for DroppedRequests {
     }
 
     async fn inject(cluster: &dyn Cluster, host: &InstanceName, per_mille: u32, until: Instant) -> bool {
-        let guard = cluster.cancellations(host).begin(per_mille);
-        sleep_until(until).await;
-        guard.cancelled() > 0
+        hit_until(cluster.cancellations(host).switch(), per_mille, until).await
     }
 
     fn describe(host: &str, per_mille: u32) -> String {

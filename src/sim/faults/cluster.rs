@@ -31,7 +31,7 @@ pub(in crate::sim) trait Cluster {
     fn break_stream(&self, name: &InstanceName, source: &Source) -> Rc<DatabaseFaultGuard>;
 
     /// Returns the cancellations of requests to the instance `name`.
-    fn cancellations(&self, name: &InstanceName) -> &Rc<Cancellations>;
+    fn cancellations(&self, name: &InstanceName) -> &Cancellations;
 
     /// Returns the version skew of the peers of the instance `name`.
     fn version_skew(&self, name: &InstanceName) -> &VersionSkew;

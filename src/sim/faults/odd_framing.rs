@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::cluster::Cluster;
 use super::draw::Draw;
-use super::per_mille::{PerMilleFault, PerMilleKind};
+use super::per_mille::{PerMilleFault, PerMilleKind, hit_until};
 use squall_protocol::InstanceName;
 
 /// Odd framing: one instance reads a few bytes at a time, and odd lines.
@@ -27,9 +27,7 @@ impl PerMilleKind for OddLines {
     }
 
     async fn inject(cluster: &dyn Cluster, host: &InstanceName, per_mille: u32, until: Instant) -> bool {
-        let guard = cluster.odd_framing(host).begin(per_mille);
-        sleep_until(until).await;
-        guard.hits() > 0
+        hit_until(cluster.odd_framing(host).switch(), per_mille, until).await
     }
 
     fn describe(host: &str, per_mille: u32) -> String {

@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::cluster::Cluster;
 use super::draw::Draw;
 use super::kind::{FaultKind, Span};
 use crate::sim::invalid::{InvalidValue, check_per_mille};
+use crate::sim::switch::Switch;
 use squall_netsim::Unsupported;
 use squall_protocol::InstanceName;
 
@@ -47,6 +48,13 @@ pub(super) trait PerMilleKind {
 
     /// Describes the fault, without its duration.
     fn describe(host: &str, per_mille: u32) -> String;
+}
+
+/// Keeps a fault of `switch` on until `until`. Returns true if it hit something.
+pub(super) async fn hit_until(switch: &Switch, per_mille: u32, until: Instant) -> bool {
+    let guard = switch.begin(per_mille);
+    sleep_until(until).await;
+    guard.hits() > 0
 }
 
 impl<K> PerMilleFault<K> {

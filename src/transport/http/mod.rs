@@ -30,7 +30,7 @@ pub use router::{BODY_BYTES_MAX, BODY_TIMEOUT, Router};
 pub(crate) use server::TOO_MANY_CONNECTIONS;
 #[cfg(feature = "serve")]
 pub(crate) use server::serve_connection;
-pub use server::{CONNECTIONS_MAX, HEAD_BYTES_MAX, HEAD_TIMEOUT, WRITE_TIMEOUT, serve_requests};
+pub use server::{HEAD_BYTES_MAX, HEAD_TIMEOUT, WRITE_TIMEOUT, serve_requests};
 pub use stream_positions::StreamPositions;
 
 /// The header with the transaction id of a request whose path has none. Synapse has no such header, and ignores it.

@@ -19,8 +19,6 @@ use crate::limits::{LimitHit, Limits};
 use crate::observer::Env;
 use crate::tasks;
 
-pub use crate::limits::KEPT_MAX;
-
 /// The outcome of a request.
 pub type Outcome = Result<Reply, HttpRefusal>;
 
@@ -142,7 +140,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::limits::KEPT_MS;
+    use crate::limits::{KEPT_MAX, KEPT_MS};
     use squall_env::network::TokioNetwork;
     use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
     use squall_protocol::Token;

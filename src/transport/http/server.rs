@@ -26,7 +26,6 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum length of a request's head, in bytes. Twisted has this limit for each line of it; Synapse's requests have a few
 /// short lines.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
-pub use crate::limits::HTTP_CONNECTIONS_MAX as CONNECTIONS_MAX;
 
 /// The response to a client that is refused because there are too many connections.
 pub(crate) const TOO_MANY_CONNECTIONS: Bytes =

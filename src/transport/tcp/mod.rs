@@ -8,4 +8,4 @@ mod server;
 
 pub use client::stay_connected;
 pub use connection::{CLOSE_GRACE, ConnectionError, LINE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
-pub use server::{CONNECTIONS_MAX, accept_connections};
+pub use server::accept_connections;

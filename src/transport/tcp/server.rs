@@ -11,8 +11,6 @@ use crate::transport::accept::{AcceptOptions, BoundedListener, TooManyConnection
 use squall_env::Listener;
 use squall_protocol::{Command, encode_line};
 
-pub use crate::limits::TCP_CONNECTIONS_MAX as CONNECTIONS_MAX;
-
 /// Serves every connection to `listener` until the instance stops.
 pub async fn accept_connections(listener: Box<dyn Listener>, handler: Rc<CommandHandler>, env: Env) {
     let refusal = encode_line(&Command::Error(TooManyConnections.to_string()));

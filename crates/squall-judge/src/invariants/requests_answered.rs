@@ -94,8 +94,8 @@ impl RequestsAnswered {
 impl Invariant for RequestsAnswered {
     type Violation = Violation;
 
-    fn new(_topology: &Topology) -> Self {
-        Self::default()
+    fn new(topology: &Topology) -> Self {
+        RequestsAnswered { disturbances: Disturbances::new(topology), ..Self::default() }
     }
 
     fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {

@@ -167,7 +167,7 @@ impl Invariant for RowsInTime {
 
     fn new(topology: &Topology) -> Self {
         RowsInTime {
-            disturbances: Disturbances::default(),
+            disturbances: Disturbances::new(topology),
             within_ms: topology.in_time_ms(),
             writers: BTreeMap::new(),
             due: VecDeque::new(),

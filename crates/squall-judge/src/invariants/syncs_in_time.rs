@@ -192,7 +192,7 @@ impl Invariant for SyncsInTime {
     fn new(topology: &Topology) -> Self {
         SyncsInTime {
             topology: topology.clone(),
-            disturbances: Disturbances::default(),
+            disturbances: Disturbances::new(topology),
             positions: BTreeMap::new(),
             committed: BTreeMap::new(),
             within_ms: topology.in_time_ms(),
