@@ -265,6 +265,22 @@ mod tests {
     }
 
     #[test]
+    fn a_room_without_typing_users_is_forgotten_after_the_time_that_is_set() {
+        for (typing_kept_ms, is_kept) in [(5_000, false), (15_000, true)] {
+            on_paused_clock(|_, tasks| async move {
+                let typing = TypingHandler::on_writer(1).with_typing_kept_ms(typing_kept_ms, Rc::new(Noop));
+                let typing = Rc::new(typing);
+                typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
+                let emptied = typing.stopped("!a", "@x");
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                let last = typing.started(&tasks, "!b", "@x", Duration::from_secs(30));
+                assert_eq!(typing.forgotten_upto() == emptied, !is_kept);
+                assert_eq!(typing.updates(Token(0), last, 100).rows.len(), 1 + usize::from(is_kept));
+            });
+        }
+    }
+
+    #[test]
     fn typing_times_out_unless_the_user_types_again() {
         on_paused_clock(|typing, tasks| async move {
             typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
