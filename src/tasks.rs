@@ -16,6 +16,8 @@ pub const HTTP_CLIENT_CONNECTION: TaskKind = TaskKind::new("http_client_connecti
 pub const HTTP_CONNECTION: TaskKind = TaskKind::new("http_connection");
 /// Executes one HTTP request, also when its connection is gone.
 pub const HTTP_REQUEST: TaskKind = TaskKind::new("http_request");
+/// Checks now and then that the broker's name leads to the server of the connections.
+pub const KEEP_CHECKING_NAME: TaskKind = TaskKind::new("keep_checking_name");
 /// Stores a writer's position in the database.
 pub const KEEP_POSITION: TaskKind = TaskKind::new("keep_position");
 /// Keeps the connection on which an instance publishes.

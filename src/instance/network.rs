@@ -62,12 +62,15 @@ impl Instance {
         let env = &self.env;
         #[cfg(feature = "redis")]
         if let Some(broker) = &self.config.redis {
-            let echo = Rc::new(redis::Echo::new(&self.config.server_name, &env.seeds));
+            let echoes = Rc::new(redis::Echoes::new(&self.config.server_name, &env.seeds));
             let handler = Rc::clone(&self.handler);
-            let publishing = redis::keep_publishing(broker.clone(), Rc::clone(&echo), handler, env.clone());
+            let publishing = redis::keep_publishing(broker.clone(), Rc::clone(&echoes), handler, env.clone());
             env.tasks.spawn(tasks::KEEP_PUBLISHING, publishing);
-            let subscribing = redis::stay_subscribed(broker.clone(), echo, Rc::clone(&self.handler), env.clone());
+            let subscribing =
+                redis::stay_subscribed(broker.clone(), Rc::clone(&echoes), Rc::clone(&self.handler), env.clone());
             env.tasks.spawn(tasks::STAY_SUBSCRIBED, subscribing);
+            let checking_name = redis::keep_checking_name(broker.clone(), echoes, env.clone());
+            env.tasks.spawn(tasks::KEEP_CHECKING_NAME, checking_name);
             return;
         }
         for (target, address) in self.config.replication_addresses() {

@@ -142,6 +142,9 @@ impl Instance {
     /// process may end.
     pub async fn stop(&self) {
         self.env.tasks.stop();
+        for connection in self.handler.connections() {
+            connection.finishes();
+        }
         // First of all, so that the last CLEAR_USER_SYNC is sent however long the rest takes. Synapse never sends it:
         // its sockets close while the command is still queued.
         self.presence.syncs.stop();

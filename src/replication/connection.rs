@@ -26,6 +26,8 @@ pub struct Connection {
     outbox: RefCell<VecDeque<Bytes>>,
     /// Largest number of commands in the outbox.
     commands_queued_max: usize,
+    /// True once the instance stops, and only sends what it has to say last.
+    is_finishing: Cell<bool>,
     /// The observer of a full outbox.
     observer: Rc<dyn Observer>,
     state: Cell<State>,
@@ -71,6 +73,7 @@ impl Connection {
             peer: RefCell::new(peer.into()),
             outbox: RefCell::default(),
             commands_queued_max: COMMANDS_QUEUED_MAX,
+            is_finishing: Cell::new(false),
             observer: Rc::new(Noop),
             state: Cell::new(State::Open),
             changed: Notify::new(),
@@ -126,6 +129,13 @@ impl Connection {
         Ok(())
     }
 
+    /// From now on an overflow discards nothing, because the instance stops: its `CLEAR_USER_SYNC` is in the outbox, and no
+    /// later connection could make up for it (seed 9110 of `redis_swarm`). The outbox has room for it, and for as many
+    /// commands again. Then the connection accepts no more.
+    pub fn finishes(&self) {
+        self.is_finishing.set(true);
+    }
+
     /// Returns the encoding of commands on this connection.
     pub fn framing(&self) -> Framing {
         self.role.framing()
@@ -138,8 +148,12 @@ impl Connection {
         }
         self.last_sent.set(Instant::now());
         self.outbox.borrow_mut().push_back(line);
-        if self.outbox.borrow().len() > self.commands_queued_max {
+        let queued_max = if self.is_finishing.get() { 2 * self.commands_queued_max } else { self.commands_queued_max };
+        if self.outbox.borrow().len() > queued_max {
             self.observer.limit_hit(LimitHit::OutboxOverflowed);
+            if self.is_finishing.get() {
+                return self.close();
+            }
             self.outbox.borrow_mut().clear();
             self.close_with_error("Failed to keep up");
         }

@@ -20,7 +20,7 @@ use super::input::{Content, Injected, InjectedLine, Place};
 use super::switch::{Rate, Switch};
 use super::wire;
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
-use squall_judge::PUBLICATIONS;
+use squall_judge::{NAME_CHECK, PUBLICATIONS};
 use squall_protocol::{InstanceName, LINE_BYTES_MAX};
 
 /// The greatest number of bytes that a read returns while the fault lasts.
@@ -115,7 +115,7 @@ impl Network for OddNetwork {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
         let connecting = self.network.connect(to);
         let (target, port) = (wire::target(to), to.port);
-        if !wire::is_of_replication(port) || target.as_str() == PUBLICATIONS {
+        if !wire::is_of_replication(port) || [PUBLICATIONS, NAME_CHECK].contains(&target.as_str()) {
             return connecting;
         }
         let readers = Rc::clone(&self.readers);

@@ -20,7 +20,7 @@ use super::input::{Content, Injected, InjectedLine, Place};
 use super::switch::{Rate, Switch};
 use super::wire;
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
-use squall_judge::{PUBLICATIONS, SUBSCRIPTION};
+use squall_judge::{NAME_CHECK, PUBLICATIONS, SUBSCRIPTION};
 use squall_protocol::InstanceName;
 
 /// The name of the stream that no instance knows.
@@ -82,7 +82,7 @@ impl Network for SkewedNetwork {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
         let connecting = self.network.connect(to);
         let target = wire::target(to);
-        if !wire::is_of_replication(to.port) || target.as_str() == PUBLICATIONS {
+        if !wire::is_of_replication(to.port) || [PUBLICATIONS, NAME_CHECK].contains(&target.as_str()) {
             return connecting;
         }
         let ordinal = self.connections.get();

@@ -11,7 +11,7 @@ use crate::tasks;
 use crate::transport::redis::resp::{Reply, ReplyDecoder, RequestDecoder};
 use crate::transport::redis::user_ip_channel;
 use squall_env::{Address, TaskSpawner};
-use squall_judge::{self as judge, PUBLICATIONS, SUBSCRIPTION};
+use squall_judge::{self as judge, NAME_CHECK, PUBLICATIONS, SUBSCRIPTION};
 use squall_netsim::{End, Side};
 use squall_protocol::{InstanceName, LineDecoder};
 
@@ -20,14 +20,18 @@ pub(super) fn is_of_replication(port: u16) -> bool {
     port == REPLICATION_PORT || port == BROKER_PORT
 }
 
-/// Returns the judge's name for the other end of a connection that is being opened. An instance opens two to the broker, which
-/// are alike until the first command: the task that opens the connection makes the difference.
+/// Returns the judge's name for the other end of a connection that is being opened. Those that an instance opens to the broker
+/// are alike until the first commands: the task that opens the connection makes the difference.
 pub(super) fn target(to: &Address) -> InstanceName {
     if to.port != BROKER_PORT {
         return Arc::clone(&to.host).into();
     }
-    let is_subscription = TaskSpawner::current_task() == Some(tasks::STAY_SUBSCRIBED);
-    (if is_subscription { SUBSCRIPTION } else { PUBLICATIONS }).into()
+    let target = match TaskSpawner::current_task() {
+        Some(tasks::STAY_SUBSCRIBED) => SUBSCRIPTION,
+        Some(tasks::KEEP_CHECKING_NAME) => NAME_CHECK,
+        _ => PUBLICATIONS,
+    };
+    target.into()
 }
 
 /// The decoders of both directions of every connection.

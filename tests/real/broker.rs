@@ -19,6 +19,7 @@ on_both! {
     a_malformed_request_ends_the_connection;
     a_subscriber_that_does_not_read_is_dropped;
     an_unknown_command_is_an_error_and_keeps_the_connection;
+    a_client_ends_a_former_connection;
 }
 
 /// A client that compares replies byte for byte.
@@ -46,6 +47,16 @@ impl Client {
     async fn request(&mut self, words: &[&str], expected: &str) {
         self.send(words).await;
         self.expect(expected).await;
+    }
+
+    /// Returns the number and the address by which the broker knows the client.
+    async fn id_and_address(&mut self) -> [String; 2] {
+        self.send(&["CLIENT", "INFO"]).await;
+        let mut bytes = vec![0; 4096];
+        let length = self.0.read(&mut bytes).await.unwrap();
+        let reply = String::from_utf8_lossy(&bytes[..length]).into_owned();
+        let field = |name| reply.split_whitespace().find_map(|field| field.strip_prefix(name)).unwrap().to_owned();
+        [field("id="), field("addr=")]
     }
 
     /// Waits until the broker closes the connection.
@@ -210,4 +221,23 @@ async fn an_unknown_command_is_an_error_and_keeps_the_connection(kind: Kind) {
     let mut client = Client::connect(&server).await;
     client.request(&["FROB", "a", "b"], "-ERR unknown command 'FROB', with args beginning with: 'a' 'b' \r\n").await;
     client.request(&["PING"], "+PONG\r\n").await;
+}
+
+async fn a_client_ends_a_former_connection(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let (mut former, mut client) = (Client::connect(&server).await, Client::connect(&server).await);
+    let [id, address] = former.id_and_address().await;
+    let kill = |id, address| ["CLIENT", "KILL", "ID", id, "ADDR", address];
+    client.request(&kill(&id, "192.0.2.1:1"), ":0\r\n").await;
+    former.request(&["PING"], "+PONG\r\n").await;
+    client.request(&kill(&id, &address), ":1\r\n").await;
+    former.is_closed().await;
+    client.request(&kill(&id, &address), ":0\r\n").await;
+    client.request(&kill("0", &address), "-ERR client-id should be greater than 0\r\n").await;
+    client.request(&kill("x", &address), "-ERR client-id should be greater than 0\r\n").await;
+    client.request(&["CLIENT", "KILL", "ID", &id, "ADDR"], "-ERR syntax error\r\n").await;
+    client.request(&["CLIENT", "KILL"], "-ERR wrong number of arguments for 'client|kill' command\r\n").await;
+    client.request(&["CLIENT", "INFO", "x"], "-ERR wrong number of arguments for 'client|info' command\r\n").await;
+    client.request(&["CLIENT"], "-ERR wrong number of arguments for 'client' command\r\n").await;
+    client.request(&["CLIENT", "frob"], "-ERR unknown subcommand 'frob'. Try CLIENT HELP.\r\n").await;
 }

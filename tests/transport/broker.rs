@@ -1,5 +1,6 @@
 //! The two connections of an instance to a Redis broker.
 
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,9 +9,9 @@ use squall::instance::{Instance, STOP_GRACE};
 use squall::replication::backoff::JITTER;
 use squall::sim::broker;
 use squall::transport::redis::resp::encode_request;
-use squall_env::{BoxStream, Listener};
+use squall_env::BoxStream;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -18,22 +19,103 @@ use crate::deployment::{self, Deployment};
 use crate::network::QueueListener;
 use crate::run;
 
-/// A broker behind a wire that the test can cut.
+/// A broker behind wires that the test can cut.
 struct Broker {
-    port: Box<dyn Listener>,
-    served: mpsc::UnboundedSender<BoxStream>,
+    options: broker::Options,
+    /// The server to which the broker's name leads.
+    server: Rc<RefCell<mpsc::UnboundedSender<BoxStream>>>,
+    /// The connections on which the instance publishes or subscribes. Those that only check the name are not among them.
+    wires: mpsc::UnboundedReceiver<Wire>,
 }
 
 /// A connection to the broker. It is cut when this is dropped.
 struct Wire {
     carrying: JoinHandle<()>,
-    silence: Option<oneshot::Sender<()>>,
+    control: Rc<Control>,
+    opened_at: Instant,
+}
+
+/// Controls a wire.
+#[derive(Default)]
+struct Control {
+    /// Everything that the client sent.
+    sent: RefCell<Vec<u8>>,
+    has_sent: Notify,
+    silence: Notify,
+    is_holding: Cell<bool>,
+    /// What the client sent since, which the broker has not received.
+    held: RefCell<Vec<u8>>,
+    lose_client: Notify,
+    arrive: Notify,
+}
+
+impl Control {
+    /// Waits until it is known why the client has connected. Returns true if it only checks the broker's name.
+    async fn is_check(&self) -> bool {
+        loop {
+            let sent = String::from_utf8_lossy(&self.sent.borrow()).into_owned();
+            if sent.contains("/echo_by_name/") {
+                return !sent.contains("SUBSCRIBE");
+            }
+            if sent.contains("CLIENT") || sent.contains("PUBLISH") {
+                return false;
+            }
+            self.has_sent.notified().await;
+        }
+    }
+
+    /// Carries bytes both ways.
+    async fn carry(self: Rc<Self>, client: BoxStream, broker: DuplexStream) {
+        let (client_reads, client_writes) = tokio::io::split(client);
+        let (broker_reads, mut broker_writes) = tokio::io::split(broker);
+        {
+            let mut requests = pin!(self.carry_requests(client_reads, &mut broker_writes));
+            let mut replies = pin!(carry(broker_reads, client_writes));
+            tokio::select! {
+                biased;
+                // Both ends stay open.
+                () = self.silence.notified() => return std::future::pending().await,
+                // The client's end closes, and the broker's stays open.
+                () = self.lose_client.notified() => {}
+                () = &mut requests => return,
+                () = &mut replies => return,
+            }
+        }
+        self.arrive.notified().await;
+        let held = self.held.take();
+        // The broker may have closed the connection.
+        let _ = broker_writes.write_all(&held).await;
+        std::future::pending().await
+    }
+
+    async fn carry_requests(&self, mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) {
+        let mut bytes = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut bytes).await {
+            self.sent.borrow_mut().extend_from_slice(&bytes[..read]);
+            self.has_sent.notify_one();
+            tokio::time::sleep(LATENCY).await;
+            if self.is_holding.get() {
+                self.held.borrow_mut().extend_from_slice(&bytes[..read]);
+            } else if to.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 impl Wire {
+    /// Opens a connection of the instance to a server.
+    fn open(client: BoxStream, server: &mpsc::UnboundedSender<BoxStream>) -> Self {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        server.send(Box::new(near)).unwrap();
+        let control = Rc::new(Control::default());
+        let carrying = tokio::task::spawn_local(Rc::clone(&control).carry(client, far));
+        Wire { carrying, control, opened_at: Instant::now() }
+    }
+
     /// Stops carrying bytes, without closing either end.
     fn fall_silent(&mut self) {
-        let _ = self.silence.take().expect("it was not silent").send(());
+        self.control.silence.notify_one();
     }
 }
 
@@ -48,58 +130,68 @@ impl Broker {
     /// subscribes. It connects in this order.
     async fn with_worker() -> (Self, Rc<Instance>, Wire, Wire) {
         let deployment = Deployment::new().with_broker("redis");
-        let (served, streams) = mpsc::unbounded_channel();
-        tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), broker::Options::default()));
-        let mut broker = Broker { port: deployment.play_broker("redis").await, served };
+        let options = broker::Options::default();
+        let server = Rc::new(RefCell::new(start_server(&options)));
+        let (opened, wires) = mpsc::unbounded_channel();
+        let mut port = deployment.play_broker("redis").await;
+        let present = Rc::clone(&server);
+        tokio::task::spawn_local(async move {
+            while let Ok(client) = port.accept().await {
+                let (wire, opened) = (Wire::open(client, &present.borrow()), opened.clone());
+                tokio::task::spawn_local(async move {
+                    if wire.control.is_check().await {
+                        std::future::pending::<()>().await;
+                    }
+                    let _ = opened.send(wire);
+                });
+            }
+        });
+        let mut broker = Broker { options, server, wires };
         let worker = deployment.start("worker1").await;
-        let (publisher, subscriber) = (broker.serve_next().await, broker.serve_next().await);
+        let (one, other) = (broker.serve_next().await, broker.serve_next().await);
+        let is_subscriber = String::from_utf8_lossy(&one.control.sent.borrow()).contains("SUBSCRIBE");
+        let (publisher, subscriber) = if is_subscriber { (other, one) } else { (one, other) };
         (broker, worker, publisher, subscriber)
     }
 
-    /// Waits for a connection and carries it to the broker.
+    /// Lets the name lead to another server. Connections to the old one stay.
+    fn fail_over(&self) -> impl Sized + use<> {
+        self.server.replace(start_server(&self.options))
+    }
+
+    /// Waits for the next connection on which the instance publishes or subscribes.
     async fn serve_next(&mut self) -> Wire {
-        let (client_reads, client_writes) = tokio::io::split(self.port.accept().await.unwrap());
-        let (near, far) = tokio::io::duplex(64 * 1024);
-        let (broker_reads, broker_writes) = tokio::io::split(far);
-        self.served.send(Box::new(near)).unwrap();
-        let (silence, silenced) = oneshot::channel();
-        let carrying = tokio::task::spawn_local(async move {
-            let both_ways = async {
-                tokio::select! {
-                    () = carry(client_reads, broker_writes) => {}
-                    () = carry(broker_reads, client_writes) => {}
-                }
-            };
-            // Both ends stay open when it falls silent.
-            let mut both_ways = pin!(both_ways);
-            tokio::select! {
-                biased;
-                Ok(()) = silenced => std::future::pending().await,
-                () = &mut both_ways => {}
-            }
-        });
-        Wire { carrying, silence: Some(silence) }
+        let next = tokio::time::timeout(Duration::from_secs(120), self.wires.recv()).await;
+        next.expect("it connects").expect("the port stays open")
     }
 
     /// Subscribes another client, which is connected to the broker directly.
     async fn subscribe(&self) -> DuplexStream {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
-        self.served.send(Box::new(far)).unwrap();
+        self.server.borrow().send(Box::new(far)).unwrap();
         let channel = deployment::SERVER_NAME;
         let request = encode_request(&["SUBSCRIBE", channel]);
         near.write_all(&request).await.unwrap();
         near
     }
 
-    /// Checks that the next connection comes after `nominal`, give or take the jitter, and serves it.
+    /// Checks that the next connection comes after `nominal`, give or take the jitter.
     async fn serve_after(&mut self, nominal: Duration) -> Wire {
         let since = Instant::now();
         let wire = self.serve_next().await;
-        let (waited, nominal) = (since.elapsed(), nominal.as_secs_f64());
+        let (waited, nominal) = (wire.opened_at.duration_since(since), nominal.as_secs_f64());
         let range = nominal * (1.0 - JITTER)..=nominal * (1.0 + JITTER) + 0.003;
         assert!(range.contains(&waited.as_secs_f64()), "reconnected after {waited:?} instead of {nominal} s");
         wire
     }
+}
+
+/// Starts a server. Returns where to send its connections. No two servers of these options know a client by the same
+/// address.
+fn start_server(options: &broker::Options) -> mpsc::UnboundedSender<BoxStream> {
+    let (served, streams) = mpsc::unbounded_channel();
+    tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), options.clone()));
+    served
 }
 
 /// Carries bytes with a delay until one end closes.
@@ -119,15 +211,55 @@ const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(11);
 
 #[test]
+fn an_instance_whose_connections_both_stay_on_another_server_makes_them_again() {
+    run(async {
+        let (mut broker, _worker, _publisher, _subscriber) = Broker::with_worker().await;
+        tokio::time::sleep(LONG).await;
+        // Both connections stay on the old server, and hear each other there.
+        let _old_server = broker.fail_over();
+        let again = async { (broker.serve_next().await, broker.serve_next().await) };
+        let again = tokio::time::timeout(Duration::from_secs(25), again).await;
+        let (_one, _other) = again.expect("it notices");
+        let settled = tokio::time::timeout(Duration::from_secs(60), broker.serve_next()).await;
+        assert!(settled.is_err(), "it hears itself");
+    });
+}
+
+#[test]
+fn what_the_broker_reads_late_on_an_old_connection_is_not_published() {
+    run(async {
+        let (mut broker, worker, publisher, _subscriber) = Broker::with_worker().await;
+        let mut listener = broker.subscribe().await;
+        tokio::time::sleep(SHORT).await;
+        // The broker does not read what the instance sends, until the instance has published on another connection.
+        let control = Rc::clone(&publisher.control);
+        control.is_holding.set(true);
+        worker.handler().remote_server_up("held.test");
+        tokio::time::sleep(SHORT).await;
+        control.lose_client.notify_one();
+        let _publisher = broker.serve_next().await;
+        tokio::time::sleep(SHORT).await;
+        worker.handler().remote_server_up("next.test");
+        tokio::time::sleep(SHORT).await;
+        assert!(String::from_utf8_lossy(&control.held.borrow()).contains("held.test"));
+        control.arrive.notify_one();
+        tokio::time::sleep(SHORT).await;
+        let mut heard = vec![0; 64 * 1024];
+        let length = listener.read(&mut heard).await.unwrap();
+        let heard = String::from_utf8_lossy(&heard[..length]).into_owned();
+        assert!(heard.contains("next.test"), "{heard}");
+        assert!(!heard.contains("held.test"), "{heard}");
+    });
+}
+
+#[test]
 fn an_instance_that_does_not_hear_itself_makes_both_connections_again() {
     for is_busy in [false, true] {
         run(async move {
             let (mut broker, worker, publisher, _subscriber) = Broker::with_worker().await;
             tokio::time::sleep(LONG).await;
-            // The name leads to another server now. The subscription stays on the old one.
-            let (served, streams) = mpsc::unbounded_channel();
-            tokio::task::spawn_local(broker::serve(Box::new(QueueListener(streams)), broker::Options::default()));
-            let _old_server = std::mem::replace(&mut broker.served, served);
+            // The subscription stays on the old server.
+            let _old_server = broker.fail_over();
             drop(publisher);
             let _publisher = broker.serve_after(Duration::from_millis(100)).await;
             if is_busy {
@@ -161,9 +293,10 @@ fn both_connections_are_retried_for_ever_with_growing_delays() {
                 attempts += 1;
             }
         };
-        // Each connects at 0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3 s and every 5 s from there (Synapse #9391).
+        // Each connects at 0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3 s and every 5 s from there (Synapse #9391). The name is checked
+        // every 10 s.
         assert!(tokio::time::timeout(Duration::from_secs(60), hanging_up).await.is_err());
-        assert!((32..=38).contains(&attempts), "{attempts} attempts");
+        assert!((37..=44).contains(&attempts), "{attempts} attempts");
     });
 }
 

@@ -91,4 +91,4 @@ pub use invariants::Violation;
 pub use judge::{Judge, VIOLATIONS_MAX};
 pub use observation::{Answer, Client, Device, Line, Observation, RequestFailure, Role, SimTime, Task};
 pub use pending::{Pending, PendingReason};
-pub use topology::{FollowerKey, PUBLICATIONS, SUBSCRIPTION, Topology};
+pub use topology::{FollowerKey, NAME_CHECK, PUBLICATIONS, SUBSCRIPTION, Topology};

@@ -14,6 +14,9 @@ pub const SUBSCRIPTION: &str = "broker/subscription";
 /// The target of the connection on which an instance publishes at a broker.
 pub const PUBLICATIONS: &str = "broker/publications";
 
+/// The target of the short connections on which an instance publishes now and then, to learn where the broker's name leads.
+pub const NAME_CHECK: &str = "broker/name_check";
+
 /// One instance's view of one writer's rows of one stream: the unit in which replication succeeds or fails.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct FollowerKey {

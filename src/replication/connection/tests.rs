@@ -85,6 +85,29 @@ fn a_peer_that_does_not_keep_up_is_sent_an_error_and_dropped() {
 }
 
 #[test]
+fn an_overflow_discards_nothing_once_the_instance_stops() {
+    on_paused_clock(async {
+        let connection = connection(&[]).with_outbox(2, Rc::new(Noop));
+        connection.send(&ping("1")).unwrap();
+        connection.send(&ping("2")).unwrap();
+        connection.finishes();
+        for text in ["last", "rest"] {
+            connection.send(&ping(text)).unwrap();
+            assert!(connection.is_open());
+        }
+        connection.send(&ping("one too many")).unwrap();
+        assert!(!connection.is_open());
+        connection.send(&ping("another")).unwrap();
+        assert_eq!(outgoing(&connection).await.unwrap(), ["1", "2", "last", "rest", "one too many"].map(line));
+        assert_eq!(outgoing(&connection).await, None);
+    });
+}
+
+fn line(text: &str) -> String {
+    format!("PING {text}\n")
+}
+
+#[test]
 fn a_reason_that_would_break_the_line_is_made_to_fit() {
     on_paused_clock(async {
         let connection = connection(&[]);

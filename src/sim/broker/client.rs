@@ -24,9 +24,10 @@ pub(super) async fn serve(stream: BoxStream, state: Rc<State>) {
     // An error also closes the connection, which is all that the client sees of it.
     let _ = tokio::select! {
         biased;
+        // First of all: requests that have arrived and were not read are not executed any more.
+        () = client.dropped() => Ok(()),
         ended = session.receive(read_half) => ended,
         ended = send(&client, write_half) => ended,
-        () = client.dropped() => Ok(()),
     };
     state.disconnect(&client);
 }
@@ -106,12 +107,31 @@ impl Session {
             ("publish", [channel, payload]) => Reply::Integer(self.state.publish(channel, payload)),
             ("get", [key]) => Reply::Bulk(self.state.get(key)),
             ("set", [key, value, options @ ..]) => self.set(key, value, options),
+            ("client", words) => self.client(words),
             ("auth", [password]) | ("auth", [_, password]) => self.auth(password),
             ("hello", words) => self.hello(words),
             ("subscribe" | "ping" | "publish" | "get" | "set" | "auth" | "multi" | "exec" | "discard", _) => {
                 Reply::Error(format!("ERR wrong number of arguments for '{name}' command"))
             }
             (_, words) => unknown(&request[0], words),
+        }
+    }
+
+    /// Of the subcommands, those with which a client ends a former connection of its own.
+    fn client(&self, words: &[Bytes]) -> Reply {
+        let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).to_lowercase()).collect();
+        match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["info"] => Reply::bulk(self.client.info()),
+            ["kill", "id", id, "addr", address] => match id.parse() {
+                Ok(id @ 1..) => Reply::Integer(self.state.kill(id, address)),
+                _ => Reply::Error("ERR client-id should be greater than 0".into()),
+            },
+            ["kill", _, _, ..] => Reply::Error("ERR syntax error".into()),
+            [subcommand @ ("info" | "kill"), ..] => {
+                Reply::Error(format!("ERR wrong number of arguments for 'client|{subcommand}' command"))
+            }
+            [] => Reply::Error("ERR wrong number of arguments for 'client' command".into()),
+            [subcommand, ..] => Reply::Error(format!("ERR unknown subcommand '{subcommand}'. Try CLIENT HELP.")),
         }
     }
 

@@ -33,6 +33,7 @@ impl Default for Limits {
 /// One connection.
 pub(super) struct Client {
     id: u64,
+    address: String,
     channels: RefCell<BTreeSet<Bytes>>,
     outbox: RefCell<BytesMut>,
     /// The time since which more than `soft_bytes` are unsent.
@@ -74,6 +75,11 @@ impl Client {
             }
             self.changed.notified().await;
         }
+    }
+
+    /// Returns the number and the made-up address of the client, as `CLIENT INFO` does.
+    pub(super) fn info(&self) -> String {
+        format!("id={} addr={}\n", self.id, self.address)
     }
 
     /// Returns true if the client has subscribed to a channel.
@@ -130,6 +136,13 @@ impl State {
         matching.map(|client| client.dropped.notify_one()).count()
     }
 
+    /// Disconnects the client of this number and address at once. Returns the number of clients: one or none.
+    pub(super) fn kill(&self, id: u64, address: &str) -> i64 {
+        let killed = self.drop_clients(|client| client.id == id && client.address == address);
+        self.clients.borrow_mut().retain(|other, _| killed == 0 || *other != id);
+        killed as i64
+    }
+
     /// Returns true if a client with this password is authenticated. Every client is if no password is configured.
     pub(super) fn is_authenticated(&self, password: Option<&[u8]>) -> bool {
         self.options.password.as_ref().is_none_or(|expected| password == Some(expected.as_bytes()))
@@ -140,6 +153,7 @@ impl State {
         let id = self.ids.replace(self.ids.get() + 1);
         let client = Rc::new(Client {
             id,
+            address: self.options.failover.next_address(),
             channels: RefCell::default(),
             outbox: RefCell::default(),
             over_since: Cell::new(None),

@@ -36,10 +36,15 @@ pub enum BrokerError {
     Silent(&'static str),
     /// A message that this instance published does not arrive at its own subscription.
     #[error(
-        "this instance does not hear what it publishes: its two connections lead to different brokers, \
-         and are both made again"
+        "this instance does not hear what it publishes: its connections lead to different brokers, and are made again"
     )]
     Deaf,
+    /// The broker does not let this instance end the connection on which it published before.
+    #[error(
+        "the broker refused CLIENT INFO or CLIENT KILL ({0}): what it reads late on an old connection of this instance \
+         can make others miss rows; allow both, of Redis 6.2 and later"
+    )]
+    OldConnectionOpen(#[source] RedisError),
     /// The broker closed the connection.
     #[error("closed by the broker")]
     Closed,

@@ -2,21 +2,86 @@
 //!
 //! An instance has two connections to the broker's name. After a failover the name may lead to another server, while the
 //! old one lives on: a connection that broke is made again to the new server, and the other one stays where it is. Every
-//! ping is answered, and nothing arrives any more (go-redis #583, Synapse #16984). So an instance publishes numbers on a
-//! channel of its own, and listens to that channel. A number that the broker has taken reaches the subscription before
-//! the answer to a later ping does. If it is not there one ping interval after that answer, the two connections lead to
-//! different servers, and the instance makes both again.
+//! ping is answered, and nothing arrives any more (go-redis #583, Synapse #16984). So an instance publishes numbers on
+//! channels of its own, and listens to them:
+//!
+//! - on the connection on which it publishes, because the subscription may be at another server;
+//! - every [`NAME_CHECK_INTERVAL`] on a new connection to the name, because both connections may have stayed at the old
+//!   server, where they hear each other and nobody else (seed 20083 of `redis_swarm`).
+//!
+//! A number that the broker has taken reaches the subscription before the answer to a later ping does. If it is not there
+//! one ping interval after that answer, the instance makes both connections again.
 
 use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
 
 use rand::RngExt;
 
+use super::connection::Broker;
+use super::publisher::publish_on_new_connection;
+use crate::observer::Env;
+use crate::replication::backoff::JITTER;
+use crate::transport::RedisConfig;
 use squall_env::SeedTree;
+
+/// Interval at which a number is published on a new connection to the broker's name, give or take the jitter.
+pub const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The numbers that one process publishes for itself.
 #[derive(Debug)]
-pub struct Echo {
-    channel: String,
+pub struct Echoes {
+    /// Those on the connection on which the instance publishes.
+    pub(super) publishing: Echo,
+    /// Those on new connections.
+    by_name: Echo,
+}
+
+impl Echoes {
+    /// Creates the numbers of one process of an instance of `server_name`. `seeds` is the process's own.
+    pub fn new(server_name: &str, seeds: &SeedTree) -> Self {
+        let id: u64 = seeds.child("echo").rng().random();
+        let echo = |kind| Echo::new(format!("{server_name}/{kind}/{id:016x}"));
+        Echoes { publishing: echo("echo"), by_name: echo("echo_by_name") }
+    }
+
+    fn both(&self) -> [&Echo; 2] {
+        [&self.publishing, &self.by_name]
+    }
+
+    /// Returns the channels, which no other process uses.
+    pub(super) fn channels(&self) -> [&str; 2] {
+        self.both().map(|echo| &*echo.channel)
+    }
+
+    /// Records a payload if its channel is one of these. Returns true if it is.
+    pub(super) fn record(&self, channel: &str, payload: &[u8]) -> bool {
+        let echo = self.both().into_iter().find(|echo| echo.channel == channel);
+        echo.inspect(|echo| echo.arrived(payload)).is_some()
+    }
+
+    /// Records a new subscription: numbers that were published before it need not arrive.
+    pub(super) fn subscribed(&self) {
+        for echo in self.both() {
+            echo.heard.set(echo.published.get());
+        }
+    }
+
+    /// Returns the last numbers that a broker has taken, for [`has_heard`](Self::has_heard).
+    pub(super) fn last_taken(&self) -> [u64; 2] {
+        self.both().map(|echo| echo.taken.get())
+    }
+
+    /// Returns true if the numbers have arrived, or need not.
+    pub(super) fn has_heard(&self, numbers: [u64; 2]) -> bool {
+        self.both().into_iter().zip(numbers).all(|(echo, number)| number <= echo.heard.get())
+    }
+}
+
+/// The numbers of one channel.
+#[derive(Debug)]
+pub(super) struct Echo {
+    pub(super) channel: String,
     /// The last number that was published.
     published: Cell<u64>,
     /// The last number that the broker has taken.
@@ -26,16 +91,8 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Creates the numbers of one process of an instance of `server_name`. `seeds` is the process's own.
-    pub fn new(server_name: &str, seeds: &SeedTree) -> Self {
-        let id: u64 = seeds.child("echo").rng().random();
-        let channel = format!("{server_name}/echo/{id:016x}");
+    fn new(channel: String) -> Self {
         Echo { channel, published: Cell::new(0), taken: Cell::new(0), heard: Cell::new(0) }
-    }
-
-    /// Returns the channel, which no other process uses.
-    pub fn channel(&self) -> &str {
-        &self.channel
     }
 
     /// Returns the number to publish next.
@@ -49,25 +106,26 @@ impl Echo {
         self.taken.set(number);
     }
 
-    /// Returns the last number that the broker has taken.
-    pub(super) fn last_taken(&self) -> u64 {
-        self.taken.get()
-    }
-
     /// Records a payload that arrived on the channel.
-    pub(super) fn arrived(&self, payload: &[u8]) {
+    fn arrived(&self, payload: &[u8]) {
         let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
         self.heard.set(number.unwrap_or(0).max(self.heard.get()));
     }
+}
 
-    /// Records a new subscription: numbers that were published before it need not arrive.
-    pub(super) fn subscribed(&self) {
-        self.heard.set(self.published.get());
-    }
-
-    /// Returns true if `number` has arrived, or need not.
-    pub(super) fn has_heard(&self, number: u64) -> bool {
-        number <= self.heard.get()
+/// Publishes a number on a new connection to the broker's name now and then, until the instance stops.
+pub async fn keep_checking_name(config: RedisConfig, echoes: Rc<Echoes>, env: Env) {
+    let broker = Broker::new(&config, &env);
+    let echo = &echoes.by_name;
+    let mut rng = env.seeds.child("name_check").rng();
+    while !env.tasks.is_stopped() {
+        // Not in step with other instances.
+        tokio::time::sleep(NAME_CHECK_INTERVAL.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER))).await;
+        let number = echo.next();
+        // An error says nothing of the other two connections. They report what is wrong with the broker.
+        if publish_on_new_connection(&broker, &echo.channel, number.to_string().as_bytes(), &env).await.is_ok() {
+            echo.taken(number);
+        }
     }
 }
 
@@ -75,35 +133,47 @@ impl Echo {
 mod tests {
     use super::*;
 
+    fn echoes(seed: u64) -> Echoes {
+        Echoes::new("squall.test", &SeedTree::from_seed(seed))
+    }
+
     #[test]
     fn a_number_is_heard_once_it_has_arrived() {
-        let echo = Echo::new("squall.test", &SeedTree::from_seed(1));
-        assert!(echo.has_heard(echo.last_taken()), "nothing was published");
-        let number = echo.next();
-        assert!(echo.has_heard(echo.last_taken()), "the broker has not taken it");
-        echo.taken(number);
-        assert!(!echo.has_heard(echo.last_taken()));
-        echo.arrived(b"nonsense");
-        assert!(!echo.has_heard(echo.last_taken()));
-        echo.arrived(number.to_string().as_bytes());
-        assert!(echo.has_heard(echo.last_taken()));
+        let echoes = echoes(1);
+        assert!(echoes.has_heard(echoes.last_taken()), "nothing was published");
+        for echo in echoes.both() {
+            let number = echo.next();
+            assert!(echoes.has_heard(echoes.last_taken()), "the broker has not taken it");
+            echo.taken(number);
+            assert!(!echoes.has_heard(echoes.last_taken()));
+            assert!(echoes.record(&echo.channel, b"nonsense"));
+            assert!(!echoes.has_heard(echoes.last_taken()));
+            assert!(!echoes.record("squall.test", number.to_string().as_bytes()), "not its channel");
+            assert!(!echoes.has_heard(echoes.last_taken()));
+            assert!(echoes.record(&echo.channel, number.to_string().as_bytes()));
+            assert!(echoes.has_heard(echoes.last_taken()));
+        }
     }
 
     #[test]
     fn a_number_that_was_published_before_the_subscription_need_not_arrive() {
-        let echo = Echo::new("squall.test", &SeedTree::from_seed(1));
-        let number = echo.next();
-        echo.subscribed();
-        echo.taken(number);
-        assert!(echo.has_heard(echo.last_taken()));
-        echo.taken(echo.next());
-        assert!(!echo.has_heard(echo.last_taken()));
+        let echoes = echoes(1);
+        for echo in echoes.both() {
+            let number = echo.next();
+            echoes.subscribed();
+            echo.taken(number);
+            assert!(echoes.has_heard(echoes.last_taken()));
+            echo.taken(echo.next());
+            assert!(!echoes.has_heard(echoes.last_taken()));
+            echoes.subscribed();
+        }
     }
 
     #[test]
-    fn each_process_has_a_channel_of_its_own() {
-        let channel = |seed| Echo::new("squall.test", &SeedTree::from_seed(seed)).channel().to_owned();
-        assert_ne!(channel(1), channel(2));
-        assert!(channel(1).starts_with("squall.test/echo/"));
+    fn each_process_has_channels_of_its_own() {
+        let [one, by_name] = echoes(1).channels().map(str::to_owned);
+        assert_ne!(one, by_name);
+        assert!(echoes(2).channels().iter().all(|other| ![&*one, &*by_name].contains(other)));
+        assert!(one.starts_with("squall.test/echo/"));
     }
 }

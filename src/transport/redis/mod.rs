@@ -11,18 +11,20 @@
 //! - after each subscription an instance sends `REPLICATE` once the broker has acknowledged the subscription, and accepts
 //!   rows only of writers that have announced their positions since (Synapse #7427);
 //! - after each reconnect a publisher announces its positions before its next row, so that followers fetch lost rows;
+//! - before that, it ends its old connection at the broker, whose last bytes would arrive late;
 //! - both connections are pinged, and closed if the broker does not answer (Synapse #9218);
-//! - both connections are made again if the instance does not hear what it publishes ([`Echo`]).
+//! - both connections are made again if the instance does not hear what it publishes ([`Echoes`]).
 
 mod connection;
 mod echo;
+mod predecessor;
 mod publisher;
 mod read_limiter;
 pub mod resp;
 mod subscriber;
 
 pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT, WAITING_BYTES_MAX, answer};
-pub use echo::Echo;
+pub use echo::{Echoes, NAME_CHECK_INTERVAL, keep_checking_name};
 pub use publisher::{keep_publishing, publish_on_new_connection};
 pub use read_limiter::Limits;
 pub use subscriber::{Messages, stay_subscribed, subscribe};

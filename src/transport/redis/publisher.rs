@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
-use super::echo::Echo;
+use super::echo::{Echo, Echoes};
+use super::predecessor::Predecessor;
 use super::read_limiter::ReadLimiter;
 use crate::limits::LimitHit;
 use crate::observer::Env;
@@ -23,14 +24,19 @@ use squall_protocol::{Header, RdataHeader};
 ///
 /// Each connection begins with the positions of all streams that this instance writes. Followers then fetch the rows that
 /// the previous connection lost, which they could not notice otherwise.
-pub async fn keep_publishing(config: RedisConfig, echo: Rc<Echo>, handler: Rc<CommandHandler>, env: Env) {
+pub async fn keep_publishing(config: RedisConfig, echoes: Rc<Echoes>, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
+    let predecessor = Predecessor::default();
     keep_connected("publish", &broker, async || match connect(&broker, &env).await {
-        Ok(BrokerClient { client, mut reading, limiter }) => {
+        Ok(BrokerClient { mut client, mut reading, limiter }) => {
             let connection = handler.publishing();
+            let publishing = async {
+                predecessor.replace(&mut client, &broker).await?;
+                publish(&connection, client, &limiter, &echoes.publishing, &handler, &env).await
+            };
             let error = tokio::select! {
                 biased;
-                Err(error) = publish(&connection, client, &limiter, &echo, &handler, &env) => cause(error, &limiter),
+                Err(error) = publishing => cause(error, &limiter),
                 // Without this, an idle connection would notice its end only at the next ping.
                 _ = &mut reading => closed(&limiter),
             };
@@ -110,7 +116,7 @@ async fn publish(
         if echo_at <= Instant::now() {
             let number = echo.next();
             let mut publish = redis::cmd("PUBLISH");
-            publish.arg(echo.channel()).arg(number);
+            publish.arg(&echo.channel).arg(number);
             answer("PUBLISH", publish.exec_async(&mut client)).await?;
             echo.taken(number);
             echo_at = Instant::now() + PING_INTERVAL;

@@ -10,7 +10,7 @@ use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::task::unconstrained;
 
 use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
-use super::echo::Echo;
+use super::echo::Echoes;
 use super::read_limiter::ReadLimiter;
 use super::user_ip_channel;
 use crate::observer::Env;
@@ -22,13 +22,13 @@ use squall_protocol::{Command, Header, InstanceName, MASTER};
 const FRAME_BYTES: usize = 40;
 
 /// Stays subscribed until the instance stops.
-pub async fn stay_subscribed(config: RedisConfig, echo: Rc<Echo>, handler: Rc<CommandHandler>, env: Env) {
+pub async fn stay_subscribed(config: RedisConfig, echoes: Rc<Echoes>, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
-    keep_connected("subscribe", &broker, async || match subscribe(&broker, &channels(&handler, &echo)).await {
+    keep_connected("subscribe", &broker, async || match subscribe(&broker, &channels(&handler, &echoes)).await {
         Ok((sink, messages)) => {
-            echo.subscribed();
+            echoes.subscribed();
             let connection = handler.subscribed();
-            let error = listen(&connection, sink, messages, &echo, &handler, &broker, &env).await;
+            let error = listen(&connection, sink, messages, &echoes, &handler, &broker, &env).await;
             if matches!(error, BrokerError::Deaf) {
                 handler.close_publisher();
             }
@@ -53,8 +53,9 @@ pub async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSi
 }
 
 /// Returns the channels to which an instance subscribes.
-fn channels(handler: &CommandHandler, echo: &Echo) -> Vec<String> {
-    let mut channels = vec![handler.server_name().to_owned(), echo.channel().to_owned()];
+fn channels(handler: &CommandHandler, echoes: &Echoes) -> Vec<String> {
+    let mut channels = vec![handler.server_name().to_owned()];
+    channels.extend(echoes.channels().map(str::to_owned));
     if handler.instance().as_str() == MASTER {
         channels.push(user_ip_channel(handler.server_name()));
     }
@@ -102,12 +103,12 @@ async fn listen(
     connection: &Rc<Connection>,
     sink: PubSubSink,
     mut messages: Messages,
-    echo: &Echo,
+    echoes: &Echoes,
     handler: &CommandHandler,
     broker: &Broker,
     env: &Env,
 ) -> BrokerError {
-    let mut pinged = pin!(keep_pinging(connection, sink, echo, env));
+    let mut pinged = pin!(keep_pinging(connection, sink, echoes, env));
     loop {
         let message = tokio::select! {
             biased;
@@ -116,7 +117,7 @@ async fn listen(
             message = messages.next() => message,
         };
         match message {
-            Ok(message) if message.get_channel_name() == echo.channel() => echo.arrived(message.get_payload_bytes()),
+            Ok(message) if echoes.record(message.get_channel_name(), message.get_payload_bytes()) => {}
             Ok(message) => receive(message.get_payload_bytes(), connection, handler, broker),
             Err(error) => return error,
         }
@@ -153,15 +154,15 @@ fn parse(payload: &[u8]) -> Result<Command, BrokerError> {
 }
 
 /// Pings the broker until it fails to answer, or until the instance does not hear what it publishes.
-async fn keep_pinging(connection: &Connection, mut sink: PubSubSink, echo: &Echo, env: &Env) -> BrokerError {
-    // The number that the broker had taken before it answered the last ping.
-    let mut due = 0;
+async fn keep_pinging(connection: &Connection, mut sink: PubSubSink, echoes: &Echoes, env: &Env) -> BrokerError {
+    // The numbers that the broker had taken before it answered the last ping.
+    let mut due = echoes.last_taken();
     loop {
         tokio::time::sleep(PING_INTERVAL).await;
-        if !echo.has_heard(due) {
+        if !echoes.has_heard(due) {
             return BrokerError::Deaf;
         }
-        due = echo.last_taken();
+        due = echoes.last_taken();
         if let Err(error) = answer("PING", sink.ping::<redis::Value>()).await {
             return error;
         }

@@ -10,7 +10,8 @@
 //! - a connection whose other end is gone is given up within `NOTICED_WITHIN_MS`;
 //! - after an attempt has ended, the next one comes within the longest delay;
 //! - after a connection on which an instance has published, and was answered for `WELL_AFTER_MS`, it comes within the
-//!   first delay.
+//!   first delay;
+//! - the broker's name is checked again within the interval of checks (seed 20083 of `redis_swarm`).
 //!
 //! No false alarm: nothing is due from a process that was asked to stop, has ended or is frozen; when a frozen process
 //! continues, its delays start again. A connection that the accepting end gives up is not judged. Jitter is taken at its
@@ -31,13 +32,15 @@ use thiserror::Error;
 use crate::invariant::Invariant;
 use crate::observation::{Observation, SimTime};
 use crate::set_up::Pair;
-use crate::topology::{PUBLICATIONS, Topology};
+use crate::topology::{NAME_CHECK, PUBLICATIONS, Topology};
 use squall_protocol::InstanceName;
 
 /// First delay of the back-off, with the most jitter.
 const FIRST_MS: u64 = 112;
 /// Longest delay of the back-off, with the most jitter.
 const LONGEST_MS: u64 = 5_600;
+/// Interval of the checks of the broker's name, with the most jitter.
+const NAME_CHECK_MS: u64 = 11_200;
 /// Longest silence before a connection is given up: a ping or a check every 5 s, and then 25 s.
 const NOTICED_WITHIN_MS: u64 = 30_000;
 /// Time by which a process may be late with what it has decided to do.
@@ -207,7 +210,12 @@ impl Invariant for ReconnectsInTime {
                 {
                     let is_well = pair.1.as_str() == PUBLICATIONS
                         && answered.is_some_and(|(first, last)| last.ms_since(first) >= WELL_AFTER_MS);
-                    let due = Due { since: at, most_ms: if is_well { FIRST_MS } else { LONGEST_MS } };
+                    let most_ms = match pair.1.as_str() {
+                        NAME_CHECK => NAME_CHECK_MS,
+                        _ if is_well => FIRST_MS,
+                        _ => LONGEST_MS,
+                    };
+                    let due = Due { since: at, most_ms };
                     self.look_again_at(due.until());
                     self.due.insert(pair, due);
                 }
@@ -253,6 +261,14 @@ mod tests {
         assert_eq!(late(&[(0, connecting(1)), (10, closed(1)), (11 + most, connecting(2))]), (1, false));
         let never = [(0, connecting(1)), (10, closed(1)), (11 + most, Observation::Calm), (90_000, Observation::Calm)];
         assert_eq!(late(&never).0, 1, "it is reported once");
+    }
+
+    #[test]
+    fn the_name_of_the_broker_is_checked_again_within_its_interval() {
+        let check = |attempt| Observation::Connecting { instance: "worker".into(), target: NAME_CHECK.into(), attempt };
+        let most = NAME_CHECK_MS + SLACK_MS;
+        assert_eq!(late(&[(0, check(1)), (10, closed(1)), (10 + most, check(2))]), (0, true));
+        assert_eq!(late(&[(0, check(1)), (10, closed(1)), (11 + most, check(2))]), (1, false));
     }
 
     #[test]

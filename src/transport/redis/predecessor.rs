@@ -1,0 +1,77 @@
+//! Ends the connection on which this process published before, ahead of everything on the next one.
+//!
+//! A connection may be lost while the broker has not read all that was sent on it, and the broker may read the rest after
+//! what was sent on the next connection. A follower that has just subscribed would take such a late `POSITION` for the
+//! answer to its `REPLICATE`. It would then apply the next row of the new connection, although the rows between went by
+//! while it was not subscribed (seed 9060 of `redis_swarm`). So the broker is told to close the old connection first: what
+//! it has not read by then is never published.
+
+use std::cell::RefCell;
+
+use redis::aio::MultiplexedConnection;
+
+use super::connection::{Broker, BrokerError, answer};
+
+/// The connection on which this process published last.
+#[derive(Default)]
+pub(super) struct Predecessor(RefCell<Option<ClientId>>);
+
+/// The name that a broker has given to a connection. Each server counts its connections from 1, so the address tells
+/// equal numbers of two servers apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ClientId {
+    id: String,
+    address: String,
+}
+
+impl ClientId {
+    /// Parses the answer to `CLIENT INFO`: `id=3 addr=127.0.0.1:50188 laddr=127.0.0.1:6379 …`.
+    fn parse(info: &str) -> Option<Self> {
+        let field = |name| info.split_whitespace().find_map(|field| field.strip_prefix(name)).map(str::to_owned);
+        Some(ClientId { id: field("id=")?, address: field("addr=")? })
+    }
+}
+
+impl Predecessor {
+    /// Ends the predecessor of `client`, and makes `client` the predecessor of the next connection.
+    ///
+    /// Redis knows these commands since 6.2, and an administrator may forbid them. Then the old connection is not ended.
+    /// The error is reported, and is none of the connection's.
+    pub(super) async fn replace(&self, client: &mut MultiplexedConnection, broker: &Broker) -> Result<(), BrokerError> {
+        match self.try_replace(client).await {
+            Err(BrokerError::Redis(refused)) if refused.code().is_some() => {
+                broker.report(&BrokerError::OldConnectionOpen(refused));
+                Ok(())
+            }
+            replaced => replaced,
+        }
+    }
+
+    async fn try_replace(&self, client: &mut MultiplexedConnection) -> Result<(), BrokerError> {
+        let old = self.0.borrow().clone();
+        if let Some(ClientId { id, address }) = old {
+            let mut kill = redis::cmd("CLIENT");
+            kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
+            answer("CLIENT KILL", kill.exec_async(client)).await?;
+        }
+        let mut info = redis::cmd("CLIENT");
+        info.arg("INFO");
+        let info: String = answer("CLIENT INFO", info.query_async(client)).await?;
+        self.0.replace(ClientId::parse(&info));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_connection_is_its_number_and_address() {
+        let info =
+            "id=3 addr=127.0.0.1:50188 laddr=127.0.0.1:6379 fd=8 name= age=0 lib-name= cmd=client|info user=default\n";
+        let client = ClientId { id: "3".into(), address: "127.0.0.1:50188".into() };
+        assert_eq!(ClientId::parse(info), Some(client));
+        assert_eq!(ClientId::parse("OK"), None);
+    }
+}
