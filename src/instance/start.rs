@@ -36,7 +36,7 @@ impl Instance {
     ) -> Result<Rc<Instance>, StartError> {
         config.validate()?;
         config::check_name("instance", name.as_str())?;
-        let database = database.begin_session_at(&name, env.clock.now_ms() as i64).await?;
+        let database = database.begin_session(&name).await?;
         let ids = load_ids(&name, &config, &database).await?;
         // Read after the positions: the presence of users may be newer than the stream's position, but not older.
         let states = store::presence::load(&database).await.map_err(StartError::Presence)?;

@@ -80,13 +80,20 @@ struct HostFaults {
     cancellations: Cancellations,
     version_skew: VersionSkew,
     odd_framing: OddFraming,
+    clock: SimClock,
 }
 
 impl HostFaults {
     fn new(recorder: &Recorder) -> Self {
         let version_skew = VersionSkew::new(recorder.injected());
         let odd_framing = OddFraming::new(recorder.injected());
-        HostFaults { database: Rc::default(), cancellations: Cancellations::default(), version_skew, odd_framing }
+        HostFaults {
+            database: Rc::default(),
+            cancellations: Cancellations::default(),
+            version_skew,
+            odd_framing,
+            clock: SimClock::default(),
+        }
     }
 }
 
@@ -227,6 +234,7 @@ impl World {
             cancellations: self.cancellations(name).clone(),
             version_skew: self.version_skew(name).clone(),
             odd_framing: self.odd_framing(name).clone(),
+            clock: self.host_faults[name].clock.clone(),
             orders: incoming,
         };
         self.engine.start(name.as_str(), Box::new(move |network| Box::pin(process.run(network))));
@@ -359,6 +367,10 @@ impl Cluster for World {
         &self.host_faults[name].odd_framing
     }
 
+    fn step_clock(&self, name: &InstanceName, by_ms: i64) {
+        self.host_faults[name].clock.step(by_ms);
+    }
+
     fn claim_down(&self, name: &InstanceName) -> bool {
         self.down.borrow_mut().insert(name.clone())
     }
@@ -394,6 +406,7 @@ struct Boot {
     cancellations: Cancellations,
     version_skew: VersionSkew,
     odd_framing: OddFraming,
+    clock: SimClock,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
@@ -449,7 +462,7 @@ impl Boot {
             let observer = Rc::new(StackWitness::new(self.witness.clone()));
             let env = Env {
                 network: Rc::clone(&network),
-                clock: Rc::new(SimClock),
+                clock: Rc::new(self.clock.clone()),
                 seeds: self.seeds.clone(),
                 observer: observer.clone(),
                 tasks: TaskSpawner::with_poll_delay(observer, self.poll_delay.clone()),

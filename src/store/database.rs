@@ -133,22 +133,22 @@ impl Database {
 
     /// Begins a session of `instance` and returns a handle that works in it. From here on no transaction of an earlier
     /// session of that instance commits.
-    pub async fn begin_session(&self, instance: &InstanceName) -> Result<Database, DatabaseError> {
-        self.begin_session_at(instance, 0).await
-    }
-
-    /// Begins a session like [`begin_session`](Self::begin_session), for a process that was started at `started_ms`, in
-    /// milliseconds since the epoch.
     ///
     /// A request of a killed process may take effect after its successor has begun. If that request begins a session, it
-    /// would fence off the successor for ever. So the session is refused if a process that was started later has one.
-    pub async fn begin_session_at(&self, instance: &InstanceName, started_ms: i64) -> Result<Database, DatabaseError> {
-        let instance = instance.clone();
-        let name = instance.clone();
-        let raise = move |tx: &Transaction<'_>| raise_boot(tx, &name, started_ms);
-        let boot = Database::new(self.backend.clone()).transaction("begin_session", raise).await?;
-        let Some(boot) = boot else { return Err(DatabaseError::Fenced { instance, boot: 0 }) };
-        Ok(Database { backend: self.backend.clone(), session: Some(Session { instance, boot }) })
+    /// must not fence off the successor. So it names the session that was the last one when its process asked. The time of
+    /// day would not do: it may go back between the two processes.
+    pub async fn begin_session(&self, instance: &InstanceName) -> Result<Database, DatabaseError> {
+        let database = Database::new(self.backend.clone());
+        loop {
+            let name = instance.clone();
+            let last = database.transaction("begin_session", move |tx| last_boot(tx, &name)).await?;
+            let name = instance.clone();
+            let begin = move |tx: &Transaction<'_>| begin_after(tx, &name, last);
+            if database.transaction("begin_session", begin).await? {
+                let session = Session { instance: instance.clone(), boot: last + 1 };
+                return Ok(Database { backend: self.backend.clone(), session: Some(session) });
+            }
+        }
     }
 
     /// Returns the session this handle works in, if one was begun.
@@ -178,13 +178,23 @@ impl Database {
     }
 }
 
-/// Returns the next boot number of `instance`; `None` if a process that was started later has one.
-fn raise_boot(tx: &Transaction<'_>, instance: &InstanceName, started_ms: i64) -> rusqlite::Result<Option<i64>> {
-    tx.prepare_cached(
-        "INSERT INTO sessions (instance_name, boot, started_ts) VALUES (?1, 1, ?2)
-         ON CONFLICT (instance_name) DO UPDATE SET boot = sessions.boot + 1, started_ts = excluded.started_ts
-         WHERE sessions.started_ts <= excluded.started_ts RETURNING boot",
-    )?
-    .query_row((instance.as_str(), started_ms), |row| row.get(0))
-    .optional()
+/// Returns the boot number of the last session of `instance`: 0 if there was none.
+fn last_boot(tx: &Transaction<'_>, instance: &InstanceName) -> rusqlite::Result<i64> {
+    let boot = tx
+        .prepare_cached("SELECT boot FROM sessions WHERE instance_name = ?1")?
+        .query_row([instance.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(boot.unwrap_or(0))
+}
+
+/// Begins the session of `instance` that comes after the session `last`. Returns false if another one came first.
+pub(super) fn begin_after(tx: &Transaction<'_>, instance: &InstanceName, last: i64) -> rusqlite::Result<bool> {
+    let begun = tx
+        .prepare_cached(
+            "INSERT INTO sessions (instance_name, boot) SELECT ?1, ?2 + 1
+             WHERE ?2 = COALESCE((SELECT boot FROM sessions WHERE instance_name = ?1), 0)
+             ON CONFLICT (instance_name) DO UPDATE SET boot = excluded.boot",
+        )?
+        .execute((instance.as_str(), last))?;
+    Ok(begun == 1)
 }

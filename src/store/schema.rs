@@ -9,7 +9,7 @@ use super::SOURCES;
 use super::database::DatabaseError;
 
 /// The version of all tables. Raised whenever one changes; the table of a new stream is added without it.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Size of the statement cache of a connection: larger than the number of statements, so that none is prepared twice.
 const STATEMENTS: usize = 128;
@@ -47,8 +47,7 @@ CREATE TABLE sequences (
 );
 CREATE TABLE sessions (
     instance_name TEXT PRIMARY KEY,
-    boot INTEGER NOT NULL,
-    started_ts INTEGER NOT NULL
+    boot INTEGER NOT NULL
 );
 CREATE TABLE schema_version (
     version INTEGER NOT NULL

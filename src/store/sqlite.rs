@@ -83,6 +83,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
+    use crate::store::database::begin_after;
     use crate::store::{Database, IdGenerator, IdGeneratorOptions};
     use squall_protocol::Token;
 
@@ -187,9 +188,9 @@ mod tests {
     fn an_earlier_process_that_begins_late_does_not_fence_off_the_later_one() {
         let file = File::new("late");
         run(async {
-            let later = file.database().begin_session_at(&"a".into(), 2_000).await.unwrap();
-            let late = file.database().begin_session_at(&"a".into(), 1_000).await;
-            assert!(matches!(late, Err(DatabaseError::Fenced { boot: 0, .. })));
+            let begin = |after| move |tx: &rusqlite::Transaction<'_>| begin_after(tx, &"a".into(), after);
+            let later = file.database().begin_session(&"a".into()).await.unwrap();
+            assert!(!file.database().transaction("late", begin(0)).await.unwrap());
             let write = |tx: &rusqlite::Transaction<'_>| {
                 tx.execute("INSERT INTO sequences (name, last_value) VALUES ('s', 1)", ())
             };

@@ -318,6 +318,10 @@ fn a_transaction_id_in_a_header_makes_requests_one() {
         assert_eq!(set("a", 1).await, first);
         let content = query::<String>(&deployment, "SELECT content FROM account_data").await;
         assert_eq!((content.as_str(), second > first), (r#"{"version":2}"#, true));
+        // Another request that happens to have the same id.
+        assert!(set("a", 3).await > second);
+        let content = query::<String>(&deployment, "SELECT content FROM account_data").await;
+        assert_eq!(content, r#"{"version":3}"#);
     });
 }
 

@@ -39,6 +39,9 @@ pub(in crate::sim) trait Cluster {
     /// Returns the odd framing of what the instance `name` reads.
     fn odd_framing(&self, name: &InstanceName) -> &OddFraming;
 
+    /// Moves the wall clock of the host `name` forwards by so many milliseconds, or backwards.
+    fn step_clock(&self, name: &InstanceName, by_ms: i64);
+
     /// Moves the broker's name to another server, and breaks the connections `lost` to the old one, which lives on. Returns
     /// false if there were none.
     fn fail_over_broker(&self, lost: LostConnections) -> bool;

@@ -20,6 +20,12 @@ pub(super) trait FaultKind: Sized {
     /// True if the fault hits the broker alone, so that a deployment without one has no such faults.
     const NEEDS_BROKER: bool = false;
 
+    /// True if only the scenarios of wide worlds have the fault.
+    const WIDE_ONLY: bool = false;
+
+    /// False if everything must go on as if there were no such fault. Then it excuses nothing.
+    const DISTURBS: bool = true;
+
     /// The fields in which a lower number means a milder fault. Shrinking lowers them.
     const SHRINKABLE: &'static [&'static str];
 

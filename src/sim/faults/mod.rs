@@ -85,6 +85,19 @@ macro_rules! faults {
                 }
             }
 
+            /// Returns true if only the scenarios of wide worlds have faults of the family.
+            pub(super) fn is_wide_only(self) -> bool {
+                match self {
+                    $(Family::$Fault => $Fault::WIDE_ONLY,)+
+                }
+            }
+
+            fn disturbs(self) -> bool {
+                match self {
+                    $(Family::$Fault => $Fault::DISTURBS,)+
+                }
+            }
+
             /// Returns the number of faults of the family in a plan of one minute that has any.
             pub(super) fn per_plan(self) -> std::ops::RangeInclusive<u32> {
                 match self {
@@ -203,6 +216,7 @@ faults! {
     late_bytes::LateBytes,
     broker_failover::BrokerFailover,
     odd_framing::OddFraming,
+    clock_step::ClockStep,
 }
 
 /// A fault at a time.
@@ -244,6 +258,7 @@ impl Fault {
     /// Returns the hosts that the fault disturbs.
     fn disturbs(&self, cluster: &dyn Cluster) -> Vec<InstanceName> {
         match &self.hosts()[..] {
+            _ if !self.family().disturbs() => Vec::new(),
             [] => cluster.instances().to_vec(),
             hosts => hosts.iter().map(|host| InstanceName::from(*host)).collect(),
         }

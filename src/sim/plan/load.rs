@@ -295,8 +295,9 @@ mod tests {
     use super::super::{FaultEntry, Operation, Reading, Scenario, SchedulingPlan};
     use super::*;
     use crate::sim::faults::{
-        BrokenStream, CancelledRequests, Cut, FailingDatabase, FailingHandlers, Latency, LostAcknowledgement,
-        OddFraming, RollingRestart, SlowDatabase, SlowDrip, SlowWriter, StalledDatabase, VersionSkew,
+        BrokenStream, CancelledRequests, ClockStep, Cut, FailingDatabase, FailingHandlers, Latency,
+        LostAcknowledgement, OddFraming, RollingRestart, SlowDatabase, SlowDrip, SlowWriter, StalledDatabase,
+        VersionSkew,
     };
 
     fn edited(edit: impl FnOnce(&mut Plan)) -> PlanError {
@@ -489,7 +490,7 @@ mod tests {
         let per_mille = 1_002;
         let for_ms = 1;
         let extra_ms_max = 2_001;
-        let faults: [(Fault, u64, u64); 9] = [
+        let faults: [(Fault, u64, u64); 10] = [
             (slow(10_001, 0).into(), 10_001, 10_000),
             (slow(10_000, 1_001).into(), 1_001, 1_000),
             (SlowDatabase { host: None, extra_ms_min: 1, extra_ms_max, for_ms }.into(), 2_001, 2_000),
@@ -499,6 +500,7 @@ mod tests {
             (CancelledRequests::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
             (VersionSkew::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
             (OddFraming::new("writer1", per_mille, for_ms).into(), 1_002, 1_000),
+            (ClockStep { host: host(), by_ms: -86_400_001 }.into(), 86_400_001, 86_400_000),
         ];
         for (fault, expected, most) in faults {
             let error = with_fault(fault);

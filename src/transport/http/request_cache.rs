@@ -3,7 +3,7 @@
 //! A client that receives no response retries with the same transaction id. While the first request is in progress, the
 //! retry waits for the same reply. Afterwards it gets the same reply for half an hour, if the request succeeded. Synapse
 //! uses the transaction id alone as the key, so that a different request with the same id gets the first one's reply. Here
-//! the key is the whole request without its body.
+//! the key is the whole request, with a hash of its body.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

@@ -13,6 +13,7 @@ use hyper::body::Body;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::request_cache::RequestCache;
 use super::{Endpoint, EndpointRequest, HttpRefusal, PATH_PREFIX, RequestHandler, StreamPositions, TRANSACTION_HEADER};
@@ -95,12 +96,16 @@ impl Router {
         }
         self.authorize(request.headers())?;
         let (head, body) = request.into_parts();
-        let mut body = if endpoint.method() == Method::GET { Map::new() } else { read_body(body).await? };
+        let (mut body, digest) = match endpoint.method() {
+            Method::GET => (Map::new(), 0),
+            _ => read_body(body).await?,
+        };
         let client_positions = StreamPositions::take_from_request(&mut body).map_err(HttpRefusal::bad_json)?;
         let query = head.uri.query().unwrap_or_default();
         let transaction_id = transaction_id.or_else(|| header_text(&head.headers, &TRANSACTION_HEADER));
         let path = endpoint.path(&arguments);
-        let id = transaction_id.map(|transaction_id| RequestId { endpoint: path, transaction_id });
+        // Two clients may draw one transaction id. A request that is repeated has the same body too.
+        let id = transaction_id.map(|id| RequestId { endpoint: path, transaction_id: format!("{id}.{digest:016x}") });
         let key = id.as_ref().map(|id| format!("{} {}/{}?{query}", endpoint.method(), id.endpoint, id.transaction_id));
         let request = EndpointRequest { arguments, query: parse_query(query), body, id };
 
@@ -161,8 +166,8 @@ fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Reads a body, which must be a JSON object.
-async fn read_body<B>(body: B) -> Result<Map<String, Value>, HttpRefusal>
+/// Reads a body, which must be a JSON object. Returns a hash of its bytes too, which is the same on every machine.
+async fn read_body<B>(body: B) -> Result<(Map<String, Value>, u64), HttpRefusal>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -185,7 +190,7 @@ where
     })?;
     let body = body.to_bytes();
     match std::str::from_utf8(&body).ok().map(json::parse) {
-        Some(Ok(Value::Object(body))) => Ok(body),
+        Some(Ok(Value::Object(object))) => Ok((object, xxh3_64(&body))),
         Some(Ok(_)) => Err(HttpRefusal::bad_json("Content must be a JSON object.")),
         Some(Err(_)) | None => Err(HttpRefusal::new(StatusCode::BAD_REQUEST, "M_NOT_JSON", "Content not JSON.")),
     }

@@ -55,7 +55,7 @@ impl Plan {
         }
         plan.topology.broker = scenario.is_over_redis().then(|| broker(&seeds.child("broker")));
         plan.scheduling = scheduling(&seeds.child("defer"));
-        let families = families(&seeds.child("family"), scenario.is_over_redis());
+        let families = families(&seeds.child("family"), scenario);
         plan.faults = faults::draw(&seeds.child("faults"), &families, &plan.topology, plan.storm_ms);
         plan.operations = operations::draw(&seeds.child("operations"), &plan);
         plan.operations.extend(syncs::draw(&seeds.child("syncs"), &plan));
@@ -72,8 +72,11 @@ impl Plan {
 
 /// Draws the families of faults that are on: in one plan of twelve none, in one of seven a single one, otherwise about two
 /// of three. A family that is on in every plan would hide the defects that another one shows only by itself.
-fn families(seeds: &SeedTree, has_broker: bool) -> Vec<Family> {
-    let all: Vec<Family> = Family::ALL.iter().copied().filter(|family| has_broker || !family.needs_broker()).collect();
+fn families(seeds: &SeedTree, scenario: Scenario) -> Vec<Family> {
+    let is_possible = |family: &Family| {
+        (scenario.is_over_redis() || !family.needs_broker()) && (scenario.is_wide() || !family.is_wide_only())
+    };
+    let all: Vec<Family> = Family::ALL.iter().copied().filter(is_possible).collect();
     let is_on = |family: &Family| seeds.child(family.first_name()).rng().random_ratio(68, 100);
     let mut rng = seeds.rng();
     match rng.random_range(0..100) {
@@ -247,6 +250,7 @@ mod tests {
         // Faults of the database are rarer: in a plan with nothing else, few rows would be written.
         let least = |family: Family| match family {
             Family::BrokenStream => 50, // one takes a stream out of the run for good
+            _ if family.is_wide_only() => 400,
             _ if family < Family::SlowWriter => 2_400,
             _ => 900,
         };
