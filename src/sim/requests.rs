@@ -143,7 +143,7 @@ impl Client {
 
     /// Makes a remote server talk to the instance.
     pub(super) fn server_up(&self, server: &str) {
-        self.witness.broadcast_began("REMOTE_SERVER_UP");
+        self.witness.broadcast_began("REMOTE_SERVER_UP", server);
         self.instance.handler().remote_server_up(server);
     }
 

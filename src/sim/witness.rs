@@ -14,7 +14,7 @@ use crate::tasks;
 use squall_env::{TaskKind, TaskObserver};
 use squall_judge::{self as judge, Device, Observation, RequestFailure, Task};
 use squall_protocol::rows::{Row, TypingRow, typing};
-use squall_protocol::{Cached, InstanceName, StreamName, Token};
+use squall_protocol::{Cached, Command, InstanceName, StreamName, Token};
 
 /// The consumer that the simulator registers on one boot of one instance. It is silent once the boot is over: the work of
 /// a killed process's drop handlers is not observed.
@@ -100,8 +100,9 @@ impl Witness {
     }
 
     /// Reports that the instance is about to send a command to every other one.
-    pub(super) fn broadcast_began(&self, command: &'static str) {
-        self.report(|_| Observation::Began { command });
+    pub(super) fn broadcast_began(&self, command: &'static str, words: &str) {
+        let words = words.to_owned();
+        self.report(|instance| Observation::Began { instance, command, words });
     }
 
     /// Reports that a request of a client failed because the wait for `writer`'s position timed out.
@@ -174,6 +175,12 @@ impl Consumer for Witness {
         let stream = stream.clone();
         let writer = writer.clone();
         self.report(|instance| Observation::Reset { instance, stream, writer, position: Token(0) });
+    }
+
+    fn command_received(&self, command: &Command) {
+        let Command::RemoteServerUp(words) = command else { return };
+        let (command, words) = (command.name(), words.clone());
+        self.report(|instance| Observation::Received { instance, command, words });
     }
 }
 

@@ -224,7 +224,10 @@ pub enum Observation {
     WaitTimedOut { instance: InstanceName, stream: StreamName, writer: InstanceName, position: Token },
 
     /// An instance begins to send a command that is relayed to every instance. Witness: the client that caused it.
-    Began { command: &'static str },
+    Began { instance: InstanceName, command: &'static str, words: String },
+    /// An instance has received a command that is relayed to every instance. Over Redis the sender receives its own too.
+    /// Witness: a consumer.
+    Received { instance: InstanceName, command: &'static str, words: String },
 
     /// A replication connection to `target` is attempted. Witness of this and the next nine: the network, which also
     /// knows other connections (HTTP) and does not report those here.

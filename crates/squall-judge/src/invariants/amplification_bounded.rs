@@ -108,7 +108,7 @@ impl Invariant for AmplificationBounded {
             Observation::SyncBegan { instance, .. } | Observation::SyncEnded { instance, .. } => {
                 *self.syncs.entry(instance.clone()).or_default() += 1;
             }
-            Observation::Began { command } => *self.begun.entry(command).or_default() += 1,
+            Observation::Began { command, .. } => *self.begun.entry(command).or_default() += 1,
             Observation::Connecting { instance, target, attempt } => {
                 self.attempted.insert(*attempt, at);
                 if target.as_str() == SUBSCRIPTION {
@@ -223,7 +223,10 @@ mod tests {
 
     #[test]
     fn a_relayed_command_comes_no_more_often_than_it_was_begun() {
-        let begun = || (0, Observation::Began { command: "REMOTE_SERVER_UP" });
+        let begun = || {
+            let (instance, words) = ("worker".into(), "remote".into());
+            (0, Observation::Began { instance, command: "REMOTE_SERVER_UP", words })
+        };
         let relayed = || (1, wrote_command("REMOTE_SERVER_UP"));
         assert_eq!(kind(&[begun(), relayed(), begun(), relayed()]), "none");
         assert_eq!(kind(&[begun(), relayed(), relayed()]), "too_much_said", "it was echoed and sent again");

@@ -68,6 +68,7 @@ macro_rules! invariants {
 invariants! {
     acknowledged_durable::AcknowledgedDurable,
     amplification_bounded::AmplificationBounded,
+    broadcasts_arrive::BroadcastsArrive,
     caches_fresh_after_wait::CachesFreshAfterWait,
     catch_up_bounded::CatchUpBounded,
     clients_miss_nothing::ClientsMissNothing,

@@ -38,7 +38,7 @@ impl Story {
     fn pass(&mut self, ms: u64) {
         for _ in 0..ms / 500 {
             self.at_ms += 500;
-            self.see(Observation::Began { command: "nothing" });
+            self.see(Observation::FaultBegan { hosts: Vec::new() });
         }
     }
 
