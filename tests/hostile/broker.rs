@@ -108,6 +108,10 @@ impl Scene {
             let asked =
                 tokio::time::timeout(Duration::from_secs(1), client.stream.read_buf(&mut client.received)).await;
             asked.expect("a client sends a command at once").unwrap();
+            // The connections that only check the broker's name begin with this.
+            if client.received.windows(7).any(|window| window == b"PUBLISH") {
+                continue;
+            }
             let is_subscriber = client.received.windows(9).any(|window| window == b"SUBSCRIBE");
             if is_subscriber != matches!(stage, Stage::Subscribing | Stage::Subscribed) {
                 continue;
@@ -117,6 +121,9 @@ impl Scene {
                 Stage::PublisherGreeted | Stage::Subscribing => {}
                 Stage::Published => {
                     client.say("+PONG\r\n").await;
+                    client.hear("INFO").await;
+                    // As from a server before Redis 6.2.
+                    client.say("-ERR unknown command 'CLIENT'\r\n").await;
                     client.hear("POSITION").await;
                 }
                 Stage::Subscribed => client.say(subscribed(&request)).await,
@@ -299,10 +306,13 @@ fn a_password_that_is_refused_or_not_answered_is_reported() {
             ("+O", "no answer from the broker to the greeting"),
             ("-WRONGPASS no\r\n", "Password authentication failed"),
         ] {
-            let mut client = Client { stream: port.accept().await.unwrap(), received: Vec::new() };
-            client.hear("a secret").await;
-            client.say(answer).await;
-            client.is_closed().await;
+            // Some only check the broker's name, and report nothing.
+            for _ in 0..4 {
+                let mut client = Client { stream: port.accept().await.unwrap(), received: Vec::new() };
+                client.hear("a secret").await;
+                client.say(answer).await;
+                client.is_closed().await;
+            }
             assert!(worker.reported(&[why]) > 0, "{why:?} is not among {:?}", worker.reports());
         }
         assert_eq!(worker.reported(&["a secret"]), 0, "the password must not get into a log");

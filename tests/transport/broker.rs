@@ -43,7 +43,7 @@ struct Control {
     has_sent: Notify,
     silence: Notify,
     is_holding: Cell<bool>,
-    /// What the client sent since, which the broker has not received.
+    /// Those bytes of the client that the broker has not received.
     held: RefCell<Vec<u8>>,
     lose_client: Notify,
     arrive: Notify,

@@ -6,27 +6,17 @@
 //! channels of its own, and listens to them:
 //!
 //! - on the connection on which it publishes, because the subscription may be at another server;
-//! - every [`NAME_CHECK_INTERVAL`] on a new connection to the name, because both connections may have stayed at the old
-//!   server, where they hear each other and nobody else (seed 20083 of `redis_swarm`).
+//! - now and then on a new connection to the name ([`name_check`](super::name_check)), because both connections may have
+//!   stayed at the old server, where they hear each other and no other instance (seed 20083 of `redis_swarm`).
 //!
 //! A number that the broker has taken reaches the subscription before the answer to a later ping does. If it is not there
 //! one ping interval after that answer, the instance makes both connections again.
 
 use std::cell::Cell;
-use std::rc::Rc;
-use std::time::Duration;
 
 use rand::RngExt;
 
-use super::connection::Broker;
-use super::publisher::publish_on_new_connection;
-use crate::observer::Env;
-use crate::replication::backoff::JITTER;
-use crate::transport::RedisConfig;
 use squall_env::SeedTree;
-
-/// Interval at which a number is published on a new connection to the broker's name, give or take the jitter.
-pub const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The numbers that one process publishes for itself.
 #[derive(Debug)]
@@ -34,7 +24,7 @@ pub struct Echoes {
     /// Those on the connection on which the instance publishes.
     pub(super) publishing: Echo,
     /// Those on new connections.
-    by_name: Echo,
+    pub(super) by_name: Echo,
 }
 
 impl Echoes {
@@ -110,22 +100,6 @@ impl Echo {
     fn arrived(&self, payload: &[u8]) {
         let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
         self.heard.set(number.unwrap_or(0).max(self.heard.get()));
-    }
-}
-
-/// Publishes a number on a new connection to the broker's name now and then, until the instance stops.
-pub async fn keep_checking_name(config: RedisConfig, echoes: Rc<Echoes>, env: Env) {
-    let broker = Broker::new(&config, &env);
-    let echo = &echoes.by_name;
-    let mut rng = env.seeds.child("name_check").rng();
-    while !env.tasks.is_stopped() {
-        // Not in step with other instances.
-        tokio::time::sleep(NAME_CHECK_INTERVAL.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER))).await;
-        let number = echo.next();
-        // An error says nothing of the other two connections. They report what is wrong with the broker.
-        if publish_on_new_connection(&broker, &echo.channel, number.to_string().as_bytes(), &env).await.is_ok() {
-            echo.taken(number);
-        }
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod connection;
 mod echo;
+mod name_check;
 mod predecessor;
 mod publisher;
 mod read_limiter;
@@ -24,7 +25,8 @@ pub mod resp;
 mod subscriber;
 
 pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT, WAITING_BYTES_MAX, answer};
-pub use echo::{Echoes, NAME_CHECK_INTERVAL, keep_checking_name};
+pub use echo::Echoes;
+pub use name_check::{NAME_CHECK_INTERVAL, keep_checking_name};
 pub use publisher::{keep_publishing, publish_on_new_connection};
 pub use read_limiter::Limits;
 pub use subscriber::{Messages, stay_subscribed, subscribe};

@@ -27,7 +27,7 @@ use squall_protocol::{Header, RdataHeader};
 pub async fn keep_publishing(config: RedisConfig, echoes: Rc<Echoes>, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
     let predecessor = Predecessor::default();
-    keep_connected("publish", &broker, async || match connect(&broker, &env).await {
+    keep_connected("publish", &broker, async || match connect_and_ping(&broker, &env).await {
         Ok(BrokerClient { mut client, mut reading, limiter }) => {
             let connection = handler.publishing();
             let publishing = async {
@@ -74,20 +74,26 @@ struct BrokerClient {
 }
 
 /// Establishes a connection and waits until the broker has answered a ping.
-async fn connect(broker: &Broker, env: &Env) -> Result<BrokerClient, BrokerError> {
-    let (stream, info, limiter) = broker.open().await?;
-    // The crate's time-outs are too short for a busy broker; `answer` has Squall's.
-    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
-    let greeted = answer("the greeting", connecting).await;
-    let (mut client, driver) = greeted.map_err(|error| cause(error, &limiter))?;
-    let reading = env.tasks.spawn(tasks::REDIS_CONNECTION, driver);
+async fn connect_and_ping(broker: &Broker, env: &Env) -> Result<BrokerClient, BrokerError> {
+    let BrokerClient { mut client, reading, limiter } = connect(broker, env).await?;
     let pinged = answer("PING", redis::cmd("PING").query_async::<Value>(&mut client)).await;
     if let Err(error) = pinged {
         close(reading).await;
         return Err(cause(error, &limiter));
     }
     limiter.answered();
+    Ok(BrokerClient { client, reading, limiter })
+}
+
+/// Establishes a connection.
+async fn connect(broker: &Broker, env: &Env) -> Result<BrokerClient, BrokerError> {
+    let (stream, info, limiter) = broker.open().await?;
+    // The crate's time-outs are too short for a busy broker; `answer` has Squall's.
+    let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+    let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
+    let greeted = answer("the greeting", connecting).await;
+    let (client, driver) = greeted.map_err(|error| cause(error, &limiter))?;
+    let reading = env.tasks.spawn(tasks::REDIS_CONNECTION, driver);
     Ok(BrokerClient { client, reading, limiter })
 }
 

@@ -1,0 +1,32 @@
+//! Checks now and then where the broker's name leads.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::connection::Broker;
+use super::echo::Echoes;
+use super::publisher::publish_on_new_connection;
+use crate::observer::Env;
+use crate::replication::backoff::JITTER;
+use crate::transport::RedisConfig;
+
+/// Interval at which a number is published on a new connection to the broker's name, give or take the jitter.
+pub const NAME_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Publishes a number on a new connection to the broker's name now and then, until the instance stops.
+pub async fn keep_checking_name(config: RedisConfig, echoes: Rc<Echoes>, env: Env) {
+    let broker = Broker::new(&config, &env);
+    let echo = &echoes.by_name;
+    let mut rng = env.seeds.child("name_check").rng();
+    while !env.tasks.is_stopped() {
+        // Not in step with other instances.
+        tokio::time::sleep(NAME_CHECK_INTERVAL.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER))).await;
+        let number = echo.next();
+        // An error says nothing of the other two connections. They report what is wrong with the broker.
+        if publish_on_new_connection(&broker, &echo.channel, number.to_string().as_bytes(), &env).await.is_ok() {
+            echo.taken(number);
+        }
+    }
+}
