@@ -33,30 +33,39 @@ impl ClientId {
 }
 
 impl Predecessor {
-    /// Ends the predecessor of `client`, and makes `client` the predecessor of the next connection.
+    /// Ends the predecessor of `client`, and makes `client` the predecessor of the next connection. Calls `answered` at each
+    /// answer of the broker: it shows that the connection works (seed 1000002 of `redis_swarm`).
     ///
     /// Redis knows these commands since 6.2, and an administrator may forbid them. Then the old connection is not ended.
     /// The error is reported, and is none of the connection's.
-    pub(super) async fn replace(&self, client: &mut MultiplexedConnection, broker: &Broker) -> Result<(), BrokerError> {
-        match self.try_replace(client).await {
+    pub(super) async fn replace(
+        &self,
+        client: &mut MultiplexedConnection,
+        broker: &Broker,
+        answered: impl Fn(),
+    ) -> Result<(), BrokerError> {
+        match self.try_replace(client, &answered).await {
             Err(BrokerError::Redis(refused)) if refused.code().is_some() => {
                 broker.report(&BrokerError::OldConnectionOpen(refused));
+                answered();
                 Ok(())
             }
             replaced => replaced,
         }
     }
 
-    async fn try_replace(&self, client: &mut MultiplexedConnection) -> Result<(), BrokerError> {
+    async fn try_replace(&self, client: &mut MultiplexedConnection, answered: impl Fn()) -> Result<(), BrokerError> {
         let old = self.0.borrow().clone();
         if let Some(ClientId { id, address }) = old {
             let mut kill = redis::cmd("CLIENT");
             kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
             answer("CLIENT KILL", kill.exec_async(client)).await?;
+            answered();
         }
         let mut info = redis::cmd("CLIENT");
         info.arg("INFO");
         let info: String = answer("CLIENT INFO", info.query_async(client)).await?;
+        answered();
         self.0.replace(ClientId::parse(&info));
         Ok(())
     }

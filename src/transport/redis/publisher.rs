@@ -31,7 +31,11 @@ pub async fn keep_publishing(config: RedisConfig, echoes: Rc<Echoes>, handler: R
         Ok(BrokerClient { mut client, mut reading, limiter }) => {
             let connection = handler.publishing();
             let publishing = async {
-                predecessor.replace(&mut client, &broker).await?;
+                let answered = || {
+                    connection.mark_working();
+                    settle(&connection, &env);
+                };
+                predecessor.replace(&mut client, &broker, answered).await?;
                 publish(&connection, client, &limiter, &echoes.publishing, &handler, &env).await
             };
             let error = tokio::select! {
