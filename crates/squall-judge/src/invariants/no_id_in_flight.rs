@@ -9,7 +9,8 @@
 //! No false alarm: it is judged at the end of a calm that is longer than any transaction, heartbeat and reconnect; until
 //! then it is only pending. Ids above the last row may be in flight unseen, and hold back nothing that exists. A broken
 //! stream is announced by no instance. A process that has announced nothing has no connection: that is pending, and no
-//! violation of this property. (It once was one, on a network where no two instances ever met.)
+//! violation of this property. (It once was one, on a network where no two instances ever met.) A process without any
+//! other instance has no connection for good, and nothing is pending. (It once was, in plans that were shrunk to one host.)
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -110,7 +111,9 @@ impl Invariant for NoIdInFlight {
     }
 
     fn pending(&self) -> Vec<Pending> {
-        let pending = self.behind().map(|(stream, writer, announced, expected)| {
+        let has_followers = |writer: &InstanceName| self.topology.followers().any(|key| key.writer == *writer);
+        let behind = self.behind().filter(|(_, writer, ..)| has_followers(writer));
+        let pending = behind.map(|(stream, writer, announced, expected)| {
             let position = announced.unwrap_or_default();
             Pending {
                 follower: FollowerKey::new(writer, stream, writer),
@@ -144,7 +147,13 @@ mod tests {
 
     /// The writers that are behind after `story`; and true if that is a violation when the calm is over.
     fn behind(story: &[Observation]) -> (Vec<String>, bool) {
-        let topology = Topology::new([]).with_stream("events", Delivery::Log, ["a".into(), "b".into()]);
+        behind_among(&["a", "b"], story)
+    }
+
+    /// The same in a deployment of these writers.
+    fn behind_among(writers: &[&str], story: &[Observation]) -> (Vec<String>, bool) {
+        let writers = writers.iter().map(|name| InstanceName::from(*name));
+        let topology = Topology::new([]).with_stream("events", Delivery::Log, writers);
         let mut judge = NoIdInFlight::new(&topology);
         story.iter().for_each(|observation| judge.observe(SimTime(0), observation).unwrap());
         let pending = judge.pending().iter().map(|pending| pending.follower.writer.to_string()).collect();
@@ -156,6 +165,13 @@ mod tests {
         assert_eq!(behind(&[committed(5), announced("a", 5), announced("b", 7)]), (vec![], false));
         assert_eq!(behind(&[committed(5), announced("a", 5), announced("b", 4)]), (vec!["b".to_owned()], true));
         assert_eq!(behind(&[]), (vec![], false), "the stream has no rows");
+    }
+
+    #[test]
+    fn a_process_without_others_need_not_announce() {
+        assert_eq!(behind_among(&["a", "b"], &[committed(5)]), (vec!["a".to_owned(), "b".to_owned()], false));
+        assert_eq!(behind_among(&["a"], &[committed(5)]), (vec![], false));
+        assert!(behind_among(&["a"], &[committed(5), announced("a", 4)]).1, "it has announced, and too little");
     }
 
     #[test]
