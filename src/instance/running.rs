@@ -143,9 +143,9 @@ impl Instance {
     pub async fn stop(&self) {
         self.env.tasks.stop();
         for connection in self.handler.connections() {
-            connection.finishes();
+            connection.begin_finishing();
         }
-        // First of all, so that the last CLEAR_USER_SYNC is sent however long the rest takes. Synapse never sends it:
+        // Before the rest, so that the last CLEAR_USER_SYNC is sent however long that takes. Synapse never sends it:
         // its sockets close while the command is still queued.
         self.presence.syncs.stop();
         // Wakes the waiting syncs. They are answered without news, and their clients retry on another instance.

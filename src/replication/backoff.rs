@@ -35,13 +35,18 @@ impl Backoff {
     pub fn next_delay(&mut self) -> Duration {
         let nominal = nominal_delay(self.failures);
         self.failures = self.failures.saturating_add(1);
-        nominal.mul_f64(self.rng.random_range(1.0 - JITTER..=1.0 + JITTER))
+        jittered(nominal, &mut self.rng)
     }
 
     /// Forgets all failures, so that the next delay is the shortest.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// Returns `nominal`, give or take the jitter.
+pub(crate) fn jittered(nominal: Duration, rng: &mut ChaCha8Rng) -> Duration {
+    nominal.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER))
 }
 
 /// Returns the delay after `failures` earlier failures, without jitter.

@@ -26,7 +26,7 @@ pub struct Connection {
     outbox: RefCell<VecDeque<Bytes>>,
     /// Largest number of commands in the outbox.
     commands_queued_max: usize,
-    /// True once the instance stops, and only sends what it has to say last.
+    /// True once the instance stops. Then an overflow discards nothing.
     is_finishing: Cell<bool>,
     /// The observer of a full outbox.
     observer: Rc<dyn Observer>,
@@ -129,10 +129,10 @@ impl Connection {
         Ok(())
     }
 
-    /// From now on an overflow discards nothing, because the instance stops: its `CLEAR_USER_SYNC` is in the outbox, and no
-    /// later connection could make up for it (seed 9110 of `redis_swarm`). The outbox has room for it, and for as many
-    /// commands again. Then the connection accepts no more.
-    pub fn finishes(&self) {
+    /// Keeps everything in the outbox from now on, because the instance stops: `CLEAR_USER_SYNC` will be there, and no later
+    /// connection can repeat it (seed 9110 of `redis_swarm`). The outbox may become twice as long. After that the connection
+    /// sends what it has, and accepts no more.
+    pub fn begin_finishing(&self) {
         self.is_finishing.set(true);
     }
 

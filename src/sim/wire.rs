@@ -20,8 +20,8 @@ pub(super) fn is_of_replication(port: u16) -> bool {
     port == REPLICATION_PORT || port == BROKER_PORT
 }
 
-/// Returns the judge's name for the other end of a connection that is being opened. Those that an instance opens to the broker
-/// are alike until the first commands: the task that opens the connection makes the difference.
+/// Returns the judge's name for the other end of a connection that is being opened. The connections of an instance to the
+/// broker are alike until the first commands: the task that opens the connection makes the difference.
 pub(super) fn target(to: &Address) -> InstanceName {
     if to.port != BROKER_PORT {
         return Arc::clone(&to.host).into();

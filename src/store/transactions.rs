@@ -17,7 +17,7 @@ const DELETED_AT_ONCE: i64 = 20;
 pub struct RequestId {
     /// The endpoint, with its arguments.
     pub endpoint: String,
-    /// The transaction id that the client drew.
+    /// The transaction id that the client drew, with a hash of the request's body.
     pub transaction_id: String,
 }
 

@@ -165,6 +165,14 @@ impl Broker {
         next.expect("it connects").expect("the port stays open")
     }
 
+    /// Checks that the instance makes both connections again in time, and stays with them.
+    async fn both_come_again_within(&mut self, time: Duration) {
+        let again = async { (self.serve_next().await, self.serve_next().await) };
+        let (_one, _other) = tokio::time::timeout(time, again).await.expect("it notices");
+        let settled = tokio::time::timeout(Duration::from_secs(60), self.serve_next()).await;
+        assert!(settled.is_err(), "it hears itself");
+    }
+
     /// Subscribes another client, which is connected to the broker directly.
     async fn subscribe(&self) -> DuplexStream {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
@@ -217,11 +225,7 @@ fn an_instance_whose_connections_both_stay_on_another_server_makes_them_again() 
         tokio::time::sleep(LONG).await;
         // Both connections stay on the old server, and hear each other there.
         let _old_server = broker.fail_over();
-        let again = async { (broker.serve_next().await, broker.serve_next().await) };
-        let again = tokio::time::timeout(Duration::from_secs(25), again).await;
-        let (_one, _other) = again.expect("it notices");
-        let settled = tokio::time::timeout(Duration::from_secs(60), broker.serve_next()).await;
-        assert!(settled.is_err(), "it hears itself");
+        broker.both_come_again_within(Duration::from_secs(25)).await;
     });
 }
 
@@ -271,11 +275,7 @@ fn an_instance_that_does_not_hear_itself_makes_both_connections_again() {
                     }
                 });
             }
-            let again = async { (broker.serve_next().await, broker.serve_next().await) };
-            let again = tokio::time::timeout(Duration::from_secs(20), again).await;
-            let (_one, _other) = again.expect("it notices");
-            let settled = tokio::time::timeout(Duration::from_secs(60), broker.serve_next()).await;
-            assert!(settled.is_err(), "it hears itself");
+            broker.both_come_again_within(Duration::from_secs(20)).await;
         });
     }
 }

@@ -90,7 +90,7 @@ fn an_overflow_discards_nothing_once_the_instance_stops() {
         let connection = connection(&[]).with_outbox(2, Rc::new(Noop));
         connection.send(&ping("1")).unwrap();
         connection.send(&ping("2")).unwrap();
-        connection.finishes();
+        connection.begin_finishing();
         for text in ["last", "rest"] {
             connection.send(&ping(text)).unwrap();
             assert!(connection.is_open());

@@ -24,7 +24,7 @@ pub(super) async fn serve(stream: BoxStream, state: Rc<State>) {
     // An error also closes the connection, which is all that the client sees of it.
     let _ = tokio::select! {
         biased;
-        // First of all: requests that have arrived and were not read are not executed any more.
+        // First, because a client that was disconnected has no request executed any more, not even one that has arrived.
         () = client.dropped() => Ok(()),
         ended = session.receive(read_half) => ended,
         ended = send(&client, write_half) => ended,
@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// Of the subcommands, those with which a client ends a former connection of its own.
+    /// Executes the subcommands with which a client ends a former connection of its own.
     fn client(&self, words: &[Bytes]) -> Reply {
         let words: Vec<String> = words.iter().map(|word| String::from_utf8_lossy(word).to_lowercase()).collect();
         match &words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -236,4 +236,39 @@ fn unknown(command: &Bytes, words: &[Bytes]) -> Reply {
     let words: String = words.iter().map(word).collect();
     let command = String::from_utf8_lossy(command);
     Reply::Error(format!("ERR unknown command '{command}', with args beginning with: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::sim::broker::Options;
+    use crate::transport::redis::resp::encode_request;
+
+    /// Connects a client.
+    fn connect(state: &Rc<State>) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(1_024);
+        tokio::task::spawn_local(serve(Box::new(far), Rc::clone(state)));
+        near
+    }
+
+    #[test]
+    fn what_has_arrived_from_a_client_that_is_killed_is_not_executed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let state = Rc::new(State::new(Options::default()));
+            let mut killer = connect(&state);
+            let mut killed = connect(&state);
+            tokio::task::yield_now().await;
+            let kill = encode_request(&["CLIENT", "KILL", "ID", "2", "ADDR", "client:2"]);
+            killer.write_all(&kill).await.unwrap();
+            killed.write_all(&encode_request(&["SET", "key", "late"])).await.unwrap();
+            let mut answer = [0; 4];
+            killer.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b":1\r\n");
+            assert_eq!(killed.read(&mut answer).await.unwrap(), 0);
+            assert_eq!(state.get(&Bytes::from_static(b"key")), None);
+        });
+    }
 }

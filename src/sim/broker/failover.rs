@@ -1,6 +1,6 @@
 //! Moves the broker's name to another server, while the old one lives on.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use serde::{Deserialize, Serialize};
@@ -39,8 +39,6 @@ impl Present {
 #[derive(Default)]
 pub struct Failover {
     present: RefCell<Weak<Present>>,
-    /// Number of clients that servers have accepted.
-    accepted: Cell<u64>,
 }
 
 impl std::fmt::Debug for Failover {
@@ -53,12 +51,6 @@ impl Failover {
     /// Records the process that has just begun.
     pub(super) fn began(&self, present: &Rc<Present>) {
         *self.present.borrow_mut() = Rc::downgrade(present);
-    }
-
-    /// Returns an address for the next client, which no client of another server has.
-    pub(super) fn next_address(&self) -> String {
-        self.accepted.set(self.accepted.get() + 1);
-        format!("client:{}", self.accepted.get())
     }
 
     /// Puts another server in the place of the present one, and breaks the connections `lost` to the old one. Returns

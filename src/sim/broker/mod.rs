@@ -27,6 +27,8 @@ pub struct Options {
     pub limits: Limits,
     /// Number of clients that were disconnected for exceeding the limits. Processes may share it.
     pub dropped: Rc<Cell<u64>>,
+    /// Number of clients that were accepted. Servers that share it know no two clients by one address.
+    pub accepted: Rc<Cell<u64>>,
     /// Moves the broker's name to another server.
     pub failover: Rc<Failover>,
 }

@@ -151,9 +151,11 @@ impl State {
     /// Adds a client.
     pub(super) fn connect(&self) -> Rc<Client> {
         let id = self.ids.replace(self.ids.get() + 1);
+        let accepted = &self.options.accepted;
+        accepted.set(accepted.get() + 1);
         let client = Rc::new(Client {
             id,
-            address: self.options.failover.next_address(),
+            address: format!("client:{}", accepted.get()),
             channels: RefCell::default(),
             outbox: RefCell::default(),
             over_since: Cell::new(None),

@@ -16,8 +16,8 @@ const BY_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 
 /// A step of the wall clock of one host, which its next processes see too. Durations and deadlines do not depend on it.
 ///
-/// A host whose clock was never right has a step at the start. A virtual machine makes a step forwards when it continues after a
-/// pause, and any machine makes one when its time service corrects it.
+/// A clock that was never right makes its step at the start. The clock of a virtual machine goes forwards when the machine
+/// continues after a pause, and a time service corrects any clock in both directions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClockStep {
@@ -67,10 +67,21 @@ impl FaultKind for ClockStep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::faults::PowerCut;
+    use crate::sim::faults::{Fault, PowerCut};
     use crate::sim::plan::{FaultEntry, Operation, OperationKind};
     use crate::sim::runner;
-    use crate::sim::testing::small_plan;
+    use crate::sim::testing::{in_world, small_plan, takes_effect};
+
+    #[test]
+    fn a_step_moves_the_clock_and_excuses_nothing() {
+        in_world(|world| async move {
+            let step = |by_ms| Fault::from(ClockStep { host: "worker1".into(), by_ms });
+            assert!(step(1_000).disturbs(&*world).is_empty());
+            assert_eq!(Fault::from(PowerCut::new("worker1", 500)).disturbs(&*world), [InstanceName::from("worker1")]);
+            assert!(takes_effect(&world, step(-1_000)).await);
+            assert!(!takes_effect(&world, step(0)).await);
+        });
+    }
 
     #[test]
     fn a_process_starts_although_its_clock_shows_an_earlier_time_than_its_predecessors_did() {

@@ -104,7 +104,7 @@ impl Router {
         let query = head.uri.query().unwrap_or_default();
         let transaction_id = transaction_id.or_else(|| header_text(&head.headers, &TRANSACTION_HEADER));
         let path = endpoint.path(&arguments);
-        // Two clients may draw one transaction id. A request that is repeated has the same body too.
+        // Two clients may draw the same transaction id. A request that is sent again has the same body too.
         let id = transaction_id.map(|id| RequestId { endpoint: path, transaction_id: format!("{id}.{digest:016x}") });
         let key = id.as_ref().map(|id| format!("{} {}/{}?{query}", endpoint.method(), id.endpoint, id.transaction_id));
         let request = EndpointRequest { arguments, query: parse_query(query), body, id };

@@ -41,8 +41,8 @@ pub enum BrokerError {
     Deaf,
     /// The broker does not let this instance end the connection on which it published before.
     #[error(
-        "the broker refused CLIENT INFO or CLIENT KILL ({0}): what it reads late on an old connection of this instance \
-         can make others miss rows; allow both, of Redis 6.2 and later"
+        "the broker refused CLIENT INFO or CLIENT KILL ({0}), so what it reads late on this instance's old connection \
+         can make other instances miss rows: allow both commands, which need Redis 6.2 or later"
     )]
     OldConnectionOpen(#[source] RedisError),
     /// The broker closed the connection.

@@ -1,6 +1,6 @@
 //! Carries commands as payloads on a Redis broker, as in a Synapse deployment.
 //!
-//! Each instance has two connections to the broker, which reconnect independently. On one it subscribes
+//! Each instance keeps two connections to the broker, which reconnect independently. On one it subscribes
 //! ([`stay_subscribed`]) to the channel named after the homeserver, on which every instance receives every command, its own
 //! included. On the other it publishes ([`keep_publishing`]).
 //!

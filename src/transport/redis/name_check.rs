@@ -3,13 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rand::RngExt;
-
 use super::connection::Broker;
 use super::echo::Echoes;
 use super::publisher::publish_on_new_connection;
 use crate::observer::Env;
-use crate::replication::backoff::JITTER;
+use crate::replication::backoff::jittered;
 use crate::transport::RedisConfig;
 
 /// Interval at which a number is published on a new connection to the broker's name, give or take the jitter.
@@ -22,9 +20,9 @@ pub async fn keep_checking_name(config: RedisConfig, echoes: Rc<Echoes>, env: En
     let mut rng = env.seeds.child("name_check").rng();
     while !env.tasks.is_stopped() {
         // Not in step with other instances.
-        tokio::time::sleep(NAME_CHECK_INTERVAL.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER))).await;
+        tokio::time::sleep(jittered(NAME_CHECK_INTERVAL, &mut rng)).await;
         let number = echo.next();
-        // An error says nothing of the other two connections. They report what is wrong with the broker.
+        // An error shows nothing about the other two connections, which report their own.
         if publish_on_new_connection(&broker, &echo.channel, number.to_string().as_bytes(), &env).await.is_ok() {
             echo.taken(number);
         }

@@ -1,10 +1,12 @@
-//! Ends the connection on which this process published before, ahead of everything on the next one.
+//! Ends the old publishing connection of this process, before the process publishes on the next one.
 //!
-//! A connection may be lost while the broker has not read all that was sent on it, and the broker may read the rest after
-//! what was sent on the next connection. A follower that has just subscribed would take such a late `POSITION` for the
-//! answer to its `REPLICATE`. It would then apply the next row of the new connection, although the rows between went by
-//! while it was not subscribed (seed 9060 of `redis_swarm`). So the broker is told to close the old connection first: what
-//! it has not read by then is never published.
+//! A process may lose a connection while the broker has not read all of it yet. The broker may read the rest after the
+//! first lines of the next connection, an old `POSITION` among them. A follower that has just subscribed takes that for the
+//! answer to its `REPLICATE`. It then applies the next row of the new connection, although it was not subscribed while the
+//! rows between were published (seed 9060 of `redis_swarm`). So the process first makes the broker close the old
+//! connection. The broker publishes nothing that it has not read by then.
+//!
+//! A process knows only its own connections. After a restart, the last bytes of the earlier process may still arrive.
 
 use std::cell::RefCell;
 
@@ -16,8 +18,8 @@ use super::connection::{Broker, BrokerError, answer};
 #[derive(Default)]
 pub(super) struct Predecessor(RefCell<Option<ClientId>>);
 
-/// The name that a broker has given to a connection. Each server counts its connections from 1, so the address tells
-/// equal numbers of two servers apart.
+/// The identity of a connection at a broker. Each server counts its connections from 1, so the address tells equal numbers
+/// of two servers apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ClientId {
     id: String,
@@ -36,8 +38,8 @@ impl Predecessor {
     /// Ends the predecessor of `client`, and makes `client` the predecessor of the next connection. Calls `answered` at each
     /// answer of the broker: it shows that the connection works (seed 1000002 of `redis_swarm`).
     ///
-    /// Redis knows these commands since 6.2, and an administrator may forbid them. Then the old connection is not ended.
-    /// The error is reported, and is none of the connection's.
+    /// Redis knows these commands since 6.2, and an administrator may forbid them. Then this reports the error, and the
+    /// old connection stays.
     pub(super) async fn replace(
         &self,
         client: &mut MultiplexedConnection,
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_connection_is_its_number_and_address() {
+    fn the_identity_of_a_connection_is_its_number_and_address() {
         let info =
             "id=3 addr=127.0.0.1:50188 laddr=127.0.0.1:6379 fd=8 name= age=0 lib-name= cmd=client|info user=default\n";
         let client = ClientId { id: "3".into(), address: "127.0.0.1:50188".into() };

@@ -240,6 +240,7 @@ mod tests {
             let families: BTreeSet<Family> = plan.faults.iter().map(|entry| entry.fault.family()).collect();
             none += usize::from(families.is_empty());
             single += usize::from(families.len() == 1);
+            assert!(plan.scenario.is_wide() || !families.iter().any(|family| family.is_wide_only()));
             for FaultEntry { fault, .. } in &plan.faults {
                 // A rolling restart is as many restarts as it has hosts.
                 let weight =
