@@ -31,6 +31,8 @@ pub(crate) struct Server {
     kind: Kind,
     password: Option<&'static str>,
     tls: Option<Certificates>,
+    /// The options of a simulated broker. They are the same after a restart: no two clients have one address.
+    options: broker::Options,
     running: Option<Running>,
 }
 
@@ -53,7 +55,9 @@ impl Server {
 
     async fn start_on_free_port(kind: Kind, password: Option<&'static str>, tls: Option<Certificates>) -> Self {
         let port = TcpListener::local_addr(&free_port()).unwrap().port();
-        let mut server = Server { port, kind, password, tls, running: None };
+        let limits = Limits { hard_bytes: HARD_BYTES, ..Limits::default() };
+        let options = broker::Options { password: password.map(str::to_owned), limits, ..Default::default() };
+        let mut server = Server { port, kind, password, tls, options, running: None };
         server.start_again().await;
         server
     }
@@ -63,15 +67,12 @@ impl Server {
         assert!(self.running.is_none(), "the broker already runs");
         self.running = Some(match self.kind {
             Kind::Simulated => {
-                let limits = Limits { hard_bytes: HARD_BYTES, ..Limits::default() };
-                let options =
-                    broker::Options { password: self.password.map(str::to_owned), limits, ..Default::default() };
                 let listener = TokioNetwork.listen(self.port).await.unwrap();
                 let listener = match &self.tls {
                     Some(certificates) => certificates.accept_on(listener),
                     None => listener,
                 };
-                Running::Simulated(tokio::task::spawn_local(broker::serve(listener, options)))
+                Running::Simulated(tokio::task::spawn_local(broker::serve(listener, self.options.clone())))
             }
             #[cfg(feature = "services")]
             Kind::Real => {
