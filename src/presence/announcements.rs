@@ -6,9 +6,9 @@
 //! (see [`super::processes`]), and announces every syncing user again. Ends that were lost, or could not be sent, are
 //! covered by that.
 //!
-//! An id is cleared on every new connection until the clearing has certainly been read, which is the case once the
-//! connection was set up: the `REPLICATE` behind it was answered. It is also dropped once the presence writer must have
-//! forgotten the id by itself.
+//! An earlier id is cleared again with every new one, because the presence writer may have been away when it was cleared
+//! first. It is dropped once the presence writer must have forgotten it by itself. An id under which nothing was announced
+//! need not be cleared.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -33,7 +33,9 @@ pub(super) struct Announcements {
     seeds: SeedTree,
     ids_drawn: Cell<u64>,
     instance_id: RefCell<String>,
-    /// The ids used on earlier connections, with the time at which each was given up.
+    /// True if something was announced under the id.
+    is_used: Cell<bool>,
+    /// The earlier ids under which something was announced, with the time at which each was given up.
     retired: RefCell<Vec<(String, Instant)>>,
     expiry: Duration,
     is_stopped: Cell<bool>,
@@ -50,6 +52,7 @@ impl Announcements {
             seeds,
             ids_drawn: Cell::new(1),
             instance_id: RefCell::new(instance_id),
+            is_used: Cell::new(false),
             retired: RefCell::default(),
             expiry,
             is_stopped: Cell::new(false),
@@ -63,17 +66,32 @@ impl Announcements {
 
     /// Begins a new connection to the presence writer, with a new id. Announcements under the earlier ids are void.
     pub(super) fn connected(&self, connection: &Rc<Connection>) {
+        if self.connection.replace(Some(Rc::clone(connection))).is_some() {
+            self.renew_id();
+        }
+        self.clear_retired(connection);
+    }
+
+    /// Takes a new id on the same connection, because the presence writer may have missed announcements.
+    pub(super) fn missed(&self) {
+        self.renew_id();
+        if let Some(connection) = &*self.connection.borrow() {
+            self.clear_retired(connection);
+        }
+    }
+
+    fn renew_id(&self) {
+        let ordinal = self.ids_drawn.get();
+        self.ids_drawn.set(ordinal + 1);
+        let id = self.instance_id.replace(draw_id(&self.seeds.child(ordinal)));
+        if self.is_used.replace(false) {
+            self.retired.borrow_mut().push((id, Instant::now()));
+        }
+    }
+
+    fn clear_retired(&self, connection: &Connection) {
         let now = Instant::now();
         let mut retired = self.retired.borrow_mut();
-        if let Some(before) = self.connection.replace(Some(Rc::clone(connection))) {
-            if before.was_set_up() {
-                retired.clear();
-            }
-            let ordinal = self.ids_drawn.get();
-            self.ids_drawn.set(ordinal + 1);
-            let id = self.instance_id.replace(draw_id(&self.seeds.child(ordinal)));
-            retired.push((id, now));
-        }
         retired.retain(|(_, at)| now.duration_since(*at) < self.expiry);
         for (id, _) in &*retired {
             send(connection, &Command::ClearUserSync(id.clone()));
@@ -89,6 +107,7 @@ impl Announcements {
         if let Some(local) = &self.local {
             local.user_sync(&sync);
         } else if let Some(connection) = &*self.connection.borrow() {
+            self.is_used.set(true);
             send(connection, &Command::UserSync(sync));
         }
     }

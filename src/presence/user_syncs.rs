@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::announcements::Announcements;
 use super::config::{STOP_DELAY, SWEEP_INTERVAL};
@@ -28,9 +28,12 @@ use squall_protocol::{SIGN_OF_LIFE_INTERVAL, UserSync};
 /// Delay before all users are announced again, so that requests from several instances share one announcement.
 const ANNOUNCE_AGAIN_DELAY: Duration = Duration::from_secs(1);
 
-/// Longest interval between announcements of some users. It leaves room for one [`ANNOUNCE_AGAIN_DELAY`] before the next
-/// sign of life is due.
-const ANNOUNCE_INTERVAL: Duration = SIGN_OF_LIFE_INTERVAL.saturating_sub(ANNOUNCE_AGAIN_DELAY);
+/// Number of times that all users may be announced again, each time under a new id, while the presence writer remembers
+/// the first of these ids. It bounds the ids to clear each time, also where a peer sends `REPLICATE` every second.
+const IDS_PER_EXPIRY: u32 = 30;
+
+/// Longest interval between announcements of some users. It leaves room before the next sign of life is due.
+const ANNOUNCE_INTERVAL: Duration = SIGN_OF_LIFE_INTERVAL.saturating_sub(Duration::from_secs(1));
 
 /// Largest number of users announced before the outbox must be empty again. Fewer are where the outbox is small.
 const ANNOUNCED_AT_ONCE_MAX: usize = 500;
@@ -55,6 +58,8 @@ pub struct UserSyncs {
     /// Set when the presence writer may have missed announcements.
     missed: Notify,
     refresh: Duration,
+    /// Shortest interval between two announcements of all users on one connection.
+    again_interval: Duration,
     env: Env,
 }
 
@@ -80,6 +85,7 @@ impl UserSyncs {
             announcements: Announcements::new(local, config.process_expiry(), env.seeds.child("instance_id")),
             missed: Notify::new(),
             refresh: config.refresh(),
+            again_interval: config.process_expiry() / IDS_PER_EXPIRY,
             env: env.clone(),
         });
         env.tasks.spawn(tasks::SWEEP_USER_SYNCS, Rc::clone(&syncs).sweep());
@@ -146,28 +152,39 @@ impl UserSyncs {
         let connection = Rc::clone(connection);
         self.env.tasks.spawn(tasks::ANNOUNCE_USER_SYNCS, async move {
             let mut last = None;
+            // The time at which all users are announced again, and the earliest time at which they may be.
+            let mut again_at: Option<Instant> = None;
+            let mut not_before = Instant::now();
             syncs.announce_all(Some(&connection)).await;
+            let mut next_at = Instant::now() + syncs.announce_interval();
             while connection.is_open() {
+                let wake_at = again_at.map_or(next_at, |at| next_at.min(at));
                 // The task ends with its connection.
                 tokio::select! {
                     biased;
                     () = connection.over() => {}
                     () = syncs.missed.notified() => {
                         // One announcement answers all requests that arrive meanwhile.
-                        tokio::time::sleep(ANNOUNCE_AGAIN_DELAY).await;
-                        if connection.is_open() {
-                            syncs.announcements.connected(&connection);
-                            syncs.announce_all(Some(&connection)).await;
-                        }
+                        again_at.get_or_insert(not_before.max(Instant::now() + ANNOUNCE_AGAIN_DELAY));
                     }
-                    () = tokio::time::sleep(syncs.announce_interval()) => syncs.announce_next(&mut last, &connection).await,
+                    () = sleep_until(wake_at) => {
+                        if again_at.take_if(|at| *at <= wake_at).is_some() {
+                            not_before = Instant::now() + syncs.again_interval;
+                            syncs.announcements.missed();
+                            syncs.announce_all(Some(&connection)).await;
+                        } else {
+                            syncs.announce_next(&mut last, &connection).await;
+                        }
+                        next_at = Instant::now() + syncs.announce_interval();
+                    }
                 }
             }
         });
     }
 
     /// Announces all users again under a new id, as on a new connection, because the presence writer may have missed
-    /// earlier announcements. All calls within [`ANNOUNCE_AGAIN_DELAY`] share one announcement.
+    /// earlier announcements. All calls within [`ANNOUNCE_AGAIN_DELAY`] share one announcement, and so do all that come
+    /// soon after one.
     pub(super) fn announce_again(&self) {
         self.missed.notify_one();
     }
