@@ -59,6 +59,9 @@ impl Plan {
         plan.faults = faults::draw(&seeds.child("faults"), &families, &plan.topology, plan.storm_ms);
         plan.operations = operations::draw(&seeds.child("operations"), &plan);
         plan.operations.extend(syncs::draw(&seeds.child("syncs"), &plan));
+        if scenario.is_wide() {
+            plan.operations.extend(syncs::companions(&seeds.child("companions"), &plan));
+        }
         plan.operations.extend(presence::draw(&seeds.child("set presence"), &plan));
         plan.operations.sort_by_key(|operation| operation.at_ms);
         plan.clients = clients::draw(&seeds.child("clients"), &plan);
@@ -309,6 +312,34 @@ mod tests {
         }
         assert_eq!(expiries, BTreeSet::from([20_000, 60_000, 300_000]));
         assert!(for_ever > 1_000 && steady > 1_000 && short > 5_000, "{for_ever} {steady} {short}");
+    }
+
+    #[test]
+    fn in_wide_plans_devices_sync_twice_at_a_time() {
+        let twice = |scenario| {
+            let (mut on_one_host, mut on_two) = (0, 0);
+            for plan in (0..200).map(|seed| Plan::generate(scenario, seed)) {
+                let syncs = plan.operations.iter().filter_map(|Operation { at_ms, kind, .. }| match kind {
+                    OperationKind::Sync { user, device, host, for_ms } if for_ms * 2 >= plan.storm_ms => {
+                        Some((*at_ms..at_ms + for_ms, (user, device), host))
+                    }
+                    _ => None,
+                });
+                for (lasting, of, host) in syncs {
+                    for Operation { at_ms, kind, .. } in &plan.operations {
+                        let OperationKind::Sync { user, device, host: other, for_ms } = kind else { continue };
+                        if (user, device) == of && for_ms * 2 < plan.storm_ms && lasting.contains(at_ms) {
+                            *if other == host { &mut on_one_host } else { &mut on_two } += 1;
+                        }
+                    }
+                }
+            }
+            (on_one_host, on_two)
+        };
+        let (on_one_host, on_two) = twice(Scenario::Swarm);
+        assert!(on_one_host > 300 && on_two > 300, "{on_one_host} {on_two}");
+        let (on_one_host, on_two) = twice(Scenario::Storm);
+        assert!(on_one_host < 300, "a storm keeps its shape: {on_one_host} {on_two}");
     }
 
     #[test]

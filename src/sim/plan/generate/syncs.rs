@@ -2,7 +2,8 @@
 //!
 //! Some syncs last almost the whole storm, because a steady sync that is announced only once expires (Synapse #16771), and
 //! half of those go on in the calm. Most are short, with pauses around the delay after which the end of a sync is announced.
-//! Often a user syncs on several hosts and with several devices.
+//! Often a user syncs on several hosts and with several devices. In a wide plan a device often has another sync beside a
+//! long one, as a client with two tabs or a client that is moved to another worker does.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -51,6 +52,23 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
         sync(rng, plan, at_ms, for_ms.min(plan.storm_ms - at_ms))
     }));
     syncs
+}
+
+/// Draws short syncs beside long ones of `plan`, of the same devices, in one of two cases on the same host.
+pub(super) fn companions(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
+    let hosts: Vec<&str> = plan.topology.hosts().collect();
+    let companion = |(ordinal, operation): (usize, &Operation)| {
+        let OperationKind::Sync { user, device, host, for_ms } = &operation.kind else { return None };
+        let mut rng = seeds.child(ordinal).rng();
+        if for_ms * 2 < plan.storm_ms || rng.random_ratio(1, 2) {
+            return None;
+        }
+        let at_ms = rng.random_range(operation.at_ms..plan.storm_ms);
+        let for_ms = rng.random_range(50..=9_000).min(plan.storm_ms - at_ms);
+        let host = if rng.random_ratio(1, 2) { host } else { hosts[rng.random_range(0..hosts.len())] }.to_owned();
+        Some(Operation::new(at_ms, OperationKind::Sync { user: *user, device: *device, host, for_ms }))
+    };
+    plan.operations.iter().enumerate().filter_map(companion).collect()
 }
 
 fn many(
