@@ -3,6 +3,8 @@
 mod audit;
 mod defects;
 mod follow;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/program.rs"]
 mod program;
 mod replay;

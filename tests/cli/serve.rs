@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::ports::free_port;
 use crate::{Scratch, configuration, refused};
 
 /// Checks that the master cannot be served with this file, and that the error contains every text in `what`.
@@ -14,7 +15,7 @@ fn not_served(file: &Scratch, more: &[&str], what: &[&str]) {
 
 /// Returns two free ports.
 fn free_ports() -> (u16, u16) {
-    let held = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let held = [free_port(), free_port()];
     let [one, other] = held.each_ref().map(|held| held.local_addr().unwrap().port());
     (one, other)
 }

@@ -17,6 +17,7 @@ use crate::broker::{message, subscribed};
 use crate::database;
 use crate::deployment::{SECRET, SERVER_NAME};
 use crate::memory::Watch;
+use crate::ports::free_port;
 
 /// Number of bytes that are sent.
 const FLOOD_BYTES: usize = 16 * 1024 * 1024;
@@ -75,8 +76,7 @@ fn play(serve: fn(TcpStream) -> io::Result<()>) -> u16 {
 
 /// Starts a master whose other writer listens on `writer_port`, and waits until it has handled the flood.
 fn handles_the_flood(writer_port: u16, redis: Option<RedisConfig>, held_max: usize) {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let held = [free(), free(), free()];
+    let held = [free_port(), free_port(), free_port()];
     let [one, other, third] = held.each_ref().map(|listener| listener.local_addr().unwrap().port());
     drop(held);
     let endpoint =

@@ -22,6 +22,8 @@ mod network;
 #[path = "../transport/peer.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod peer;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../transport/requests.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod requests;

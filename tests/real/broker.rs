@@ -20,6 +20,7 @@ on_both! {
     a_subscriber_that_does_not_read_is_dropped;
     an_unknown_command_is_an_error_and_keeps_the_connection;
     a_client_ends_a_former_connection;
+    no_client_has_an_address_of_before_a_restart;
 }
 
 /// A client that compares replies byte for byte.
@@ -240,4 +241,20 @@ async fn a_client_ends_a_former_connection(kind: Kind) {
     client.request(&["CLIENT", "INFO", "x"], "-ERR wrong number of arguments for 'client|info' command\r\n").await;
     client.request(&["CLIENT"], "-ERR wrong number of arguments for 'client' command\r\n").await;
     client.request(&["CLIENT", "frob"], "-ERR unknown subcommand 'frob'. Try CLIENT HELP.\r\n").await;
+}
+
+async fn no_client_has_an_address_of_before_a_restart(kind: Kind) {
+    let mut server = Server::start(kind, None).await;
+    let mut before = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(&server).await;
+        let [_, address] = client.id_and_address().await;
+        before.push((client, address));
+    }
+    server.kill().await;
+    server.start_again().await;
+    for _ in 0..5 {
+        let [_, address] = Client::connect(&server).await.id_and_address().await;
+        assert!(before.iter().all(|(_, before)| *before != address), "{address} is used again");
+    }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use squall::instance::config::StreamWriters;
@@ -20,6 +19,8 @@ use squall_protocol::rows::{EventsRow, Row};
 use squall_protocol::{InstanceName, StreamName, Token};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
+
+use crate::ports::free_port;
 
 const WRITERS: [&str; 2] = ["writer1", "writer2"];
 pub(crate) const ROOM: &str = "!room:squall.test";
@@ -94,21 +95,6 @@ impl Deployment {
         let running = tokio::task::spawn_local(tasks);
         Process { instance, follower, running }
     }
-}
-
-/// Returns a listener on a free port. No other test of this program gets the same port.
-///
-/// The port is below the range from which the kernel takes ports for connections. A port in that range could be taken
-/// by another connection before the server listens, or a client could connect to itself.
-pub(crate) fn free_port() -> std::net::TcpListener {
-    const PORTS: std::ops::Range<u16> = 20_000..32_000;
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    let first = std::process::id() % u32::from(PORTS.end - PORTS.start);
-    let mut ports = PORTS.map(|_| {
-        let given = u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
-        PORTS.start + ((first + given) % u32::from(PORTS.end - PORTS.start)) as u16
-    });
-    ports.find_map(|port| std::net::TcpListener::bind(("127.0.0.1", port)).ok()).expect("some port is free")
 }
 
 /// One process of the deployment.

@@ -9,8 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout};
 
-use crate::deployment::{PATIENCE, Scratch, free_port};
+use crate::deployment::{PATIENCE, Scratch};
 use crate::follow::{Publisher, SERVER_NAME};
+use crate::ports::free_port;
 use crate::server::{Kind, Server, on_both};
 
 on_both! {

@@ -10,6 +10,8 @@ mod broker;
 mod deployment;
 mod follow;
 mod follow_program;
+#[path = "../support/ports.rs"]
+mod ports;
 mod processes;
 mod program;
 mod redis;

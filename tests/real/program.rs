@@ -16,7 +16,8 @@ use squall::transport::http::HttpClient;
 use squall_env::Noop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::deployment::{PATIENCE, Scratch, free_port};
+use crate::deployment::{PATIENCE, Scratch};
+use crate::ports::free_port;
 
 const LISTENERS: [&str; 3] = ["master", "writer1", "writer2"];
 const WORKERS: [&str; 2] = ["worker1", "worker2"];

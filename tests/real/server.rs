@@ -9,7 +9,8 @@ use squall_env::Network;
 use squall_env::network::TokioNetwork;
 use tokio::task::JoinHandle;
 
-use crate::deployment::{PATIENCE, free_port};
+use crate::deployment::PATIENCE;
+use crate::ports::free_port;
 use crate::tls::Certificates;
 
 /// The output-buffer limit for a subscriber of these brokers.
