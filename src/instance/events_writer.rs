@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::stream_writer::{IdempotencyKey, PersistError, StreamWriter, Written, persist_together};
 use crate::observer::Env;
 use crate::store::{caches, events};
-use squall_protocol::Token;
 use squall_protocol::rows::caches::{CURRENT_STATE, MEMBERS_PER_ROW_MAX};
 use squall_protocol::rows::events::{EventRow, StateRow};
 use squall_protocol::rows::{CachesRow, EventsRow, Json, Row};
+use squall_protocol::{InstanceName, Token};
 
 /// The content of one token: an event, the changes of current state that it causes, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,8 @@ impl EventsWriter {
     }
 
     /// Persists `writes` in one transaction, each under a token of its own, and returns the last token. An event that
-    /// exists already stays as it is, under its own token (Synapse #8476).
+    /// exists already stays as it is, under its own token (Synapse #8476). An outlier that is persisted again as an ordinary
+    /// event becomes one, and its change of state takes effect (Synapse #8605, #17635).
     ///
     /// # Panics
     /// If there is nothing to persist.
@@ -60,23 +61,18 @@ impl EventsWriter {
             Written::once(tx, key.as_ref(), || {
                 let mut rows = Vec::new();
                 let mut last = Token::default();
+                let mut earlier = Vec::new();
                 for (token, write) in tokens[0].iter().zip(&writes) {
-                    let known = write.event.as_ref().map(|event| events::token_of(tx, &event.event_id)).transpose()?;
-                    if let Some(known) = known.flatten() {
-                        last = last.max(known);
-                        continue;
-                    }
-                    let event = write.event.clone().map(|event| (*token, event));
-                    let deltas: Vec<_> = write.state.iter().map(|delta| (*token, delta.clone())).collect();
-                    events::persist(tx, &writer, event.as_slice(), &deltas)?;
-                    rows.extend(rows_of(write).map(|row| (*token, row)));
-                    last = last.max(*token);
+                    let (persisted, rows_of_write) = persist_one(tx, &writer, *token, write)?;
+                    last = last.max(persisted);
+                    earlier.extend((persisted != *token).then_some(persisted));
+                    rows.extend(rows_of_write.map(|row| (*token, row)));
                 }
                 if let Some(tokens) = tokens.get(1).filter(|_| !rows.is_empty()) {
                     caches::insert(tx, &writer, tokens.iter().copied().zip(invalidated.iter().cloned()))?;
                     rows.extend(tokens.iter().copied().zip(invalidated.iter().cloned().map(Row::Caches)));
                 }
-                Ok(Written { rows, reply: last })
+                Ok(Written { rows, reply: last, earlier })
             })
         };
         persist_together("persist_events", parts, persist).await
@@ -90,16 +86,44 @@ impl EventsWriter {
             let event = events::mark_ex_outlier(tx, &writer, tokens[0], &event_id)?;
             let reply = event.is_some().then_some(tokens[0]);
             let rows = event.into_iter().map(|event| (tokens[0], Row::Events(EventsRow::Event(event))));
-            Ok(Written { rows: rows.collect(), reply })
+            Ok(Written::new(rows.collect(), reply))
         };
         self.events.persist("mark_ex_outlier", 1, mark).await
     }
 }
 
-/// Returns the rows of the events stream for `write`.
-fn rows_of(write: &Write) -> impl Iterator<Item = Row> {
-    let event = write.event.clone().map(EventsRow::Event);
-    let state = write.state.iter().cloned().map(EventsRow::State);
+/// Persists one write under `token`. Returns the token of its last row, and the rows under `token`: none if the event
+/// exists and stays as it is.
+fn persist_one(
+    tx: &Transaction<'_>,
+    writer: &InstanceName,
+    token: Token,
+    write: &Write,
+) -> rusqlite::Result<(Token, impl Iterator<Item = Row> + use<>)> {
+    let (mut new, mut former_outlier) = (None, None);
+    if let Some(event) = &write.event {
+        match events::token_of(tx, &event.event_id)? {
+            None => new = Some((token, event.clone())),
+            Some(known) => {
+                if !event.outlier {
+                    former_outlier = events::mark_ex_outlier(tx, writer, token, &event.event_id)?;
+                }
+                if former_outlier.is_none() {
+                    return Ok((known, rows_of(None, Vec::new())));
+                }
+            }
+        }
+    }
+    let deltas: Vec<_> = write.state.iter().map(|delta| (token, delta.clone())).collect();
+    events::persist(tx, writer, new.as_slice(), &deltas)?;
+    let event = new.map(|(_, event)| event).or(former_outlier);
+    Ok((token, rows_of(event, write.state.clone())))
+}
+
+/// Returns the rows of the events stream for an event and the entries of state that change.
+fn rows_of(event: Option<EventRow>, state: Vec<StateRow>) -> impl Iterator<Item = Row> {
+    let event = event.map(EventsRow::Event);
+    let state = state.into_iter().map(EventsRow::State);
     event.into_iter().chain(state).map(Row::Events)
 }
 

@@ -66,7 +66,7 @@ impl PersistPresence for Persist {
                 presence::set(tx, &name, *token, state)?;
                 rows.push((*token, Row::Presence(state.clone())));
             }
-            Ok(Written { rows, reply: *tokens.last().expect("the presence handler persists at least one state") })
+            Ok(Written::new(rows, *tokens.last().expect("the presence handler persists at least one state")))
         };
         Box::pin(async move { Ok(writer.persist("set_presence", count, set).await?) })
     }

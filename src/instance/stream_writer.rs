@@ -1,6 +1,7 @@
 //! Writes the rows of one stream: tokens, a transaction, and the views that this instance keeps in memory.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -41,6 +42,16 @@ pub(super) struct Written<R> {
     pub(super) rows: Vec<(Token, Row)>,
     /// The value for the caller.
     pub(super) reply: R,
+    /// The tokens of earlier writes that stand in place of this one, or of parts of it. The caller gets the reply once they
+    /// are shown here.
+    pub(super) earlier: Vec<Token>,
+}
+
+impl<R> Written<R> {
+    /// Returns the result of a transaction in which every write took effect.
+    pub(super) fn new(rows: Vec<(Token, Row)>, reply: R) -> Self {
+        Written { rows, reply, earlier: Vec::new() }
+    }
 }
 
 /// Identifies the request of a write, so that a repeated request takes effect only once.
@@ -67,7 +78,7 @@ impl<R: Serialize + DeserializeOwned> Written<R> {
         if let Some(reply) = transactions::recorded(tx, request)? {
             let reply = serde_json::from_str(&reply)
                 .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
-            return Ok(Written { rows: Vec::new(), reply });
+            return Ok(Written::new(Vec::new(), reply));
         }
         let written = write()?;
         let reply = serde_json::to_string(&written.reply).expect("a reply is plain data");
@@ -86,6 +97,8 @@ pub struct StreamWriter {
     in_flight: Cell<usize>,
     idle: Notify,
     written: Notify,
+    /// Notified when tokens are settled.
+    settled: Notify,
 }
 
 impl StreamWriter {
@@ -101,6 +114,7 @@ impl StreamWriter {
             in_flight: Cell::new(0),
             idle: Notify::new(),
             written: Notify::new(),
+            settled: Notify::new(),
         })
     }
 
@@ -133,6 +147,15 @@ impl StreamWriter {
                 tokio::time::sleep(backoff.next_delay()).await;
             }
             backoff.reset();
+        }
+    }
+
+    /// Waits until the write of `token` is shown on this instance, if it is one of this instance that is under way.
+    async fn shown(&self, token: Token) {
+        let mut settled = pin!(self.settled.notified());
+        while self.ids.is_outstanding(token) {
+            settled.as_mut().await;
+            settled.set(self.settled.notified());
         }
     }
 
@@ -205,8 +228,13 @@ async fn persist_now<R: Send + 'static>(
     drop(allocations);
     for (writer, _) in &parts {
         writer.written.notify_one();
+        writer.settled.notify_waiters();
     }
-    Ok(persisted?.reply)
+    let Written { reply, earlier, .. } = persisted?;
+    for token in earlier {
+        first.shown(token).await;
+    }
+    Ok(reply)
 }
 
 /// Counts a write as under way until this is dropped.

@@ -33,12 +33,15 @@ impl Instance {
             Written::once(tx, key.as_ref(), || {
                 let mut rows = Vec::with_capacity(data.len());
                 let mut last = Token::default();
+                let mut earlier = Vec::new();
                 for (token, datum) in tokens.iter().zip(&data) {
-                    last = last.max(account_data::set(tx, &writer, *token, datum)?);
+                    let standing = account_data::set(tx, &writer, *token, datum)?;
+                    last = last.max(standing);
+                    earlier.extend((standing != *token).then_some(standing));
                     let Datum { user_id, room_id, kind, .. } = datum.clone();
                     rows.push((*token, Row::AccountData(AccountDataRow { user_id, room_id, kind })));
                 }
-                Ok(Written { rows, reply: last })
+                Ok(Written { rows, reply: last, earlier })
             })
         };
         self.writer(rows::account_data::NAME)?.persist("set_account_data", count, set).await
@@ -64,11 +67,14 @@ impl Instance {
             Written::once(tx, key.as_ref(), || {
                 let mut rows = Vec::with_capacity(receipts.len());
                 let mut last = Token::default();
+                let mut earlier = Vec::new();
                 for (token, receipt) in tokens.iter().zip(&receipts) {
-                    last = last.max(receipts::insert(tx, &writer, *token, receipt)?);
+                    let standing = receipts::insert(tx, &writer, *token, receipt)?;
+                    last = last.max(standing);
+                    earlier.extend((standing != *token).then_some(standing));
                     rows.push((*token, Row::Receipts(receipt.clone())));
                 }
-                Ok(Written { rows, reply: last })
+                Ok(Written { rows, reply: last, earlier })
             })
         };
         self.writer(rows::receipts::NAME)?.persist("insert_receipts", count, insert).await
@@ -91,7 +97,7 @@ impl Instance {
                 to_device::add(tx, &writer, tokens[0], &messages)?;
                 let row = |message: &Message| Row::ToDevice(ToDeviceRow { entity: message.user_id.clone() });
                 let rows = messages.iter().map(|message| (tokens[0], row(message))).collect();
-                Ok(Written { rows, reply: tokens[0] })
+                Ok(Written::new(rows, tokens[0]))
             })
         };
         self.writer(rows::to_device::NAME)?.persist("send_to_device", 1, add).await

@@ -143,6 +143,11 @@ impl IdGenerator {
         self.ids.state().minimal_local_current_token()
     }
 
+    /// Returns true if the own id `token` is allocated and not settled yet.
+    pub fn is_outstanding(&self, token: Token) -> bool {
+        self.ids.state().is_outstanding(token)
+    }
+
     /// Returns the highest own id that is settled. No own row has a higher id, unless that id is still outstanding.
     pub fn last_own_token(&self) -> Token {
         self.ids.state().last_own_token()

@@ -167,6 +167,11 @@ impl IdState {
         self.positions.get(&self.local).copied().unwrap_or(self.persisted_upto)
     }
 
+    /// Returns true if the own id `token` may still commit, or its row is not shown yet.
+    pub(super) fn is_outstanding(&self, token: Token) -> bool {
+        self.unfinished.contains(&token)
+    }
+
     /// Returns the highest own id that is settled. No own row has a higher id, unless that id is still outstanding.
     ///
     /// It may be above the announced position. [`minimal_local_current_token`](Self::minimal_local_current_token) may be

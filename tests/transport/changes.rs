@@ -105,6 +105,41 @@ fn an_event_that_is_already_persisted_keeps_its_token() {
 }
 
 #[test]
+fn an_outlier_that_is_sent_again_becomes_an_ordinary_event_and_changes_the_state() {
+    run(async {
+        let deployment = Deployment::new();
+        let _writer = deployment.start("writer1").await;
+        let room_id = room_of(&deployment, "writer1");
+        let event = json!({"event_id": "$invite", "room_id": room_id, "type": "m.room.member", "state_key": "@b:c",
+                           "sender": "@a:b", "content": {"membership": "invite"}});
+        let send = async |transaction_id: &str, outlier: bool| {
+            let mut sent = SentEvent::new("1", event.as_object().unwrap().clone());
+            sent.outlier = outlier;
+            if !outlier {
+                let entry = ("m.room.member".to_owned(), "@b:c".to_owned(), Some("$invite".to_owned()));
+                sent.context.state_delta_due_to_event = Some(vec![entry]);
+            }
+            let path = format!("{SEND}/{transaction_id}");
+            let (status, answer) = post(&deployment, "writer1", &path, &sending(&sent)).await;
+            assert_eq!(status, 200, "{answer}");
+            object(&answer)["stream_id"].as_i64().unwrap()
+        };
+        let first = send("transaction1", true).await;
+        assert_eq!(send("transaction2", true).await, first, "an outlier that stays one");
+        let second = send("transaction3", false).await;
+        assert!(second > first);
+        assert_eq!(query::<i64>(&deployment, "SELECT outlier FROM events").await, 0);
+        assert_eq!(query::<i64>(&deployment, "SELECT event_stream_ordering FROM ex_outlier_stream").await, second);
+        assert_eq!(query::<i64>(&deployment, "SELECT stream_id FROM current_state_delta_stream").await, second);
+        // It has become one already: its last row is named, and nothing is written.
+        assert_eq!(send("transaction4", false).await, second);
+        assert_eq!(send("transaction5", true).await, second);
+        assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM ex_outlier_stream").await, 1);
+        assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM current_state_delta_stream").await, 1);
+    });
+}
+
+#[test]
 fn the_writer_of_another_room_is_named() {
     run(async {
         let deployment = Deployment::new();

@@ -41,6 +41,23 @@ impl Backend for Lost {
     }
 }
 
+/// A database that answers transactions called `slow` a second after it has committed them.
+struct Slow(Rc<MemoryBackend>);
+
+impl Backend for Slow {
+    fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
+        let is_slow = job.name == "slow";
+        let run = self.0.run(job);
+        Box::pin(async move {
+            let committed = run.await;
+            if is_slow {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            committed
+        })
+    }
+}
+
 /// A cache view that records each call, with the writer's position at that time.
 struct Diary {
     ids: Rc<IdGenerator>,
@@ -116,7 +133,7 @@ fn set_one(tx: &Transaction<'_>, token: Token) -> rusqlite::Result<Written<Token
         &Datum { user_id: user_id.clone(), room_id: None, kind: kind.clone(), content: Value::Null },
     )?;
     let row = Row::AccountData(AccountDataRow { user_id, room_id: None, kind });
-    Ok(Written { rows: vec![(token, row)], reply: token })
+    Ok(Written::new(vec![(token, row)], token))
 }
 
 #[test]
@@ -167,6 +184,29 @@ fn views_are_invalidated_only_after_the_rows_are_committed() {
         assert!(matches!(failed, Err(PersistError::Database(DatabaseError::ConnectionLost { transaction: "set" }))));
         assert_eq!(*diary.entries.borrow(), ["0 rows at 1", "invalidate account_data at 1"]);
         assert_eq!(ids.current_token_for_writer(&"me".into()), Token(2));
+    });
+}
+
+#[test]
+fn a_write_that_an_earlier_one_stands_for_is_answered_once_that_one_is_shown() {
+    let database = MemoryBackend::open();
+    on_instance(&database.clone(), Rc::new(Slow(database)), |Instance { account_data, diary, .. }| async move {
+        let first = account_data.persist("slow", 1, |tx, tokens| set_one(tx, tokens[0]));
+        let repeated = async {
+            let earlier = account_data
+                .persist("set", 1, |_, _| Ok(Written { rows: Vec::new(), reply: Token(2), earlier: vec![Token(2)] }));
+            assert_eq!(earlier.await.unwrap(), Token(2));
+            diary.write("repeated");
+        };
+        let other = async {
+            account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0])).await.unwrap();
+            diary.write("other");
+        };
+        let (first, (), ()) = tokio::join!(first, repeated, other);
+        assert_eq!(first.unwrap(), Token(2));
+        // A write that nothing else stands for waits for no other one.
+        let expected = ["account_data 4 at 1", "other at 1", "account_data 2 at 1", "repeated at 4"];
+        assert_eq!(*diary.entries.borrow(), expected);
     });
 }
 

@@ -74,11 +74,12 @@ pub struct RoomEvent {
     pub room_id: String,
 }
 
-/// Returns the token of an event, if it was persisted.
+/// Returns the token of the last row of an event, if it was persisted. An event that is no outlier any more has two rows.
 pub fn token_of(tx: &Transaction<'_>, event_id: &str) -> rusqlite::Result<Option<Token>> {
-    tx.prepare_cached("SELECT stream_ordering FROM events WHERE event_id = ?1")?
-        .query_row([event_id], |row| row.get(0).map(Token))
-        .optional()
+    let last = "SELECT MAX(stream_ordering, COALESCE((SELECT MAX(event_stream_ordering) FROM ex_outlier_stream
+                                                      WHERE ex_outlier_stream.event_id = events.event_id), 0))
+                FROM events WHERE event_id = ?1";
+    tx.prepare_cached(last)?.query_row([event_id], |row| row.get(0).map(Token)).optional()
 }
 
 /// Inserts `events` and `deltas` as rows of `writer`, each at its token, and changes the current state by `deltas`.
