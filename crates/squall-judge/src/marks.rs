@@ -65,6 +65,10 @@ const QUIET_GAP: &str = "quiet_gap";
 const BURST_MISSED: &str = "burst_missed";
 /// The same, for messages to devices.
 const MESSAGES_MISSED: &str = "messages_missed";
+/// An outlier was sent again, as an ordinary event.
+const FORMER_OUTLIER: &str = "former_outlier";
+/// An event that changes state was acknowledged twice, to two requests.
+const EVENT_SENT_AGAIN: &str = "event_sent_again";
 /// Time after which a gap is quiet.
 const QUIET_MS: u64 = 600_000;
 /// Time after which a state that was set counts no more, unless the device syncs.
@@ -91,7 +95,7 @@ const LIMITS: [&str; 9] = [
 ];
 
 /// Every other mark.
-const ALL: [&str; 24] = [
+const ALL: [&str; 26] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -115,6 +119,8 @@ const ALL: [&str; 24] = [
     QUIET_GAP,
     BURST_MISSED,
     MESSAGES_MISSED,
+    FORMER_OUTLIER,
+    EVENT_SENT_AGAIN,
     OUTPUT_LIMIT,
 ];
 
@@ -127,6 +133,8 @@ pub(super) struct Marks {
     reads: BTreeMap<u64, (InstanceName, Cached)>,
     /// The time at which a position last moved, and the position before.
     moved: BTreeMap<FollowerKey, (SimTime, Token)>,
+    /// The newest change of state that each writer's client was told of.
+    state_acked: BTreeMap<InstanceName, Token>,
     /// The committed tokens.
     committed: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
     /// The tokens of rows too long for a line.
@@ -153,6 +161,7 @@ impl Marks {
             set_ups: SetUps::new(topology),
             reads: BTreeMap::new(),
             moved: BTreeMap::new(),
+            state_acked: BTreeMap::new(),
             committed: BTreeMap::new(),
             oversized: BTreeSet::new(),
             catching_up: BTreeMap::new(),
@@ -170,11 +179,25 @@ impl Marks {
         &self.counts
     }
 
+    /// Counts the events that were sent more than once.
+    fn observe_repeated(&mut self, observation: &Observation) {
+        match observation {
+            Observation::ReadBack { stream, .. } if stream.as_str() == events::NAME => self.reach(FORMER_OUTLIER),
+            Observation::WriteAcked { what: Cached::State { .. }, writer, token, .. }
+                if self.state_acked.insert(writer.clone(), *token) == Some(*token) =>
+            {
+                self.reach(EVENT_SENT_AGAIN);
+            }
+            _ => {}
+        }
+    }
+
     /// Counts the marks that this observation reaches.
     pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation) {
         self.observe_reads(observation);
         self.observe_rows(observation);
         self.observe_bursts(at, observation);
+        self.observe_repeated(observation);
         match observation {
             Observation::Applied { instance, stream, writer, .. }
             | Observation::Positioned { instance, stream, writer, .. }

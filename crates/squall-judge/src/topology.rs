@@ -52,6 +52,7 @@ pub struct Topology {
     rows_per_query: Option<usize>,
     discards_rows: bool,
     has_few_connections: bool,
+    has_short_outboxes: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -141,6 +142,17 @@ impl Topology {
     /// Returns true if instances refuse some connections in a healthy deployment. Default: false, as in production.
     pub fn has_few_connections(&self) -> bool {
         self.has_few_connections
+    }
+
+    /// Lets so few commands wait for a peer that instances drop some peers in a healthy deployment.
+    pub fn with_short_outboxes(mut self) -> Self {
+        self.has_short_outboxes = true;
+        self
+    }
+
+    /// Returns true if instances drop some peers in a healthy deployment. Default: false, as in production.
+    pub fn has_short_outboxes(&self) -> bool {
+        self.has_short_outboxes
     }
 
     /// Returns true if followers have queues or batches so short that rows which have arrived are discarded and fetched

@@ -72,6 +72,7 @@ invariants! {
     caches_fresh_after_wait::CachesFreshAfterWait,
     catch_up_bounded::CatchUpBounded,
     clients_miss_nothing::ClientsMissNothing,
+    connections_kept::ConnectionsKept,
     directions_kept::DirectionsKept,
     no_id_in_flight::NoIdInFlight,
     no_missed_rows::NoMissedRows,

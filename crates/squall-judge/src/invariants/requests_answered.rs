@@ -7,6 +7,8 @@
 //!    that is repeated because its answer was lost is a correct one too (Synapse #8476), and so is one to a writer that is
 //!    behind.
 //! 2. A request fails in another way only with an explanation: some host was not sound between its beginning and its end.
+//!    A request that was repeated and failed without an answer, or with 500 or above, needs one from its last
+//!    `LAST_ATTEMPTS_MS`: by then nothing that is over refuses it any more.
 //! 3. In the calm a request succeeds, if it is repeated. A cause of failure that is over refuses nothing any more: a client
 //!    that counts on that would lose its messages for good.
 //!
@@ -35,6 +37,10 @@ use squall_protocol::InstanceName;
 /// Time after which an instance knows of a connection that is dead at its other end, and has made another one.
 const DEAF_MS: u64 = 120_000;
 
+/// Time within which a request that is repeated is certainly sent again and answered: the longest delay, and the time-outs of
+/// a connection and of an answer, with as much again for a request that waits for rows at its writer.
+const LAST_ATTEMPTS_MS: u64 = 35_000;
+
 /// A failure that has no reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -46,9 +52,9 @@ pub enum Violation {
     /// A request that succeeded had an answer that cannot be read.
     #[error("a request of {what} through {instance} was answered with 200, and the answer cannot be read")]
     Unreadable { instance: InstanceName, what: &'static str },
-    /// A request failed although nothing was disturbed.
+    /// A request failed although nothing was disturbed, or nothing any more for long.
     #[error(
-        "a request of {what} through {instance} failed after {after_ms} ms: {failure}; nothing was disturbed since it began"
+        "a request of {what} through {instance} failed after {after_ms} ms: {failure}; no disturbance explains that"
     )]
     Unexplained { instance: InstanceName, what: &'static str, after_ms: u64, failure: RequestFailure },
     /// A request failed over and over, long into the calm.
@@ -67,10 +73,10 @@ pub struct RequestsAnswered {
 }
 
 impl RequestsAnswered {
-    /// Returns true if something may have disturbed a request in the time from `began` to `at`.
-    fn is_explained(&self, began: SimTime, at: SimTime) -> bool {
+    /// Returns true if something may have disturbed a request in the time from `from` to `at`.
+    fn is_explained(&self, from: SimTime, at: SimTime) -> bool {
         let sound_since = self.disturbances.all_sound_since(at);
-        self.has_broken_stream || began < self.deaf_until || sound_since.is_none_or(|since| began < since)
+        self.has_broken_stream || from < self.deaf_until || sound_since.is_none_or(|since| from < since)
     }
 
     fn failed(
@@ -82,10 +88,16 @@ impl RequestsAnswered {
     ) -> Result<(), Violation> {
         self.judged += 1;
         let instance = instance.clone();
+        let ago = |ms| SimTime(at.0.saturating_sub(ms));
         match failure {
             RequestFailure::Refused { status } => Err(Violation::Refused { instance, what, status }),
             RequestFailure::Unreadable => Err(Violation::Unreadable { instance, what }),
-            _ if self.is_explained(SimTime(at.0.saturating_sub(after_ms)), at) => Ok(()),
+            RequestFailure::Unavailable { .. } | RequestFailure::Lost
+                if self.is_explained(ago(after_ms.min(LAST_ATTEMPTS_MS)), at) =>
+            {
+                Ok(())
+            }
+            RequestFailure::NotSeen | RequestFailure::NotWritten if self.is_explained(ago(after_ms), at) => Ok(()),
             _ => Err(Violation::Unexplained { instance, what, after_ms, failure }),
         }
     }
@@ -133,12 +145,16 @@ mod tests {
 
     /// The violation of a request that fails in this way, two seconds after it began, as the last of the story.
     fn told(story: &[(u64, Observation)], at: u64, failure: RequestFailure) -> String {
+        told_after(2_000, story, at, failure)
+    }
+
+    fn told_after(after_ms: u64, story: &[(u64, Observation)], at: u64, failure: RequestFailure) -> String {
         let mut judge = RequestsAnswered::default();
         for (at, observation) in story {
             judge.observe(SimTime(*at), observation).expect("nothing is wrong before");
         }
         let (instance, what) = ("worker".into(), "receipts");
-        let failed = Observation::RequestFailed { instance, what, after_ms: 2_000, failure };
+        let failed = Observation::RequestFailed { instance, what, after_ms, failure };
         kind(&judge.observe(SimTime(at), &failed))
     }
 
@@ -165,6 +181,18 @@ mod tests {
             assert_eq!(told(&story, 27_001, failure), "unexplained");
             assert_eq!(told(&[], 27_001, failure), "unexplained");
         }
+    }
+
+    #[test]
+    fn a_request_that_was_repeated_fails_only_if_something_was_disturbed_at_its_last_attempts() {
+        let story = fault(10_000, 20_000);
+        // A host is sound again five seconds after its fault.
+        let sound_for = |ms, failure| told_after(58_000, &story, 25_000 + ms, failure);
+        for failure in [RequestFailure::Lost, RequestFailure::Unavailable { status: 503 }] {
+            assert_eq!(sound_for(LAST_ATTEMPTS_MS - 1, failure), "none");
+            assert_eq!(sound_for(LAST_ATTEMPTS_MS, failure), "unexplained");
+        }
+        assert_eq!(sound_for(LAST_ATTEMPTS_MS, RequestFailure::NotSeen), "none", "it is not repeated");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! stream's writer. `caches_fresh_after_wait` checks this for events and account data, whose answers have a token. This
 //! invariant checks it for receipts, messages to devices, presence and typing, whose answers have none: the client looks
 //! for its own write. An early answer, before the instance has the writer's rows (Synapse #7542), shows an old state. So
-//! does an instance that applies the rows and does not show them, and no other invariant sees that.
+//! does an instance that applies the rows and does not show them, and no other invariant sees that. An outlier that is sent
+//! again as an ordinary event is one afterwards, and its change of state is there (Synapse #8605, #17635).
 //!
 //! No false alarm:
 //!
