@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::ProgressBar;
 
 use super::table::{Align, Table, wrap};
 use super::{CliError, all_cores, scenarios, status, summary};
 use crate::sim::defects::{
-    self, DefectBuilder, Measured, Options, Patch, SHRUNK_FAULTS_MAX, SHRUNK_OPERATIONS_MAX, Size,
+    self, DefectBuilder, DefectSet, Measured, Options, Patch, SHRUNK_FAULTS_MAX, SHRUNK_OPERATIONS_MAX, Size,
 };
 use crate::sim::plan::Scenario;
 use crate::sim::shrink::RUNS_MAX;
@@ -31,12 +32,15 @@ pub(super) struct DefectsArguments {
     /// Scenario to search, instead of the one that each patch names.
     #[arg(long, value_name = "NAME", value_parser = scenarios())]
     scenario: Option<Scenario>,
+    /// Set of defects, where no names are given: those that are found soon, or those that need rare situations in order.
+    #[arg(long, value_name = "SET", default_value = DefectSet::Common.name(), value_parser = sets(), conflicts_with = "names")]
+    set: DefectSet,
     /// Number of disjoint ranges of seeds to search.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 5)]
     ranges: u64,
-    /// Number of seeds in a range.
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
+    /// Number of seeds in a range [default: 1000, and 10000 for a defect of the deep set].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
     /// Number of seeds that run at the same time [default: all cores].
     #[arg(long, value_name = "N", default_value_t = all_cores(), hide_default_value = true)]
     jobs: NonZeroUsize,
@@ -92,6 +96,12 @@ pub(super) fn defects(arguments: &DefectsArguments) -> Result<ExitCode, CliError
     Ok(status(printer.all_well))
 }
 
+/// Parses the name of a set of defects.
+fn sets() -> impl TypedValueParser<Value = DefectSet> {
+    let names = PossibleValuesParser::new(DefectSet::ALL.iter().map(|set| set.name()));
+    names.map(|name| name.parse::<DefectSet>().expect("only names of sets are possible"))
+}
+
 /// Reads the patches that the arguments name.
 fn read_patches(arguments: &DefectsArguments) -> Result<Vec<Patch>, CliError> {
     let mut patches = Vec::new();
@@ -100,6 +110,7 @@ fn read_patches(arguments: &DefectsArguments) -> Result<Vec<Patch>, CliError> {
     }
     if arguments.names.is_empty() {
         patches = Patch::read_all(Path::new(PATCHES))?;
+        patches.retain(|patch| patch.set() == arguments.set);
     }
     for patch in &mut patches {
         patch.scenario = arguments.scenario.unwrap_or(patch.scenario);
@@ -211,7 +222,8 @@ const MARKDOWN_HEADING: &str = "| defect | known from | found by | seeds of each
 fn markdown_row(measured: &Measured) -> String {
     let scenario =
         if measured.scenario == Scenario::Storm.name() { String::new() } else { format!(" ({})", measured.scenario) };
-    let seeds = measured.seeds_to_find.iter().map(|seeds| seeds.map_or("–".to_owned(), |seeds| seeds.to_string()));
+    let or_more = || format!("> {}", measured.seeds_max);
+    let seeds = measured.seeds_to_find.iter().map(|seeds| seeds.map_or_else(or_more, |seeds| seeds.to_string()));
     let shrunk = measured.shrunk.map_or(String::new(), |size| {
         let counts =
             [(size.faults, "fault"), (size.operations, "operation"), (size.clients, "client"), (size.hosts, "host")];
@@ -230,14 +242,18 @@ fn markdown_row(measured: &Measured) -> String {
 }
 
 fn median(measured: &Measured) -> String {
-    measured.median().map_or("–".to_owned(), |median| median.to_string())
+    match measured.median() {
+        Some(median) => median.to_string(),
+        None if measured.seeds_to_find.is_empty() => "–".to_owned(),
+        None => format!("> {}", measured.seeds_max),
+    }
 }
 
-/// Returns everything about a measurement that is not as it should be, and the reason why a defect is rare.
+/// Returns everything about a measurement that is not as it should be, and the situations that a deep defect needs.
 fn remarks(measured: &Measured) -> Vec<String> {
     let mut remarks = Vec::new();
-    if let Some(reason) = &measured.rare {
-        remarks.push(format!("rare, found by its entry in seeds/: {reason}"));
+    if let Some(situations) = &measured.needs {
+        remarks.push(format!("needs {situations}"));
     }
     if !measured.found {
         remarks.push("not found everywhere".to_owned());
@@ -264,9 +280,10 @@ mod tests {
             upstream: "Synapse #7255 | measured".into(),
             invariant: "stuck".into(),
             scenario: "storm".into(),
-            rare: None,
+            needs: None,
             found: true,
             seeds_to_find: vec![Some(2), Some(1), Some(3)],
+            seeds_max: 1_000,
             shrunk: Some(Size { faults: 1, operations: 2, clients: 0, hosts: 3 }),
             passes_without: true,
             corpus_finds: Some(true),
@@ -291,7 +308,7 @@ mod tests {
         let redis =
             Measured { scenario: "redis".into(), found: false, seeds_to_find: vec![None, Some(4), None], ..measured() };
         let row = markdown_row(&redis);
-        assert!(row.contains("| stuck (redis) | –, 4, – | – |"), "{row}");
+        assert!(row.contains("| stuck (redis) | > 1000, 4, > 1000 | > 1000 |"), "{row}");
         assert!(row.ends_with("| not found everywhere |"), "{row}");
     }
 
@@ -300,14 +317,14 @@ mod tests {
         assert!(remarks(&measured()).is_empty());
         let large = Some(Size { faults: 6, operations: 2, clients: 0, hosts: 3 });
         let measured = Measured {
-            rare: Some("two races at once".into()),
+            needs: Some("two races at once".into()),
             shrunk: large,
             passes_without: false,
             corpus_finds: Some(false),
             ..measured()
         };
         let expected = [
-            "rare, found by its entry in seeds/: two races at once",
+            "needs two races at once",
             "the plan fails without the defect too",
             "its entry in seeds/ is stale",
             "more than 5 faults or 20 operations",

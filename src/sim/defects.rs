@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use builder::{BuildError, DefectBuilder};
-pub use patch::{Patch, PatchError};
+pub use patch::{DefectSet, Patch, PatchError};
 
 use super::corpus::{Entry, EntryError};
 use super::failures::current_name;
@@ -26,8 +26,8 @@ use super::soak::SeedRange;
 pub struct Options {
     /// Number of ranges of seeds.
     pub ranges: u64,
-    /// Number of seeds in a range.
-    pub seeds: u64,
+    /// Number of seeds in a range; none for that of the defect's set.
+    pub seeds: Option<u64>,
     /// Number of seeds that run at the same time.
     pub jobs: NonZeroUsize,
     /// Most runs that shrinking takes.
@@ -50,12 +50,15 @@ pub struct Measured {
     pub invariant: String,
     /// The scenario whose seeds were searched.
     pub scenario: String,
-    /// The reason why no seeds were searched; none if they were. The defect's entry of the corpus must find it instead.
-    pub rare: Option<String>,
-    /// True if the defect was found in every range; for a rare one, true if its entry found it.
+    /// The rare situations that it takes, in order; none for a defect of the common set.
+    pub needs: Option<String>,
+    /// True if the defect was found in every range; for a deep one, true if its entry of the corpus found it, or every range
+    /// did.
     pub found: bool,
     /// Number of seeds that each range took; none for a range that did not find the defect.
     pub seeds_to_find: Vec<Option<u64>>,
+    /// Number of seeds after which the search of a range ended.
+    pub seeds_max: u64,
     /// The size of the smallest plan that finds the defect.
     pub shrunk: Option<Size>,
     /// True if that plan passes without the defect.
@@ -147,9 +150,10 @@ pub fn measure(
         upstream: patch.upstream.clone(),
         invariant: patch.invariant.clone(),
         scenario: patch.scenario.to_string(),
-        rare: patch.rare.clone(),
+        needs: patch.needs.clone(),
         found: false,
         seeds_to_find: Vec::new(),
+        seeds_max: options.seeds.unwrap_or(patch.set().seeds_max()),
         shrunk: None,
         passes_without: false,
         corpus_finds: None,
@@ -157,9 +161,8 @@ pub fn measure(
         wall_s: 0,
     };
     let mut finders = Vec::new();
-    let ranges = if patch.rare.is_some() { 0 } else { options.ranges };
-    for range in 0..ranges {
-        let seeds = SeedRange::new(range * options.seeds, options.seeds);
+    for range in 0..options.ranges {
+        let seeds = SeedRange::new(range * measured.seeds_max, measured.seeds_max);
         report_progress(&format!("searching seeds {seeds}"));
         let found = planted.search(patch, seeds, options.jobs)?;
         measured.seeds_to_find.push(found.map(|found| found.seeds));
@@ -190,15 +193,16 @@ pub fn measure(
     if let Some(path) = entry_of(corpus, &patch.name)? {
         report_progress("replaying its entry of the corpus");
         measured.corpus_finds = Some(planted.fails_on(&path)?);
-        if patch.rare.is_some() {
+        if measured.shrunk.is_none() {
             let entry = Entry::read(&path)?;
             measured.shrunk = Some(Size::from(&entry.plan));
             measured.passes_without = entry.replay().passed();
         }
     }
-    measured.found = match patch.rare {
-        Some(_) => measured.corpus_finds == Some(true),
-        None => measured.seeds_to_find.iter().all(Option::is_some),
+    let in_every_range = measured.seeds_to_find.iter().all(Option::is_some);
+    measured.found = match patch.set() {
+        DefectSet::Common => in_every_range,
+        DefectSet::Deep => measured.corpus_finds.unwrap_or(in_every_range),
     };
     measured.wall_s = stopwatch.elapsed_s();
     Ok((measured, smallest))
@@ -230,9 +234,10 @@ mod tests {
             upstream: "Synapse #1".into(),
             invariant: "no_missed_rows".into(),
             scenario: "storm".into(),
-            rare: None,
+            needs: None,
             found: seeds_to_find.iter().all(Option::is_some),
             seeds_to_find: seeds_to_find.into(),
+            seeds_max: 1_000,
             shrunk: Some(Size { faults: 1, operations: 2, clients: 0, hosts: 2 }),
             passes_without: true,
             corpus_finds: None,

@@ -4,7 +4,7 @@
 //! Upstream: the source of the defect, such as an issue of Synapse
 //! Invariant: the invariant that it violates, or another failure: stuck, panicked, hung, crashed, out_of_memory
 //! Scenario: the scenario whose seeds are searched; storm if there is no such header
-//! Rare: the reason why a search does not find it; its entry of the corpus must find it instead
+//! Needs: the rare situations that it takes, in order; the defect belongs to the deep set
 //!
 //! The story.
 //!
@@ -14,10 +14,39 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
 use thiserror::Error;
 
 use crate::sim::failures::{current_name, names};
 use crate::sim::plan::{Scenario, UnknownScenario};
+
+/// A set of defects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum DefectSet {
+    /// Those that a search of seeds finds soon.
+    Common,
+    /// Those that need two or three rare situations in order. Other ways to search are measured on them.
+    Deep,
+}
+
+impl DefectSet {
+    /// Every set.
+    pub const ALL: &'static [DefectSet] = DefectSet::VARIANTS;
+
+    /// Returns the name on the command line.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// Returns the number of seeds of a range after which a search ends.
+    pub fn seeds_max(self) -> u64 {
+        match self {
+            DefectSet::Common => 1_000,
+            DefectSet::Deep => 10_000,
+        }
+    }
+}
 
 /// A defect that can be planted.
 #[derive(Debug, Clone)]
@@ -32,8 +61,8 @@ pub struct Patch {
     pub invariant: String,
     /// The scenario whose seeds are searched.
     pub scenario: Scenario,
-    /// The reason why a search does not find the defect; none if it does.
-    pub rare: Option<String>,
+    /// The rare situations that it takes, in order; none for a defect of the common set.
+    pub needs: Option<String>,
     /// A description of the defect and its consequences.
     pub story: String,
 }
@@ -81,9 +110,14 @@ impl Patch {
             upstream,
             invariant,
             scenario: scenario.map_err(|error| PatchError::Scenario(path.to_owned(), error))?,
-            rare: header("Rare"),
+            needs: header("Needs"),
             story: story.join(" ").trim().to_owned(),
         })
+    }
+
+    /// Returns the set that the defect belongs to.
+    pub fn set(&self) -> DefectSet {
+        if self.needs.is_some() { DefectSet::Deep } else { DefectSet::Common }
     }
 
     /// Reads every patch in a directory, sorted by name. Defects that were measured on Synapse come first.
@@ -117,6 +151,8 @@ mod tests {
             assert!(patch.story.len() > 60, "{}: {:?}", patch.name, patch.story);
         }
         assert!(patches[0].upstream.contains("measured"));
+        let deep = patches.iter().filter(|patch| patch.set() == DefectSet::Deep).count();
+        assert!(deep >= 5 && deep < patches.len() / 2, "{deep}");
     }
 
     #[test]
