@@ -209,6 +209,10 @@ fn of_operation(operation: &OperationKind) -> String {
         OperationKind::WriteThenRead { host, what } => {
             let what = match what {
                 Writing::State { room } => of_reading(&Reading::State { room: *room }),
+                Writing::StateTwice { room } => format!("the state of room {room}, by an event that is sent twice,"),
+                Writing::FormerOutlier { room } => {
+                    format!("an outlier in room {room}, which is sent again with its state,")
+                }
                 Writing::AccountData { user, room, .. } => {
                     of_reading(&Reading::AccountData { user: *user, room: *room })
                 }

@@ -1,5 +1,5 @@
-//! Writes without a token in their answer, which the client looks for once it has the answer: receipts, messages to
-//! devices, presence and typing.
+//! Writes that the client looks for once it has the answer: receipts, messages to devices, presence and typing, whose
+//! answers have no token, and outliers that become ordinary events.
 //!
 //! The client looks at what its own instance shows: its caches, its handlers, its answer to a sync. The user of such a
 //! write does nothing else, so that the client can tell its own write.
@@ -17,8 +17,9 @@ use crate::presence::{PresenceState, SetState};
 use crate::store::to_device::Message;
 use crate::transport::http::endpoints::fed_send_edu::Typing;
 use squall_judge as judge;
+use squall_protocol::rows::events::{self, EventRow};
 use squall_protocol::rows::{presence, receipts, to_device, typing};
-use squall_protocol::{Cached, InstanceName};
+use squall_protocol::{Cached, InstanceName, TypingNews};
 
 /// The time for which a user types. On another instance the writer decides, in the same way.
 const TYPING_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,7 +107,8 @@ pub(super) async fn presence_then_read(client: &Client, id: usize, user: u32) ->
     Ok(())
 }
 
-/// Makes a user type, and looks at the users who are typing in the room.
+/// Makes a user type, and looks at the users who are typing in the room: those that the instance knows, and those in the
+/// answer to a first sync.
 pub(super) async fn typing_then_read(client: &Client, user: u32, room: u32) -> Result<(), Failure> {
     let instance = client.instance();
     let writer = instance.config().stream_writers.typing.clone();
@@ -121,17 +123,51 @@ pub(super) async fn typing_then_read(client: &Client, user: u32, room: u32) -> R
         let after_ms = written.began.elapsed().as_millis() as u64;
         client.witness().typing_set(&room_id, &user_id, Some(TYPING_TIMEOUT), after_ms);
     }
-    written.read(instance.typing().typing_in(&room_id).contains(&user_id));
+    let is_typing = instance.typing().typing_in(&room_id).contains(&user_id);
+    let shown = instance.sync_handler().sync(&user_id, &device_id(DEVICE), None, Duration::ZERO).await;
+    let is_in_sync = |typing: &TypingNews| {
+        typing.rooms.iter().any(|room| room.room_id == room_id && room.user_ids.contains(&user_id))
+    };
+    // A sync that fails owes nothing.
+    let is_shown = is_typing && shown.map_or(true, |shown| is_in_sync(&shown.news.typing));
+    written.read(is_shown);
     Ok(())
 }
 
-/// Writes `what`, which is not cached, and looks for it.
+/// Persists the event of operation `id` as an outlier, and then as an ordinary event that is the current state of its key.
+/// Looks for both then.
+pub(super) async fn outlier_then_read(client: &Client, id: usize, room: u32) -> Result<(), Failure> {
+    let instance = client.instance();
+    let (room_id, event_id) = (room_id(room), format!("$former_outlier{id}"));
+    let writer = instance.config().events_writer_of(&room_id).clone();
+    let key = ("org.squall.outlier".to_owned(), format!("{id}"));
+    let message = EventRow::message(event_id.clone(), room_id.clone());
+    let outlier = EventRow { kind: key.0.clone(), state_key: Some(key.1.clone()), outlier: true, ..message };
+    client.send_event(outlier.clone(), false).await?;
+    client.read(Cached::Event { event_id: event_id.clone() }).await;
+    let written = Written { client, began: Instant::now(), stream: events::NAME, writer, what: event_id.clone() };
+    let token = client.send_event(EventRow { outlier: false, ..outlier }, true).await?;
+    let what = [Cached::Event { event_id: event_id.clone() }, Cached::State { room_id: room_id.clone() }];
+    for what in what {
+        client.witness().write_acked(what, &written.writer, token);
+    }
+    let Ok(event) = instance.caches().event(&event_id).await else { return Ok(()) };
+    let Ok(state) = instance.caches().current_state(&room_id).await else { return Ok(()) };
+    let is_ordinary = event.value.as_ref().is_some_and(|event| !event.outlier);
+    written.read(is_ordinary && state.value.get(&key) == Some(&event_id));
+    Ok(())
+}
+
+/// Writes `what`, and looks for it.
 pub(super) async fn write_then_read(client: &Client, id: usize, what: Writing) -> Result<(), Failure> {
     match what {
         Writing::Receipt { user, room } => receipt_then_read(client, id, user, room).await,
         Writing::ToDevice { user } => message_then_read(client, id, user).await,
         Writing::Presence { user } => presence_then_read(client, id, user).await,
         Writing::Typing { user, room } => typing_then_read(client, user, room).await,
-        Writing::State { .. } | Writing::AccountData { .. } => unreachable!("their answers have a token"),
+        Writing::FormerOutlier { room } => outlier_then_read(client, id, room).await,
+        Writing::State { .. } | Writing::StateTwice { .. } | Writing::AccountData { .. } => {
+            unreachable!("their answers have a token")
+        }
     }
 }

@@ -76,30 +76,34 @@ impl Client {
     /// Sends a state event to a room, and reads the room's state once the event is acknowledged. `ordinal` makes the event's
     /// id unique.
     pub(super) async fn change_state(&self, ordinal: usize, room_id: &str) -> Result<(), Failure> {
+        let (event_id, kind) = (format!("$topic{ordinal}"), "m.room.topic".to_owned());
+        let state_key = Some(String::new());
+        let event = EventRow { kind, state_key, ..EventRow::message(event_id, room_id.to_owned()) };
         let writer = self.instance.config().events_writer_of(room_id);
-        let event_id = format!("$topic{ordinal}");
-        let kind = "m.room.topic";
-        let token = if writer == self.instance.name() {
-            let event = EventRow {
-                kind: kind.to_owned(),
-                state_key: Some(String::new()),
-                ..EventRow::message(event_id.clone(), room_id)
-            };
-            let kind = kind.to_owned();
-            let state_key = String::new();
-            let delta = StateRow { room_id: room_id.to_owned(), kind, state_key, event_id: Some(event_id) };
-            self.instance.events()?.persist(vec![Write { event: Some(event), state: vec![delta] }]).await?
-        } else {
-            let event = json!({
-                "event_id": event_id, "room_id": room_id, "type": kind, "state_key": "", "sender": "@user:squall.test",
-                "content": { "topic": ordinal },
-            });
-            let mut sent = SentEvent::deserialize(json!({ "room_version": "1", "event": event }))?;
-            sent.context.state_delta_due_to_event = Some(vec![(kind.to_owned(), String::new(), Some(event_id))]);
-            self.instance.client().send_events(writer, &[sent]).await?.stream_id
-        };
+        let token = self.send_event(event, true).await?;
         self.read_back(Cached::State { room_id: room_id.to_owned() }, writer, token).await;
         Ok(())
+    }
+
+    /// Sends an event to the writer of its room, and returns its token once it is acknowledged. With `is_current`, it becomes
+    /// the current state of its type and state key.
+    pub(super) async fn send_event(&self, event: EventRow, is_current: bool) -> Result<Token, Failure> {
+        let writer = self.instance.config().events_writer_of(&event.room_id);
+        let EventRow { event_id, room_id, kind, state_key, outlier, .. } = event.clone();
+        if writer == self.instance.name() {
+            let (state_key, event_id) = (state_key.unwrap_or_default(), Some(event_id));
+            let state = is_current.then_some(StateRow { room_id, kind, state_key, event_id });
+            let write = Write { event: Some(event), state: state.into_iter().collect() };
+            return Ok(self.instance.events()?.persist(vec![write]).await?);
+        }
+        let state_key = state_key.unwrap_or_default();
+        let event = json!({
+            "event_id": event_id, "room_id": room_id, "type": kind, "state_key": state_key, "sender": "@user:squall.test",
+            "content": {},
+        });
+        let mut sent = SentEvent::deserialize(json!({ "room_version": "1", "event": event, "outlier": outlier }))?;
+        sent.context.state_delta_due_to_event = is_current.then(|| vec![(kind, state_key, Some(event_id))]);
+        Ok(self.instance.client().send_events(writer, &[sent]).await?.stream_id)
     }
 
     /// Writes `datum`, which is part of `what`, and reads `what` once the write is acknowledged.

@@ -20,6 +20,9 @@ pub(super) fn topology(plan: &Plan) -> Topology {
     if plan.limits.http_connections_max.is_some() {
         topology = topology.with_few_connections();
     }
+    if plan.limits.commands_queued_max.is_some() {
+        topology = topology.with_short_outboxes();
+    }
     let in_memory = (typing::NAME, Delivery::Memory);
     for (stream, delivery) in SOURCES.iter().map(|source| (source.name, source.delivery)).chain([in_memory]) {
         topology = topology.with_stream(stream, delivery, config.writers_of(stream));

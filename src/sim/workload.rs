@@ -178,6 +178,12 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             client.read(Cached::State { room_id: room_id(room) }).await;
             client.change_state(id, &room_id(room)).await
         }
+        OperationKind::WriteThenRead { what: Writing::StateTwice { room }, .. } => {
+            let room_id = room_id(room);
+            client.read(Cached::State { room_id: room_id.clone() }).await;
+            tokio::try_join!(client.change_state(id, &room_id), client.change_state(id, &room_id))?;
+            Ok(())
+        }
         OperationKind::WriteThenRead { what: Writing::AccountData { user, room, datum }, .. } => {
             client.read(account_data(user, room)).await;
             let datum = datum_of(user, room, format!("org.squall.{datum}."), id);

@@ -97,6 +97,28 @@ impl HostFaults {
     }
 }
 
+/// The number of requests under way.
+#[derive(Clone, Default)]
+struct RequestsUnderWay(Rc<Cell<usize>>);
+
+impl RequestsUnderWay {
+    /// Counts a request until the result is dropped.
+    fn begin(&self) -> RequestUnderWay {
+        self.0.set(self.0.get() + 1);
+        RequestUnderWay(self.clone())
+    }
+}
+
+/// A request under way. It ends when this is dropped, because it may end with its process.
+struct RequestUnderWay(RequestsUnderWay);
+
+impl Drop for RequestUnderWay {
+    fn drop(&mut self) {
+        let RequestsUnderWay(count) = &self.0;
+        count.set(count.get() - 1);
+    }
+}
+
 /// The hosts, processes and database of a run.
 pub(super) struct World {
     engine: Rc<dyn Engine>,
@@ -116,6 +138,7 @@ pub(super) struct World {
     down: RefCell<BTreeSet<InstanceName>>,
     /// The faults of streams that stay broken.
     broken: RefCell<Vec<(InstanceName, Rc<DatabaseFaultGuard>)>>,
+    requests: RequestsUnderWay,
 }
 
 fn options_of(plan: &BrokerPlan) -> broker::Options {
@@ -167,6 +190,7 @@ impl World {
             broker: plan.topology.broker.as_ref().map(options_of),
             down: RefCell::default(),
             broken: RefCell::default(),
+            requests: RequestsUnderWay::default(),
         })
     }
 
@@ -235,6 +259,7 @@ impl World {
             version_skew: self.version_skew(name).clone(),
             odd_framing: self.odd_framing(name).clone(),
             clock: self.host_faults[name].clock.clone(),
+            requests: self.requests.clone(),
             orders: incoming,
         };
         self.engine.start(name.as_str(), Box::new(move |network| Box::pin(process.run(network))));
@@ -288,6 +313,11 @@ impl World {
         let order = Order::Probe(id, operation, done);
         let is_ordered = self.processes.borrow().get(host).is_some_and(|process| process.orders.send(order).is_ok());
         is_ordered && succeeded.await.unwrap_or(false)
+    }
+
+    /// Returns true if an operation of the plan has not ended, syncs aside.
+    pub(super) fn has_requests_under_way(&self) -> bool {
+        self.requests.0.get() > 0
     }
 
     /// Returns the configuration that all instances share.
@@ -407,6 +437,7 @@ struct Boot {
     version_skew: VersionSkew,
     odd_framing: OddFraming,
     clock: SimClock,
+    requests: RequestsUnderWay,
     orders: mpsc::UnboundedReceiver<Order>,
 }
 
@@ -417,9 +448,13 @@ impl Boot {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(id, operation) => {
+                    // A sync ends when the plan says so, and others end with an answer.
+                    let is_request = !matches!(operation, OperationKind::Sync { .. });
+                    let under_way = is_request.then(|| self.requests.begin());
                     let performed = workload::perform(client.clone(), id, operation);
                     let request = async move {
                         performed.await;
+                        drop(under_way);
                     };
                     let seeds = self.seeds.child("operation").child(id);
                     instance.env().tasks.spawn(tasks::OPERATION, self.cancellations.carry_out(&seeds, request));

@@ -220,6 +220,16 @@ pub enum Writing {
         /// The room.
         room: u32,
     },
+    /// An entry of a room's state, by an event that is sent twice at once. Each request has a transaction id of its own.
+    StateTwice {
+        /// The room.
+        room: u32,
+    },
+    /// An event that is persisted as an outlier, and then as an ordinary event with its change of state.
+    FormerOutlier {
+        /// The room.
+        room: u32,
+    },
     /// Account data.
     AccountData {
         /// The user.
@@ -288,6 +298,8 @@ impl OperationKind {
             OperationKind::ExOutlier { .. } => "a former outlier",
             OperationKind::Read { .. } => "a read",
             OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => "state",
+            OperationKind::WriteThenRead { what: Writing::StateTwice { .. }, .. } => "state sent twice",
+            OperationKind::WriteThenRead { what: Writing::FormerOutlier { .. }, .. } => "an outlier sent again",
             OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. } => "account data",
             OperationKind::WriteThenRead { what: Writing::Receipt { .. }, .. } => "a receipt",
             OperationKind::WriteThenRead { what: Writing::ToDevice { .. }, .. } => "a message to devices",
@@ -302,7 +314,8 @@ impl OperationKind {
     pub fn rows(&self) -> u32 {
         match self {
             OperationKind::Send { .. } | OperationKind::Outlier { .. } | OperationKind::ExOutlier { .. } => 1,
-            OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => 2,
+            OperationKind::WriteThenRead { what: Writing::State { .. } | Writing::StateTwice { .. }, .. } => 2,
+            OperationKind::WriteThenRead { what: Writing::FormerOutlier { .. }, .. } => 3,
             OperationKind::StateBurst { rows, .. } => *rows,
             OperationKind::SendBurst { events, .. } => *events,
             OperationKind::AccountData { .. }

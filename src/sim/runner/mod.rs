@@ -199,7 +199,7 @@ impl Run {
         self.recorder.observe(&Observation::Calm);
         (self.watcher)(Progress::Calm { at: self.recorder.now() });
 
-        let converged = self.converges(&database).await && self.reads_caches(&world).await;
+        let converged = self.converges(&world, &database).await && self.reads_caches(&world).await;
         if converged && self.plan.has_probe {
             probe::run(&world, calm_bound(&self.plan)).await;
         }
@@ -250,13 +250,14 @@ impl Run {
         read
     }
 
-    /// Waits until nothing is pending and no transaction in flight writes rows. Returns false if the calm bound is over
-    /// first.
-    async fn converges(&self, database: &SimDatabase) -> bool {
+    /// Waits until nothing is pending, no request is under way, and no transaction in flight writes rows. Returns false if
+    /// the calm bound is over first.
+    async fn converges(&self, world: &World, database: &SimDatabase) -> bool {
         let deadline = Instant::now() + calm_bound(&self.plan);
         while Instant::now() < deadline {
             tokio::time::sleep(CONVERGENCE_INTERVAL).await;
-            if !database.has_rows_in_flight() && self.recorder.judge().pending().is_empty() {
+            let is_at_work = world.has_requests_under_way() || database.has_rows_in_flight();
+            if !is_at_work && self.recorder.judge().pending().is_empty() {
                 return true;
             }
         }

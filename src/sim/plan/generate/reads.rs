@@ -49,7 +49,7 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan, operations: &[Operation]) -> V
     reads
 }
 
-/// Draws writes whose answers have no token, through any instance. Each is of a user of its own, who sees it at once.
+/// Draws writes through any instance, each of a user or an event of its own, which is there at once.
 pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let hosts: Vec<&str> = plan.topology.hosts().collect();
     let mut operations = Vec::new();
@@ -58,7 +58,9 @@ pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operatio
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
         let (user, room) = (FIRST_READER + ordinal, room(&mut rng));
+        let is_outlier = plan.scenario.is_wide() && seeds.child(ordinal).child("outlier").rng().random_ratio(1, 5);
         let what = match rng.random_range(0..4) {
+            _ if is_outlier => Writing::FormerOutlier { room },
             0 => Writing::Receipt { user, room },
             1 => Writing::ToDevice { user },
             2 => Writing::Presence { user },
@@ -77,8 +79,10 @@ pub(super) fn draw_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
         let mut rng = seeds.child(ordinal).rng();
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
+        let is_twice = plan.scenario.is_wide() && seeds.child(ordinal).child("twice").rng().random_ratio(1, 3);
         let what = if rng.random_ratio(1, 2) {
-            Writing::State { room: room(&mut rng) }
+            let room = room(&mut rng);
+            if is_twice { Writing::StateTwice { room } } else { Writing::State { room } }
         } else {
             let room = rng.random_ratio(1, 2).then(|| room(&mut rng));
             Writing::AccountData { user: rng.random_range(0..USERS), room, datum: rng.random_range(0..DATA) }
@@ -110,7 +114,9 @@ fn changed(operation: &OperationKind) -> Option<Reading> {
         }
         OperationKind::Receipt { room, .. } => Some(Reading::Receipts { room: *room }),
         OperationKind::AccountData { user, room, .. } => Some(Reading::AccountData { user: *user, room: *room }),
-        OperationKind::WriteThenRead { what: Writing::State { room }, .. } => Some(Reading::State { room: *room }),
+        OperationKind::WriteThenRead { what: Writing::State { room } | Writing::StateTwice { room }, .. } => {
+            Some(Reading::State { room: *room })
+        }
         OperationKind::WriteThenRead { what: Writing::AccountData { user, room, .. }, .. } => {
             Some(Reading::AccountData { user: *user, room: *room })
         }
