@@ -1,6 +1,6 @@
 //! The judge's view of a plan's deployment.
 
-use super::plan::Plan;
+use super::plan::{Operation, Plan};
 use crate::store::SOURCES;
 use squall_judge::Topology;
 use squall_protocol::rows::{ROWS_TARGET, typing};
@@ -33,14 +33,15 @@ pub(super) fn topology(plan: &Plan) -> Topology {
 /// Returns the time within which a row arrives, and a client is answered, where nothing is disturbed: a second, and the
 /// time that the plan's database, network and scheduling take at most. A row may wait for ids that were allocated before
 /// its own, it is read after the rows before it, and a transaction may be rolled back and run again. Where the plan makes
-/// answers small, the rows of one operation take several queries. Where it lets few payloads be under way to the broker, a
+/// answers small, the rows of operations that come together take many queries (seed 335 of `swarm`: three bursts at once).
+/// Where it lets few payloads be under way to the broker, a
 /// row waits for those of two operations, and each round trip carries as many as that.
 fn in_time_ms(plan: &Plan) -> u64 {
     const TRANSACTIONS_IN_A_ROW: u64 = 8;
     const PACKETS_IN_A_ROW: u64 = 10;
     const POLLS_IN_A_ROW: u64 = 40;
     let rows_per_query = plan.limits.limits().rows_per_query;
-    let rows_max = plan.operations.iter().map(|operation| u64::from(operation.kind.rows())).max().unwrap_or(0);
+    let rows_max = rows_together(plan);
     let queries = if rows_per_query < ROWS_TARGET { rows_max / (rows_per_query as u64 / 4).max(1) } else { 0 };
     let transaction_us = plan.database.before_us.1 + plan.database.after_us.1;
     let payloads_max = plan.operations.iter().map(|operation| operation.kind.payloads()).max().unwrap_or(0);
@@ -50,11 +51,41 @@ fn in_time_ms(plan: &Plan) -> u64 {
     1_000 + us / 1_000 + POLLS_IN_A_ROW * plan.scheduling.deferral_ms_max
 }
 
+/// Returns the largest number of rows that operations write which come within a second.
+fn rows_together(plan: &Plan) -> u64 {
+    const TOGETHER_MS: u64 = 1_000;
+    let rows_from = |first: &Operation| {
+        let together = first.at_ms..=first.at_ms + TOGETHER_MS;
+        let operations = plan.operations.iter().filter(|operation| together.contains(&operation.at_ms));
+        operations.map(|operation| u64::from(operation.kind.rows())).sum()
+    };
+    plan.operations.iter().map(rows_from).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::plan::{Operation, OperationKind};
+    use crate::sim::plan::{DatabasePlan, OperationKind};
     use crate::sim::testing::small_plan;
+
+    #[test]
+    fn where_answers_are_small_the_rows_of_operations_that_come_together_take_a_query_each() {
+        let in_time_ms = |second_ms, rows_per_query| {
+            let mut plan = small_plan();
+            plan.limits.rows_per_query = rows_per_query;
+            let burst = |at_ms| Operation::new(at_ms, OperationKind::SendBurst { room: 1, events: 100 });
+            plan.operations = vec![burst(1_000), burst(second_ms)];
+            in_time_ms(&plan)
+        };
+        let transaction_ms = {
+            let DatabasePlan { before_us, after_us, .. } = small_plan().database;
+            (before_us.1 + after_us.1) / 1_000
+        };
+        let alone = in_time_ms(60_000, Some(2));
+        assert_eq!(alone - in_time_ms(60_000, None), 100 * transaction_ms);
+        assert_eq!(in_time_ms(2_000, Some(2)) - alone, 100 * transaction_ms);
+        assert_eq!(in_time_ms(2_001, Some(2)), alone);
+    }
 
     #[test]
     fn few_payloads_under_way_delay_rows_by_the_round_trips_of_two_operations() {

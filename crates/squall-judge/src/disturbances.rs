@@ -4,7 +4,9 @@
 //! when it begins and when it is over. A host is sound again some time after its last fault, because a fault leaves work
 //! behind: packets to send again, connections to give up, and transactions that began while the database was slow. Where
 //! the plan lets instances have few connections, an instance that refuses one is not sound either: the peer comes back
-//! later (seed 9009 of `redis_swarm`). Elsewhere a refusal is no excuse, because it is the stack's own word.
+//! later (seed 9009 of `redis_swarm`). The same holds where the plan lets few commands wait for a peer, and an instance drops
+//! one that has too many (seed 164 of `redis_swarm`: much was published at once after the broker had stood still). Elsewhere
+//! neither is an excuse, because it is the stack's own word.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +18,15 @@ use squall_protocol::InstanceName;
 /// seconds.
 const SETTLED_AFTER_MS: u64 = 5_000;
 
+/// Time after which a connection that a limit has cost is made again, and rows are caught up: the longest delay, and the
+/// set-up.
+const RECONNECTED_AFTER_MS: u64 = 10_000;
+
 /// The name of the limit of connections.
 pub(super) const CONNECTION_REFUSED: &str = "connection_refused";
+
+/// The name of the limit at which an instance drops a peer.
+pub(super) const OUTBOX_OVERFLOWED: &str = "outbox_overflowed";
 
 /// The host of the broker, in a deployment that has one.
 const BROKER: &str = "broker";
@@ -27,6 +36,8 @@ const BROKER: &str = "broker";
 pub(super) struct Disturbances {
     /// True if instances have to refuse connections in a healthy deployment.
     has_few_connections: bool,
+    /// True if instances have to drop peers in a healthy deployment.
+    has_short_outboxes: bool,
     hosts: BTreeMap<InstanceName, Host>,
 }
 
@@ -41,7 +52,11 @@ struct Host {
 impl Disturbances {
     /// Creates the disturbances of a deployment in which every host is sound.
     pub(crate) fn new(topology: &Topology) -> Self {
-        Disturbances { has_few_connections: topology.has_few_connections(), hosts: BTreeMap::new() }
+        Disturbances {
+            has_few_connections: topology.has_few_connections(),
+            has_short_outboxes: topology.has_short_outboxes(),
+            hosts: BTreeMap::new(),
+        }
     }
 
     /// Takes note of faults and of the lives of processes.
@@ -66,6 +81,9 @@ impl Disturbances {
             }
             Observation::LimitHit { instance, limit } if self.has_few_connections && *limit == CONNECTION_REFUSED => {
                 self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
+            }
+            Observation::LimitHit { instance, limit } if self.has_short_outboxes && *limit == OUTBOX_OVERFLOWED => {
+                self.host(instance).settles(SimTime(at.0 + RECONNECTED_AFTER_MS));
             }
             _ => {}
         }
@@ -113,8 +131,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_that_refuses_connections_is_not_sound_for_a_while() {
+    fn an_instance_that_refuses_or_drops_connections_is_not_sound_for_a_while() {
         let few = || Topology::default().with_few_connections();
+        let short = || Topology::default().with_short_outboxes();
         let sound_after = |topology: Topology, limit: &'static str, ms: u64| {
             let mut disturbances = Disturbances::new(&topology);
             let (one, other) = (InstanceName::from("master"), InstanceName::from("worker1"));
@@ -124,6 +143,9 @@ mod tests {
         assert!(!sound_after(few(), CONNECTION_REFUSED, SETTLED_AFTER_MS - 1));
         assert!(sound_after(few(), CONNECTION_REFUSED, SETTLED_AFTER_MS));
         assert!(sound_after(few(), "answer_evicted", 0), "that delays nothing");
+        assert!(!sound_after(short(), OUTBOX_OVERFLOWED, RECONNECTED_AFTER_MS - 1));
+        assert!(sound_after(short(), OUTBOX_OVERFLOWED, RECONNECTED_AFTER_MS));
+        assert!(sound_after(few(), OUTBOX_OVERFLOWED, 0), "with long outboxes it is no excuse");
         assert!(sound_after(Topology::default(), CONNECTION_REFUSED, 0), "with many connections it is no excuse");
     }
 }

@@ -6,13 +6,12 @@
 //! queries for every stream, again and again; in Synapse a close also ends what a process has announced (Synapse #7128).
 //!
 //! No false alarm: a close has its reason at most `REASON_MS` earlier, because every time-out of a connection is shorter.
-//! So a connection must have been sound for that long, and so must the broker. Not judged are
+//! So a connection must have been sound for that long, and so must the broker. A host whose plan lets few commands wait for
+//! a peer is not sound after it has dropped one. Not judged are
 //!
 //! - the connections of a process that stops, and those that lead to one;
 //! - a close within `DEAF_MS` of a loss that one end may not have noticed: a connection that is half open, or a broker
 //!   that another one has replaced;
-//! - a close after an instance dropped a peer for which too much was waiting, which limits of the plan may cause. This is
-//!   the stack's own word, so it only counts in a plan with small limits;
 //! - the checks of the broker's name, which open a connection to close it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,8 +29,6 @@ use squall_protocol::InstanceName;
 const REASON_MS: u64 = 35_000;
 /// Time after which an instance knows of a connection that is dead at its other end, and has made another one.
 const DEAF_MS: u64 = 120_000;
-/// The name of the limit at which an instance drops a peer.
-const OUTBOX_OVERFLOWED: &str = "outbox_overflowed";
 
 /// A connection that was closed without a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -46,7 +43,6 @@ pub enum Violation {
 /// Checks the closes of connections on which nothing was disturbed.
 #[derive(Debug, Default)]
 pub struct ConnectionsKept {
-    has_short_outboxes: bool,
     disturbances: Disturbances,
     connections: BTreeMap<u64, Connection>,
     /// The instances that were asked to stop, and those that do not run.
@@ -104,8 +100,7 @@ impl Invariant for ConnectionsKept {
     type Violation = Violation;
 
     fn new(topology: &Topology) -> Self {
-        let (disturbances, has_short_outboxes) = (Disturbances::new(topology), topology.has_short_outboxes());
-        ConnectionsKept { disturbances, has_short_outboxes, ..Self::default() }
+        ConnectionsKept { disturbances: Disturbances::new(topology), ..Self::default() }
     }
 
     fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
@@ -117,9 +112,6 @@ impl Invariant for ConnectionsKept {
             }
             Observation::HalfOpened { .. } | Observation::BrokerFailedOver => {
                 self.excuse_until(SimTime(at.0 + DEAF_MS))
-            }
-            Observation::LimitHit { limit, .. } if self.has_short_outboxes && *limit == OUTBOX_OVERFLOWED => {
-                self.excuse_until(SimTime(at.0 + REASON_MS));
             }
             Observation::Connecting { instance, target, attempt } => {
                 let (instance, target) = (instance.clone(), target.clone());
@@ -150,6 +142,7 @@ impl Invariant for ConnectionsKept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disturbances::OUTBOX_OVERFLOWED;
     use crate::violation::kind;
 
     const LONG: u64 = 100_000;
@@ -227,7 +220,7 @@ mod tests {
         let dropped = Observation::LimitHit { instance: "writer".into(), limit: OUTBOX_OVERFLOWED };
         let short = Topology::default().with_short_outboxes();
         assert_eq!(verdict(&short, &[(LONG, dropped.clone())], LONG + 10), "none");
-        assert_eq!(verdict(&short, &[(LONG, dropped.clone())], LONG + REASON_MS), "closed");
+        assert_eq!(verdict(&short, &[(LONG, dropped.clone())], LONG + 15_000 + REASON_MS), "closed");
         assert_eq!(closes(&[(LONG, dropped)], LONG + 10), "closed");
     }
 

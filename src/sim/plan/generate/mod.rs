@@ -60,6 +60,7 @@ impl Plan {
         plan.operations = operations::draw(&seeds.child("operations"), &plan);
         plan.operations.extend(syncs::draw(&seeds.child("syncs"), &plan));
         if scenario.is_wide() {
+            plan.operations.extend(syncs::crowd(&seeds.child("crowd"), &plan));
             plan.operations.extend(syncs::companions(&seeds.child("companions"), &plan));
         }
         plan.operations.extend(presence::draw(&seeds.child("set presence"), &plan));
@@ -312,6 +313,27 @@ mod tests {
         }
         assert_eq!(expiries, BTreeSet::from([20_000, 60_000, 300_000]));
         assert!(for_ever > 1_000 && steady > 1_000 && short > 5_000, "{for_ever} {steady} {short}");
+    }
+
+    #[test]
+    fn about_one_wide_plan_of_six_has_a_host_that_serves_many_users_at_once() {
+        let crowds = |scenario| {
+            let plans = (0..200).map(|seed| Plan::generate(scenario, seed));
+            let is_crowd = |plan: Plan| {
+                let mut users: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+                for Operation { kind, .. } in plan.operations {
+                    let OperationKind::Sync { user, host, for_ms, .. } = kind else { continue };
+                    if for_ms * 4 >= plan.storm_ms * 3 {
+                        users.entry(host).or_default().insert(user);
+                    }
+                }
+                users.values().any(|users| users.len() >= 12)
+            };
+            plans.filter(|plan| is_crowd(plan.clone())).count()
+        };
+        let in_swarms = crowds(Scenario::Swarm);
+        assert!((20..=50).contains(&in_swarms), "{in_swarms}");
+        assert_eq!(crowds(Scenario::Storm), 0);
     }
 
     #[test]

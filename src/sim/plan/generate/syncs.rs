@@ -3,11 +3,15 @@
 //! Some syncs last almost the whole storm, because a steady sync that is announced only once expires (Synapse #16771), and
 //! half of those go on in the calm. Most are short, with pauses around the delay after which the end of a sync is announced.
 //! Often a user syncs on several hosts and with several devices. In a wide plan a device often has another sync beside a
-//! long one, as a client with two tabs or a client that is moved to another worker does.
+//! long one, as a client with two tabs or a client that is moved to another worker does. In some wide plans one host serves a
+//! crowd: an instance announces few users at a time, so only in a crowd does a user wait long for the next announcement.
+
+use std::ops::RangeInclusive;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
+use super::population::any_host;
 use super::weights::weighted;
 use crate::presence::PresenceConfig;
 use crate::sim::plan::{DEVICES, Operation, OperationKind, Plan};
@@ -23,6 +27,12 @@ const STEADY_BEGUN_MS: u64 = 10_000;
 const LAST_BEFORE_END_MS: u64 = 3_000;
 /// A time that is longer than any run.
 const FOR_EVER_MS: u64 = 3_600_000;
+/// One wide plan of so many has a crowd.
+const CROWD_ONE_IN: u32 = 6;
+/// The number of users in a crowd.
+const CROWD: RangeInclusive<u32> = 12..=40;
+/// The first of them. They do nothing but sync.
+const FIRST_OF_CROWD: u32 = 4_000_000;
 
 /// Draws the time-outs of presence. The shorter they are, the sooner a storm finds their defects.
 pub(super) fn presence(seeds: &SeedTree) -> PresenceConfig {
@@ -54,6 +64,24 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     syncs
 }
 
+/// Draws the long syncs of a crowd on one host, or none.
+pub(super) fn crowd(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
+    let mut rng = seeds.rng();
+    if !rng.random_ratio(1, CROWD_ONE_IN) {
+        return Vec::new();
+    }
+    let host = any_host(&mut rng, plan);
+    let count = rng.random_range(CROWD);
+    let sync = |ordinal| {
+        let mut rng = seeds.child(ordinal).rng();
+        let (user, device) = (FIRST_OF_CROWD + ordinal, Some(rng.random_range(0..DEVICES)));
+        let at_ms = rng.random_range(FIRST_MS..STEADY_BEGUN_MS);
+        let for_ms = if rng.random_ratio(1, 2) { FOR_EVER_MS } else { plan.storm_ms - LAST_BEFORE_END_MS - at_ms };
+        Operation::new(at_ms, OperationKind::Sync { user, device, host: host.clone(), for_ms })
+    };
+    (0..count).map(sync).collect()
+}
+
 /// Draws short syncs beside long ones of `plan`, of the same devices, in one of two cases on the same host.
 pub(super) fn companions(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
     let hosts: Vec<&str> = plan.topology.hosts().collect();
@@ -74,7 +102,7 @@ pub(super) fn companions(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
 fn many(
     seeds: &SeedTree,
     plan: &Plan,
-    count: std::ops::RangeInclusive<u32>,
+    count: RangeInclusive<u32>,
     draw_one: impl Fn(&mut ChaCha8Rng) -> Operation,
 ) -> Vec<Operation> {
     let count = weighted(seeds, plan, seeds.rng().random_range(count));
