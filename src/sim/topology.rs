@@ -1,6 +1,6 @@
 //! The judge's view of a plan's deployment.
 
-use super::plan::{Operation, Plan};
+use super::plan::{BrokerPlan, Operation, Plan};
 use crate::store::SOURCES;
 use squall_judge::Topology;
 use squall_protocol::rows::{ROWS_TARGET, typing};
@@ -22,6 +22,9 @@ pub(super) fn topology(plan: &Plan) -> Topology {
     }
     if plan.limits.commands_queued_max.is_some() {
         topology = topology.with_short_outboxes();
+    }
+    if plan.topology.broker.as_ref().is_some_and(|broker| broker.hard_bytes < BrokerPlan::default().hard_bytes) {
+        topology = topology.with_low_output_limit();
     }
     let in_memory = (typing::NAME, Delivery::Memory);
     for (stream, delivery) in SOURCES.iter().map(|source| (source.name, source.delivery)).chain([in_memory]) {

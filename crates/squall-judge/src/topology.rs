@@ -53,6 +53,7 @@ pub struct Topology {
     discards_rows: bool,
     has_few_connections: bool,
     has_short_outboxes: bool,
+    has_low_output_limit: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -153,6 +154,17 @@ impl Topology {
     /// Returns true if instances drop some peers in a healthy deployment. Default: false, as in production.
     pub fn has_short_outboxes(&self) -> bool {
         self.has_short_outboxes
+    }
+
+    /// Lets the broker drop a subscriber for which little is waiting, as happens in a healthy deployment then.
+    pub fn with_low_output_limit(mut self) -> Self {
+        self.has_low_output_limit = true;
+        self
+    }
+
+    /// Returns true if the broker drops some subscribers in a healthy deployment. Default: false, as in production.
+    pub fn has_low_output_limit(&self) -> bool {
+        self.has_low_output_limit
     }
 
     /// Returns true if followers have queues or batches so short that rows which have arrived are discarded and fetched
