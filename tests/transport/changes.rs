@@ -108,8 +108,14 @@ fn an_event_that_is_already_persisted_keeps_its_token() {
 fn an_outlier_that_is_sent_again_becomes_an_ordinary_event_and_changes_the_state() {
     run(async {
         let deployment = Deployment::new();
-        let _writer = deployment.start("writer1").await;
+        let writer = deployment.start("writer1").await;
+        let timeline = async |since: Option<&str>| {
+            let shown = writer.sync_handler().sync("@b:c", "DEVICE", since, Duration::ZERO).await.unwrap();
+            let events = shown.news.events.into_iter().map(|(token, event)| (token.0, event.event_id));
+            (shown.next_batch, events.collect::<Vec<_>>())
+        };
         let room_id = room_of(&deployment, "writer1");
+        let (since, _) = timeline(None).await;
         let event = json!({"event_id": "$invite", "room_id": room_id, "type": "m.room.member", "state_key": "@b:c",
                            "sender": "@a:b", "content": {"membership": "invite"}});
         let send = async |transaction_id: &str, outlier: bool| {
@@ -126,11 +132,13 @@ fn an_outlier_that_is_sent_again_becomes_an_ordinary_event_and_changes_the_state
         };
         let first = send("transaction1", true).await;
         assert_eq!(send("transaction2", true).await, first, "an outlier that stays one");
+        assert_eq!(timeline(Some(&since)).await.1, []);
         let second = send("transaction3", false).await;
         assert!(second > first);
         assert_eq!(query::<i64>(&deployment, "SELECT outlier FROM events").await, 0);
         assert_eq!(query::<i64>(&deployment, "SELECT event_stream_ordering FROM ex_outlier_stream").await, second);
         assert_eq!(query::<i64>(&deployment, "SELECT stream_id FROM current_state_delta_stream").await, second);
+        assert_eq!(timeline(Some(&since)).await.1, [(second, "$invite".to_owned())]);
         // It has become one already: its last row is named, and nothing is written.
         assert_eq!(send("transaction4", false).await, second);
         assert_eq!(send("transaction5", true).await, second);

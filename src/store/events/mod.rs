@@ -143,7 +143,7 @@ pub fn mark_ex_outlier(
 }
 
 /// Returns the events of rooms' timelines after `from` and not after `next`, of all writers. An outlier belongs to no
-/// timeline.
+/// timeline. One that is an ordinary event now entered it at the token of its second row.
 pub fn between(
     tx: &Transaction<'_>,
     from: &VectorPosition,
@@ -151,7 +151,12 @@ pub fn between(
 ) -> rusqlite::Result<Vec<(Token, RoomEvent)>> {
     let sql = "SELECT stream_ordering, instance_name, event_id, room_id FROM events
                WHERE stream_ordering > ?1 AND stream_ordering <= ?2 AND NOT outlier
-               ORDER BY stream_ordering";
+                 AND NOT EXISTS (SELECT 1 FROM ex_outlier_stream WHERE ex_outlier_stream.event_id = events.event_id)
+               UNION ALL
+               SELECT event_stream_ordering, ex_outlier_stream.instance_name, events.event_id, room_id
+               FROM ex_outlier_stream JOIN events USING (event_id)
+               WHERE event_stream_ordering > ?1 AND event_stream_ordering <= ?2
+               ORDER BY 1";
     rows_of_writers(tx, sql, from, next, |row| Ok(RoomEvent { event_id: row.get(2)?, room_id: row.get(3)? }))
 }
 

@@ -1,7 +1,7 @@
 //! Events in answers: each once, in the order of the tokens.
 //!
-//! No false alarm: an outlier is in no timeline. An event that ceases to be an outlier has a second row in the stream, which
-//! is not due; but a client that had not passed the first row may get the event.
+//! An outlier is in no timeline. An event that ceases to be one has a second row in the stream, and enters the timeline at
+//! the token of that row: not before, and not again (Synapse #8605, #17635).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
@@ -16,20 +16,15 @@ use squall_protocol::{InstanceName, Token};
 #[derive(Debug, Default)]
 pub(super) struct Events {
     by_writer: BTreeMap<InstanceName, BTreeMap<Token, String>>,
+    /// The events in timelines.
     known: BTreeSet<String>,
-    outliers: BTreeSet<String>,
 }
 
 impl Events {
     /// Records a committed row of the stream.
     pub(super) fn committed(&mut self, writer: &InstanceName, token: Token, row: &Row) {
         let Row::Events(EventsRow::Event(EventRow { event_id, outlier, .. })) = row else { return };
-        if !self.known.insert(event_id.clone()) {
-            return;
-        }
-        if *outlier {
-            self.outliers.insert(event_id.clone());
-        } else {
+        if !outlier && self.known.insert(event_id.clone()) {
             self.by_writer.entry(writer.clone()).or_default().insert(token, event_id.clone());
         }
     }
@@ -51,8 +46,7 @@ impl Events {
         }
         let mut upto = Token(0);
         for (token, event_id) in answered {
-            let is_due = expected.remove(token) == Some(event_id) || self.outliers.contains(event_id);
-            if !is_due || *token <= upto {
+            if expected.remove(token) != Some(event_id) || *token <= upto {
                 return Err(Difference::told_wrongly(*token, event_id));
             }
             upto = *token;

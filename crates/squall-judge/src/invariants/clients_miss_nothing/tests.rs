@@ -137,13 +137,18 @@ fn a_new_client_gets_no_history() {
 }
 
 #[test]
-fn an_outlier_is_not_due_and_its_second_row_neither() {
-    let mut court = court();
-    court.committed("a", 2, outlier("$2"));
-    court.committed("a", 4, event("$2"));
-    assert_eq!(court.answer(Some(token(1, 1, 1)), nothing(token(1, 4, 1))), "none");
-    let late = Answer { events: items(&[(2, "$2")]), ..nothing(token(1, 4, 1)) };
-    assert_eq!(court.answer(Some(token(1, 1, 1)), late), "none");
+fn an_outlier_is_due_once_it_is_an_ordinary_event_and_not_before() {
+    let judge = |upto: i64, events: &[(i64, &str)]| {
+        let mut court = court();
+        court.committed("a", 2, outlier("$2"));
+        court.committed("a", 4, event("$2"));
+        court.answer(Some(token(1, 1, 1)), Answer { events: items(events), ..nothing(token(1, upto, 1)) })
+    };
+    assert_eq!(judge(3, &[]), "none");
+    assert_eq!(judge(3, &[(2, "$2")]), "told_wrongly");
+    assert_eq!(judge(4, &[(4, "$2")]), "none");
+    assert_eq!(judge(4, &[]), "not_told");
+    assert_eq!(judge(4, &[(2, "$2")]), "told_wrongly");
 }
 
 #[test]
