@@ -80,20 +80,34 @@ impl Instance {
         self.writer(rows::receipts::NAME)?.persist("insert_receipts", count, insert).await
     }
 
-    /// Writes messages to the inboxes of their recipients' devices, all under one token, and returns it.
-    pub async fn send_to_device(&self, messages: Vec<Message>) -> Result<Token, PersistError> {
-        self.send_to_device_once(None, messages).await
+    /// Writes messages of the server `origin` to the inboxes of their recipients' devices, all under one token, and returns
+    /// it. All have one message id. Where messages of `origin` with that id were written before, returns their token.
+    ///
+    /// # Panics
+    /// If there are no messages.
+    pub async fn send_to_device(&self, origin: &str, messages: Vec<Message>) -> Result<Token, PersistError> {
+        self.send_to_device_once(None, origin, messages).await
     }
 
     /// Sends like [`send_to_device`](Self::send_to_device), but only once for each idempotency key.
+    ///
+    /// # Panics
+    /// If there are no messages.
     pub async fn send_to_device_once(
         &self,
         key: Option<IdempotencyKey>,
+        origin: &str,
         messages: Vec<Message>,
     ) -> Result<Token, PersistError> {
-        let writer = self.name.clone();
+        let (writer, origin) = (self.name.clone(), origin.to_owned());
+        let message_id = messages[0].message_id.clone();
+        debug_assert!(messages.iter().all(|message| message.message_id == message_id));
+        let now_ms = self.env().clock.now_ms() as i64;
         let add = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             Written::once(tx, key.as_ref(), || {
+                if let Some(first) = to_device::arrived(tx, &origin, &message_id, tokens[0], now_ms)? {
+                    return Ok(Written { rows: Vec::new(), reply: first, earlier: vec![first] });
+                }
                 to_device::add(tx, &writer, tokens[0], &messages)?;
                 let row = |message: &Message| Row::ToDevice(ToDeviceRow { entity: message.user_id.clone() });
                 let rows = messages.iter().map(|message| (tokens[0], row(message))).collect();

@@ -74,7 +74,7 @@ pub(super) async fn message_then_read(client: &Client, id: usize, user: u32) -> 
     if written.writer == *instance.name() {
         let (user_id, device_id, message_id) = (user_id.clone(), device_id.clone(), message_id.clone());
         let message = Message { user_id, device_id, message_id, content: json!({ "to": user }) };
-        instance.send_to_device(vec![message]).await?;
+        instance.send_to_device(SERVER_NAME, vec![message]).await?;
     } else {
         let messages = direct_to_device([(user, DEVICE)].into_iter(), id);
         instance.client().send_to_device(&written.writer, SERVER_NAME, messages).await?;

@@ -3,7 +3,6 @@
 //!
 //! Clients are also witnesses: they report the values they read and the writes that were acknowledged.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -19,7 +18,6 @@ use crate::presence::SetState;
 use crate::store::account_data::Datum;
 use crate::store::to_device::Message;
 use squall_judge::{self as judge, Device};
-use squall_protocol::rows::ReceiptsRow;
 use squall_protocol::rows::events::{EventRow, StateRow};
 use squall_protocol::{Cached, InstanceName};
 
@@ -114,22 +112,11 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             Ok(())
         }
         OperationKind::Receipts { user, rooms, .. } => {
-            let mut by_writer: BTreeMap<InstanceName, Vec<ReceiptsRow>> = BTreeMap::new();
-            for room in rooms {
-                let writer = instance.config().receipts_writer_of(&room_id(room)).clone();
-                by_writer.entry(writer).or_default().push(receipt(id, user, room, instance.env().clock.now_ms()));
-            }
-            for (writer, receipts) in by_writer {
-                let room_ids = receipts.iter().map(|receipt| receipt.room_id.clone()).collect();
-                if writer == *instance.name() {
-                    for receipt in receipts {
-                        instance.insert_receipt(receipt).await?;
-                    }
-                } else {
-                    instance.client().send_receipts(&writer, SERVER_NAME, receipts).await?;
-                }
-                client.receipts_acked(user_id(user), room_ids);
-            }
+            let now_ms = instance.env().clock.now_ms();
+            let receipts: Vec<_> = rooms.into_iter().map(|room| receipt(id, user, room, now_ms)).collect();
+            let room_ids = receipts.iter().map(|receipt| receipt.room_id.clone()).collect();
+            instance.share_out_receipts(None, SERVER_NAME, receipts).await?;
+            client.receipts_acked(user_id(user), room_ids);
             Ok(())
         }
         OperationKind::ToDevice { users, .. } => {
@@ -144,7 +131,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
                     message_id: format!("message{id}"),
                     content: json!({ "to": user }),
                 };
-                instance.send_to_device(devices.map(message).collect()).await?;
+                instance.send_to_device(SERVER_NAME, devices.map(message).collect()).await?;
             } else {
                 instance.client().send_to_device(&writer, SERVER_NAME, direct_to_device(devices, id)).await?;
             }

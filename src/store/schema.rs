@@ -9,7 +9,7 @@ use super::SOURCES;
 use super::database::DatabaseError;
 
 /// The version of all tables. Raised whenever one changes; the table of a new stream is added without it.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Size of the statement cache of a connection: larger than the number of statements, so that none is prepared twice.
 const STATEMENTS: usize = 128;

@@ -1,6 +1,6 @@
 //! The table of `to_device`: the inboxes of devices.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde_json::Value;
 
 use super::json_column::JsonColumn;
@@ -33,6 +33,14 @@ CREATE TABLE device_inbox (
 CREATE INDEX device_inbox_by_writer ON device_inbox (instance_name, stream_id);
 CREATE INDEX device_inbox_by_id ON device_inbox (stream_id);
 CREATE INDEX device_inbox_by_device ON device_inbox (user_id, device_id, stream_id);
+CREATE TABLE device_federation_inbox (
+    origin TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    stream_id INTEGER NOT NULL,
+    received_ts INTEGER NOT NULL,
+    PRIMARY KEY (origin, message_id)
+);
+CREATE INDEX device_federation_inbox_by_age ON device_federation_inbox (received_ts);
 ";
 
 /// A message to one device.
@@ -46,6 +54,42 @@ pub struct Message {
     pub message_id: String,
     /// The content.
     pub content: Value,
+}
+
+/// Time for which the id of a message is remembered, in milliseconds: a week, as in Synapse.
+const REMEMBERED_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+/// Number of old ids that are deleted with each new one: more than one, so that they do not accumulate.
+const DELETED_AT_ONCE: i64 = 20;
+
+/// Remembers that a message of the server `origin` has arrived, and is written at `token`. Returns the token of its first
+/// arrival instead if it has arrived before: its server sends it again in another transaction if it did not hear that it had
+/// arrived (Synapse #17117, #17127, #17362).
+pub fn arrived(
+    tx: &Transaction<'_>,
+    origin: &str,
+    message_id: &str,
+    token: Token,
+    now_ms: i64,
+) -> rusqlite::Result<Option<Token>> {
+    let first: Option<i64> = tx
+        .prepare_cached("SELECT stream_id FROM device_federation_inbox WHERE origin = ?1 AND message_id = ?2")?
+        .query_row((origin, message_id), |row| row.get(0))
+        .optional()?;
+    if let Some(first) = first {
+        return Ok(Some(Token(first)));
+    }
+    tx.prepare_cached(
+        "INSERT INTO device_federation_inbox (origin, message_id, stream_id, received_ts) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute((origin, message_id, token.0, now_ms))?;
+    tx.prepare_cached(
+        "DELETE FROM device_federation_inbox WHERE (origin, message_id) IN (
+             SELECT origin, message_id FROM device_federation_inbox
+             WHERE received_ts < ?1 ORDER BY received_ts LIMIT ?2)",
+    )?
+    .execute((now_ms - REMEMBERED_MS, DELETED_AT_ONCE))?;
+    Ok(None)
 }
 
 /// Inserts `messages` into their recipients' inboxes, all at one token.
@@ -143,6 +187,20 @@ mod tests {
             other => panic!("{other:?}"),
         };
         (updates.rows.iter().map(|(token, row)| (token.0, entity(row))).collect(), updates.upto.0, updates.limited)
+    }
+
+    #[test]
+    fn a_message_of_a_server_arrives_once_a_week() {
+        let mut connection = memory::empty();
+        let tx = connection.transaction().unwrap();
+        let arrived = |origin, id, token, now_ms| arrived(&tx, origin, id, Token(token), now_ms).unwrap();
+        assert_eq!(arrived("a.test", "m1", 2, 7), None);
+        assert_eq!(arrived("a.test", "m1", 3, 8), Some(Token(2)));
+        assert_eq!(arrived("b.test", "m1", 4, 8), None);
+        assert_eq!(arrived("a.test", "m2", 5, 7 + REMEMBERED_MS), None);
+        assert_eq!(arrived("a.test", "m1", 6, 7 + REMEMBERED_MS), Some(Token(2)));
+        assert_eq!(arrived("a.test", "m3", 7, 8 + REMEMBERED_MS), None);
+        assert_eq!(arrived("a.test", "m1", 8, 8 + REMEMBERED_MS), None, "it was forgotten");
     }
 
     #[test]

@@ -30,10 +30,12 @@ pub(super) async fn handle(instance: &Instance, request: &EndpointRequest) -> Re
 }
 
 async fn on_receipts(instance: &Instance, request: &EndpointRequest) -> Result<Reply, HttpRefusal> {
-    let Body { content, origin } = request.parse::<Body<Receipts>>()?;
+    let Body { content, origin, is_shared_out } = request.parse::<Body<Receipts>>()?;
     let mut rows = Vec::new();
     for (room_id, kinds) in content {
-        check_writer(instance, &format!("receipts of {room_id}"), instance.config().receipts_writer_of(&room_id))?;
+        if is_shared_out {
+            check_writer(instance, &format!("receipts of {room_id}"), instance.config().receipts_writer_of(&room_id))?;
+        }
         for (kind, users) in kinds {
             for (user_id, receipt) in users.into_iter().filter(|(user_id, _)| is_user_of(user_id, &origin)) {
                 rows.extend(receipt_row(receipt, room_id.clone(), kind.clone(), user_id)?);
@@ -43,8 +45,8 @@ async fn on_receipts(instance: &Instance, request: &EndpointRequest) -> Result<R
     if rows.is_empty() {
         return Ok(Reply::read(Map::new()));
     }
-    let token = instance.insert_receipts_once(idempotency_key(instance, request), rows).await?;
-    Ok(Reply::wrote(Map::new(), receipts::NAME, token))
+    let token = instance.share_out_receipts(idempotency_key(instance, request), &origin, rows).await?;
+    Ok(token.map_or(Reply::read(Map::new()), |token| Reply::wrote(Map::new(), receipts::NAME, token)))
 }
 
 /// Returns the row of a receipt; `None` if it names no event.
@@ -65,7 +67,7 @@ fn receipt_row(
 }
 
 async fn on_direct_to_device(instance: &Instance, request: &EndpointRequest) -> Result<Reply, HttpRefusal> {
-    let Body { content, origin } = request.parse::<Body<DirectToDevice>>()?;
+    let Body { content, origin, .. } = request.parse::<Body<DirectToDevice>>()?;
     check_writer(instance, to_device::NAME, &instance.config().stream_writers.to_device)?;
     let DirectToDevice { sender, kind, message_id, messages } = content;
     if !is_user_of(&sender, &origin) || messages.values().all(IndexMap::is_empty) {
@@ -82,12 +84,12 @@ async fn on_direct_to_device(instance: &Instance, request: &EndpointRequest) -> 
             });
         }
     }
-    let token = instance.send_to_device_once(idempotency_key(instance, request), sent).await?;
+    let token = instance.send_to_device_once(idempotency_key(instance, request), &origin, sent).await?;
     Ok(Reply::wrote(Map::new(), to_device::NAME, token))
 }
 
 fn on_typing(instance: &Instance, request: &EndpointRequest) -> Result<Reply, HttpRefusal> {
-    let Body { content: Typing { room_id, user_id, typing }, origin } = request.parse()?;
+    let Body { content: Typing { room_id, user_id, typing }, origin, .. } = request.parse()?;
     check_writer(instance, typing::NAME, &instance.config().stream_writers.typing)?;
     if !is_user_of(&user_id, &origin) {
         return Ok(Reply::read(Map::new()));

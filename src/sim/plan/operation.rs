@@ -84,7 +84,7 @@ pub enum OperationKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         through: Option<String>,
     },
-    /// Reads up to the newest message of several rooms at once. Each writer gets one EDU with all of its rooms.
+    /// Reads up to the newest message of several rooms at once. The instance shares them out among their writers.
     Receipts {
         /// The user.
         user: u32,

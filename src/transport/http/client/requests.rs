@@ -8,7 +8,7 @@ use super::{Change, HttpClient, HttpError};
 use crate::store::account_data::Datum;
 use crate::transport::http::Endpoint;
 use crate::transport::http::endpoints::account_data;
-use crate::transport::http::endpoints::fed_send_edu::{self, DirectToDevice, Receipt, Receipts, Typing};
+use crate::transport::http::endpoints::fed_send_edu::{self, Body, DirectToDevice, Receipt, Receipts, Typing};
 use crate::transport::http::endpoints::presence::{BumpBody, SetBody};
 use crate::transport::http::endpoints::send_events::{self, SentEvent};
 use squall_protocol::rows::{self, ReceiptsRow};
@@ -57,7 +57,8 @@ impl HttpClient {
             let users = content.entry(room_id).or_default().entry(kind).or_default();
             users.insert(user_id, Receipt { event_ids: vec![event_id], data });
         }
-        self.send_edu(writer, fed_send_edu::RECEIPT, origin, content).await
+        let edu = Body { is_shared_out: true, ..Body::new(origin, content) };
+        self.send_edu(writer, fed_send_edu::RECEIPT, edu).await
     }
 
     /// Asks `writer` to deliver messages from a user of `origin` to devices.
@@ -67,12 +68,12 @@ impl HttpClient {
         origin: &str,
         messages: DirectToDevice,
     ) -> Result<(), HttpError> {
-        self.send_edu(writer, fed_send_edu::DIRECT_TO_DEVICE, origin, messages).await
+        self.send_edu(writer, fed_send_edu::DIRECT_TO_DEVICE, Body::new(origin, messages)).await
     }
 
     /// Tells `writer` that a user of `origin` starts or stops typing.
     pub async fn set_typing(&self, writer: &InstanceName, origin: &str, typing: Typing) -> Result<(), HttpError> {
-        self.send_edu(writer, fed_send_edu::TYPING, origin, typing).await
+        self.send_edu(writer, fed_send_edu::TYPING, Body::new(origin, typing)).await
     }
 
     /// Asks `writer` to set a user's presence.
@@ -105,14 +106,7 @@ impl HttpClient {
         self.change(writer, Change { endpoint, arguments: &[user_id], body }).await.map(drop)
     }
 
-    async fn send_edu(
-        &self,
-        writer: &InstanceName,
-        kind: &str,
-        origin: &str,
-        content: impl Serialize,
-    ) -> Result<(), HttpError> {
-        let edu = fed_send_edu::Body { content, origin: origin.to_owned() };
+    async fn send_edu(&self, writer: &InstanceName, kind: &str, edu: Body<impl Serialize>) -> Result<(), HttpError> {
         let body = serde_json::from_value(serde_json::to_value(edu)?)?;
         self.change(writer, Change { endpoint: Endpoint::SendEdu, arguments: &[kind], body }).await.map(drop)
     }

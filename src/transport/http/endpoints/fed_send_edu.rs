@@ -2,7 +2,7 @@
 //!
 //! | type | content | target |
 //! |---|---|---|
-//! | `m.receipt` | `{room:{type:{user:{"event_ids":[..],"data":{..}}}}}` | the writer of the room's receipts |
+//! | `m.receipt` | `{room:{type:{user:{"event_ids":[..],"data":{..}}}}}` | any instance; best the writer of the rooms' receipts |
 //! | `m.direct_to_device` | `{"sender":..,"type":..,"message_id":..,"messages":{user:{device:content}}}` | the writer of `to_device` |
 //! | `m.typing` | `{"room_id":..,"user_id":..,"typing":..}` | the writer of `typing` |
 
@@ -24,6 +24,21 @@ pub struct Body<C> {
     pub content: C,
     /// The server that sent the EDU.
     pub origin: String,
+    /// True if an instance has already shared out the EDU among the writers of its rooms. It is not shared out again, so that
+    /// instances whose configurations differ do not pass it back and forth. Synapse sends no such field and ignores it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_shared_out: bool,
+}
+
+impl<C> Body<C> {
+    /// Returns the body of an EDU that has not been shared out.
+    pub fn new(origin: impl Into<String>, content: C) -> Self {
+        Body { content, origin: origin.into(), is_shared_out: false }
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Read receipts by room, type and user.
