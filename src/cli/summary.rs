@@ -206,10 +206,9 @@ fn of_operation(operation: &OperationKind) -> String {
         OperationKind::Outlier { room, event } => format!("outlier {event} in room {room}"),
         OperationKind::ExOutlier { event, .. } => format!("outlier {event} becomes an ordinary event"),
         OperationKind::Read { host, what } => format!("{} is read on {host}", of_reading(what)),
-        OperationKind::WriteThenRead { host, what } => {
+        OperationKind::WriteThenRead { host, what, twice } => {
             let what = match what {
                 Writing::State { room } => of_reading(&Reading::State { room: *room }),
-                Writing::StateTwice { room } => format!("the state of room {room}, by an event that is sent twice,"),
                 Writing::FormerOutlier { room } => {
                     format!("an outlier in room {room}, which is sent again with its state,")
                 }
@@ -221,7 +220,7 @@ fn of_operation(operation: &OperationKind) -> String {
                 Writing::Presence { user } => format!("user {user}'s presence"),
                 Writing::Typing { user, room } => format!("user {user}'s typing in room {room}"),
             };
-            format!("{what} is changed through {host} and read there")
+            format!("{what} is changed{} through {host} and read there", if *twice { " twice at once" } else { "" })
         }
         OperationKind::Typing { room, user, typing, .. } => {
             format!("user {user} {} in room {room}", if *typing { "types" } else { "stops typing" })

@@ -70,11 +70,15 @@ fn requests(world: &World) -> Vec<(InstanceName, OperationKind)> {
     };
     for writer in &writers.events {
         let Some(room) = room_of(|room| config.events_writer_of(room) == writer) else { continue };
-        ask(writer, &|host| OperationKind::WriteThenRead { host, what: Writing::State { room } });
+        ask(writer, &|host| OperationKind::WriteThenRead { host, what: Writing::State { room }, twice: false });
     }
     for writer in &writers.receipts {
         let Some(room) = room_of(|room| config.receipts_writer_of(room) == writer) else { continue };
-        ask(writer, &|host| OperationKind::WriteThenRead { host, what: Writing::Receipt { user: USER, room } });
+        ask(writer, &|host| OperationKind::WriteThenRead {
+            host,
+            what: Writing::Receipt { user: USER, room },
+            twice: false,
+        });
     }
     for (writer, what) in [
         (&writers.account_data, Writing::AccountData { user: USER, room: None, datum: 0 }),
@@ -83,7 +87,7 @@ fn requests(world: &World) -> Vec<(InstanceName, OperationKind)> {
         (&writers.presence, Writing::Presence { user: USER }),
         (&writers.typing, Writing::Typing { user: USER, room: 0 }),
     ] {
-        ask(writer, &|host| OperationKind::WriteThenRead { host, what: what.clone() });
+        ask(writer, &|host| OperationKind::WriteThenRead { host, what: what.clone(), twice: false });
     }
     requests
 }

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::contents::{device_id, direct_to_device, receipt, room_id, user_id};
 use super::deployment::SERVER_NAME;
-use super::plan::Writing;
 use super::requests::{Client, Failure};
 use crate::presence::{PresenceState, SetState};
 use crate::store::to_device::Message;
@@ -156,18 +155,4 @@ pub(super) async fn outlier_then_read(client: &Client, id: usize, room: u32) -> 
     let is_ordinary = event.value.as_ref().is_some_and(|event| !event.outlier);
     written.read(is_ordinary && state.value.get(&key) == Some(&event_id));
     Ok(())
-}
-
-/// Writes `what`, and looks for it.
-pub(super) async fn write_then_read(client: &Client, id: usize, what: Writing) -> Result<(), Failure> {
-    match what {
-        Writing::Receipt { user, room } => receipt_then_read(client, id, user, room).await,
-        Writing::ToDevice { user } => message_then_read(client, id, user).await,
-        Writing::Presence { user } => presence_then_read(client, id, user).await,
-        Writing::Typing { user, room } => typing_then_read(client, user, room).await,
-        Writing::FormerOutlier { room } => outlier_then_read(client, id, room).await,
-        Writing::State { .. } | Writing::StateTwice { .. } | Writing::AccountData { .. } => {
-            unreachable!("their answers have a token")
-        }
-    }
 }

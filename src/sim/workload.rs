@@ -161,22 +161,29 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             client.read(cached(&what)).await;
             Ok(())
         }
-        OperationKind::WriteThenRead { what: Writing::State { room }, .. } => {
+        OperationKind::WriteThenRead { what, twice, .. } => {
+            let request = || write_then_read(client, id, what.clone());
+            if twice { tokio::try_join!(request(), request()).map(drop) } else { request().await }
+        }
+    }
+}
+
+async fn write_then_read(client: &Client, id: usize, what: Writing) -> Result<(), Failure> {
+    match what {
+        Writing::State { room } => {
             client.read(Cached::State { room_id: room_id(room) }).await;
             client.change_state(id, &room_id(room)).await
         }
-        OperationKind::WriteThenRead { what: Writing::StateTwice { room }, .. } => {
-            let room_id = room_id(room);
-            client.read(Cached::State { room_id: room_id.clone() }).await;
-            tokio::try_join!(client.change_state(id, &room_id), client.change_state(id, &room_id))?;
-            Ok(())
-        }
-        OperationKind::WriteThenRead { what: Writing::AccountData { user, room, datum }, .. } => {
+        Writing::AccountData { user, room, datum } => {
             client.read(account_data(user, room)).await;
             let datum = datum_of(user, room, format!("org.squall.{datum}."), id);
             client.set_account_data(account_data(user, room), datum).await
         }
-        OperationKind::WriteThenRead { what, .. } => read_backs::write_then_read(client, id, what).await,
+        Writing::Receipt { user, room } => read_backs::receipt_then_read(client, id, user, room).await,
+        Writing::ToDevice { user } => read_backs::message_then_read(client, id, user).await,
+        Writing::Presence { user } => read_backs::presence_then_read(client, id, user).await,
+        Writing::Typing { user, room } => read_backs::typing_then_read(client, user, room).await,
+        Writing::FormerOutlier { room } => read_backs::outlier_then_read(client, id, room).await,
     }
 }
 

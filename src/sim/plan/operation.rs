@@ -158,6 +158,10 @@ pub enum OperationKind {
         host: String,
         /// The value.
         what: Writing,
+        /// True if the same change is made twice at once, as by a client that has not heard of the first. Each request has a
+        /// transaction id of its own.
+        #[serde(default, skip_serializing_if = "is_false")]
+        twice: bool,
     },
     /// Makes an instance hear from a remote server that was considered down.
     ServerUp {
@@ -217,11 +221,6 @@ pub enum Reading {
 pub enum Writing {
     /// An entry of a room's state, by an event.
     State {
-        /// The room.
-        room: u32,
-    },
-    /// An entry of a room's state, by an event that is sent twice at once. Each request has a transaction id of its own.
-    StateTwice {
         /// The room.
         room: u32,
     },
@@ -298,7 +297,6 @@ impl OperationKind {
             OperationKind::ExOutlier { .. } => "a former outlier",
             OperationKind::Read { .. } => "a read",
             OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => "state",
-            OperationKind::WriteThenRead { what: Writing::StateTwice { .. }, .. } => "state sent twice",
             OperationKind::WriteThenRead { what: Writing::FormerOutlier { .. }, .. } => "an outlier sent again",
             OperationKind::WriteThenRead { what: Writing::AccountData { .. }, .. } => "account data",
             OperationKind::WriteThenRead { what: Writing::Receipt { .. }, .. } => "a receipt",
@@ -314,7 +312,7 @@ impl OperationKind {
     pub fn rows(&self) -> u32 {
         match self {
             OperationKind::Send { .. } | OperationKind::Outlier { .. } | OperationKind::ExOutlier { .. } => 1,
-            OperationKind::WriteThenRead { what: Writing::State { .. } | Writing::StateTwice { .. }, .. } => 2,
+            OperationKind::WriteThenRead { what: Writing::State { .. }, .. } => 2,
             OperationKind::WriteThenRead { what: Writing::FormerOutlier { .. }, .. } => 3,
             OperationKind::StateBurst { rows, .. } => *rows,
             OperationKind::SendBurst { events, .. } => *events,

@@ -125,7 +125,7 @@ fn a_client_sees_what_it_wrote_through_an_instance_that_does_not_write_it() {
     let state = || Writing::State { room: 1 };
     let account_data = || Writing::AccountData { user: 1, room: None, datum: 1 };
     let write = |at_ms, what| {
-        let kind = OperationKind::WriteThenRead { host: "worker1".into(), what };
+        let kind = OperationKind::WriteThenRead { host: "worker1".into(), what, twice: false };
         Operation::new(at_ms, kind)
     };
     let operations = vec![write(2_000, state()), write(3_000, account_data()), write(4_000, state())];

@@ -58,6 +58,7 @@ pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operatio
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
         let (user, room) = (FIRST_READER + ordinal, room(&mut rng));
+        let twice = is_twice(&seeds.child(ordinal), plan);
         let is_outlier = plan.scenario.is_wide() && seeds.child(ordinal).child("outlier").rng().random_ratio(1, 5);
         let what = match rng.random_range(0..4) {
             _ if is_outlier => Writing::FormerOutlier { room },
@@ -66,7 +67,9 @@ pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operatio
             2 => Writing::Presence { user },
             _ => Writing::Typing { user, room },
         };
-        operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what }));
+        // The judge tells the requests of one user's presence apart by their operations.
+        let twice = twice && !matches!(what, Writing::Presence { .. });
+        operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what, twice }));
     }
     operations
 }
@@ -79,17 +82,21 @@ pub(super) fn draw_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
         let mut rng = seeds.child(ordinal).rng();
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
-        let is_twice = plan.scenario.is_wide() && seeds.child(ordinal).child("twice").rng().random_ratio(1, 3);
+        let twice = is_twice(&seeds.child(ordinal), plan);
         let what = if rng.random_ratio(1, 2) {
-            let room = room(&mut rng);
-            if is_twice { Writing::StateTwice { room } } else { Writing::State { room } }
+            Writing::State { room: room(&mut rng) }
         } else {
             let room = rng.random_ratio(1, 2).then(|| room(&mut rng));
             Writing::AccountData { user: rng.random_range(0..USERS), room, datum: rng.random_range(0..DATA) }
         };
-        operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what }));
+        operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what, twice }));
     }
     operations
+}
+
+/// Draws if a change is made twice at once: one of three in a wide plan.
+fn is_twice(seeds: &SeedTree, plan: &Plan) -> bool {
+    plan.scenario.is_wide() && seeds.child("twice").rng().random_ratio(1, 3)
 }
 
 fn burst(rng: &mut ChaCha8Rng, write_ms: u64, what: &Reading, hosts: &[&str]) -> Vec<Operation> {
@@ -114,9 +121,7 @@ fn changed(operation: &OperationKind) -> Option<Reading> {
         }
         OperationKind::Receipt { room, .. } => Some(Reading::Receipts { room: *room }),
         OperationKind::AccountData { user, room, .. } => Some(Reading::AccountData { user: *user, room: *room }),
-        OperationKind::WriteThenRead { what: Writing::State { room } | Writing::StateTwice { room }, .. } => {
-            Some(Reading::State { room: *room })
-        }
+        OperationKind::WriteThenRead { what: Writing::State { room }, .. } => Some(Reading::State { room: *room }),
         OperationKind::WriteThenRead { what: Writing::AccountData { user, room, .. }, .. } => {
             Some(Reading::AccountData { user: *user, room: *room })
         }
