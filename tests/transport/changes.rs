@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::types::FromSql;
 use serde_json::{Map, Value, json};
+use squall::instance::config::StreamWriters;
 use squall::store::account_data::Datum;
 use squall::transport::http::endpoints::fed_send_edu::{DirectToDevice, Typing};
 use squall::transport::http::endpoints::presence::{BumpBody, SetBody, State};
@@ -144,6 +145,60 @@ fn an_outlier_that_is_sent_again_becomes_an_ordinary_event_and_changes_the_state
         assert_eq!(send("transaction5", true).await, second);
         assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM ex_outlier_stream").await, 1);
         assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM current_state_delta_stream").await, 1);
+    });
+}
+
+#[test]
+fn a_message_that_its_server_sends_again_in_another_transaction_comes_once() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let send = async |origin: &str, transaction_id: &str| {
+            let path = format!("/_synapse/replication/fed_send_edu/m.direct_to_device/{transaction_id}");
+            let content = json!({"sender": format!("@a:{origin}"), "type": "m.x", "message_id": "m1",
+                                 "messages": {"@b:c": {"DEVICE": {"n": 1}}}});
+            let body = json!({ "origin": origin, "content": content }).to_string();
+            let (status, answer) = post(&deployment, "master", &path, &body).await;
+            assert_eq!(status, 200, "{answer}");
+        };
+        for transaction_id in ["t1", "t1", "t2"] {
+            send("remote.test", transaction_id).await;
+        }
+        assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM device_inbox").await, 1);
+        send("other.test", "t3").await;
+        assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM device_inbox").await, 2);
+    });
+}
+
+#[test]
+fn receipts_of_rooms_with_several_writers_are_shared_out_by_any_instance() {
+    run(async {
+        let hosts = ["master", "writer1", "writer2"];
+        let receipts = vec!["master".into(), "writer1".into()];
+        let events = vec!["writer2".into()];
+        let deployment = Deployment::of(&hosts, StreamWriters { receipts, events, ..StreamWriters::default() });
+        let _master = deployment.start("master").await;
+        let _writer = deployment.start("writer1").await;
+        let _other = deployment.start("writer2").await;
+        let rooms: Vec<String> = (0..8).map(|number| format!("!room{number}:{SERVER_NAME}")).collect();
+        let read = json!({"m.read": {"@a:remote.test": {"event_ids": ["$e"], "data": {"ts": 7}}}});
+        let content: Map<String, Value> = rooms.iter().map(|room_id| (room_id.clone(), read.clone())).collect();
+        let send = async |to: &str, transaction_id: &str, is_shared_out: bool| {
+            let path = format!("/_synapse/replication/fed_send_edu/m.receipt/{transaction_id}");
+            let body = json!({ "origin": "remote.test", "content": content, "is_shared_out": is_shared_out });
+            post(&deployment, to, &path, &body.to_string()).await
+        };
+        for to in hosts {
+            let (status, answer) = send(to, &format!("to_{to}"), false).await;
+            assert_eq!(status, 200, "{to}: {answer}");
+            assert_eq!(query::<i64>(&deployment, "SELECT COUNT(*) FROM receipts_linearized").await, 8);
+        }
+        let writers = query::<i64>(&deployment, "SELECT COUNT(DISTINCT instance_name) FROM receipts_linearized").await;
+        assert_eq!(writers, 2);
+        // Not passed back and forth, where the configurations differ.
+        let (status, answer) = send("writer2", "shared", true).await;
+        assert_eq!(status, 400);
+        assert!(answer.contains("ask there"), "{answer}");
     });
 }
 
