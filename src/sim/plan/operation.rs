@@ -158,8 +158,8 @@ pub enum OperationKind {
         host: String,
         /// The value.
         what: Writing,
-        /// True if the same change is made twice at once, as by a client that has not heard of the first. Each request has a
-        /// transaction id of its own.
+        /// True if the same event or message is sent twice at once, as by a client that has not heard of the first. Each
+        /// request has a transaction id of its own. Only such changes have one effect then.
         #[serde(default, skip_serializing_if = "is_false")]
         twice: bool,
     },

@@ -58,7 +58,6 @@ pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operatio
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
         let (user, room) = (FIRST_READER + ordinal, room(&mut rng));
-        let twice = is_twice(&seeds.child(ordinal), plan);
         let is_outlier = plan.scenario.is_wide() && seeds.child(ordinal).child("outlier").rng().random_ratio(1, 5);
         let what = match rng.random_range(0..4) {
             _ if is_outlier => Writing::FormerOutlier { room },
@@ -67,8 +66,7 @@ pub(super) fn draw_own_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operatio
             2 => Writing::Presence { user },
             _ => Writing::Typing { user, room },
         };
-        // The judge tells the requests of one user's presence apart by their operations.
-        let twice = twice && !matches!(what, Writing::Presence { .. });
+        let twice = is_twice(&seeds.child(ordinal), plan, &what);
         operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what, twice }));
     }
     operations
@@ -82,21 +80,23 @@ pub(super) fn draw_read_backs(seeds: &SeedTree, plan: &Plan) -> Vec<Operation> {
         let mut rng = seeds.child(ordinal).rng();
         let at_ms = any_time(&mut rng, plan);
         let host = hosts[rng.random_range(0..hosts.len())].to_owned();
-        let twice = is_twice(&seeds.child(ordinal), plan);
         let what = if rng.random_ratio(1, 2) {
             Writing::State { room: room(&mut rng) }
         } else {
             let room = rng.random_ratio(1, 2).then(|| room(&mut rng));
             Writing::AccountData { user: rng.random_range(0..USERS), room, datum: rng.random_range(0..DATA) }
         };
+        let twice = is_twice(&seeds.child(ordinal), plan, &what);
         operations.push(Operation::new(at_ms, OperationKind::WriteThenRead { host, what, twice }));
     }
     operations
 }
 
-/// Draws if a change is made twice at once: one of three in a wide plan.
-fn is_twice(seeds: &SeedTree, plan: &Plan) -> bool {
-    plan.scenario.is_wide() && seeds.child("twice").rng().random_ratio(1, 3)
+/// Draws if a change is made twice at once: one of three in a wide plan, among those of events and messages. These have an
+/// id, by which the second one has no effect.
+fn is_twice(seeds: &SeedTree, plan: &Plan, what: &Writing) -> bool {
+    let has_id = matches!(what, Writing::State { .. } | Writing::FormerOutlier { .. } | Writing::ToDevice { .. });
+    has_id && plan.scenario.is_wide() && seeds.child("twice").rng().random_ratio(1, 3)
 }
 
 fn burst(rng: &mut ChaCha8Rng, write_ms: u64, what: &Reading, hosts: &[&str]) -> Vec<Operation> {
