@@ -51,13 +51,15 @@ pub struct Measured {
     /// The scenario whose seeds were searched.
     pub scenario: String,
     /// The rare situations that it takes, in order; none for a defect of the common set.
+    #[serde(alias = "rare")]
     pub needs: Option<String>,
     /// True if the defect was found in every range; for a deep one, true if its entry of the corpus found it, or every range
     /// did.
     pub found: bool,
     /// Number of seeds that each range took; none for a range that did not find the defect.
     pub seeds_to_find: Vec<Option<u64>>,
-    /// Number of seeds after which the search of a range ended.
+    /// Number of seeds after which the search of a range ended. Measurements were written without it when it was a thousand.
+    #[serde(default = "common_seeds_max")]
     pub seeds_max: u64,
     /// The size of the smallest plan that finds the defect.
     pub shrunk: Option<Size>,
@@ -69,6 +71,10 @@ pub struct Measured {
     pub build_s: u64,
     /// Real time of the whole measurement, in seconds.
     pub wall_s: u64,
+}
+
+fn common_seeds_max() -> u64 {
+    DefectSet::Common.seeds_max()
 }
 
 /// The size of a plan.
@@ -261,6 +267,9 @@ mod tests {
         assert_eq!(Measured::from_json(&json).unwrap(), measured);
         let old = json.replace("no_missed_rows", "strangers_isolated");
         assert_eq!(Measured::from_json(&old).unwrap().invariant, "unknown_rows_isolated");
+        let older = json.replace("\"seeds_max\":1000,", "").replace("\"needs\":null", "\"rare\":\"two races\"");
+        let read = Measured::from_json(&older).unwrap();
+        assert_eq!((read.seeds_max, read.needs.as_deref()), (1_000, Some("two races")));
         assert!(Measured::from_json("{}").is_err());
     }
 

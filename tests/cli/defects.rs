@@ -19,7 +19,7 @@ fn measurements_of_defects_are_printed_as_markdown_without_measuring_again() {
                    |---|---|---|---|---|---|---|\n";
     let found = "| unknown_stream_position | Synapse 1.163.2, measured | unknown_rows_isolated (redis) | 2, 4, 2, 1, 1 | 2 \
                  | 1 fault, 0 operations, 0 clients, 2 hosts |  |\n";
-    let not_found = "| streamer_stuck | Synapse #7255 | stuck | –, 7, – | – | 2 faults, 1 operation, 0 clients, 3 hosts \
+    let not_found = "| streamer_stuck | Synapse #7255 | stuck | > 1000, 7, > 1000 | > 1000 | 2 faults, 1 operation, 0 clients, 3 hosts \
                      | not found everywhere |\n";
     assert_eq!(markdown(&[]), (Some(1), format!("{heading}{found}{not_found}")));
     assert_eq!(markdown(&["unknown_stream_position"]), (Some(0), format!("{heading}{found}")));
