@@ -1,7 +1,9 @@
 //! The users who are syncing on this instance.
 //!
 //! Clients sync again and again, so a user whose last sync has ended is not gone. Only if no other sync follows for
-//! [`STOP_DELAY`] is the end announced to the presence writer, with the time of the end.
+//! [`STOP_DELAY`] is the end announced to the presence writer, with the time of the end. Where all users are announced anew,
+//! such a user is left out: a presence writer that has been started since would take the announcement for a new sync, and
+//! show a user as online who has set themselves offline meanwhile (seed 4018 of `swarm`).
 //!
 //! Every syncing user is announced again at intervals, because an announcement that is not repeated expires (Synapse
 //! #16771). A few users are announced at a time, so that a process that serves any sync is never silent for longer than
@@ -147,6 +149,7 @@ impl UserSyncs {
     /// Begins a new connection to the presence writer: announces all syncing users, and then some of them every few
     /// seconds. So each user is announced again well before the presence writer would take this process for dead.
     pub fn connected(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.forget_ended();
         self.announcements.connected(connection);
         let syncs = Rc::clone(self);
         let connection = Rc::clone(connection);
@@ -170,6 +173,7 @@ impl UserSyncs {
                     () = sleep_until(wake_at) => {
                         if again_at.take_if(|at| *at <= wake_at).is_some() {
                             not_before = Instant::now() + syncs.again_interval;
+                            syncs.forget_ended();
                             syncs.announcements.missed();
                             syncs.announce_all(Some(&connection)).await;
                         } else {
@@ -186,7 +190,13 @@ impl UserSyncs {
     /// earlier announcements. All calls within [`ANNOUNCE_AGAIN_DELAY`] share one announcement, and so do all that come
     /// soon after one.
     pub(super) fn announce_again(&self) {
+        self.forget_ended();
         self.missed.notify_one();
+    }
+
+    /// Forgets the users whose last sync has ended. To be called where their end is announced by clearing the id.
+    fn forget_ended(&self) {
+        self.devices.borrow_mut().retain(|_, state| matches!(state, State::Syncing(_)));
     }
 
     /// Announces all users to the presence writer on this instance once in each refresh interval, for ever.

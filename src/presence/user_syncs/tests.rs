@@ -186,7 +186,7 @@ fn a_new_connection_begins_with_clearing_the_old_id_and_announces_all_users() {
         let first = worker.syncs.announcements.instance_id();
         assert_eq!(worker.announced().await.len(), 3);
         worker.connection.closed();
-        // Its end is not announced: the next connection covers it by announcing the users who still sync.
+        // Their ends are not announced: the next connection covers them by announcing the users who still sync.
         drop(b);
         seconds(21).await;
         drop(c);
@@ -195,7 +195,9 @@ fn a_new_connection_begins_with_clearing_the_old_id_and_announces_all_users() {
         worker.connect();
         let second = worker.syncs.announcements.instance_id();
         assert_ne!(first, second);
-        assert_eq!(worker.announced().await, [&*format!("clear {first}"), "@a start 0", "@c start 2", "@d start 0"]);
+        assert_eq!(worker.announced().await, [&*format!("clear {first}"), "@a start 0", "@d start 0"]);
+        let _again = worker.begin("@c");
+        assert_eq!(worker.announced().await, ["@c start 0"]);
 
         // The presence writer may have been away when the first id was cleared, even if the connection was set up.
         worker.connection.caught_up(&"presence".into());
@@ -294,6 +296,27 @@ fn several_requests_are_answered_by_one_announcement_under_a_new_id() {
         assert_eq!(worker.announced().await, NOTHING, "other instances may ask too");
         seconds(1).await;
         assert_eq!(worker.announced().await, [format!("clear {before}"), "@a start 0".to_owned()]);
+    });
+}
+
+#[test]
+fn a_user_whose_sync_has_ended_is_not_announced_anew() {
+    on_paused_clock(|env| async move {
+        let worker = Worker::new(&env).await;
+        let _steady = worker.begin("@a");
+        let b = worker.begin("@b");
+        assert_eq!(worker.announced().await.len(), 2);
+        drop(b);
+        worker.syncs.announce_again();
+        let c = worker.begin("@c");
+        drop(c);
+        assert_eq!(worker.announced().await, ["@c start 0"]);
+        let before = worker.syncs.announcements.instance_id();
+        seconds(1).await;
+        assert_eq!(worker.announced().await, [format!("clear {before}"), "@a start 0".to_owned()]);
+        seconds(60).await;
+        let announced = worker.announced().await;
+        assert!(announced.iter().all(|announcement| announcement.starts_with("@a start")), "{announced:?}");
     });
 }
 
