@@ -64,9 +64,12 @@ impl Announcements {
         self.instance_id.borrow().clone()
     }
 
-    /// Begins a new connection to the presence writer, with a new id. Announcements under the earlier ids are void.
-    pub(super) fn connected(&self, connection: &Rc<Connection>) {
-        if self.connection.replace(Some(Rc::clone(connection))).is_some() {
+    /// Begins a new connection to the presence writer, with a new id. Announcements under the earlier ids are void, but for
+    /// those that `announce_last` sends on the new connection under the last of them.
+    pub(super) fn connected(&self, connection: &Rc<Connection>, announce_last: impl FnOnce()) {
+        let is_first = self.connection.replace(Some(Rc::clone(connection))).is_none();
+        announce_last();
+        if !is_first {
             self.renew_id();
         }
         self.clear_retired(connection);

@@ -1,9 +1,9 @@
 //! The users who are syncing on this instance.
 //!
 //! Clients sync again and again, so a user whose last sync has ended is not gone. Only if no other sync follows for
-//! [`STOP_DELAY`] is the end announced to the presence writer, with the time of the end. Where all users are announced anew,
-//! such a user is left out: a presence writer that has been started since would take the announcement for a new sync, and
-//! show a user as online who has set themselves offline meanwhile (seed 4018 of `swarm`).
+//! [`STOP_DELAY`] is the end announced to the presence writer, with the time of the end. Before all users are announced anew,
+//! the ends of such users are announced at once. A presence writer that has been started since would take a repeated
+//! announcement for a new sync, and show a user online who has set themselves offline meanwhile (seed 4018 of `swarm`).
 //!
 //! Every syncing user is announced again at intervals, because an announcement that is not repeated expires (Synapse
 //! #16771). A few users are announced at a time, so that a process that serves any sync is never silent for longer than
@@ -136,21 +136,14 @@ impl UserSyncs {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             let now = Instant::now();
-            let stopped: Vec<_> =
-                self.devices.borrow_mut().extract_if(.., |_, state| has_stopped(state, now)).collect();
-            for (device, state) in stopped {
-                if let State::Stopped { last_sync_ms, .. } = state {
-                    self.send(&device, false, last_sync_ms);
-                }
-            }
+            self.announce_ends(|state| has_stopped(state, now));
         }
     }
 
     /// Begins a new connection to the presence writer: announces all syncing users, and then some of them every few
     /// seconds. So each user is announced again well before the presence writer would take this process for dead.
     pub fn connected(self: &Rc<Self>, connection: &Rc<Connection>) {
-        self.forget_ended();
-        self.announcements.connected(connection);
+        self.announcements.connected(connection, || self.announce_ended());
         let syncs = Rc::clone(self);
         let connection = Rc::clone(connection);
         self.env.tasks.spawn(tasks::ANNOUNCE_USER_SYNCS, async move {
@@ -173,7 +166,7 @@ impl UserSyncs {
                     () = sleep_until(wake_at) => {
                         if again_at.take_if(|at| *at <= wake_at).is_some() {
                             not_before = Instant::now() + syncs.again_interval;
-                            syncs.forget_ended();
+                            syncs.announce_ended();
                             syncs.announcements.missed();
                             syncs.announce_all(Some(&connection)).await;
                         } else {
@@ -190,13 +183,22 @@ impl UserSyncs {
     /// earlier announcements. All calls within [`ANNOUNCE_AGAIN_DELAY`] share one announcement, and so do all that come
     /// soon after one.
     pub(super) fn announce_again(&self) {
-        self.forget_ended();
+        self.announce_ended();
         self.missed.notify_one();
     }
 
-    /// Forgets the users whose last sync has ended. To be called where their end is announced by clearing the id.
-    fn forget_ended(&self) {
-        self.devices.borrow_mut().retain(|_, state| matches!(state, State::Syncing(_)));
+    /// Announces the users whose last sync has ended, without waiting for those who may come back.
+    fn announce_ended(&self) {
+        self.announce_ends(|state| matches!(state, State::Stopped { .. }));
+    }
+
+    fn announce_ends(&self, is_over: impl Fn(&State) -> bool) {
+        let ended: Vec<_> = self.devices.borrow_mut().extract_if(.., |_, state| is_over(state)).collect();
+        for (device, state) in ended {
+            if let State::Stopped { last_sync_ms, .. } = state {
+                self.send(&device, false, last_sync_ms);
+            }
+        }
     }
 
     /// Announces all users to the presence writer on this instance once in each refresh interval, for ever.
