@@ -21,7 +21,8 @@
 //! - A request that was not acknowledged may have taken effect or not, and may do so for minutes.
 //! - Requests for one device that overlap take effect in any order.
 //! - The states of devices do not outlast the presence writer's process. After its restart a device may have the stored
-//!   state of its user, or be online by its sync.
+//!   state of its user, or be online by its sync. A row of the ended process may be committed after the next one has begun,
+//!   and before that one reads the states (seed 1000086 of `redis_swarm`).
 //! - A sync is announced over a network that may lose it for a while. So the writer may forget a device that syncs, and its
 //!   state, unless the request is recent or the sync is with the writer's own process. It may also take its own process for
 //!   dead, if that was frozen.
@@ -93,6 +94,15 @@ impl User {
         combined(&options)
     }
 
+    /// Records that a restarted presence writer may find `state` stored.
+    fn may_be_stored(&mut self, state: State) {
+        let found = states_found(state);
+        for device in self.devices.values_mut() {
+            device.may_inherit(&found);
+        }
+        self.stored.0.extend(found);
+    }
+
     /// Returns true if a device must have a state that was set.
     fn is_certain(&self, at: SimTime, limits: &Limits) -> bool {
         self.devices.values().any(|device| device.is_certain(at, limits))
@@ -114,6 +124,16 @@ impl User {
     }
 }
 
+/// Returns the states that a device may take over from a stored one: none from `offline`, and `online` becomes `unavailable`
+/// with time.
+fn states_found(stored: State) -> BTreeSet<State> {
+    match stored {
+        State::Offline => BTreeSet::new(),
+        State::Online => BTreeSet::from([State::Online, State::Unavailable]),
+        state => BTreeSet::from([state]),
+    }
+}
+
 /// Checks users' presence against the states of their devices.
 #[derive(Debug)]
 pub struct PresenceAsSet {
@@ -123,6 +143,8 @@ pub struct PresenceAsSet {
     users: BTreeMap<String, User>,
     /// The requests under way: their users and devices.
     requests: BTreeMap<u64, (String, Option<String>)>,
+    /// The time of the last transaction of the writer's that was committed after its process had ended.
+    late_commit_at: Option<SimTime>,
     calm_at: Option<SimTime>,
     checked_at: SimTime,
     judged: u64,
@@ -135,11 +157,7 @@ impl PresenceAsSet {
 
     fn writer_began(&mut self, at: SimTime) {
         for user in self.users.values_mut() {
-            let mut stored = BTreeSet::from([user.state()]);
-            stored.remove(&State::Offline);
-            if stored.contains(&State::Online) {
-                stored.insert(State::Unavailable);
-            }
+            let stored = states_found(user.state());
             for device in user.devices.values_mut() {
                 device.writer_began(&stored, at);
             }
@@ -169,6 +187,9 @@ impl PresenceAsSet {
             return Ok(());
         }
         user.newest = Some((token, state, row.status_msg.clone()));
+        if self.late_commit_at == Some(at) && at <= user.stored.1 {
+            user.may_be_stored(state);
+        }
         if !self.is_writer_up || token <= user.judged_after {
             return Ok(());
         }
@@ -258,6 +279,7 @@ impl Invariant for PresenceAsSet {
             limits: Limits::new(idle_ms, busy_ms, topology.process_expiry_ms()),
             users: BTreeMap::new(),
             requests: BTreeMap::new(),
+            late_commit_at: None,
             calm_at: None,
             checked_at: SimTime(0),
             judged: 0,
@@ -277,6 +299,7 @@ impl Invariant for PresenceAsSet {
                     self.writer_began(at);
                 }
             }
+            Observation::LateCommit { instance } if self.is_writer(instance) => self.late_commit_at = Some(at),
             Observation::Frozen { instance } if self.is_writer(instance) => {
                 for device in self.users.values_mut().flat_map(|user| user.devices.values_mut()) {
                     device.writer_stood_still();

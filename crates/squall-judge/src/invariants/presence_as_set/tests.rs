@@ -270,6 +270,28 @@ fn a_device_that_is_new_after_a_restart_of_the_writer_may_have_the_stored_state_
 }
 
 #[test]
+fn a_row_that_is_committed_after_the_writer_has_begun_anew_may_be_what_it_finds() {
+    let judge = |is_late: bool| {
+        let mut story = Story::new();
+        story.begin("worker", "laptop");
+        let request = story.ask("phone", "busy", false, None);
+        story.restart_writer();
+        story.pass(2_000);
+        if is_late {
+            story.see(Observation::LateCommit { instance: "master".into() });
+        }
+        story.row("busy");
+        story.answered(request);
+        story.see(Observation::Calm);
+        story.pass(400_000);
+        story.pass(10_000);
+        story.violations
+    };
+    assert_eq!(judge(true), NOTHING, "the laptop takes it over");
+    assert_eq!(judge(false), ["late"]);
+}
+
+#[test]
 fn in_the_calm_a_change_that_is_late_is_found() {
     let tell = |late_ms: u64| {
         let mut story = Story::new();
