@@ -60,19 +60,17 @@ impl EventsWriter {
         let persist = move |tx: &Transaction<'_>, tokens: &[Vec<Token>]| {
             Written::once(tx, key.as_ref(), || {
                 let mut rows = Vec::new();
-                let mut last = Token::default();
-                let mut earlier = Vec::new();
+                let mut standing = Vec::with_capacity(writes.len());
                 for (token, write) in tokens[0].iter().zip(&writes) {
-                    let (persisted, rows_of_write) = persist_one(tx, &writer, *token, write)?;
-                    last = last.max(persisted);
-                    earlier.extend((persisted != *token).then_some(persisted));
+                    let (last, rows_of_write) = persist_one(tx, &writer, *token, write)?;
+                    standing.push(last);
                     rows.extend(rows_of_write.map(|row| (*token, row)));
                 }
                 if let Some(tokens) = tokens.get(1).filter(|_| !rows.is_empty()) {
                     caches::insert(tx, &writer, tokens.iter().copied().zip(invalidated.iter().cloned()))?;
                     rows.extend(tokens.iter().copied().zip(invalidated.iter().cloned().map(Row::Caches)));
                 }
-                Ok(Written { rows, reply: last, earlier })
+                Ok(Written::standing(rows, &tokens[0], standing))
             })
         };
         persist_together("persist_events", parts, persist).await

@@ -54,6 +54,16 @@ impl<R> Written<R> {
     }
 }
 
+impl Written<Token> {
+    /// Returns the result of writes under `own` tokens, for each of which the write of one of `standing` stands: itself, or an
+    /// earlier one. The reply is the last of these.
+    pub(super) fn standing(rows: Vec<(Token, Row)>, own: &[Token], standing: Vec<Token>) -> Self {
+        let reply = standing.iter().copied().max().unwrap_or_default();
+        let earlier = standing.into_iter().filter(|token| !own.contains(token)).collect();
+        Written { rows, reply, earlier }
+    }
+}
+
 /// Identifies the request of a write, so that a repeated request takes effect only once.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {

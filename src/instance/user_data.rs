@@ -32,16 +32,13 @@ impl Instance {
         let set = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             Written::once(tx, key.as_ref(), || {
                 let mut rows = Vec::with_capacity(data.len());
-                let mut last = Token::default();
-                let mut earlier = Vec::new();
+                let mut standing = Vec::with_capacity(tokens.len());
                 for (token, datum) in tokens.iter().zip(&data) {
-                    let standing = account_data::set(tx, &writer, *token, datum)?;
-                    last = last.max(standing);
-                    earlier.extend((standing != *token).then_some(standing));
+                    standing.push(account_data::set(tx, &writer, *token, datum)?);
                     let Datum { user_id, room_id, kind, .. } = datum.clone();
                     rows.push((*token, Row::AccountData(AccountDataRow { user_id, room_id, kind })));
                 }
-                Ok(Written { rows, reply: last, earlier })
+                Ok(Written::standing(rows, tokens, standing))
             })
         };
         self.writer(rows::account_data::NAME)?.persist("set_account_data", count, set).await
@@ -66,15 +63,12 @@ impl Instance {
         let insert = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             Written::once(tx, key.as_ref(), || {
                 let mut rows = Vec::with_capacity(receipts.len());
-                let mut last = Token::default();
-                let mut earlier = Vec::new();
+                let mut standing = Vec::with_capacity(tokens.len());
                 for (token, receipt) in tokens.iter().zip(&receipts) {
-                    let standing = receipts::insert(tx, &writer, *token, receipt)?;
-                    last = last.max(standing);
-                    earlier.extend((standing != *token).then_some(standing));
+                    standing.push(receipts::insert(tx, &writer, *token, receipt)?);
                     rows.push((*token, Row::Receipts(receipt.clone())));
                 }
-                Ok(Written { rows, reply: last, earlier })
+                Ok(Written::standing(rows, tokens, standing))
             })
         };
         self.writer(rows::receipts::NAME)?.persist("insert_receipts", count, insert).await
@@ -106,7 +100,7 @@ impl Instance {
         let add = move |tx: &rusqlite::Transaction<'_>, tokens: &[Token]| {
             Written::once(tx, key.as_ref(), || {
                 if let Some(first) = to_device::arrived(tx, &origin, &message_id, tokens[0], now_ms)? {
-                    return Ok(Written { rows: Vec::new(), reply: first, earlier: vec![first] });
+                    return Ok(Written::standing(Vec::new(), tokens, vec![first]));
                 }
                 to_device::add(tx, &writer, tokens[0], &messages)?;
                 let row = |message: &Message| Row::ToDevice(ToDeviceRow { entity: message.user_id.clone() });
