@@ -7,6 +7,9 @@
 //! later (seed 9009 of `redis_swarm`). The same holds where the plan lets few commands wait for a peer, and an instance drops
 //! one that has too many (seed 164 of `redis_swarm`: much was published at once after the broker had stood still). Elsewhere
 //! neither is an excuse, because it is the stack's own word.
+//!
+//! Where one end of a connection is gone unnoticed, or the broker's name leads to another server, no host is disturbed, and
+//! an instance may be deaf until it finds out by its pings.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +24,9 @@ const SETTLED_AFTER_MS: u64 = 5_000;
 /// Time after which a connection that a limit has cost is made again, and rows are caught up: the longest delay, and the
 /// set-up.
 const RECONNECTED_AFTER_MS: u64 = 10_000;
+
+/// Time after which an instance knows of a connection that is dead at its other end, and has made another one.
+pub(super) const DEAF_MS: u64 = 120_000;
 
 /// The name of the limit of connections.
 pub(super) const CONNECTION_REFUSED: &str = "connection_refused";
@@ -39,6 +45,7 @@ pub(super) struct Disturbances {
     /// True if instances have to drop peers in a healthy deployment.
     has_short_outboxes: bool,
     hosts: BTreeMap<InstanceName, Host>,
+    deaf_until: SimTime,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +63,7 @@ impl Disturbances {
             has_few_connections: topology.has_few_connections(),
             has_short_outboxes: topology.has_short_outboxes(),
             hosts: BTreeMap::new(),
+            deaf_until: SimTime(0),
         }
     }
 
@@ -79,6 +87,7 @@ impl Disturbances {
             | Observation::Thawed { instance } => {
                 self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
             }
+            Observation::HalfOpened { .. } | Observation::BrokerFailedOver => self.deaf_until = SimTime(at.0 + DEAF_MS),
             Observation::LimitHit { instance, limit } if self.has_few_connections && *limit == CONNECTION_REFUSED => {
                 self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
             }
@@ -91,6 +100,11 @@ impl Disturbances {
 
     fn host(&mut self, name: &InstanceName) -> &mut Host {
         self.hosts.entry(name.clone()).or_default()
+    }
+
+    /// Returns the time until which an instance may be deaf although every host is sound.
+    pub(crate) fn deaf_until(&self) -> SimTime {
+        self.deaf_until
     }
 
     /// Returns the time since which every host is sound; none if one of them is not sound at `at`.

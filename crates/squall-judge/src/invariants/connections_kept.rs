@@ -3,7 +3,7 @@
 //! A connection lasts as long as both of its ends run, unless something disturbs it. An instance that closes a sound
 //! connection loses nothing: it reconnects at once and catches up. So no other invariant notices an end that pings too
 //! seldom, or one that takes a line that is complete for one that never ends. Yet each such close costs a handshake and
-//! queries for every stream, again and again; in Synapse a close also ends what a process has announced (Synapse #7128).
+//! queries for every stream, again and again; before Synapse #7128 it also ended what a process had announced.
 //!
 //! No false alarm: a close has its reason at most `REASON_MS` earlier, because every time-out of a connection is shorter.
 //! So a connection must have been sound for that long, and so must the broker. A host whose plan lets few commands wait for
@@ -29,8 +29,6 @@ use squall_protocol::InstanceName;
 
 /// Longest time from the reason of a close to the close: a line or a ping is awaited for 25 s, and checked every 5 s.
 const REASON_MS: u64 = 35_000;
-/// Time after which an instance knows of a connection that is dead at its other end, and has made another one.
-const DEAF_MS: u64 = 120_000;
 
 /// A connection that was closed without a reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -50,8 +48,6 @@ pub struct ConnectionsKept {
     connections: BTreeMap<u64, Connection>,
     /// The instances that were asked to stop, and those that do not run.
     stopping: BTreeSet<InstanceName>,
-    /// The time before which a close may have a reason that no fault under way shows.
-    excused_until: SimTime,
     judged: u64,
 }
 
@@ -77,7 +73,7 @@ impl ConnectionsKept {
             SUBSCRIPTION => !self.has_low_output_limit,
             _ => true,
         };
-        is_judged && is_sound && !is_stopping && at >= self.excused_until
+        is_judged && is_sound && !is_stopping && at >= self.disturbances.deaf_until()
     }
 
     fn closed(&self, at: SimTime, connection: Connection) -> Result<(), Violation> {
@@ -98,10 +94,6 @@ impl ConnectionsKept {
             self.judged += 1;
         }
     }
-
-    fn excuse_until(&mut self, until: SimTime) {
-        self.excused_until = self.excused_until.max(until);
-    }
 }
 
 impl Invariant for ConnectionsKept {
@@ -118,9 +110,6 @@ impl Invariant for ConnectionsKept {
             Observation::Started { instance, .. } => drop(self.stopping.remove(instance)),
             Observation::AskedToStop { instance, .. } | Observation::Stopped { instance, .. } => {
                 self.stopping.insert(instance.clone());
-            }
-            Observation::HalfOpened { .. } | Observation::BrokerFailedOver => {
-                self.excuse_until(SimTime(at.0 + DEAF_MS))
             }
             Observation::Connecting { instance, target, attempt } => {
                 let (instance, target) = (instance.clone(), target.clone());
@@ -151,7 +140,7 @@ impl Invariant for ConnectionsKept {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disturbances::OUTBOX_OVERFLOWED;
+    use crate::disturbances::{DEAF_MS, OUTBOX_OVERFLOWED};
     use crate::topology::PUBLICATIONS;
     use crate::violation::kind;
 

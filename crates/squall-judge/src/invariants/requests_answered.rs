@@ -34,11 +34,8 @@ use crate::observation::{Observation, RequestFailure, SimTime};
 use crate::topology::Topology;
 use squall_protocol::InstanceName;
 
-/// Time after which an instance knows of a connection that is dead at its other end, and has made another one.
-const DEAF_MS: u64 = 120_000;
-
 /// Time within which a request that is repeated is certainly sent again and answered: the longest delay, and the time-outs of
-/// a connection and of an answer, with as much again for a request that waits for rows at its writer.
+/// a connection and of an answer, which make 26 s together, with some seconds more.
 const LAST_ATTEMPTS_MS: u64 = 35_000;
 
 /// A failure that has no reason.
@@ -66,8 +63,6 @@ pub enum Violation {
 #[derive(Debug, Default)]
 pub struct RequestsAnswered {
     disturbances: Disturbances,
-    /// The time until which an instance may be deaf without a fault.
-    deaf_until: SimTime,
     has_broken_stream: bool,
     judged: u64,
 }
@@ -76,7 +71,7 @@ impl RequestsAnswered {
     /// Returns true if something may have disturbed a request in the time from `from` to `at`.
     fn is_explained(&self, from: SimTime, at: SimTime) -> bool {
         let sound_since = self.disturbances.all_sound_since(at);
-        self.has_broken_stream || from < self.deaf_until || sound_since.is_none_or(|since| from < since)
+        self.has_broken_stream || from < self.disturbances.deaf_until() || sound_since.is_none_or(|since| from < since)
     }
 
     fn failed(
@@ -113,9 +108,6 @@ impl Invariant for RequestsAnswered {
     fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
         self.disturbances.observe(at, observation);
         match observation {
-            Observation::HalfOpened { .. } | Observation::BrokerFailedOver => {
-                self.deaf_until = SimTime(at.0 + DEAF_MS);
-            }
             Observation::StreamBroken { .. } => self.has_broken_stream = true,
             Observation::RequestFailed { instance, what, after_ms, failure } => {
                 return self.failed(at, (instance, what), *after_ms, *failure);
