@@ -10,9 +10,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::deployment::SERVER_NAME;
 use super::witness::Witness;
 use crate::caches::LoadError;
-use crate::instance::{Instance, Write};
+use crate::instance::{Instance, ReceiptsError, Write};
 use crate::presence::SetState;
 use crate::replication::WaitError;
 use crate::store::account_data::Datum;
@@ -20,6 +21,7 @@ use crate::transport::http::HttpError;
 use crate::transport::http::endpoints::presence::{SetBody, State};
 use crate::transport::http::endpoints::send_events::SentEvent;
 use squall_judge::{self as judge, Device, RequestFailure};
+use squall_protocol::rows::ReceiptsRow;
 use squall_protocol::rows::events::{EventRow, StateRow};
 use squall_protocol::{Cached, InstanceName, Token};
 
@@ -53,7 +55,17 @@ impl Client {
         }
     }
 
-    /// Reports that one writer has acknowledged a user's receipts of these rooms.
+    /// Writes receipts, as an instance does that gets them in one EDU. Returns the last token of those that the instance writes
+    /// itself.
+    pub(super) async fn share_out_receipts(&self, receipts: Vec<ReceiptsRow>) -> Result<Option<Token>, Failure> {
+        let shared_out = self.instance.share_out_receipts(None, SERVER_NAME, receipts).await;
+        shared_out.map_err(|error| match error {
+            ReceiptsError::Own(error) => error.into(),
+            ReceiptsError::Others(_, error) => error.into(),
+        })
+    }
+
+    /// Reports that a user's receipts of these rooms were acknowledged.
     pub(super) fn receipts_acked(&self, user_id: String, room_ids: Vec<String>) {
         self.witness.receipts_acked(user_id, room_ids);
     }

@@ -101,13 +101,9 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
         }
         OperationKind::Receipt { user, room, .. } => {
             let receipt = receipt(id, user, room, instance.env().clock.now_ms());
-            let writer = instance.config().receipts_writer_of(&receipt.room_id).clone();
-            if writer == *instance.name() {
-                let token = instance.insert_receipt(receipt).await?;
+            // A client that gets an error gives up, as with every other operation.
+            if let Some(token) = client.share_out_receipts(vec![receipt]).await? {
                 client.write_acked([Cached::Receipts { room_id: room_id(room) }], token);
-            } else {
-                // A client that gets an error gives up, as with every other operation.
-                instance.client().send_receipts(&writer, SERVER_NAME, vec![receipt]).await?;
             }
             Ok(())
         }
@@ -115,7 +111,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             let now_ms = instance.env().clock.now_ms();
             let receipts: Vec<_> = rooms.into_iter().map(|room| receipt(id, user, room, now_ms)).collect();
             let room_ids = receipts.iter().map(|receipt| receipt.room_id.clone()).collect();
-            instance.share_out_receipts(None, SERVER_NAME, receipts).await?;
+            client.share_out_receipts(receipts).await?;
             client.receipts_acked(user_id(user), room_ids);
             Ok(())
         }
