@@ -35,7 +35,7 @@ pub(super) struct DefectsArguments {
     /// Set of defects, where no names are given: those that are found soon, or those that need rare situations in order.
     #[arg(long, value_name = "SET", default_value = DefectSet::Common.name(), value_parser = sets(), conflicts_with = "names")]
     set: DefectSet,
-    /// Number of disjoint ranges of seeds to search.
+    /// Number of disjoint ranges of seeds to search; 0 only replays the entries in seeds/.
     #[arg(long, value_name = "N", default_value_t = 5)]
     ranges: u64,
     /// Number of seeds in a range [default: 1000, and 10000 for a defect of the deep set].

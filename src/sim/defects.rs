@@ -24,7 +24,7 @@ use super::soak::SeedRange;
 /// The options of a measurement.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Number of ranges of seeds.
+    /// Number of ranges of seeds; with 0, only the entries of the corpus are replayed.
     pub ranges: u64,
     /// Number of seeds in a range; none for that of the defect's set.
     pub seeds: Option<u64>,
@@ -53,8 +53,8 @@ pub struct Measured {
     /// The rare situations that it takes, in order; none for a defect of the common set.
     #[serde(alias = "rare")]
     pub needs: Option<String>,
-    /// True if the defect was found in every range; for a deep one, true if its entry of the corpus found it, or every range
-    /// did.
+    /// True if the defect was found in every range. Where no range was searched, and for a deep defect, its entry of the
+    /// corpus counts instead, if there is one.
     pub found: bool,
     /// Number of seeds that each range took; none for a range that did not find the defect.
     pub seeds_to_find: Vec<Option<u64>>,
@@ -124,6 +124,14 @@ impl Measured {
         let mut sorted = self.seeds_to_find.clone();
         sorted.sort_unstable_by_key(|seeds| seeds.unwrap_or(u64::MAX));
         sorted.get(sorted.len() / 2).copied().flatten()
+    }
+
+    fn is_found(&self, set: DefectSet) -> bool {
+        let in_every_range = !self.seeds_to_find.is_empty() && self.seeds_to_find.iter().all(Option::is_some);
+        match set {
+            DefectSet::Common if !self.seeds_to_find.is_empty() => in_every_range,
+            DefectSet::Common | DefectSet::Deep => self.corpus_finds.unwrap_or(in_every_range),
+        }
     }
 
     /// Returns true if the defect was found everywhere, by a small plan that passes without the defect.
@@ -205,11 +213,7 @@ pub fn measure(
             measured.passes_without = entry.replay().passed();
         }
     }
-    let in_every_range = measured.seeds_to_find.iter().all(Option::is_some);
-    measured.found = match patch.set() {
-        DefectSet::Common => in_every_range,
-        DefectSet::Deep => measured.corpus_finds.unwrap_or(in_every_range),
-    };
+    measured.found = measured.is_found(patch.set());
     measured.wall_s = stopwatch.elapsed_s();
     Ok((measured, smallest))
 }
@@ -258,6 +262,20 @@ mod tests {
         assert_eq!(measured(&[None, Some(1), Some(5), Some(7), Some(2)]).median(), Some(5));
         assert_eq!(measured(&[None, Some(1), None, Some(7), None]).median(), None);
         assert_eq!(measured(&[]).median(), None);
+    }
+
+    #[test]
+    fn without_a_search_and_for_a_deep_defect_the_entry_of_the_corpus_counts() {
+        let is_found =
+            |set, seeds: &[Option<u64>], corpus_finds| Measured { corpus_finds, ..measured(seeds) }.is_found(set);
+        let (common, deep) = (DefectSet::Common, DefectSet::Deep);
+        assert!(is_found(common, &[Some(1)], None) && is_found(deep, &[Some(1)], None));
+        assert!(!is_found(common, &[None], Some(true)) && is_found(deep, &[None], Some(true)));
+        assert!(is_found(common, &[Some(1)], Some(false)) && !is_found(deep, &[Some(1)], Some(false)));
+        for set in [common, deep] {
+            assert!(is_found(set, &[], Some(true)));
+            assert!(!is_found(set, &[], Some(false)) && !is_found(set, &[], None), "nothing has found it");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{Scratch, assert_narrow, refused, squall};
 
-/// Two lines that `squall defects --json` printed before invariants were renamed.
+/// Two lines that `squall defects --json` printed. The first one has the old name of an invariant.
 const MEASURED: &str = r#"
 {"name":"unknown_stream_position","upstream":"Synapse 1.163.2, measured","invariant":"strangers_isolated","scenario":"redis","needs":null,"found":true,"seeds_to_find":[2,4,2,1,1],"seeds_max":1000,"shrunk":{"faults":1,"operations":0,"clients":0,"hosts":2},"passes_without":true,"corpus_finds":true,"build_s":10,"wall_s":16}
 {"name":"streamer_stuck","upstream":"Synapse #7255","invariant":"stuck","scenario":"storm","needs":null,"found":false,"seeds_to_find":[null,7,null],"seeds_max":1000,"shrunk":{"faults":2,"operations":1,"clients":0,"hosts":3},"passes_without":true,"corpus_finds":null,"build_s":10,"wall_s":90}
