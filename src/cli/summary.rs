@@ -209,9 +209,7 @@ fn of_operation(operation: &OperationKind) -> String {
         OperationKind::WriteThenRead { host, what, twice } => {
             let what = match what {
                 Writing::State { room } => of_reading(&Reading::State { room: *room }),
-                Writing::FormerOutlier { room } => {
-                    format!("an outlier in room {room}, which is sent again with its state,")
-                }
+                Writing::FormerOutlier { room } => format!("a former outlier in room {room}"),
                 Writing::AccountData { user, room, .. } => {
                     of_reading(&Reading::AccountData { user: *user, room: *room })
                 }

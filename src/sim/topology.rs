@@ -44,8 +44,8 @@ fn in_time_ms(plan: &Plan) -> u64 {
     const PACKETS_IN_A_ROW: u64 = 10;
     const POLLS_IN_A_ROW: u64 = 40;
     let rows_per_query = plan.limits.limits().rows_per_query;
-    let rows_max = rows_together(plan);
-    let queries = if rows_per_query < ROWS_TARGET { rows_max / (rows_per_query as u64 / 4).max(1) } else { 0 };
+    let queries =
+        if rows_per_query < ROWS_TARGET { rows_together(plan) / (rows_per_query as u64 / 4).max(1) } else { 0 };
     let transaction_us = plan.database.before_us.1 + plan.database.after_us.1;
     let payloads_max = plan.operations.iter().map(|operation| operation.kind.payloads()).max().unwrap_or(0);
     let round_trips = plan.limits.unanswered_max.map_or(0, |unanswered| 2 * payloads_max / unanswered as u64);

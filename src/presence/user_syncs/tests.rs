@@ -186,7 +186,7 @@ fn a_new_connection_begins_with_clearing_the_old_id_and_announces_all_users() {
         let first = worker.syncs.announcements.instance_id();
         assert_eq!(worker.announced().await.len(), 3);
         worker.connection.closed();
-        // Their ends are not announced: the next connection covers them by announcing the users who still sync.
+        // Its end is not announced: the next connection covers it by announcing the users who still sync.
         drop(b);
         seconds(21).await;
         drop(c);

@@ -64,12 +64,8 @@ pub struct Plan {
     #[serde(default)]
     pub clients: Vec<ClientPlan>,
     /// True if clients make one correct request of each kind in the calm.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_probe: bool,
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// The network without faults.

@@ -124,7 +124,7 @@ pub enum OperationKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         status: Option<u32>,
         /// True if the request comes with a sync: it leaves the message as it is, and a busy device busy.
-        #[serde(default, skip_serializing_if = "is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_sync: bool,
         /// The host that the client sends its request to; the writer itself by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,7 +160,7 @@ pub enum OperationKind {
         what: Writing,
         /// True if the same event or message is sent twice at once, as by a client that has not heard of the first. Each
         /// request has a transaction id of its own. Only such changes have one effect then.
-        #[serde(default, skip_serializing_if = "is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         twice: bool,
     },
     /// Makes an instance hear from a remote server that was considered down.
@@ -181,10 +181,6 @@ pub enum OperationKind {
         /// The time after which the user no longer counts as typing, in milliseconds.
         timeout_ms: u64,
     },
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// A value that a user reads.

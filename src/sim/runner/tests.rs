@@ -137,6 +137,21 @@ fn a_client_sees_what_it_wrote_through_an_instance_that_does_not_write_it() {
 }
 
 #[test]
+fn the_calm_waits_for_a_request_that_is_under_way() {
+    // Each transaction takes a second. So when the storm is over, the request has yet to write anything.
+    let kind = OperationKind::WriteThenRead {
+        host: "writer1".into(),
+        what: Writing::Receipt { user: 1, room: 1 },
+        twice: false,
+    };
+    let mut plan = Plan { operations: vec![Operation::new(9_000, kind)], ..small_plan() };
+    plan.database.before_us = (1_000_000, 1_000_000);
+    let verdict = run_plan(&plan);
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!((verdict.rows_committed, verdict.exercised["writes_read_back"]), (1, 1));
+}
+
+#[test]
 fn a_run_without_the_violation_goes_on_to_its_end() {
     let plan = plan_with(&[(3_000, cut("worker1", "writer1"))]);
     let (whole, until) = (judge(&plan), judge_until("no_missed_rows/events", EngineName::default(), &plan));

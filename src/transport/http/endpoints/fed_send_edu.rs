@@ -26,7 +26,7 @@ pub struct Body<C> {
     pub origin: String,
     /// True if an instance has already shared out the EDU among the writers of its rooms. It is not shared out again, so that
     /// instances whose configurations differ do not pass it back and forth. Synapse sends no such field and ignores it.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_shared_out: bool,
 }
 
@@ -35,10 +35,6 @@ impl<C> Body<C> {
     pub fn new(origin: impl Into<String>, content: C) -> Self {
         Body { content, origin: origin.into(), is_shared_out: false }
     }
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// Read receipts by room, type and user.
@@ -61,7 +57,8 @@ pub struct DirectToDevice {
     /// Their type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The id that the sender gave them.
+    /// The id that the sender gave them. It is unique among the messages of their server: a second message with it is taken
+    /// for the first one.
     pub message_id: String,
     /// Their contents by user and device.
     pub messages: IndexMap<String, IndexMap<String, Value>>,
