@@ -51,7 +51,7 @@ pub(super) async fn receipt_then_read(client: &Client, id: usize, user: u32, roo
     let (user_id, event_id) = (receipt.user_id.clone(), receipt.event_id.clone());
     let writer = instance.config().receipts_writer_of(&receipt.room_id).clone();
     let written = Written { client, began: Instant::now(), stream: receipts::NAME, writer, what: user_id.clone() };
-    if let Some(token) = client.share_out_receipts(vec![receipt]).await? {
+    if let Some(token) = client.send_receipt(receipt).await? {
         client.write_acked([what], token);
     }
     let Ok(shown) = instance.caches().receipts(&room_id(room)).await else { return Ok(()) };

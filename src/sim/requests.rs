@@ -55,11 +55,10 @@ impl Client {
         }
     }
 
-    /// Writes receipts, as an instance does that gets them in one EDU. Returns the last token of those that the instance writes
-    /// itself.
-    pub(super) async fn share_out_receipts(&self, receipts: Vec<ReceiptsRow>) -> Result<Option<Token>, Failure> {
-        let shared_out = self.instance.share_out_receipts(None, SERVER_NAME, receipts).await;
-        shared_out.map_err(|error| match error {
+    /// Writes one receipt. Returns its token if the instance writes it itself.
+    pub(super) async fn send_receipt(&self, receipt: ReceiptsRow) -> Result<Option<Token>, Failure> {
+        let sent = self.instance.share_out_receipts(None, SERVER_NAME, vec![receipt]).await;
+        sent.map_err(|error| match error {
             ReceiptsError::Own(error) => error.into(),
             ReceiptsError::Others(_, error) => error.into(),
         })
@@ -77,11 +76,16 @@ impl Client {
 
     /// Reports a request that began at `began` and failed, and the wait for a position if it was that which timed out.
     pub(super) fn failed(&self, what: &'static str, began: Instant, failure: &Failure) {
-        let failure = failure.downcast_ref::<HttpError>();
-        if let Some(HttpError::NotSeen(WaitError::Timeout { stream, writer, position, .. })) = failure {
+        let http = failure.downcast_ref::<HttpError>();
+        if let Some(HttpError::NotSeen(WaitError::Timeout { stream, writer, position, .. })) = http {
             self.witness.wait_timed_out(stream, writer, *position);
         }
-        let failure = failure.map_or(RequestFailure::NotWritten, failure_of);
+        // Where several writers were asked, one may have failed long before the last one answered. So no wait is reported.
+        let of_several = || match failure.downcast_ref()? {
+            ReceiptsError::Own(_) => None,
+            ReceiptsError::Others(_, error) => Some(error),
+        };
+        let failure = http.or_else(of_several).map_or(RequestFailure::NotWritten, failure_of);
         self.witness.request_failed(what, began.elapsed().as_millis() as u64, failure);
     }
 

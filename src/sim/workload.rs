@@ -102,7 +102,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
         OperationKind::Receipt { user, room, .. } => {
             let receipt = receipt(id, user, room, instance.env().clock.now_ms());
             // A client that gets an error gives up, as with every other operation.
-            if let Some(token) = client.share_out_receipts(vec![receipt]).await? {
+            if let Some(token) = client.send_receipt(receipt).await? {
                 client.write_acked([Cached::Receipts { room_id: room_id(room) }], token);
             }
             Ok(())
@@ -111,7 +111,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             let now_ms = instance.env().clock.now_ms();
             let receipts: Vec<_> = rooms.into_iter().map(|room| receipt(id, user, room, now_ms)).collect();
             let room_ids = receipts.iter().map(|receipt| receipt.room_id.clone()).collect();
-            client.share_out_receipts(receipts).await?;
+            instance.share_out_receipts(None, SERVER_NAME, receipts).await?;
             client.receipts_acked(user_id(user), room_ids);
             Ok(())
         }
