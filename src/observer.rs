@@ -81,6 +81,13 @@ pub enum InstanceEvent<'a> {
         /// The part that does not fit.
         error: &'a dyn std::error::Error,
     },
+    /// The database is not that of the deployment, so nothing was written.
+    ForeignDatabase {
+        /// The stream that was to be written.
+        stream: &'a StreamName,
+        /// The evidence.
+        error: &'a dyn std::error::Error,
+    },
     /// A row or a position belongs to a stream that this version of the program does not have.
     UnknownStream {
         /// The stream.
@@ -111,6 +118,7 @@ impl Observer for Log {
             InstanceEvent::Row { stream, error } => {
                 tracing::warn!(%stream, %error, "unknown shape of a row; fetching it from the source");
             }
+            InstanceEvent::ForeignDatabase { stream, error } => tracing::error!(%stream, %error, "write refused"),
             // One for each row of the stream, and the operator can do nothing about it here.
             InstanceEvent::UnknownStream { stream } => tracing::debug!(%stream, "unknown stream; row ignored"),
         }

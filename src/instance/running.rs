@@ -71,6 +71,12 @@ impl Instance {
         Ok(self.events.as_ref().expect("an instance that writes events writes caches too"))
     }
 
+    /// Returns the reason why writes are refused, if the last write of a stream found that the database is not that of the
+    /// deployment.
+    pub fn refusal_to_write(&self) -> Option<String> {
+        self.writers.values().find_map(|writer| writer.refusal())
+    }
+
     /// Returns the caches of values from the database.
     pub fn caches(&self) -> &Rc<Caches> {
         &self.caches

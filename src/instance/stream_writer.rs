@@ -1,6 +1,6 @@
 //! Writes the rows of one stream: tokens, a transaction, and the views that this instance keeps in memory.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -109,6 +109,8 @@ pub struct StreamWriter {
     written: Notify,
     /// Notified when tokens are settled.
     settled: Notify,
+    /// The reason why the last write was refused, if the database is not the deployment's.
+    refusal: RefCell<Option<String>>,
 }
 
 impl StreamWriter {
@@ -125,6 +127,7 @@ impl StreamWriter {
             idle: Notify::new(),
             written: Notify::new(),
             settled: Notify::new(),
+            refusal: RefCell::default(),
         })
     }
 
@@ -158,6 +161,22 @@ impl StreamWriter {
             }
             backoff.reset();
         }
+    }
+
+    /// Allocates `count` tokens, and reports a database that is not the deployment's.
+    async fn allocate(&self, count: usize) -> Result<Allocation, AllocateError> {
+        let allocated = self.ids.allocate(count).await;
+        let refusal = allocated.as_ref().err().filter(|error| matches!(error, AllocateError::ForeignDatabase { .. }));
+        if let Some(error) = refusal {
+            self.env.observer.event(InstanceEvent::ForeignDatabase { stream: &self.stream, error });
+        }
+        *self.refusal.borrow_mut() = refusal.map(ToString::to_string);
+        allocated
+    }
+
+    /// Returns the reason why the last write was refused, if the database is not the deployment's.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusal.borrow().clone()
     }
 
     /// Waits until the write of `token` is shown on this instance, if it is one of this instance that is under way.
@@ -206,7 +225,7 @@ async fn persist_now<R: Send + 'static>(
 ) -> Result<R, PersistError> {
     let mut allocations: Vec<Allocation> = Vec::with_capacity(parts.len());
     for (writer, count) in &parts {
-        allocations.push(writer.ids.allocate(*count).await?);
+        allocations.push(writer.allocate(*count).await?);
     }
     let tokens: Vec<Vec<Token>> = allocations.iter().map(|allocation| allocation.ids().to_vec()).collect();
     // The tokens stay in flight, and hold the positions below them, for as long as the closure may still run, and on this

@@ -152,6 +152,7 @@ impl Observer for Metrics {
             InstanceEvent::Streaming { .. } => "streaming",
             InstanceEvent::Connection { .. } => "connection",
             InstanceEvent::Row { .. } => "row",
+            InstanceEvent::ForeignDatabase { .. } => "foreign_database",
             InstanceEvent::UnknownStream { .. } => "unknown_stream",
         };
         self.troubles.with_label_values(&[kind]).inc();

@@ -209,6 +209,9 @@ impl Observer for Journal {
             }
             InstanceEvent::Row { stream, .. } => self.add(&stream.as_str().into(), Step::InstanceEvent("row")),
             InstanceEvent::Connection { peer, .. } => self.add(&peer.into(), Step::InstanceEvent("connection")),
+            InstanceEvent::ForeignDatabase { stream, .. } => {
+                self.add(&stream.as_str().into(), Step::InstanceEvent("foreign database"))
+            }
             InstanceEvent::UnknownStream { stream, .. } => {
                 self.add(&stream.as_str().into(), Step::InstanceEvent("unknown stream"))
             }

@@ -195,6 +195,9 @@ fn health(state: &State) -> Result<(), String> {
         State::Stopping => return Err("stopping".to_owned()),
         State::Running(instance) => instance,
     };
+    if let Some(refusal) = instance.refusal_to_write() {
+        return Err(refusal);
+    }
     let Some(broker) = &instance.config().redis else { return Ok(()) };
     let connections = instance.handler().connections();
     let connection = |role| connections.iter().find(|connection| connection.role() == role);

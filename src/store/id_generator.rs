@@ -32,6 +32,23 @@ pub enum AllocateError {
         /// The stream.
         stream: StreamName,
     },
+    /// The database has allocated less than the deployment: it is another database, or was set back. Rows under its ids
+    /// would reach no follower, because followers have passed them.
+    #[error(
+        "the database allocated {id} on {stream}, and {heard} was announced before: it is not the database of this \
+         deployment, or an old copy of it. Nothing is written. Use the database that all instances use, or set the \
+         sequence {sequence} to {heard} or higher"
+    )]
+    ForeignDatabase {
+        /// The stream.
+        stream: StreamName,
+        /// The sequence that ids are taken from.
+        sequence: &'static str,
+        /// The lowest id that the database allocated.
+        id: Token,
+        /// The highest token announced before.
+        heard: Token,
+    },
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -100,6 +117,9 @@ impl IdGenerator {
     }
 
     /// Takes `n` ids from the sequence, in a separate transaction.
+    ///
+    /// # Errors
+    /// This instance does not write the stream, the database failed, or it is not the deployment's.
     pub async fn allocate(&self, n: usize) -> Result<Allocation, AllocateError> {
         if !self.options.is_writer() {
             let IdGeneratorOptions { instance, stream, .. } = self.options.clone();
@@ -108,8 +128,10 @@ impl IdGenerator {
         let fetch = Fetch::begin(&self.ids);
         let sequence = self.options.sequence;
         let last = self.database.transaction("allocate_ids", move |tx| sequences::take_ids(tx, sequence, n)).await?;
-        let ids = (1..=n as i64).map(|i| Token(last.0 - n as i64 + i)).collect();
-        Ok(fetch.complete(ids))
+        let ids: Vec<_> = (1..=n as i64).map(|i| Token(last.0 - n as i64 + i)).collect();
+        let id = ids.first().copied().unwrap_or(last);
+        let stream = self.options.stream.clone();
+        fetch.complete(ids).map_err(|heard| AllocateError::ForeignDatabase { stream, sequence, id, heard })
     }
 
     /// Advances `writer` to `token`, because it has announced that it is complete up to there (a POSITION).
@@ -121,6 +143,11 @@ impl IdGenerator {
     /// an announced position, a row proves that its id is committed.
     pub fn advance_by_row(&self, writer: &InstanceName, token: Token) {
         self.ids.change(|state| state.advance_by_row(writer, token));
+    }
+
+    /// Notes `token`, which a command under the name of this instance had. See [`AllocateError::ForeignDatabase`].
+    pub fn heard_of_itself(&self, token: Token) {
+        self.ids.state().heard_of_itself(token);
     }
 
     /// Returns the token up to which every writer is complete.
@@ -211,11 +238,12 @@ impl Fetch {
         Fetch { ids: ids.clone(), id: Some(id) }
     }
 
-    fn complete(mut self, tokens: Vec<Token>) -> Allocation {
+    /// Returns the allocation of `tokens`, or the higher token that was known before.
+    fn complete(mut self, tokens: Vec<Token>) -> Result<Allocation, Token> {
         if let Some(fetch) = self.id.take() {
-            self.ids.change(|state| state.allocated(fetch, &tokens));
+            self.ids.change(|state| state.allocated(fetch, &tokens))?;
         }
-        Allocation { owner: self.ids.clone(), ids: tokens }
+        Ok(Allocation { owner: self.ids.clone(), ids: tokens })
     }
 }
 

@@ -14,6 +14,9 @@
 //! Synapse takes a position received from another writer as proof that the row with that number exists. It is not: a
 //! writer that has just started is at the last id of the sequence, which may be a third writer's and still outstanding.
 //! Here only a row is such proof, see [`IdState::advance`] and [`IdState::advance_by_row`].
+//!
+//! Every token that was heard had been taken from the sequence before. So an id that a later request gets is higher, or the
+//! database is not that of the deployment (or was set back), and no row may be written under it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,8 +50,8 @@ pub(super) struct IdState {
     positions: BTreeMap<InstanceName, Token>,
     /// The own ids that may still commit.
     unfinished: BTreeSet<Token>,
-    /// For each request to the sequence, the highest id seen when it began: the answer will be above it.
-    fetches: BTreeMap<FetchId, Token>,
+    /// The requests to the sequence, with what was known when they began.
+    fetches: BTreeMap<FetchId, Seen>,
     fetches_begun: u64,
     /// The own finished ids above an outstanding one.
     finished: BTreeSet<Token>,
@@ -61,6 +64,17 @@ pub(super) struct IdState {
     local_position: Token,
     /// The highest own id that is settled, even if lower own ids are outstanding.
     last_own: Token,
+    /// The highest token that a command under the name of this instance had.
+    heard_of_itself: Token,
+}
+
+/// The tokens that were known when a request to the sequence began. Its answer will be above them.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// The highest id of any writer.
+    allocated: Token,
+    /// The highest token heard under the name of this instance.
+    of_itself: Token,
 }
 
 impl IdState {
@@ -78,6 +92,7 @@ impl IdState {
             max_allocated: start.max_allocated,
             local_position: Token::default(),
             last_own: Token::default(),
+            heard_of_itself: Token::default(),
         };
         state.raise();
         state.last_own = state.local_position;
@@ -87,16 +102,24 @@ impl IdState {
     /// Begins a request to the sequence for own ids.
     pub(super) fn begin_fetch(&mut self) -> FetchId {
         self.fetches_begun += 1;
-        self.fetches.insert(FetchId(self.fetches_begun), self.max_allocated);
+        let seen = Seen { allocated: self.max_allocated, of_itself: self.heard_of_itself };
+        self.fetches.insert(FetchId(self.fetches_begun), seen);
         FetchId(self.fetches_begun)
     }
 
     /// Ends a request: the sequence has answered with `ids`, which the instance may now commit.
-    pub(super) fn allocated(&mut self, fetch: FetchId, ids: &[Token]) {
-        self.fetches.remove(&fetch);
-        self.unfinished.extend(ids);
-        self.max_allocated = ids.iter().copied().fold(self.max_allocated, Token::max);
+    ///
+    /// # Errors
+    /// A token as high as the lowest of `ids`, or higher, was known before the request. The ids are not used.
+    pub(super) fn allocated(&mut self, fetch: FetchId, ids: &[Token]) -> Result<(), Token> {
+        let seen = self.fetches.remove(&fetch).map_or(Token::default(), |seen| seen.allocated.max(seen.of_itself));
+        let is_above = ids.iter().all(|id| *id > seen);
+        if is_above {
+            self.unfinished.extend(ids);
+            self.max_allocated = ids.iter().copied().fold(self.max_allocated, Token::max);
+        }
         self.raise();
+        if is_above { Ok(()) } else { Err(seen) }
     }
 
     /// Ends a request whose caller no longer waits. Ids that the sequence may still return are unused: no row will have them.
@@ -133,6 +156,11 @@ impl IdState {
     pub(super) fn advance_by_row(&mut self, writer: &InstanceName, token: Token) {
         self.settled.insert(token);
         self.advance(writer, token);
+    }
+
+    /// Notes `token`, which a command under the name of this instance had: an echo, or another process of that name.
+    pub(super) fn heard_of_itself(&mut self, token: Token) {
+        self.heard_of_itself = self.heard_of_itself.max(token);
     }
 
     /// Returns the token up to which every writer is settled (Synapse's `persisted_upto_position`).
@@ -192,7 +220,7 @@ impl IdState {
     fn first_outstanding(&self) -> Option<Token> {
         let unfinished = self.unfinished.first().copied();
         // The oldest request saw the lowest maximum.
-        let to_come = self.fetches.first_key_value().map(|(_, seen)| seen.next());
+        let to_come = self.fetches.first_key_value().map(|(_, seen)| seen.allocated.next());
         unfinished.into_iter().chain(to_come).min()
     }
 

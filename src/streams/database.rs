@@ -88,6 +88,10 @@ impl Stream for DatabaseStream {
         self.ids.advance(writer, token);
     }
 
+    fn heard_of_itself(&self, token: Token) {
+        self.ids.heard_of_itself(token);
+    }
+
     /// Does nothing: tokens of a stream in the database never go back.
     fn reset(&self, _writer: &InstanceName) {}
 }

@@ -56,6 +56,10 @@ pub trait Stream {
     /// Moves the position of `writer` forward to `token`, which it announced. There need not be a row of that token.
     fn advance(&self, writer: &InstanceName, token: Token);
 
+    /// Notes a token that a command under the name of this instance had. Normally it is an echo of its own command. Otherwise
+    /// another process has that name, and the stream may refuse to write.
+    fn heard_of_itself(&self, _token: Token) {}
+
     /// Drops all rows of `writer` and moves its position back to the beginning. Only for [`Delivery::Memory`].
     fn reset(&self, writer: &InstanceName);
 }

@@ -22,6 +22,7 @@ use crate::server::{Kind, Server, on_both};
 on_both! {
     nothing_is_missing_after_kills_under_load;
     a_process_that_is_stopped_clears_its_users_first;
+    a_database_that_is_not_the_deployments_is_refused;
 }
 
 #[test]
@@ -32,6 +33,17 @@ fn nothing_is_missing_after_kills_under_load_over_tcp() {
 #[test]
 fn a_process_that_is_stopped_clears_its_users_first_over_tcp() {
     run(stopped_processes_clear_their_users(Site::new("processes-stop-tcp", None)));
+}
+
+#[test]
+fn a_database_that_is_not_the_deployments_is_refused_over_tcp() {
+    run(a_database_that_is_not_the_deployments_is_not_written(Site::new("processes-foreign-tcp", None)));
+}
+
+async fn a_database_that_is_not_the_deployments_is_refused(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let site = Site::new(&format!("processes-foreign-{kind:?}"), Some(server.config()));
+    a_database_that_is_not_the_deployments_is_not_written(site).await;
 }
 
 async fn nothing_is_missing_after_kills_under_load(kind: Kind) {
@@ -139,6 +151,27 @@ async fn stopped_processes_clear_their_users(site: Site) {
     }
     let mut master = master;
     assert_eq!(master.stop("TERM").await.code(), Some(0), "{}", master.log());
+}
+
+async fn a_database_that_is_not_the_deployments_is_not_written(mut site: Site) {
+    let writer1 = site.start("writer1").await;
+    let client = site.client();
+    let (first, second) = (site.room_of("writer1"), site.room_of("writer2"));
+    let events: Vec<SentEvent> = (0..5).map(|number| event(&format!("${number}"), &first)).collect();
+    client.send_events(&"writer1".into(), &events).await.unwrap();
+
+    site.use_another_database();
+    let writer2 = site.start("writer2").await;
+    writer2.reaches("events", "writer1", 6).await;
+    let refused = client.send_events(&"writer2".into(), &[event("$other", &second)]).await.unwrap_err().to_string();
+    assert!(refused.contains("it is not the database of this deployment"), "{refused}");
+    assert!(site.event_ids().is_empty());
+    let (status, reason) = writer2.get("/health").await;
+    assert!(status == 503 && reason.contains("set the sequence"), "{status} {reason}");
+    assert!(writer2.log().contains("write refused"), "{}", writer2.log());
+    // The instances that use the right database go on.
+    client.send_events(&"writer1".into(), &[event("$5", &first)]).await.unwrap();
+    assert_eq!(writer1.get("/health").await.0, 200);
 }
 
 /// A client of the deployment that sends write requests until the load is ended.

@@ -90,6 +90,13 @@ impl Site {
         program
     }
 
+    /// Lets later starts of instances use another database, a new and empty one.
+    pub(crate) fn use_another_database(&mut self) {
+        let text = std::fs::read_to_string(&self.file.path).unwrap();
+        std::fs::write(&self.file.path, text.replace("'squall.db'", "'another.db'")).unwrap();
+        self.file = File::load(&self.file.path).unwrap();
+    }
+
     /// Returns a client that sends write requests to the instances and is no instance itself.
     pub(crate) fn client(&self) -> HttpClient {
         let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));

@@ -10,6 +10,7 @@ mod send_events;
 
 use std::rc::Rc;
 
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::{IdempotencyKey, Instance, PersistError};
@@ -61,6 +62,10 @@ impl From<PersistError> for HttpRefusal {
     fn from(error: PersistError) -> Self {
         match error {
             PersistError::Allocate(AllocateError::NotAWriter { .. }) => HttpRefusal::bad_request(error),
+            // A retry fails in the same way.
+            PersistError::Allocate(AllocateError::ForeignDatabase { .. }) => {
+                HttpRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", error)
+            }
             PersistError::Allocate(_) | PersistError::Database(_) | PersistError::Ended => {
                 HttpRefusal::try_again(error)
             }

@@ -196,7 +196,7 @@ impl World {
         let Some((process, u)) = self.find(i, pick, |u| !u.ids.is_empty() && !u.answered) else { return };
         let answered = &mut process.uses[u];
         let fetch = answered.fetch.take().unwrap_or_else(|| process.state.begin_fetch());
-        process.state.allocated(fetch, &answered.ids);
+        process.state.allocated(fetch, &answered.ids).expect("the sequence only ascends");
         answered.answered = true;
     }
 

@@ -14,7 +14,7 @@ fn starting(local: &str, positions: &[(&str, i64)], committed: &[i64]) -> IdStat
 
 fn reserve(state: &mut IdState, ids: &[i64]) {
     let fetch = state.begin_fetch();
-    state.allocated(fetch, &tokens(ids));
+    state.allocated(fetch, &tokens(ids)).unwrap();
 }
 
 fn tokens(ids: &[i64]) -> Vec<Token> {
@@ -61,10 +61,41 @@ fn an_id_that_is_not_known_yet_holds_the_position() {
     state.finish(&[Token(9)]);
     state.advance(&"b".into(), Token(10));
     assert_eq!((own(&state), state.current_token()), (Token(7), Token(7)));
-    state.allocated(fetch, &[Token(8)]);
+    state.allocated(fetch, &[Token(8)]).unwrap();
     assert_eq!(own(&state), Token(7));
     state.finish(&[Token(8)]);
     assert_eq!((own(&state), state.current_token()), (Token(10), Token(10)));
+}
+
+#[test]
+fn ids_at_or_below_what_was_heard_before_are_refused() {
+    let mut state = starting("a", &[("a", 1), ("b", 1)], &[]);
+    state.advance(&"b".into(), Token(40));
+    let fetch = state.begin_fetch();
+    assert_eq!(state.allocated(fetch, &tokens(&[40, 41])), Err(Token(40)));
+    assert_eq!((own(&state), state.last_own_token()), (Token(40), Token(1)), "no id is outstanding, none is used");
+    reserve(&mut state, &[41]);
+    state.finish(&[Token(41)]);
+    assert_eq!(own(&state), Token(41));
+}
+
+#[test]
+fn ids_at_or_below_what_another_process_of_this_name_announced_are_refused() {
+    let mut state = starting("a", &[("a", 5)], &[]);
+    state.heard_of_itself(Token(10_340));
+    assert_eq!(own(&state), Token(5), "it is not this process that announced it");
+    let fetch = state.begin_fetch();
+    assert_eq!(state.allocated(fetch, &tokens(&[6])), Err(Token(10_340)));
+}
+
+#[test]
+fn ids_above_what_was_known_at_the_request_are_used_though_higher_ones_are_heard_meanwhile() {
+    let mut state = starting("a", &[("a", 5), ("b", 5)], &[]);
+    let fetch = state.begin_fetch();
+    state.advance(&"b".into(), Token(7));
+    state.heard_of_itself(Token(8));
+    assert_eq!(state.allocated(fetch, &tokens(&[6])), Ok(()));
+    assert!(state.is_outstanding(Token(6)));
 }
 
 #[test]
