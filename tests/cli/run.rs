@@ -4,6 +4,24 @@ use serde_json::Value;
 
 use crate::{Scratch, assert_has_tables_and_verdict, assert_narrow, plan, position, printed, refused, squall};
 
+/// The README shows some lines of it, in their order, with `...` for others.
+#[test]
+fn the_readme_shows_what_the_first_command_prints() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let (_, after) = readme.split_once("It ends like this:\n\n```\n").expect("the README shows the end of a run");
+    let (shown, _) = after.split_once("```").unwrap();
+    // The real time differs from run to run.
+    let words = |line: &str| {
+        let line = line.split_once(" ms, trace ").map_or(line.to_owned(), |(_, trace)| format!("trace {trace}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let printed = printed(&["run", "--seed", "1"]);
+    let mut lines = printed.lines().map(words);
+    for line in shown.lines().filter(|line| *line != "...").map(words) {
+        assert!(lines.any(|printed| printed == line), "the README shows `{line}`, and the command prints:\n{printed}");
+    }
+}
+
 #[test]
 fn an_unknown_scenario_or_engine_is_refused() {
     refused(&["run", "--scenario", "drizzle"], "storm");
