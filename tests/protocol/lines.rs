@@ -66,6 +66,25 @@ fn a_line_too_long_is_refused_before_it_ends() {
 }
 
 #[test]
+fn a_line_is_partial_from_its_first_byte_to_its_delimiter() {
+    let mut decoder = LineDecoder::default();
+    assert!(!decoder.is_partial());
+    decoder.extend(b"PING");
+    assert_eq!(decoder.next_line(), None);
+    assert!(decoder.is_partial());
+    decoder.extend(b" 1\n");
+    assert_eq!((decoder.next_line(), decoder.next_line()), (Some(line("PING 1")), None));
+    assert!(!decoder.is_partial());
+    // Of a line that is too long too, though none of it is kept.
+    decoder.extend(&[b'x'; LINE_BYTES_MAX + 1]);
+    assert_eq!((decoder.next_line(), decoder.next_line()), (Some(Err(LineError::TooLong)), None));
+    assert!(decoder.is_partial());
+    decoder.extend(b"\n");
+    assert_eq!(decoder.next_line(), None);
+    assert!(!decoder.is_partial());
+}
+
+#[test]
 fn a_line_that_is_not_utf8_is_refused_and_the_next_one_is_read() {
     assert_eq!(decode(b"PING \xff\nPING 1\n", 2), [Err(LineError::NotUtf8 { valid_up_to: 5 }), line("PING 1")]);
 }

@@ -59,3 +59,23 @@ impl fmt::Display for Cached {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_names_what_it_holds_and_the_stream_whose_rows_change_it() {
+        let (room_id, user_id) = ("!room:hs".to_owned(), "@user:hs".to_owned());
+        let cases = [
+            (Cached::State { room_id: room_id.clone() }, "the state of !room:hs", "events"),
+            (Cached::Event { event_id: "$event".into() }, "the event $event", "events"),
+            (Cached::Receipts { room_id: room_id.clone() }, "the receipts of !room:hs", "receipts"),
+            (Cached::AccountData { user_id: user_id.clone() }, "the account data of @user:hs", "account_data"),
+            (Cached::RoomAccountData { user_id, room_id }, "the account data of @user:hs for !room:hs", "account_data"),
+        ];
+        for (value, name, stream) in cases {
+            assert_eq!((value.to_string().as_str(), value.stream()), (name, stream));
+        }
+    }
+}

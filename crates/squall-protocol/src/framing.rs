@@ -49,6 +49,8 @@ mod tests {
         let long = Command::RemoteServerUp("x".repeat(LINE_BYTES_MAX));
         assert!(Framing::Lines.encode(&long).is_err());
         assert_eq!(Framing::Payloads.encode(&long).unwrap().len(), LINE_BYTES_MAX + 17);
+        let longest = Command::RemoteServerUp("x".repeat(PAYLOAD_BYTES_MAX - 17));
+        assert_eq!(Framing::Payloads.encode(&longest).unwrap().len(), PAYLOAD_BYTES_MAX);
         let too_long = Command::RemoteServerUp("x".repeat(PAYLOAD_BYTES_MAX - 16));
         assert_eq!(
             Framing::Payloads.encode(&too_long),

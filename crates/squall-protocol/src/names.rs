@@ -104,3 +104,22 @@ name! {
     /// The name of a stream on the wire. A peer may name streams this process does not know.
     StreamName
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_a_stream_in_memory_tells_the_run_of_its_writer() {
+        assert_eq!(Token::beginning_of(3).run(), 3);
+        assert_eq!(Token::beginning_of(3).next().run(), 3);
+        assert_eq!(Token::beginning_of(3).prev().run(), 2);
+        assert_eq!(Token(7).run(), 0, "Synapse counts from 1 each time");
+    }
+
+    #[test]
+    fn the_token_before_the_next_one_is_the_same() {
+        assert_eq!((Token(7).next(), Token(7).prev()), (Token(8), Token(6)));
+        assert_eq!(Token(-7).next().prev(), Token(-7));
+    }
+}

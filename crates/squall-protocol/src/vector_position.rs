@@ -99,6 +99,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_news_if_its_writer_wrote_it_after_one_position_and_not_after_the_other() {
+        let from = position(5, &[("a", 7)]);
+        let to = position(8, &[("a", 9)]);
+        let news = |writer: &str| -> Vec<i64> {
+            (4..=10).filter(|&token| to.is_news(&from, &writer.into(), Token(token))).collect()
+        };
+        assert_eq!(news("a"), [8, 9]);
+        assert_eq!(news("b"), [6, 7, 8]);
+    }
+
+    #[test]
     fn merging_takes_the_greater_minimum_and_the_greater_position_of_each_writer() {
         let merged = position(5, &[("a", 7), ("b", 6)]).merge(&position(6, &[("b", 9), ("c", 7)]));
         assert_eq!(merged, position(6, &[("a", 7), ("b", 9), ("c", 7)]));

@@ -114,7 +114,7 @@ fn an_error_names_the_part_that_is_wrong() {
         ("5_0", "the room part is \"5\""),
         ("s-5_0", "\"-5\" is not a number"),
         ("s5_x", "the presence part is \"x\""),
-        ("s5_0_0_s5", "the receipts part is \"s5\""),
+        ("s5_0_0_s5", "the receipts part is \"s5\", and it begins neither with a digit nor"),
         ("s5_0_0_0_99999999999999999999", "the account data part"),
         ("m5~9.7", "no instance has the number 9"),
         ("m5~1.7~1.8", "writer 1 has two positions"),

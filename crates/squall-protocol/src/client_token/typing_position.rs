@@ -41,3 +41,26 @@ impl TypingNews {
         !self.is_all && self.rooms.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_in_a_token_holds_the_stretch_and_the_row() {
+        let number = 3 * (1 << 32) + 7;
+        assert_eq!(TypingPosition::from_number(number), TypingPosition { stretch: 3, serial: 7 });
+        for number in [0, 7, number, i64::MAX] {
+            assert_eq!(TypingPosition::from_number(number).to_number(), number);
+        }
+    }
+
+    #[test]
+    fn that_no_user_is_typing_any_more_is_a_change() {
+        let row = TypingRow { room_id: "!room:hs".into(), user_ids: Vec::new() };
+        assert!(TypingNews::default().is_empty());
+        assert!(!TypingNews { is_all: true, rooms: Vec::new() }.is_empty());
+        assert!(!TypingNews { is_all: false, rooms: vec![row.clone()] }.is_empty());
+        assert!(!TypingNews { is_all: true, rooms: vec![row] }.is_empty());
+    }
+}

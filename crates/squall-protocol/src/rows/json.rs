@@ -28,3 +28,18 @@ impl Hash for Json {
         self.0.to_string().hash(hasher);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn json_is_ordered_by_its_text() {
+        let (low, high) = (Json(json!({ "a": 1 })), Json(json!({ "a": 2 })));
+        assert_eq!(low.partial_cmp(&high), Some(Ordering::Less));
+        assert_eq!(high.cmp(&low), Ordering::Greater);
+        assert_eq!(low.partial_cmp(&low), Some(Ordering::Equal));
+    }
+}
