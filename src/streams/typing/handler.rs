@@ -229,7 +229,20 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use squall_env::Noop;
+    use squall_env::TaskObserver;
+
+    /// The number of rooms that were reported as dropped.
+    #[derive(Default)]
+    struct Dropped(Cell<usize>);
+
+    impl TaskObserver for Dropped {}
+
+    impl Observer for Dropped {
+        fn limit_hit(&self, limit: LimitHit) {
+            assert_eq!(limit, LimitHit::TypingRoomDropped);
+            self.0.set(self.0.get() + 1);
+        }
+    }
 
     #[test]
     fn each_run_numbers_on_above_all_before() {
@@ -266,15 +279,17 @@ mod tests {
 
     #[test]
     fn a_room_without_typing_users_is_forgotten_after_the_time_that_is_set() {
-        for (typing_kept_ms, is_kept) in [(5_000, false), (15_000, true)] {
+        for (typing_kept_ms, is_kept) in [(5_000, false), (10_000, false), (15_000, true)] {
             on_paused_clock(|_, tasks| async move {
-                let typing = TypingHandler::on_writer(1).with_typing_kept_ms(typing_kept_ms, Rc::new(Noop));
+                let dropped = Rc::new(Dropped::default());
+                let typing = TypingHandler::on_writer(1).with_typing_kept_ms(typing_kept_ms, dropped.clone());
                 let typing = Rc::new(typing);
                 typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
                 let emptied = typing.stopped("!a", "@x");
                 tokio::time::sleep(Duration::from_secs(10)).await;
                 let last = typing.started(&tasks, "!b", "@x", Duration::from_secs(30));
                 assert_eq!(typing.forgotten_upto() == emptied, !is_kept);
+                assert_eq!(dropped.0.get(), usize::from(!is_kept));
                 assert_eq!(typing.updates(Token(0), last, 100).rows.len(), 1 + usize::from(is_kept));
             });
         }
@@ -304,6 +319,19 @@ mod tests {
             assert_eq!((first.rows.len(), first.upto, first.limited), (100, Token(100), true));
             let rest = typing.updates(first.upto, Token(101), 100);
             assert_eq!((rest.rows.len(), rest.upto, rest.limited), (1, Token(101), false));
+            let all = typing.updates(Token(0), Token(101), 101);
+            assert_eq!((all.rows.len(), all.upto, all.limited), (101, Token(101), false));
+        });
+    }
+
+    #[test]
+    fn an_answer_reaches_beyond_its_last_row_if_later_rows_have_newer_ones_in_their_place() {
+        on_paused_clock(|typing, tasks| async move {
+            typing.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            typing.started(&tasks, "!b", "@x", Duration::from_secs(30));
+            typing.started(&tasks, "!b", "@y", Duration::from_secs(30));
+            let updates = typing.updates(Token(0), Token(2), 100);
+            assert_eq!(updates, Updates { rows: vec![(Token(1), row("!a", &["@x"]))], upto: Token(2), limited: false });
         });
     }
 

@@ -101,3 +101,50 @@ impl Stream for TypingStream {
         self.handler.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use squall_env::{Noop, TaskSpawner};
+
+    /// Runs `test` with the stream on its writer, which answers with one row at a time.
+    fn on_writer<F: Future>(test: impl FnOnce(TypingStream, Rc<TypingHandler>, TaskSpawner) -> F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let handler = TypingHandler::default().with_typing_kept_ms(1_000, Rc::new(Noop));
+        let handler = Rc::new(handler);
+        let stream = TypingStream::on_writer("writer".into(), Rc::clone(&handler)).with_rows_per_query(1);
+        let tasks = TaskSpawner::new(Rc::new(Noop));
+        tokio::task::LocalSet::new().block_on(&runtime, test(stream, handler, tasks))
+    }
+
+    #[test]
+    fn only_a_follower_that_fetches_everything_is_answered_in_one_piece() {
+        on_writer(|stream, handler, tasks| async move {
+            for room_id in ["!a", "!b", "!c"] {
+                handler.started(&tasks, room_id, "@x", Duration::from_secs(30));
+            }
+            let writer = "writer".into();
+            let all = stream.updates(&writer, Token(0), Token(3)).await.unwrap();
+            assert_eq!((all.rows.len(), all.upto, all.limited), (3, Token(3), false));
+            let part = stream.updates(&writer, Token(1), Token(3)).await.unwrap();
+            assert_eq!((part.rows.len(), part.upto, part.limited), (1, Token(2), true));
+        });
+    }
+
+    #[test]
+    fn the_stream_tells_up_to_where_rooms_were_forgotten_and_forgets_all_when_reset() {
+        on_writer(|stream, handler, tasks| async move {
+            handler.started(&tasks, "!a", "@x", Duration::from_secs(30));
+            let emptied = handler.stopped("!a", "@x");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            handler.started(&tasks, "!b", "@x", Duration::from_secs(30));
+            assert_eq!(stream.forgotten_upto(), emptied);
+            let writer = "writer".into();
+            stream.reset(&writer);
+            assert_eq!((stream.position(&writer), handler.resets()), (Token(0), 1));
+            assert!(handler.typing_in("!b").is_empty());
+        });
+    }
+}
