@@ -146,6 +146,16 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_no_database_is_refused_at_once() {
+        let file = File::new("text");
+        std::fs::write(&file.0, "not a database, but long enough for the header of one\n".repeat(4)).unwrap();
+        let began = tokio::time::Instant::now();
+        let refused = SqliteBackend::open(&file.0).unwrap_err();
+        assert!(matches!(refused, DatabaseError::Sqlite { transaction: "open", .. }), "{refused:?}");
+        assert!(began.elapsed() < BUSY_TIMEOUT / 2, "only a busy database is worth waiting for");
+    }
+
+    #[test]
     fn processes_on_one_file_never_get_the_same_id() {
         let file = File::new("processes");
         let mut ids: Vec<Token> = std::thread::scope(|threads| {

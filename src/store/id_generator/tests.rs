@@ -109,6 +109,32 @@ fn each_writer_starts_at_its_recorded_position() {
 }
 
 #[test]
+fn a_writer_starts_at_the_last_id_even_if_another_one_is_behind() {
+    let deployment = Deployment::new();
+    let writers = ["first", "second"];
+    let (first, second) = (deployment.start("first", &writers), deployment.start("second", &writers));
+    let outstanding = now(second.allocate(2)).unwrap();
+    deployment.write(&first, 1);
+    let restarted = deployment.start("first", &writers);
+    assert_eq!((restarted.current_token(), position(&restarted, "first")), (Token(1), 4));
+    drop(outstanding);
+}
+
+#[test]
+fn a_writer_records_its_position_when_it_has_moved_and_not_again() {
+    let deployment = Deployment::new();
+    let writer = deployment.start("a", &["a"]);
+    assert_eq!(deployment.recorded("a"), Some(1));
+    deployment.write(&writer, 3);
+    assert_eq!(deployment.recorded("a"), Some(4));
+    deployment.sql("UPDATE stream_positions SET stream_id = 2");
+    now(writer.persist_position()).unwrap();
+    assert_eq!(deployment.recorded("a"), Some(2), "4 was recorded before");
+    deployment.write(&writer, 1);
+    assert_eq!(deployment.recorded("a"), Some(5));
+}
+
+#[test]
 fn a_writer_that_never_wrote_is_where_the_others_are() {
     let deployment = Deployment::new();
     let writers = ["first", "second", "third"];
@@ -139,6 +165,7 @@ fn a_reader_that_starts_amid_a_write_does_not_pass_it() {
     let (eight, nine) = (now(writer.allocate(1)).unwrap(), now(writer.allocate(1)).unwrap());
     deployment.insert("a", Token(9));
     drop(nine);
+    assert_eq!((writer.minimal_local_current_token(), writer.last_own_token()), (Token(7), Token(9)));
     now(writer.persist_position()).unwrap();
     let reader = deployment.start("reader", &["a"]);
     assert_eq!((reader.current_token(), position(&reader, "a")), (Token(7), 7));
@@ -183,10 +210,13 @@ fn a_position_past_the_sequence_is_refused() {
 }
 
 #[test]
-fn an_instance_that_does_not_write_gets_no_ids() {
-    let reader = Deployment::new().start("reader", &["a"]);
+fn an_instance_that_does_not_write_gets_no_ids_and_records_no_position() {
+    let deployment = Deployment::new();
+    let reader = deployment.start("reader", &["a"]);
     assert!(matches!(now(reader.allocate(1)), Err(AllocateError::NotAWriter { .. })));
+    reader.advance(&"a".into(), Token(9));
     now(reader.persist_position()).unwrap();
+    assert_eq!(deployment.recorded("reader"), None);
 }
 
 #[test]
