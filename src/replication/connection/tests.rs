@@ -4,7 +4,21 @@ use std::time::Duration;
 
 use super::*;
 use crate::replication::testing::on_paused_clock;
+use squall_env::TaskObserver;
 use squall_protocol::{EncodeError, LINE_BYTES_MAX};
+
+/// The number of overflows of an outbox that were reported.
+#[derive(Default)]
+struct Overflows(Cell<usize>);
+
+impl TaskObserver for Overflows {}
+
+impl Observer for Overflows {
+    fn limit_hit(&self, limit: LimitHit) {
+        assert_eq!(limit, LimitHit::OutboxOverflowed);
+        self.0.set(self.0.get() + 1);
+    }
+}
 
 fn connection(awaited: &[&str]) -> Connection {
     Connection::new(1, Role::Client, "writer", awaited.iter().map(|stream| StreamName::from(*stream)).collect())
@@ -87,18 +101,22 @@ fn a_peer_that_does_not_keep_up_is_sent_an_error_and_dropped() {
 #[test]
 fn an_overflow_discards_nothing_once_the_instance_stops() {
     on_paused_clock(async {
-        let connection = connection(&[]).with_outbox(2, Rc::new(Noop));
-        connection.send(&ping("1")).unwrap();
-        connection.send(&ping("2")).unwrap();
+        let overflows = Rc::new(Overflows::default());
+        let connection = connection(&[]).with_outbox(3, overflows.clone());
+        for text in ["1", "2", "3"] {
+            connection.send(&ping(text)).unwrap();
+        }
         connection.begin_finishing();
-        for text in ["last", "rest"] {
+        for text in ["last", "of", "all"] {
             connection.send(&ping(text)).unwrap();
             assert!(connection.is_open());
         }
+        assert_eq!(overflows.0.get(), 0);
         connection.send(&ping("one too many")).unwrap();
-        assert!(!connection.is_open());
+        assert_eq!((connection.is_open(), overflows.0.get()), (false, 1));
         connection.send(&ping("another")).unwrap();
-        assert_eq!(outgoing(&connection).await.unwrap(), ["1", "2", "last", "rest", "one too many"].map(line));
+        let all = ["1", "2", "3", "last", "of", "all", "one too many"];
+        assert_eq!(outgoing(&connection).await.unwrap(), all.map(line));
         assert_eq!(outgoing(&connection).await, None);
     });
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, on_paused_clock, settle};
 use squall_protocol::{Command, Delivery};
 
+mod broadcasts;
+
 /// The instance `me`, which writes `events` together with `a` and `b` and follows these two from 10.
 struct Instance {
     handler: Rc<CommandHandler>,
@@ -12,17 +14,15 @@ struct Instance {
 }
 
 fn instance(name: &str) -> Instance {
+    instance_with(name, Limits::default())
+}
+
+fn instance_with(name: &str, limits: Limits) -> Instance {
     let journal = Journal::default();
     let stream = FakeStream::new("events", Delivery::Log, &["a", "b", name], &journal);
     let streams: Vec<Rc<dyn Stream>> = vec![stream.clone()];
-    let handler = CommandHandler::new(
-        name.into(),
-        "squall.test".into(),
-        streams,
-        journal.consumers(),
-        Limits::default(),
-        journal.env(),
-    );
+    let handler =
+        CommandHandler::new(name.into(), "squall.test".into(), streams, journal.consumers(), limits, journal.env());
     Instance { handler, stream, journal }
 }
 
@@ -187,6 +187,70 @@ fn the_whole_batch_is_fetched_if_one_of_its_rows_cannot_be_parsed() {
 }
 
 #[test]
+fn a_batch_of_more_rows_than_the_limit_is_fetched() {
+    on_paused_clock(async {
+        let me = instance_with("me", Limits { batch_rows_max: 2, ..Limits::default() });
+        let connection = me.connect("a").await;
+        me.stream.commit("a", 11, &["x", "y", "z"]);
+        me.receive(&connection, &["POSITION events a 10 10"]);
+        me.receive(&connection, &[&rdata("a", "batch", "x"), &rdata("a", "batch", "y"), &rdata("a", "11", "z")]);
+        me.receive(&connection, &[&rdata("a", "batch", "as many"), &rdata("a", "12", "as allowed")]);
+        settle().await;
+        assert_eq!(me.journal.fetched("a"), [(10, 11)]);
+        assert_eq!(me.journal.applied("a"), ["11: x y z", "12: as many as allowed"]);
+    });
+}
+
+#[test]
+fn rows_that_do_not_fit_into_the_queue_of_their_follower_are_fetched() {
+    on_paused_clock(async {
+        let limits = Limits { items_queued_max: 2, ..Limits::default() };
+        let me = instance_with("me", limits);
+        assert_eq!(me.handler.limits(), &limits);
+        let connection = me.connect("a").await;
+        me.receive(&connection, &["POSITION events a 10 10"]);
+        settle().await;
+        for (token, name) in [(11, "x"), (12, "y"), (13, "z")] {
+            me.stream.commit("a", token, &[name]);
+            me.receive(&connection, &[&rdata("a", &token.to_string(), name)]);
+        }
+        me.receive(&connection, &[&rdata("a", "14", "last")]);
+        settle().await;
+        assert_eq!(me.journal.fetched("a"), [(10, 13)]);
+        assert_eq!(me.journal.applied("a"), ["11: x", "12: y", "13: z", "14: last"]);
+    });
+}
+
+#[test]
+fn a_row_from_the_broker_that_is_not_json_is_reported_and_fetched_with_its_batch() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let subscription = me.handler.subscribed();
+        let unreadable = |token| {
+            let header = RdataHeader { stream: "events", writer: "a", token, row: "not JSON" };
+            me.handler.unreadable(&subscription, header, &PeerError("not JSON".into()));
+        };
+        me.receive(&subscription, &["POSITION events a 10 10"]);
+        me.stream.commit("a", 11, &["alone"]);
+        unreadable(Some(Token(11)));
+        settle().await;
+        assert_eq!(me.journal.fetched("a"), [(10, 11)]);
+        me.stream.commit("a", 12, &["first", "of two"]);
+        unreadable(None);
+        me.receive(&subscription, &[&rdata("a", "12", "of two")]);
+        settle().await;
+        me.stream.commit("a", 13, &["begun", "ended"]);
+        me.receive(&subscription, &[&rdata("a", "batch", "begun")]);
+        unreadable(Some(Token(13)));
+        me.receive(&subscription, &[&rdata("a", "14", "next")]);
+        settle().await;
+        assert_eq!(me.journal.fetched("a"), [(10, 11), (11, 12), (12, 13)]);
+        assert_eq!(me.journal.applied("a"), ["11: alone", "12: first of two", "13: begun ended", "14: next"]);
+        assert_eq!(me.journal.times("events", "event: row").len(), 3);
+    });
+}
+
+#[test]
 fn unknown_streams_and_writers_and_own_rows_are_ignored() {
     on_paused_clock(async {
         let me = instance("me");
@@ -278,21 +342,6 @@ fn an_error_from_a_peer_is_reported_under_the_name_that_it_sent() {
 }
 
 #[test]
-fn the_master_relays_a_broadcast_to_all_clients_but_its_sender() {
-    on_paused_clock(async {
-        for (name, relayed) in [("master", vec!["REMOTE_SERVER_UP example.org"]), ("me", vec![])] {
-            let one = instance(name);
-            let sender = one.accept().await;
-            let other = one.accept().await;
-            let server = one.connect("a").await;
-            one.receive(&sender, &["REMOTE_SERVER_UP example.org"]);
-            assert_eq!(sent(&other).await, relayed, "by {name}");
-            assert!(sent(&sender).await.is_empty() && sent(&server).await.is_empty());
-        }
-    });
-}
-
-#[test]
 fn a_subscriber_asks_every_instance_for_its_positions() {
     on_paused_clock(async {
         let me = instance("me");
@@ -366,20 +415,6 @@ fn rows_of_a_writer_that_has_not_announced_its_position_are_not_applied_but_fetc
         settle().await;
         assert_eq!(me.journal.applied("b"), ["11: the gap", "12: after a gap"]);
         assert!(me.journal.applied("me").is_empty());
-    });
-}
-
-#[test]
-fn a_broadcast_over_a_broker_is_sent_once_and_not_relayed() {
-    on_paused_clock(async {
-        let master = instance("master");
-        let publisher = master.handler.publishing();
-        let subscription = master.handler.subscribed();
-        sent(&publisher).await;
-        master.handler.remote_server_up("matrix.org");
-        assert_eq!(sent(&publisher).await, ["REMOTE_SERVER_UP matrix.org"]);
-        master.receive(&subscription, &["REMOTE_SERVER_UP matrix.org", "REMOTE_SERVER_UP example.org"]);
-        assert_eq!(sent(&publisher).await, [""; 0]);
     });
 }
 
