@@ -58,3 +58,15 @@ impl RedisConfig {
         Address::new(Arc::clone(&self.host), self.port)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_of_which_only_the_host_is_known_is_at_the_port_of_redis() {
+        let config: RedisConfig = serde_json::from_str(r#"{ "host": "broker" }"#).unwrap();
+        assert_eq!(config.address(), Address::new("broker", 6379));
+        assert_eq!((config.password, config.tls), (None, None));
+    }
+}

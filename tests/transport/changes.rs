@@ -376,11 +376,14 @@ fn a_request_without_a_transaction_id_in_its_path_has_one_in_a_header() {
         let deployment = Deployment::new();
         let mut port = deployment.play_http("master").await;
         let client = client(&deployment);
-        let (master, datum) = ("master".into(), datum(1));
-        let set = client.set_account_data(&master, &datum);
+        let master = "master".into();
+        let set = async {
+            let first = client.set_account_data(&master, &datum(1)).await;
+            (first, client.set_account_data(&master, &datum(2)).await)
+        };
         let server = async {
             let mut ids = Vec::new();
-            for status in ["502 No", "200 OK"] {
+            for status in ["502 No", "200 OK", "200 OK"] {
                 let mut server = Peer::new(port.accept().await.unwrap());
                 let head = hear(&mut server).await;
                 assert_eq!(head[0], format!("POST {ACCOUNT_DATA} HTTP/1.1"));
@@ -389,9 +392,9 @@ fn a_request_without_a_transaction_id_in_its_path_has_one_in_a_header() {
             }
             ids
         };
-        let (set, ids) = tokio::join!(set, server);
-        assert_eq!(set.unwrap(), Token(3));
-        assert!(ids.len() == 2 && ids[0] == ids[1], "{ids:?}");
+        let ((first, second), ids) = tokio::join!(set, server);
+        assert_eq!((first.unwrap(), second.unwrap()), (Token(3), Token(3)));
+        assert!(ids.len() == 3 && ids[0] == ids[1] && ids[1] != ids[2], "another request has another id: {ids:?}");
     });
 }
 
@@ -420,6 +423,13 @@ fn a_transaction_id_in_a_header_makes_requests_one() {
         assert!(set("a", 3).await > second);
         let content = query::<String>(&deployment, "SELECT content FROM account_data").await;
         assert_eq!(content, r#"{"version":3}"#);
+        // Requests without an id are never the same one.
+        for version in [4, 5, 4] {
+            let body = json!({"content": {"version": version}}).to_string();
+            assert_eq!(post(&deployment, "master", ACCOUNT_DATA, &body).await.0, 200);
+        }
+        let content = query::<String>(&deployment, "SELECT content FROM account_data").await;
+        assert_eq!(content, r#"{"version":4}"#);
     });
 }
 
@@ -434,8 +444,10 @@ fn a_client_gives_up_in_time_and_does_not_retry_a_refusal() {
         assert!(asked.elapsed() <= RETRY_FOR && asked.elapsed() > RETRY_FOR / 2, "{:?}", asked.elapsed());
         assert!(error.to_string().contains("cannot connect to master:9093"), "{error}");
 
-        let patient = client.retrying_for(Duration::from_secs(1));
-        assert!(patient.set_account_data(&"master".into(), &datum(1)).await.is_err());
+        let impatient = client.retrying_for(Duration::from_secs(1));
+        let asked = Instant::now();
+        assert!(impatient.set_account_data(&"master".into(), &datum(1)).await.is_err());
+        assert!(asked.elapsed() <= Duration::from_secs(1), "{:?}", asked.elapsed());
         let _writer = deployment.start("writer1").await;
         let asked = Instant::now();
         let error = client.set_account_data(&"writer1".into(), &datum(1)).await.unwrap_err();
@@ -453,7 +465,10 @@ fn a_body_that_is_too_long_or_too_deep_is_refused() {
         let deep = format!("{{\"content\":{}{}}}", "[".repeat(200), "]".repeat(200));
         let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &deep).await;
         assert!(status == 400 && answer.contains("M_NOT_JSON"), "{status} {answer}");
-        let long = " ".repeat(BODY_BYTES_MAX + 1);
+        let longest = " ".repeat(BODY_BYTES_MAX);
+        let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &longest).await;
+        assert!(status == 400 && answer.contains("M_NOT_JSON"), "{status} {answer}");
+        let long = longest + " ";
         let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &long).await;
         assert!(status == 413 && answer.contains("M_TOO_LARGE"), "{status} {answer}");
     });

@@ -3,10 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use squall::instance::{Instance, Write};
+use squall::store::account_data::Datum;
 use squall::streams::RemoteUpdates;
-use squall::transport::http::HttpClient;
+use squall::transport::http::{BODY_BYTES_MAX, HttpClient};
 use squall_protocol::Token;
 use squall_protocol::rows::Updates;
 use squall_protocol::rows::events::{EventRow, StateRow};
@@ -276,5 +277,43 @@ fn a_client_requests_rows_as_synapse_does() {
         let (transaction_id, query) = rest.split_once('?').unwrap();
         assert!(transaction_id.len() == 10 && transaction_id.chars().all(|c| c.is_ascii_alphanumeric()), "{request}");
         assert_eq!(query, "from_token=26&upto_token=0 HTTP/1.1\r");
+    });
+}
+
+#[test]
+fn a_body_that_is_announced_as_too_long_is_refused_before_it_arrives() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let mut client = deployment.connect_http("master").await;
+        let request = "POST /_synapse/replication/add_user_account_data/%40a%3Ab/m.direct HTTP/1.1\r\nHost: master";
+        let length = BODY_BYTES_MAX + 1;
+        let head = format!("{request}\r\nAuthorization: Bearer {SECRET}\r\nContent-Length: {length}\r\n\r\n");
+        client.say_bytes(head.as_bytes()).await;
+        assert_eq!(client.line().await.unwrap(), "HTTP/1.1 413 Payload Too Large\r");
+    });
+}
+
+#[test]
+fn a_client_that_writes_tells_the_server_its_own_positions() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play_http("master").await;
+        let writer = deployment.start("writer1").await;
+        let client = writer.client().retrying_for(Duration::from_secs(1));
+        let datum = Datum { user_id: "@a:b".into(), room_id: None, kind: "m.direct".into(), content: json!({}) };
+        let master = "master".into();
+        let set = client.set_account_data(&master, &datum);
+        let server = async {
+            let mut server = Peer::new(port.accept().await.unwrap());
+            let length = server.hear("content-length: ").await;
+            server.hear("\r").await;
+            let length = length.trim_end().trim_start_matches("content-length: ").parse().unwrap();
+            server.text(length).await
+        };
+        let (_, body) = tokio::join!(set, server);
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let positions = json!({ "instance_name": "writer1", "streams": { "events": 1 } });
+        assert_eq!(body["_INT_STREAM_POS"], positions);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use squall::transport::tcp::{PING_INTERVAL, PING_TIMEOUT};
+use squall::transport::tcp::{LINE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
 use squall_protocol::Command;
 use tokio::time::{Instant, sleep};
 
@@ -115,5 +115,56 @@ fn a_client_that_never_pings_is_never_timed_out() {
         client.say("NAME netcat").await;
         let pings = client.lines_for(HOUR).await;
         assert_eq!(pings.len(), 719, "one every five seconds, and the connection is open to the end");
+    });
+}
+
+#[test]
+fn a_client_that_sends_no_command_in_time_is_closed_though_it_sends_blank_lines() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        let joined = Instant::now();
+        sleep(LINE_TIMEOUT / 2).await;
+        client.say("").await;
+        let lines = client.lines_to_end().await;
+        assert_eq!(lines.last().map(String::as_str), Some("ERROR a line was not complete within 25s"));
+        assert_eq!(joined.elapsed(), LINE_TIMEOUT);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_complete_a_line_in_time_is_closed_though_it_sends_a_byte_now_and_then() {
+    run(async {
+        let deployment = Deployment::new();
+        let _master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        client.say("NAME worker1").await;
+        sleep(2 * LINE_TIMEOUT).await;
+        let began = Instant::now();
+        for byte in [b"P", b"I", b"N", b"G"] {
+            client.say_bytes(byte).await;
+            sleep(LINE_TIMEOUT / 5).await;
+        }
+        let lines = client.lines_to_end().await;
+        assert_eq!(lines.last().map(String::as_str), Some("ERROR a line was not complete within 25s"));
+        assert_eq!(began.elapsed(), LINE_TIMEOUT);
+    });
+}
+
+#[test]
+fn a_line_that_is_completed_in_time_is_no_reason_to_close() {
+    run(async {
+        let deployment = Deployment::new();
+        let master = deployment.start("master").await;
+        let mut client = deployment.join("master").await;
+        for pieces in [["NAME wor", "ker1\n"], ["CLEAR_USER_", "SYNC worker1\n"], ["ERR", "OR none\n"]] {
+            for piece in pieces {
+                sleep(LINE_TIMEOUT / 2 - MOMENT).await;
+                client.say_bytes(piece.as_bytes()).await;
+            }
+        }
+        sleep(LINE_TIMEOUT + MOMENT).await;
+        assert_eq!(master.handler().connections().len(), 1);
     });
 }

@@ -40,6 +40,14 @@ impl Peer {
         line.strip_suffix('\n').map(str::to_owned)
     }
 
+    /// Receives a text of this many bytes.
+    pub(crate) async fn text(&mut self, length: usize) -> String {
+        let mut text = vec![0; length];
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_exact(&mut text));
+        read.await.expect("the other end sends all of it").unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
     /// Receives lines until one begins with `beginning`, and returns that one.
     pub(crate) async fn hear(&mut self, beginning: &str) -> String {
         loop {

@@ -192,6 +192,9 @@ mod tests {
         write_canonical(&value, &mut json).unwrap();
         let expected = "{\"a\":\"\u{fc}\u{1f980} \\\" \\\\ \\n \\u0001 \u{7f} /\",\"b\":[1,{\"a\":true,\"z\":null}],\"\u{e9}\":-1}";
         assert_eq!(json, expected);
+        for largest in [json!(9007199254740992i64), json!(-9007199254740992i64)] {
+            assert_eq!(write_canonical(&largest, &mut String::new()), Ok(()), "{largest}");
+        }
         for wrong in [json!(1.5), json!(9007199254740993i64), json!(u64::MAX)] {
             assert!(matches!(write_canonical(&wrong, &mut String::new()), Err(EventIdError::Number(_))), "{wrong}");
         }
@@ -220,6 +223,8 @@ mod tests {
         assert_eq!(kept(11, "m.room.power_levels", levels), "invite ban");
         assert_eq!(kept(5, "m.room.aliases", json!({"aliases": []})), "aliases");
         assert_eq!(kept(6, "m.room.aliases", json!({"aliases": []})), "");
+        let visibility = json!({"history_visibility": "shared", "x": 1});
+        assert_eq!(kept(6, "m.room.history_visibility", visibility), "history_visibility");
         assert_eq!(kept(11, "m.room.redaction", json!({"redacts": "$e", "reason": "r"})), "redacts");
         assert_eq!(kept(10, "m.room.message", json!({"body": "hi"})), "");
         let top = event(json!({"type": "x", "origin": "a", "membership": "b", "prev_state": [], "redacts": "c",

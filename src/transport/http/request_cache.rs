@@ -146,6 +146,10 @@ mod tests {
     use squall_protocol::Token;
 
     fn run<F: Future>(test: impl FnOnce(Rc<RequestCache>) -> F) -> F::Output {
+        run_with(Limits::default(), test)
+    }
+
+    fn run_with<F: Future>(limits: Limits, test: impl FnOnce(Rc<RequestCache>) -> F) -> F::Output {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let env = Env {
             network: Rc::new(TokioNetwork),
@@ -154,7 +158,7 @@ mod tests {
             observer: Rc::new(Noop),
             tasks: TaskSpawner::new(Rc::new(Noop)),
         };
-        tokio::task::LocalSet::new().block_on(&runtime, test(RequestCache::new(Limits::default(), env)))
+        tokio::task::LocalSet::new().block_on(&runtime, test(RequestCache::new(limits, env)))
     }
 
     /// Returns a reply with a number by which to recognise it.
@@ -222,6 +226,19 @@ mod tests {
             assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
             tokio::time::sleep(Duration::from_secs(2)).await;
             assert_eq!(cache.outcome(key("a"), executions.next(false)).await, Ok(reply(1)));
+        });
+    }
+
+    #[test]
+    fn as_many_replies_as_the_limit_are_kept() {
+        run_with(Limits { answers_kept_max: 2, ..Limits::default() }, |cache| async move {
+            let executions = Executions::default();
+            let ask = async |name: &str| cache.outcome(key(name), executions.next(false)).await.unwrap();
+            for (number, name) in (1..).zip(["a", "b", "c"]) {
+                assert_eq!(ask(name).await, reply(number));
+            }
+            assert_eq!((ask("b").await, ask("c").await), (reply(2), reply(3)));
+            assert_eq!(ask("a").await, reply(4));
         });
     }
 

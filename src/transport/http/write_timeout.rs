@@ -77,3 +77,44 @@ impl AsyncWrite for WriteTimeout {
         self.in_time(cx, |stream, cx| stream.poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn on_paused_clock<F: Future>(test: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
+    }
+
+    #[test]
+    fn a_flush_and_a_shutdown_reach_the_stream() {
+        on_paused_clock(async {
+            let (near, mut far) = tokio::io::duplex(64);
+            let mut stream = WriteTimeout::new(Box::new(BufWriter::new(near)), TIMEOUT);
+            stream.write_all(b"held").await.unwrap();
+            assert!(tokio::time::timeout(TIMEOUT, far.read_u8()).await.is_err(), "it is not flushed");
+            stream.flush().await.unwrap();
+            let mut received = [0; 4];
+            far.read_exact(&mut received).await.unwrap();
+            assert_eq!(&received, b"held");
+            stream.shutdown().await.unwrap();
+            assert_eq!(far.read(&mut received).await.unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_flush_fails_if_the_peer_reads_nothing() {
+        on_paused_clock(async {
+            let (near, _far) = tokio::io::duplex(2);
+            let mut stream = WriteTimeout::new(Box::new(BufWriter::new(near)), TIMEOUT);
+            stream.write_all(b"held").await.unwrap();
+            let began = tokio::time::Instant::now();
+            assert_eq!(stream.flush().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(began.elapsed(), TIMEOUT);
+        });
+    }
+}

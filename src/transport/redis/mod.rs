@@ -35,3 +35,13 @@ pub use subscriber::{Messages, stay_subscribed, subscribe};
 pub fn user_ip_channel(server_name: &str) -> String {
     format!("{server_name}/USER_IP")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_channel_of_user_ips_is_synapses() {
+        assert_eq!(user_ip_channel("matrix.org"), "matrix.org/USER_IP");
+    }
+}

@@ -187,4 +187,52 @@ mod tests {
         assert_eq!(error, io::ErrorKind::InvalidData);
         assert!((REPLY_BYTES_MAX..REPLY_BYTES_MAX + 100_000).contains(&bytes), "{bytes} bytes");
     }
+
+    #[tokio::test]
+    async fn a_reader_that_waits_goes_on_once_bytes_are_handled() {
+        let (near, mut far) = tokio::io::duplex(64);
+        far.write_all(b"abcdefgh").await.unwrap();
+        let (mut limited, limiter) = ReadLimiter::on(Box::new(near), Limits { waiting: 4, reply: 10 });
+        limiter.drained(Waker::noop());
+        let mut buffer = [0; 4];
+        limited.read_exact(&mut buffer).await.unwrap();
+        let second = std::time::Duration::from_secs(1);
+        let (read, ()) = tokio::join!(tokio::time::timeout(second, limited.read_exact(&mut buffer)), async {
+            tokio::task::yield_now().await;
+            limiter.handled(4);
+        });
+        read.expect("the reader is woken").unwrap();
+        assert_eq!(&buffer, b"efgh");
+    }
+
+    #[tokio::test]
+    async fn only_a_reply_of_more_bytes_than_the_limit_is_an_error() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut limited, limiter) = ReadLimiter::on(Box::new(near), Limits { waiting: 64, reply: 10 });
+        let mut buffer = [0; 12];
+        for _ in 0..2 {
+            far.write_all(&[0; 10]).await.unwrap();
+            assert_eq!(limited.read(&mut buffer).await.unwrap(), 10);
+            assert!(limiter.overlong_reply().is_none());
+            limiter.answered();
+        }
+        far.write_all(&[0; 12]).await.unwrap();
+        assert_eq!(limited.read(&mut buffer).await.unwrap(), 12);
+        let error = limiter.overlong_reply().unwrap();
+        assert_eq!(error.to_string(), "a reply of more than 10 bytes");
+        assert_eq!(limited.read(&mut buffer).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn what_was_in_the_buffer_before_does_not_count() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let (mut limited, limiter) = ReadLimiter::on(Box::new(near), Limits { waiting: 64, reply: 10 });
+        far.write_all(&[0; 6]).await.unwrap();
+        let mut buffer = [0; 12];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        buffer.put_slice(&[0; 6]);
+        std::future::poll_fn(|cx| Pin::new(&mut limited).poll_read(cx, &mut buffer)).await.unwrap();
+        assert_eq!(buffer.filled().len(), 12);
+        assert!(limiter.overlong_reply().is_none());
+    }
 }

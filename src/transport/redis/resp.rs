@@ -284,6 +284,7 @@ mod tests {
         ] {
             assert_eq!(requests(bytes, 100), Err(error), "{}", String::from_utf8_lossy(bytes));
         }
+        assert_eq!(requests(&vec![b'x'; LINE_BYTES_MAX], 1000), Ok(Vec::new()), "its end may be next");
         assert_eq!(requests(&vec![b'x'; LINE_BYTES_MAX + 1], 1000), Err(ProtocolError::LineTooLong));
     }
 

@@ -169,3 +169,45 @@ async fn keep_pinging(connection: &Connection, mut sink: PubSubSink, echoes: &Ec
         settle(connection, env);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::replication::Consumers;
+    use squall_env::network::TokioNetwork;
+    use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
+
+    fn env() -> Env {
+        Env {
+            network: Rc::new(TokioNetwork),
+            clock: Rc::new(SystemClock),
+            seeds: SeedTree::from_seed(1),
+            observer: Rc::new(Noop),
+            tasks: TaskSpawner::new(Rc::new(Noop)),
+        }
+    }
+
+    #[test]
+    fn only_rows_that_this_instance_has_written_are_its_own() {
+        let is_own = |payload: &str| is_own_row(payload.as_bytes(), &"me".into());
+        assert!(is_own("RDATA events me 7 [1]") && is_own("RDATA events me batch not JSON"));
+        for payload in
+            ["RDATA events other 7 [1]", "RDATA me other 7 [1]", "POSITION events me 7 7", "RDATA events", ""]
+        {
+            assert!(!is_own(payload), "{payload}");
+        }
+    }
+
+    #[test]
+    fn the_master_alone_subscribes_to_the_ips_of_users() {
+        for (name, is_subscribed) in [("master", true), ("worker1", false)] {
+            let echoes = Echoes::new("hs", &SeedTree::from_seed(1));
+            let (consumers, limits) = (Consumers::default(), Limits::default());
+            let handler = CommandHandler::new(name.into(), "hs".into(), Vec::new(), consumers, limits, env());
+            let channels = channels(&handler, &echoes);
+            assert_eq!(channels[0], "hs");
+            assert_eq!(channels.contains(&user_ip_channel("hs")), is_subscribed, "{name}: {channels:?}");
+        }
+    }
+}
