@@ -371,6 +371,24 @@ fn an_unconfirmed_request_is_retried_as_the_same_request() {
 }
 
 #[test]
+fn a_client_waits_for_the_row_that_it_wrote_though_the_positions_are_behind_it() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play_http("writer1").await;
+        let worker = deployment.start("worker1").await;
+        let (client, events, writer) = (worker.client(), [message("!r", "hello")], "writer1".into());
+        let server = async {
+            let mut server = Peer::new(port.accept().await.unwrap());
+            hear(&mut server).await;
+            let body = r#"{"stream_id":7,"event_id":"$e","_INT_STREAM_POS":{"events":1}}"#;
+            answer(&mut server, "200 OK", body).await;
+        };
+        let (sent, ()) = tokio::join!(client.send_events(&writer, &events), server);
+        assert!(matches!(sent, Err(HttpError::NotSeen(_))), "{sent:?}");
+    });
+}
+
+#[test]
 fn a_request_without_a_transaction_id_in_its_path_has_one_in_a_header() {
     run(async {
         let deployment = Deployment::new();

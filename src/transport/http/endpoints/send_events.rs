@@ -131,4 +131,12 @@ mod tests {
         event.rejected_reason = Some("not allowed".into());
         assert_eq!(SentEvent::deserialize(event.to_request()).unwrap(), event);
     }
+
+    #[test]
+    fn the_format_of_an_event_is_that_of_its_room_version() {
+        for (version, format) in [("1", 1), ("2", 1), ("3", 2), ("4", 3), ("11", 3), ("12", 4)] {
+            let request = SentEvent::new(version, Map::new()).to_request();
+            assert_eq!(request["event_format_version"], format, "version {version}");
+        }
+    }
 }
