@@ -13,6 +13,7 @@
 mod audit;
 pub mod bounds;
 pub mod capture;
+mod class;
 mod finding;
 mod origin;
 mod payload;
@@ -25,6 +26,7 @@ mod testing;
 
 pub use audit::Audit;
 pub use capture::{Capture, CaptureError, Entry, Gap, Malformed, Recorded};
+pub use class::Class;
 pub use origin::{Origin, Writers};
 pub use payload::{Payload, Transport};
 pub use report::Report;

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::audit::Audit;
 use super::capture::{Capture, CaptureError, Entry, Gap};
+use super::class::Class;
 use super::payload::Transport;
 use super::rules::{Finding, Violation};
 use super::tally::Tally;
@@ -128,6 +129,7 @@ struct Json<'a> {
 pub struct Found<'a> {
     invariant: &'static str,
     fingerprint: String,
+    class: Class,
     line: u64,
     detail: &'a Violation,
     message: String,
@@ -138,6 +140,7 @@ impl<'a> From<&'a Finding> for Found<'a> {
         Found {
             invariant: violation.rule(),
             fingerprint: violation.fingerprint(),
+            class: violation.class(),
             line: *line,
             detail: violation,
             message: violation.to_string(),
@@ -177,7 +180,7 @@ mod tests {
         assert_eq!(json["unknown_streams"], json!(["groups"]));
         let went_back = &json["violations"][1];
         assert_eq!((&went_back["invariant"], &went_back["line"]), (&json!("tokens_ascend"), &json!(5)));
-        assert_eq!(went_back["detail"]["from"], json!(1));
+        assert_eq!((&went_back["detail"]["from"], &went_back["class"]), (&json!(1), &json!("loss")));
         assert_eq!(json["checks"].as_object().unwrap().len(), crate::audit::rules::NAMES.len());
     }
 }

@@ -8,13 +8,16 @@
 //! No false alarm: a position that moves over a token that is unknown, or the writer's own, is not an echo. An idle writer
 //! must announce its position now and then, so a writer with at most [`ECHOES_MAX`] echoes of one stream within
 //! [`WINDOW_MS`] is not reported; Squall needs half of that. Once a writer exceeds it, all its echoes are reported.
+//!
+//! Class: habit.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Finding, Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -36,7 +39,7 @@ pub const ECHOES_MAX: usize = 20;
 const REMEMBERED_MAX: usize = 2_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -55,6 +58,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Habit
     }
 
     fn origin(&self) -> Option<&Origin> {

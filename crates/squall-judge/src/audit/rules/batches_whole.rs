@@ -6,13 +6,17 @@
 //!
 //! No false alarm: a batch that is open when the recording ends may have gone on, and a batch that was open when the
 //! recording began is not recognised as one.
+//!
+//! Class: loss. A follower drops the rows of the batch, or applies them under a token at which it later takes other rows for
+//! old ones.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -21,7 +25,7 @@ use crate::observation::SimTime;
 use squall_protocol::{Command, InstanceName, StreamName};
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -47,6 +51,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn origin(&self) -> Option<&Origin> {

@@ -1,11 +1,13 @@
 //! Rules: one property of the traffic per file, with its violation.
 //!
 //! To add a rule, write its file, with a `Violation` and a type that implements `Rule`, and register it with one line in
-//! `rules!`, under the name of its module.
+//! `rules!`, under the name of its module. The header gives the [`Class`] of each kind of violation, and the reason.
 
 use serde::Serialize;
+use strum::VariantNames;
 use thiserror::Error;
 
+use super::class::Class;
 use super::finding::{self, Findings, RuleViolation};
 use super::origin::{Origin, Writers};
 use super::payload::ParsedPayload;
@@ -34,6 +36,9 @@ macro_rules! rules {
                 $rule(#[from] $module::Violation),
             )+
         }
+
+        /// The name of every rule, with those of the kinds of its violations.
+        const KINDS: &[(&str, &[&str])] = &[$((stringify!($module), $module::Violation::VARIANTS)),+];
 
         impl Violation {
             /// Returns the name of the rule.
@@ -73,10 +78,20 @@ rules! {
     tokens_ascend::TokensAscend,
 }
 
+/// Returns `rule/kind` for every kind of finding. The fingerprint of a finding about a stream also names the stream.
+pub fn kinds() -> impl Iterator<Item = String> {
+    KINDS.iter().flat_map(|(rule, kinds)| kinds.iter().map(move |kind| format!("{rule}/{kind}")))
+}
+
 impl Violation {
     /// Returns the name of the kind, as it stands in fingerprints and in JSON.
     pub fn kind(&self) -> &'static str {
         self.of_rule().kind()
+    }
+
+    /// Returns the class: the cost of this very violation. Violations of one kind may differ in it.
+    pub fn class(&self) -> Class {
+        self.of_rule().class()
     }
 
     /// Returns the writer and stream that it concerns, if it concerns one.
@@ -163,6 +178,8 @@ fn append<V: Into<Violation>>(findings: Findings<V>, found: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use squall_protocol::Token;
 
@@ -184,6 +201,15 @@ mod tests {
     fn the_kind_in_json_is_the_kind_of_the_fingerprint() {
         let json = serde_json::to_value(skipped(&[76], 1)).unwrap();
         assert_eq!((&json["kind"], &json["writer"]), (&"skipped".into(), &"writer1".into()));
+    }
+
+    #[test]
+    fn the_kinds_are_those_of_the_fingerprints() {
+        let kinds: Vec<_> = kinds().collect();
+        assert!(kinds.contains(&"positions_meet/skipped".to_owned()), "{kinds:?}");
+        assert!(kinds.contains(&"replicates_bounded/storm".to_owned()), "{kinds:?}");
+        let rules: BTreeSet<_> = kinds.iter().map(|kind| kind.split('/').next().unwrap()).collect();
+        assert_eq!(rules, BTreeSet::from_iter(NAMES.iter().copied()));
     }
 
     #[test]

@@ -9,13 +9,16 @@
 //! before [`SETTLED_AFTER`] more payloads and [`SETTLED_MS_MIN`], or [`SETTLED_MS_MAX`]. A restarted writer of a stream in
 //! memory begins with its own run of tokens, and skips none of those in between. A token that remains was
 //! sent by no instance: its row is missing, or the token was taken and not used. The traffic cannot show which.
+//!
+//! Class: load. A follower notices such a position and fetches the rows, late and by a query of its own.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -38,7 +41,7 @@ pub const SETTLED_MS_MAX: u64 = 5_000;
 const TOKENS_MAX: usize = 10_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -60,6 +63,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Load
     }
 
     fn origin(&self) -> Option<&Origin> {

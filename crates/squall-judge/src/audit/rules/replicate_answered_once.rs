@@ -9,13 +9,16 @@
 //! writer and stream is not a repetition. Some writers, Squall's among them, announce their positions every few seconds
 //! without a REPLICATE. Their answers cannot be distinguished from heartbeats, so a second answer is reported only after
 //! [`HEARTBEAT_WITHIN_MS`], in which such a writer sends its next heartbeat.
+//!
+//! Class: no answer is a loss, because rows of that writer are not applied.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Finding, Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -36,7 +39,7 @@ const TOGETHER_MS: u64 = 2_000;
 const APART_MS: u64 = 5_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -61,6 +64,13 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Violation::Twice { .. } => Class::Habit,
+            Violation::Unanswered { .. } => Class::Loss,
+        }
     }
 
     fn origin(&self) -> Option<&Origin> {

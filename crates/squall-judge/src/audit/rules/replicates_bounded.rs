@@ -6,13 +6,16 @@
 //!
 //! No false alarm: within [`WINDOW_MS`] every instance that was ever named may connect [`CONNECTIONS_MAX`] times. Some
 //! instances are never named, so [`REPLICATES_MIN`] are always allowed.
+//!
+//! Class: load. Every instance reads and answers each of them.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -29,7 +32,7 @@ pub const CONNECTIONS_MAX: usize = 2;
 pub const REPLICATES_MIN: usize = 10;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -42,6 +45,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Load
     }
 }
 

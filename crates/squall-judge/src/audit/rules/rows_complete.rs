@@ -9,13 +9,16 @@
 //! every writer has passed it, and [`SETTLED_MS`] more without a writer that was not known. A writer that announces by a
 //! position that there is nothing in between passes over nothing. A token that remains is a lost row, or its transaction
 //! failed. The traffic cannot show which.
+//!
+//! Class: loss. No follower ever fetches the row.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -34,7 +37,7 @@ pub const SETTLED_MS: u64 = 5_000;
 const TOKENS_MAX: usize = 10_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -58,6 +61,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn stream(&self) -> Option<&StreamName> {

@@ -7,14 +7,18 @@
 //! No false alarm: the tokens of different writers may come in any order, and a recording may begin with any of them. If a
 //! restarted writer in memory reaches the position of its predecessor before a REPLICATE, the restart is not seen, and
 //! need not be.
+//!
+//! Class: a follower drops contradicting and late rows, and rows below a position that went back: loss. It drops repeated
+//! rows, too, but it has them: load.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -26,7 +30,7 @@ use squall_protocol::{Command, Position, Rdata, Token};
 const TOKENS_MAX: usize = 1_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -68,6 +72,14 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Violation::Repeated { origin, .. } if origin.stream.as_str() == "caches" => Class::Habit,
+            Violation::Repeated { .. } => Class::Load,
+            Violation::Contradicted { .. } | Violation::Behind { .. } | Violation::WentBack { .. } => Class::Loss,
+        }
     }
 
     fn origin(&self) -> Option<&Origin> {
