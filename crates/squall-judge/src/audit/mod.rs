@@ -15,6 +15,7 @@ pub mod bounds;
 pub mod capture;
 mod class;
 mod finding;
+mod newcomers;
 mod origin;
 mod payload;
 pub mod report;

@@ -186,7 +186,9 @@ mod tests {
     fn skipped(tokens: &[i64], count: u64) -> Violation {
         let origin = Origin { stream: "receipts".into(), writer: "writer1".into() };
         let tokens = tokens.iter().copied().map(Token).collect();
-        positions_meet::Violation::Skipped { origin, from: Token(75), prev: Token(80), tokens, count }.into()
+        let from = Token(75);
+        let prev = Token(80);
+        positions_meet::Violation::Skipped { origin, from, prev, tokens, count, just_connected: false }.into()
     }
 
     #[test]
@@ -215,7 +217,9 @@ mod tests {
     #[test]
     fn a_message_stays_short() {
         let message = skipped(&[76, 77], 5).to_string();
-        assert_eq!(message, "receipts of writer1: jumped from 75 to 80, but no instance sent 76, 77 and 3 more");
+        let expected = "receipts of writer1: jumped from 75 to 80, but no instance sent 76, 77 and 3 more; followers now \
+            fetch the rows, unless their transactions failed";
+        assert_eq!(message, expected);
     }
 
     #[test]

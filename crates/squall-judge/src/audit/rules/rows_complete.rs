@@ -44,7 +44,8 @@ const TOKENS_MAX: usize = 10_000;
 pub enum Violation {
     /// Rows came, and no instance sent the tokens before them.
     #[error(
-        "{stream}: no instance sent {}, although {} sent rows with higher tokens",
+        "{stream}: no instance sent {}, although {} sent rows with higher tokens; those rows are lost, unless their \
+         transactions failed",
         list_first(tokens, *count),
         list(writers)
     )]
