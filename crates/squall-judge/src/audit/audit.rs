@@ -2,10 +2,12 @@
 
 use super::bounds::{Bounds, PAYLOAD_BYTES_MAX};
 use super::capture::{Entry, Recorded};
+use super::ignored::IgnoredKind;
 use super::origin::Writers;
 use super::payload::{ParsedPayload, Payload, Transport, Unreadable};
 use super::rules::{self, AnyRule, Finding};
 use super::tally::Tally;
+use super::unsent::Unsent;
 use crate::observation::SimTime;
 use squall_protocol::{Command, Dialect};
 
@@ -16,6 +18,9 @@ pub struct Audit {
     rules: Vec<Box<dyn AnyRule>>,
     bounds: Bounds,
     tally: Tally,
+    unsent: Unsent,
+    ignored: Vec<IgnoredKind>,
+    ignored_count: u64,
     last: Option<SimTime>,
 }
 
@@ -23,7 +28,17 @@ impl Audit {
     /// Returns an audit of traffic over `transport`. Without a dialect, the first payload that has one decides.
     pub fn new(transport: Transport, dialect: Option<Dialect>) -> Self {
         let bounds = Bounds::default();
-        Audit { transport, dialect, rules: rules::all(), bounds, tally: Tally::default(), last: None }
+        Audit {
+            transport,
+            dialect,
+            rules: rules::all(),
+            bounds,
+            tally: Tally::default(),
+            unsent: Unsent::default(),
+            ignored: Vec::new(),
+            ignored_count: 0,
+            last: None,
+        }
     }
 
     /// Names the writers of some streams.
@@ -31,6 +46,12 @@ impl Audit {
         for rule in &mut self.rules {
             rule.set_writers(writers);
         }
+        self
+    }
+
+    /// Leaves out the findings of some kinds, and counts them.
+    pub fn ignoring(mut self, kinds: Vec<IgnoredKind>) -> Self {
+        self.ignored = kinds;
         self
     }
 
@@ -51,6 +72,8 @@ impl Audit {
         let at = self.advance(payload.at);
         let command = self.parse(payload.data);
         self.tally.count(at, command.as_ref());
+        let counted = command.as_ref().ok().filter(|_| self.dialect() == Dialect::V1_163);
+        self.unsent.check(at, counted, &mut self.tally);
         let parsed = ParsedPayload {
             line: payload.line,
             at,
@@ -63,6 +86,7 @@ impl Audit {
         for rule in &mut self.rules {
             rule.check(&parsed, &mut found);
         }
+        self.leave_out_ignored(&mut found);
         found
     }
 
@@ -73,7 +97,15 @@ impl Audit {
         for rule in &mut self.rules {
             rule.tick(now, &mut found);
         }
+        self.unsent.settle(now, &mut self.tally);
+        self.leave_out_ignored(&mut found);
         found
+    }
+
+    fn leave_out_ignored(&mut self, found: &mut Vec<Finding>) {
+        let before = found.len();
+        found.retain(|finding| !self.ignored.iter().any(|kind| kind.contains(&finding.violation)));
+        self.ignored_count += (before - found.len()) as u64;
     }
 
     /// Forgets what depends on having received every payload: some of those before `now` may have been missed.
@@ -82,6 +114,7 @@ impl Audit {
         for rule in &mut self.rules {
             rule.missed(now);
         }
+        self.unsent.missed();
     }
 
     /// Moves the time to `now`, or leaves it where it is if the clock was set back.
@@ -110,7 +143,13 @@ impl Audit {
         for rule in &mut self.rules {
             rule.end(self.last, &mut found);
         }
+        self.leave_out_ignored(&mut found);
         found
+    }
+
+    /// Returns the number of findings that were left out.
+    pub fn ignored(&self) -> u64 {
+        self.ignored_count
     }
 
     /// Returns the counts of the payloads.
@@ -156,6 +195,22 @@ mod tests {
         assert_eq!((older.dialect(), findings.len()), (Dialect::V1_19, 1));
         let (newer, findings) = audit(&[("REPLICATE", 0), ("POSITION events a 5 6", 0), ("POSITION events a 6", 0)]);
         assert_eq!((newer.dialect(), findings.len()), (Dialect::V1_163, 1));
+    }
+
+    #[test]
+    fn findings_of_ignored_kinds_are_only_counted() {
+        let payloads = ["NOSUCH", "POSITION pushers a 9 9", "POSITION pushers a 5 5", "REPLICATE"];
+        let mut audit = Audit::new(Transport::Redis, None);
+        audit = audit.ignoring(vec![IgnoredKind::parse("tokens_ascend").unwrap()]);
+        let mut kinds = Vec::new();
+        for (line, text) in (1..).zip(payloads) {
+            let data = text.as_bytes();
+            let found = audit.check(&Payload { line, at: Some(SimTime(line)), channel: None, data });
+            kinds.extend(found.iter().map(|finding| finding.violation.kind()));
+        }
+        assert_eq!((kinds, audit.ignored()), (vec!["not_a_command"], 1));
+        audit = audit.ignoring(vec![IgnoredKind::parse("replicate_answered_once/pushers").unwrap()]);
+        assert_eq!((audit.tick(SimTime(90_000)), audit.ignored()), (vec![], 2));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod bounds;
 pub mod capture;
 mod class;
 mod finding;
+mod ignored;
 mod newcomers;
 mod origin;
 mod payload;
@@ -24,10 +25,12 @@ pub mod rules;
 mod tally;
 #[cfg(test)]
 mod testing;
+mod unsent;
 
 pub use audit::Audit;
 pub use capture::{Capture, CaptureError, Entry, Gap, Malformed, Recorded};
 pub use class::Class;
+pub use ignored::{IgnoredKind, UnknownKind};
 pub use origin::{Origin, Writers};
 pub use payload::{Payload, Transport};
 pub use report::Report;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::origin::Origin;
 use super::payload::Unreadable;
 use crate::observation::SimTime;
+use crate::violation::LISTED_MAX;
 use squall_protocol::rows;
 use squall_protocol::{Command, InstanceName, StreamName, Token};
 
@@ -32,6 +33,10 @@ pub struct OriginTally {
     pub positions: u64,
     /// The token of the last row or position. A batch without its end has none.
     pub last_token: Option<Token>,
+    /// Number of tokens for which no row was ever sent: lost rows, failed transactions and replaced rows.
+    pub unsent: u64,
+    /// The last of those tokens.
+    pub last_unsent: Vec<Token>,
     /// The time of the last row or position, if that is known.
     #[serde(skip)]
     pub last_at: Option<SimTime>,
@@ -59,6 +64,23 @@ impl Tally {
             }
             _ => {}
         }
+    }
+
+    /// Counts a token for which no row was sent.
+    pub(super) fn unsent(&mut self, origin: Origin, token: Token) {
+        let of_origin = self.origin(origin);
+        of_origin.unsent += 1;
+        of_origin.last_unsent.push(token);
+        if of_origin.last_unsent.len() > LISTED_MAX {
+            of_origin.last_unsent.remove(0);
+        }
+    }
+
+    /// Counts a token no more: its row has come.
+    pub(super) fn came_late(&mut self, origin: Origin, token: Token) {
+        let of_origin = self.origin(origin);
+        of_origin.unsent = of_origin.unsent.saturating_sub(1);
+        of_origin.last_unsent.retain(|unsent| *unsent != token);
     }
 
     fn origin(&mut self, Origin { stream, writer }: Origin) -> &mut OriginTally {

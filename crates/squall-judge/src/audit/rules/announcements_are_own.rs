@@ -10,8 +10,9 @@
 //! [`WINDOW_MS`] is not reported; Squall needs half of that. Once a writer exceeds it, all its echoes are reported.
 //!
 //! Class: load, because every process reads the echo. It is a habit of a known writer of the stream: one that has sent a row
-//! of it, has announced its position otherwise, or is named by the operator. A writer may be idle when the traffic begins, so
-//! its echoes wait for [`KNOWN_WITHIN_MS`] for the evidence. It is no habit in `caches`, where Synapse has no echoes, and of
+//! of it, has announced its position otherwise, or is named by the operator. (A writer of `events` also writes the other
+//! streams of event persisters.) A writer may be idle when the traffic begins, so its echoes wait for [`KNOWN_WITHIN_MS`] for
+//! the evidence. It is no habit in `caches`, where Synapse has no echoes, and of
 //! a process that is not among the named writers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -40,6 +41,9 @@ pub const ECHOES_MAX: usize = 20;
 
 /// Number of echoes of a writer that are remembered while they are tolerated or wait for evidence.
 const REMEMBERED_MAX: usize = 2_000;
+
+/// Streams that every event persister writes, besides `events`.
+const PERSISTED: [&str; 3] = ["backfill", "profile_updates", "sticky_events"];
 
 /// Time in which a process shows that it is a writer of the stream, in milliseconds.
 pub const KNOWN_WITHIN_MS: u64 = 60_000;
@@ -99,10 +103,11 @@ struct KnownWriters {
 
 impl KnownWriters {
     fn contains(&self, origin: &Origin) -> bool {
-        match self.named.get(&origin.stream) {
-            Some(writers) => writers.contains(&origin.writer),
-            None => self.seen.contains(origin),
+        if let Some(writers) = self.named.get(&origin.stream) {
+            return writers.contains(&origin.writer);
         }
+        let of_events = Origin { stream: "events".into(), writer: origin.writer.clone() };
+        self.seen.contains(origin) || PERSISTED.contains(&origin.stream.as_str()) && self.seen.contains(&of_events)
     }
 
     fn add(&mut self, origin: Origin) {
@@ -285,6 +290,7 @@ mod tests {
         assert_eq!(classes("events", "PING 1", "PING 1", &[]), load);
         assert_eq!(classes("events", r#"RDATA receipts b 90 ["x"]"#, "PING 1", &[]), load, "another stream");
         assert_eq!(classes("events", row, "PING 1", &["a"]), load, "the operator named other writers");
+        assert_eq!(classes("sticky_events", row, "PING 1", &[]), habit, "a stream of event persisters");
         assert_eq!(classes("caches", "POSITION caches b 0 0", "PING 1", &[]), load, "Synapse has no echoes there");
     }
 
