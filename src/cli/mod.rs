@@ -3,7 +3,7 @@
 //! | exit status | meaning |
 //! |---|---|
 //! | 0 | no finding |
-//! | 1 | a finding: a run failed, a defect was not found, or a recording has a violation |
+//! | 1 | a finding: a run failed, a defect was not found, or a recording has a violation that is no habit of Synapse |
 //! | 2 | the arguments, a file or the set-up are wrong |
 //! | 101 | Squall panicked |
 //! | 128 + N | signal N stopped the command |
@@ -11,6 +11,7 @@
 mod audit;
 mod defects;
 mod duration;
+mod findings;
 mod follow;
 mod plan;
 mod replay;

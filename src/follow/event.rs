@@ -13,8 +13,8 @@ pub enum Event<'a> {
     Gap(&'a Gap),
     /// A rule was violated.
     Finding(&'a Finding),
-    /// The number of further findings with this fingerprint that were not reported one by one.
-    Suppressed(&'a str, u64),
+    /// The number of further findings of the kind and class of this one that were not reported one by one.
+    Suppressed(&'a Finding, u64),
     /// The recording ended, for this reason.
     RecordingFailed(&'a str),
     /// The REPLICATE could not be sent, for this reason.

@@ -20,6 +20,8 @@ pub struct FollowMetrics {
     behind: IntGaugeVec,
     silent_seconds: IntGaugeVec,
     skipped: IntGaugeVec,
+    unsent: IntGaugeVec,
+    ignored: IntCounter,
 }
 
 const WRITER: [&str; 2] = ["stream", "writer"];
@@ -37,7 +39,7 @@ impl FollowMetrics {
         let gap_seconds = opts("away_seconds", "Total length of the times in which payloads may have been missed.");
         Ok(FollowMetrics {
             payloads: counter("payloads_total", "Payloads received.")?,
-            findings: add(registry, IntCounterVec::new(findings, &["rule", "kind", "stream"])?)?,
+            findings: add(registry, IntCounterVec::new(findings, &["rule", "kind", "stream", "class"])?)?,
             listening: add(registry, IntGauge::with_opts(listening)?)?,
             gaps: counter("away_total", "Times in which payloads may have been missed.")?,
             gap_seconds: add(registry, Gauge::with_opts(gap_seconds)?)?,
@@ -45,6 +47,8 @@ impl FollowMetrics {
             behind: gauges("behind_tokens", "Tokens by which a writer is behind the first writer of its stream.")?,
             silent_seconds: gauges("silent_seconds", "Seconds since the last row or position of a writer.")?,
             skipped: gauges("skipped_tokens", "Tokens that a writer skipped and no instance sent.")?,
+            unsent: gauges("unsent_tokens", "Tokens for which no row was ever sent.")?,
+            ignored: counter("ignored_findings_total", "Violations that the operator left out.")?,
         })
     }
 
@@ -54,10 +58,7 @@ impl FollowMetrics {
             Event::Finding(finding) => {
                 self.count(&finding.violation, 1);
             }
-            Event::Suppressed(fingerprint, count) => {
-                let Some(found) = follower.found().get(fingerprint) else { return };
-                self.count(&found.first.violation, count);
-            }
+            Event::Suppressed(finding, count) => self.count(&finding.violation, count),
             Event::Subscribed | Event::Disconnected(_) | Event::Tick => self.update(now, follower),
             Event::Gap(_) | Event::RecordingFailed(_) | Event::ReplicateFailed(_) => {}
         }
@@ -65,13 +66,15 @@ impl FollowMetrics {
 
     fn count(&self, violation: &Violation, count: u64) {
         let stream = violation.stream().map_or("", |stream| stream.as_str());
-        self.findings.with_label_values(&[violation.rule(), violation.kind(), stream]).inc_by(count);
+        let class = violation.class().to_string();
+        self.findings.with_label_values(&[violation.rule(), violation.kind(), stream, &class]).inc_by(count);
     }
 
     fn update(&self, now: SimTime, follower: &Follower) {
         let tally = follower.tally();
         let gaps = follower.gaps();
         self.payloads.inc_by(tally.payloads - self.payloads.get());
+        self.ignored.inc_by(follower.ignored() - self.ignored.get());
         self.gaps.inc_by(gaps.count - self.gaps.get());
         self.gap_seconds.set(gaps.ms as f64 / 1_000.0);
         self.listening.set(i64::from(follower.disconnected().is_none()));
@@ -89,6 +92,7 @@ impl FollowMetrics {
                 let origin = Origin { stream: stream.clone(), writer: writer.clone() };
                 let skipped = follower.found_of(&origin).skipped;
                 self.skipped.with_label_values(&labels).set(i64::try_from(skipped).unwrap_or(i64::MAX));
+                self.unsent.with_label_values(&labels).set(i64::try_from(counts.unsent).unwrap_or(i64::MAX));
             }
         }
     }

@@ -20,7 +20,8 @@ mod metrics;
 
 pub use event::Event;
 pub use follower::{
-    FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, REPORT_WINDOW_MS, REPORTED_MAX, Watcher,
+    FindingsOfClass, FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, REPORT_WINDOW_MS, REPORTED_MAX,
+    Watcher,
 };
 pub use journal::Journal;
 pub use listener::{Refused, Target, listen};

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 use super::audit::WriterArguments;
+use super::findings::FindingArguments;
 use super::signals::Signals;
 use super::{CliError, duration, status};
 use crate::follow::{Event, FollowMetrics, Follower, Journal, Target, Watcher, listen};
@@ -46,6 +47,8 @@ pub(super) struct FollowArguments {
     send_replicate: bool,
     #[command(flatten)]
     writers: WriterArguments,
+    #[command(flatten)]
+    findings: FindingArguments,
     /// The version of Synapse whose grammar the payloads have: 1.163 or 1.19. Without it, the first payload that differs
     /// between the two decides.
     #[arg(long)]
@@ -56,7 +59,7 @@ pub(super) struct FollowArguments {
     /// Serve /metrics, for Prometheus, and /health at this address.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// List every writer and every gap in the summary.
+    /// Print habits one by one, and list every writer and every gap in the summary.
     #[arg(long)]
     verbose: bool,
     /// Print one JSON object for each event, and one for the summary.
@@ -130,14 +133,14 @@ impl Broker {
 }
 
 /// Passes events on to the output, the metrics and the health check.
-struct Outputs {
-    output: Output,
+struct Outputs<'a> {
+    output: Output<'a>,
     metrics: Option<FollowMetrics>,
     /// True if there is no subscription, for the health check.
     is_disconnected: Rc<Cell<bool>>,
 }
 
-impl Watcher for Outputs {
+impl Watcher for Outputs<'_> {
     fn on_event(&mut self, now: SimTime, event: Event<'_>, follower: &Follower) {
         self.is_disconnected.set(follower.disconnected().is_some());
         if let Some(metrics) = &self.metrics {
@@ -190,12 +193,13 @@ async fn follow_until_end(
         Some(address) => Some(serve_metrics(address, &env, &is_disconnected).await?),
         None => None,
     };
-    let output = Output::new(arguments.json, arguments.verbose, &arguments.server_name, &broker.address());
+    let output = Output::new(arguments, &broker.address());
     let closed = output.closed();
     let mut watcher = Outputs { output, metrics, is_disconnected };
     let target =
         Target { broker, user, server_name: arguments.server_name.clone(), send_replicate: arguments.send_replicate };
-    let audit = Audit::new(Transport::Redis, arguments.dialect).with_writers(writers);
+    let audit =
+        Audit::new(Transport::Redis, arguments.dialect).with_writers(writers).ignoring(arguments.findings.ignored());
     let mut follower = Follower::new(audit, Journal::new(&*env.clock, recording), &mut watcher);
     let time_over = async {
         match arguments.duration {
@@ -219,6 +223,6 @@ async fn follow_until_end(
     watcher.output.summary(&follower);
     Ok(match follower.recording_error() {
         Some(_) => ExitCode::from(2),
-        None => status(follower.found().is_empty()),
+        None => status(!follower.found_by_class().any(|(_, class, _)| arguments.findings.counts(class))),
     })
 }

@@ -1,19 +1,22 @@
 //! The output of `squall follow`, for a terminal, for a file and for a program.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use strum::IntoEnumIterator;
 use tokio::sync::Notify;
 
-use crate::cli::audit::{Summary, of_token, printable};
+use super::FollowArguments;
+use crate::cli::findings::{KindFound, Summary, of_token, printable};
 use crate::cli::table::{Align, Table, wrap};
 use crate::follow::{Event, Follower};
 use squall_env::Address;
-use squall_judge::audit::Origin;
 use squall_judge::audit::report::Found;
+use squall_judge::audit::{Class, Finding, Origin};
 use squall_judge::observation::SimTime;
 
 /// Number of writers in the live table, so that it fits on a terminal.
@@ -23,11 +26,9 @@ const WRITERS_MAX: usize = 40;
 const NAME_LETTERS_MAX: usize = 12;
 
 /// Writes events and the summary to standard output.
-pub(super) struct Output {
+pub(super) struct Output<'a> {
     mode: Mode,
-    /// True if the summary lists every writer and every gap.
-    is_verbose: bool,
-    server_name: String,
+    arguments: &'a FollowArguments,
     broker: Address,
     closed: Rc<Notify>,
 }
@@ -42,9 +43,9 @@ enum Mode {
     Json,
 }
 
-impl Output {
-    pub(super) fn new(is_json: bool, is_verbose: bool, server_name: &str, broker: &Address) -> Self {
-        let mode = match (is_json, io::stdout().is_terminal()) {
+impl<'a> Output<'a> {
+    pub(super) fn new(arguments: &'a FollowArguments, broker: &Address) -> Self {
+        let mode = match (arguments.json, io::stdout().is_terminal()) {
             (true, _) => Mode::Json,
             (false, false) => Mode::Lines,
             (false, true) => {
@@ -53,8 +54,7 @@ impl Output {
                 Mode::Table(bar)
             }
         };
-        let server_name = server_name.to_owned();
-        Output { mode, is_verbose, server_name, broker: broker.clone(), closed: Rc::default() }
+        Output { mode, arguments, broker: broker.clone(), closed: Rc::default() }
     }
 
     /// Returns a notification for the end of the reader: standard output is closed.
@@ -97,36 +97,51 @@ impl Output {
 
     fn text_summary(&self, follower: &Follower) -> String {
         let gaps = follower.gaps();
-        let kinds = follower.found().iter().map(|(fingerprint, found)| (&**fingerprint, found.count, &found.first));
+        let mut kinds = Vec::new();
+        let mut habits = Vec::new();
+        for (fingerprint, class, found) in follower.found_by_class() {
+            let list = if self.arguments.findings.counts(class) { &mut kinds } else { &mut habits };
+            list.push(KindFound { class, fingerprint, count: found.count, first: &found.first });
+        }
+        kinds.sort_by_key(|kind| kind.class);
         let summary = Summary {
             tally: follower.tally(),
             checks: follower.judged().collect(),
             gaps: gaps.last.iter().collect(),
             gap_count: gaps.count,
             gap_ms: gaps.ms,
-            kinds: kinds.collect(),
+            kinds,
+            habits,
+            ignored: follower.ignored(),
             findings: Vec::new(),
-            verbose: self.is_verbose,
+            verbose: self.arguments.verbose,
         };
         wrap(&self.title(follower.now()), "  ") + &summary.text()
     }
 
     /// Returns the name of the deployment, its broker and the time.
     fn title(&self, now: SimTime) -> String {
-        printable(&format!("{} on the broker at {}, {now}", self.server_name, self.broker))
+        printable(&format!("{} on the broker at {}, {now}", self.arguments.server_name, self.broker))
+    }
+
+    /// Returns true if findings of this class are printed one by one.
+    fn is_printed(&self, finding: &Finding) -> bool {
+        self.arguments.verbose || self.arguments.findings.counts(finding.violation.class())
     }
 
     /// Returns an event as text, if it has one.
     fn text_of(&self, event: Event<'_>) -> Option<String> {
-        let Output { server_name, broker, .. } = self;
+        let server_name = &self.arguments.server_name;
+        let broker = &self.broker;
         let text = match event {
             Event::Subscribed => format!("listening to {server_name} on the broker at {broker}"),
             Event::Disconnected(why) => format!("disconnected from the broker at {broker}, retrying: {why}"),
             Event::Gap(gap) => gap.to_string(),
-            Event::Finding(finding) => {
-                format!("{}: {} (line {})", finding.violation.fingerprint(), finding.violation, finding.line)
+            Event::Finding(finding) | Event::Suppressed(finding, _) if !self.is_printed(finding) => return None,
+            Event::Finding(Finding { line, violation }) => {
+                format!("{}: {}: {violation} (line {line})", violation.class(), violation.fingerprint())
             }
-            Event::Suppressed(fingerprint, count) => format!("{fingerprint}: {count} more"),
+            Event::Suppressed(finding, count) => format!("{}: {count} more", finding.violation.fingerprint()),
             Event::RecordingFailed(why) => format!("the recording ends here, because it cannot be written: {why}"),
             Event::ReplicateFailed(why) => format!("the REPLICATE could not be sent: {why}"),
             Event::Tick => return None,
@@ -148,8 +163,10 @@ impl Output {
                 value["kind"] = "finding".into();
                 value
             }
-            Event::Suppressed(fingerprint, count) => {
-                json!({ "kind": "omitted", "fingerprint": fingerprint, "count": count })
+            Event::Suppressed(finding, count) => {
+                let violation = &finding.violation;
+                let fingerprint = violation.fingerprint();
+                json!({ "kind": "omitted", "fingerprint": fingerprint, "class": violation.class(), "count": count })
             }
             Event::RecordingFailed(why) => json!({ "kind": "not_recorded", "why": why }),
             Event::ReplicateFailed(why) => json!({ "kind": "not_asked", "why": why }),
@@ -160,7 +177,8 @@ impl Output {
     /// Returns the live table: the position of every writer of every stream, and its findings.
     fn live_table(&self, now: SimTime, follower: &Follower) -> String {
         let tally = follower.tally();
-        let found: u64 = follower.found().values().map(|found| found.count).sum();
+        let counted = follower.found_by_class().filter(|(_, class, _)| self.arguments.findings.counts(*class));
+        let found: u64 = counted.map(|(_, _, found)| found.count).sum();
         let state = match follower.disconnected() {
             Some(why) => format!("DISCONNECTED: {why}"),
             None => format!("{} payloads, {} parsed, {found} findings", tally.payloads, tally.parsed),
@@ -173,6 +191,7 @@ impl Output {
             ("behind", Align::Right),
             ("silent", Align::Right),
             ("skipped", Align::Right),
+            ("unsent", Align::Right),
             ("findings", Align::Right),
         ]);
         let mut left_out = 0;
@@ -187,6 +206,8 @@ impl Output {
                 listed += 1;
                 let origin = Origin { stream: stream.clone(), writer: writer.clone() };
                 let found_of = follower.found_of(&origin);
+                let habits = if self.arguments.findings.counts(Class::Habit) { found_of.habits } else { 0 };
+                let found = found_of.count + habits;
                 let behind = first.zip(counts.last_token).map_or(0, |(first, token)| first.0.saturating_sub(token.0));
                 let silent_s = counts.last_at.map_or(0, |last_at| now.ms_since(last_at) / 1_000);
                 table.row([
@@ -196,7 +217,8 @@ impl Output {
                     behind.to_string(),
                     format!("{silent_s} s"),
                     found_of.skipped.to_string(),
-                    found_of.count.to_string(),
+                    counts.unsent.to_string(),
+                    found.to_string(),
                 ]);
             }
         }
@@ -236,6 +258,10 @@ fn json_summary(follower: &Follower) -> Value {
     let findings: Map =
         follower.found().iter().map(|(fingerprint, found)| (fingerprint.clone(), found.count.into())).collect();
     let gaps = follower.gaps();
+    let mut classes: BTreeMap<Class, u64> = Class::iter().map(|class| (class, 0)).collect();
+    for (_, class, found) in follower.found_by_class() {
+        *classes.entry(class).or_default() += found.count;
+    }
     json!({
         "kind": "summary",
         "seconds": follower.now().0 as f64 / 1_000.0,
@@ -243,6 +269,8 @@ fn json_summary(follower: &Follower) -> Value {
         "checks": checks,
         "away": { "times": gaps.count, "seconds": gaps.ms as f64 / 1_000.0 },
         "findings": findings,
+        "classes": classes,
+        "ignored": follower.ignored(),
         "recording_error": follower.recording_error(),
     })
 }

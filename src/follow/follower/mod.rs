@@ -9,7 +9,7 @@ use super::event::Event;
 use super::journal::Journal;
 use squall_judge::audit::bounds::DELAY_MS_MAX;
 use squall_judge::audit::rules::positions_meet;
-use squall_judge::audit::{Audit, Entry, Finding, Gap, Origin, Tally, Violation};
+use squall_judge::audit::{Audit, Class, Entry, Finding, Gap, Origin, Tally, Violation};
 use squall_judge::observation::SimTime;
 
 #[cfg(test)]
@@ -74,6 +74,17 @@ pub struct FindingsOfKind {
     pub count: u64,
     /// The first of them.
     pub first: Finding,
+    /// Those of each class.
+    pub by_class: BTreeMap<Class, FindingsOfClass>,
+}
+
+/// Findings of one kind and class.
+#[derive(Debug, Clone)]
+pub struct FindingsOfClass {
+    /// Their number.
+    pub count: u64,
+    /// The first of them.
+    pub first: Finding,
     window: SimTime,
     reported: u64,
     suppressed: u64,
@@ -82,8 +93,10 @@ pub struct FindingsOfKind {
 /// Findings about one writer and stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FindingsOfOrigin {
-    /// Their number.
+    /// Number of losses and loads.
     pub count: u64,
+    /// Number of habits.
+    pub habits: u64,
     /// Number of tokens that the writer skipped and no instance sent.
     pub skipped: u64,
 }
@@ -141,6 +154,18 @@ impl Follower {
     /// Returns the findings, by fingerprint.
     pub fn found(&self) -> &BTreeMap<String, FindingsOfKind> {
         &self.found
+    }
+
+    /// Returns the findings of each kind and class, with the fingerprint.
+    pub fn found_by_class(&self) -> impl Iterator<Item = (&str, Class, &FindingsOfClass)> {
+        self.found.iter().flat_map(|(fingerprint, of_kind)| {
+            of_kind.by_class.iter().map(|(class, found)| (fingerprint.as_str(), *class, found))
+        })
+    }
+
+    /// Returns the number of findings that the operator left out.
+    pub fn ignored(&self) -> u64 {
+        self.audit.ignored()
     }
 
     /// Returns the findings about one writer and stream.
@@ -273,13 +298,20 @@ impl Follower {
     fn add_finding(&mut self, at: SimTime, finding: Finding, watcher: &mut dyn Watcher) {
         if let Some(origin) = finding.violation.origin() {
             let found_of = self.found_of.entry(origin.clone()).or_default();
-            found_of.count += 1;
+            if finding.violation.class().is_reason_to_act() {
+                found_of.count += 1;
+            } else {
+                found_of.habits += 1;
+            }
             if let Violation::PositionsMeet(positions_meet::Violation::Skipped { count, .. }) = &finding.violation {
                 found_of.skipped = found_of.skipped.saturating_add(*count);
             }
         }
-        let new = || FindingsOfKind { count: 0, first: finding.clone(), window: at, reported: 0, suppressed: 0 };
-        let found = self.found.entry(finding.violation.fingerprint()).or_insert_with(new);
+        let new = || FindingsOfKind { count: 0, first: finding.clone(), by_class: BTreeMap::new() };
+        let of_kind = self.found.entry(finding.violation.fingerprint()).or_insert_with(new);
+        of_kind.count += 1;
+        let new = || FindingsOfClass { count: 0, first: finding.clone(), window: at, reported: 0, suppressed: 0 };
+        let found = of_kind.by_class.entry(finding.violation.class()).or_insert_with(new);
         found.count += 1;
         if found.suppressed == 0 && at.ms_since(found.window) >= REPORT_WINDOW_MS {
             found.window = at;
@@ -294,19 +326,19 @@ impl Follower {
     }
 
     /// Reports the number of suppressed findings of each kind whose window `is_over`.
-    fn report_suppressed(&mut self, watcher: &mut dyn Watcher, is_over: impl Fn(&FindingsOfKind) -> bool) {
+    fn report_suppressed(&mut self, watcher: &mut dyn Watcher, is_over: impl Fn(&FindingsOfClass) -> bool) {
         let now = self.now();
         let mut suppressed = Vec::new();
-        for (fingerprint, found) in &mut self.found {
+        for found in self.found.values_mut().flat_map(|of_kind| of_kind.by_class.values_mut()) {
             if found.suppressed > 0 && is_over(found) {
-                suppressed.push((fingerprint.clone(), found.suppressed));
+                suppressed.push((found.first.clone(), found.suppressed));
                 found.suppressed = 0;
                 found.window = now;
                 found.reported = 0;
             }
         }
-        for (fingerprint, count) in suppressed {
-            watcher.on_event(now, Event::Suppressed(&fingerprint, count), self);
+        for (first, count) in suppressed {
+            watcher.on_event(now, Event::Suppressed(&first, count), self);
         }
     }
 

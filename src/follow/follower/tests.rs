@@ -18,7 +18,7 @@ impl Watcher for EventLog {
         let text = match event {
             Event::Finding(finding) => finding.violation.kind().to_owned(),
             Event::Gap(gap) => format!("gap since {}, {}", gap.since.0, gap.why),
-            Event::Suppressed(fingerprint, count) => format!("{count} more {fingerprint}"),
+            Event::Suppressed(finding, count) => format!("{count} more {}", finding.violation.fingerprint()),
             Event::Disconnected(why) => format!("disconnected, {why}"),
             Event::RecordingFailed(why) => format!("recording failed, {why}"),
             Event::Subscribed | Event::ReplicateFailed(_) | Event::Tick => return,

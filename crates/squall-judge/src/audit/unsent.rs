@@ -119,6 +119,9 @@ impl Unsent {
                 }
                 progress.advance(&position.writer, position.prev.min(position.new), at, self.payloads);
                 progress.declare(&position.writer, position.new);
+                if before.is_none() {
+                    progress.forget(position.new);
+                }
             }
             _ => {}
         }
@@ -217,6 +220,7 @@ mod tests {
     #[test]
     fn tokens_from_before_the_recording_or_in_a_gap_do_not_count() {
         assert!(unsent(&[A4, A7, B6]).is_empty(), "b may have sent 5");
+        assert!(unsent(&[A4, A7, "POSITION to_device b 4 6"]).is_empty(), "b may have sent 5");
         assert!(unsent(&[A4, A5, "GAP", A7]).is_empty());
         assert_eq!(unsent(&[A4, A7, "WAIT", "GAP", A4]), [("to_device a".to_owned(), 2, vec![5, 6])]);
     }
