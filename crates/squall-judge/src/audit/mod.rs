@@ -14,6 +14,7 @@ mod audit;
 pub mod bounds;
 pub mod capture;
 mod class;
+mod connections;
 mod finding;
 mod ignored;
 mod newcomers;

@@ -71,6 +71,7 @@ rules! {
     payloads_readable::PayloadsReadable,
     positions_hide_no_rows::PositionsHideNoRows,
     positions_meet::PositionsMeet,
+    positions_precede_rows::PositionsPrecedeRows,
     replicate_answered_once::ReplicateAnsweredOnce,
     replicates_bounded::ReplicatesBounded,
     rows_complete::RowsComplete,
