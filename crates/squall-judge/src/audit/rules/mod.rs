@@ -72,9 +72,11 @@ rules! {
     positions_hide_no_rows::PositionsHideNoRows,
     positions_meet::PositionsMeet,
     positions_precede_rows::PositionsPrecedeRows,
+    presence_steady::PresenceSteady,
     replicate_answered_once::ReplicateAnsweredOnce,
     replicates_bounded::ReplicatesBounded,
     rows_complete::RowsComplete,
+    state_with_its_event::StateWithItsEvent,
     syncs_cleared::SyncsCleared,
     tokens_ascend::TokensAscend,
 }
