@@ -1,5 +1,6 @@
 //! Recordings of real Synapse, given to the audit and to the stack.
 
+mod defects;
 mod findings;
 mod follower;
 mod recording;

@@ -198,7 +198,15 @@ mod tests {
     fn a_fingerprint_names_rule_stream_and_kind() {
         assert_eq!(skipped(&[76], 1).fingerprint(), "positions_meet/receipts/skipped");
         assert_eq!(skipped(&[76], 1).fingerprint(), skipped(&[77, 78], 2).fingerprint());
-        let storm = replicates_bounded::Violation::Storm { replicates: 20, within_ms: 60_000, instances: 6 };
+        let storm = replicates_bounded::Violation::Storm {
+            replicates: 20,
+            within_ms: 60_000,
+            instances: 6,
+            connected: Vec::new(),
+            away: Vec::new(),
+            processes: Vec::new(),
+            before: Vec::new(),
+        };
         assert_eq!(Violation::from(storm).fingerprint(), "replicates_bounded/storm");
     }
 
