@@ -39,7 +39,7 @@ use crate::sim::defects::{BuildError, PatchError};
 use crate::sim::plan::{Plan, PlanError, Scenario};
 use crate::sim::soak::folder::FolderError;
 use crate::sim::soak::{Shard, processes};
-use squall_env::TlsError;
+use squall_env::{Address, TlsError};
 use squall_netsim::EngineName;
 
 /// Synapse's replication layer, and a deterministic simulator that tests it.
@@ -182,6 +182,19 @@ enum CliError {
     /// The broker refused the follower.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The follower heard nothing at all.
+    #[error(
+        "nothing was heard of {server_name} on the broker at {broker}{why}, so nothing was checked: correct the broker's \
+         address or the server name"
+    )]
+    Unheard {
+        /// The server's name.
+        server_name: String,
+        /// The broker's address.
+        broker: Address,
+        /// The last reason why there was no subscription, in parentheses.
+        why: String,
+    },
     /// TLS to the broker cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),

@@ -19,6 +19,17 @@ pub enum Event<'a> {
     RecordingFailed(&'a str),
     /// The REPLICATE could not be sent, for this reason.
     ReplicateFailed(&'a str),
+    /// Nothing has been heard for a while, though the subscription is in place.
+    Unheard(Unheard),
     /// Time has passed.
     Tick,
+}
+
+/// A silence that a healthy deployment does not explain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    /// No payload has come since the subscription.
+    Nothing,
+    /// No instance has answered the REPLICATE that was sent.
+    NoAnswer,
 }

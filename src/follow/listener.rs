@@ -147,7 +147,10 @@ async fn receive(
             sent = &mut replicate, if is_sending => {
                 is_sending = false;
                 match sent {
-                    Ok(()) => is_sent = true,
+                    Ok(()) => {
+                        is_sent = true;
+                        follower.replicate_sent();
+                    }
                     Err(error) => {
                         // Unless the broker refuses it, it is sent after the next subscription.
                         is_sent = error.is_refusal();

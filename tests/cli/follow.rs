@@ -43,7 +43,11 @@ fn a_broker_that_is_not_there_is_tried_again() {
     for url in ["redis://127.0.0.1:1", "redis://no-such-host.invalid:6379"] {
         let output = squall(&["follow", "--redis", url, "--server-name", "squall.test", "--for", "1s", "--json"]);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        // It heard nothing, and says so.
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}{error}");
+        let host = url.trim_start_matches("redis://");
+        assert!(error.contains(&format!("nothing was heard of squall.test on the broker at {host} (")), "{error}");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
         assert_eq!((kinds.first(), kinds.last()), (Some(&"deaf"), Some(&"summary")), "{kinds:?}");

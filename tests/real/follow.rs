@@ -59,7 +59,11 @@ impl Watcher for Recorder {
             Event::Gap(gap) => self.0.away.borrow_mut().push((gap.until.ms_since(gap.since), gap.why.clone())),
             Event::Subscribed => *self.0.listening.borrow_mut() += 1,
             Event::ReplicateFailed(why) => self.0.replicate_failures.borrow_mut().push(why.to_owned()),
-            Event::Disconnected(_) | Event::Suppressed(..) | Event::RecordingFailed(_) | Event::Tick => return,
+            Event::Disconnected(_)
+            | Event::Suppressed(..)
+            | Event::RecordingFailed(_)
+            | Event::Unheard(_)
+            | Event::Tick => return,
         }
         self.0.changed.notify_one();
     }

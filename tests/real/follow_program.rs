@@ -17,6 +17,7 @@ use crate::server::{Kind, Server, on_both};
 on_both! {
     findings_and_gaps_are_reported;
     without_findings_it_exits_with_status_0;
+    a_deployment_that_says_nothing_is_reported;
 }
 
 /// A running `squall follow` and the lines that it prints. Dropping it kills the process.
@@ -152,4 +153,22 @@ async fn without_findings_it_exits_with_status_0(kind: Kind) {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("redis://:PASSWORD@HOST:PORT"), "{error}");
+}
+
+async fn a_deployment_that_says_nothing_is_reported(kind: Kind) {
+    let server = Server::start(kind, Some("secret")).await;
+    let url = format!("redis://:secret@127.0.0.1:{}", server.port);
+    let follow = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+        command.args(["follow", "--redis", &url, "--server-name", "another.test", "--for", "12s"]).args(arguments);
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("nothing was heard of another.test on the broker at 127.0.0.1:"), "{error}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (silent, unanswered) = tokio::join!(follow(&[]), follow(&["--send-replicate"]));
+    assert!(silent.contains("nothing was heard of another.test for 10 s. Check the server name"), "{silent}");
+    let expected = "no instance of another.test answered the REPLICATE within 10 s. Check the server name";
+    assert!(unanswered.contains(expected), "{unanswered}");
 }

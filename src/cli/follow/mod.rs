@@ -219,8 +219,14 @@ async fn follow_until_end(
         watcher.output.clear();
         return Err(refused.into());
     }
+    let disconnected = follower.disconnected().map(str::to_owned);
     follower.end(&mut watcher);
     watcher.output.summary(&follower);
+    if !follower.has_heard() {
+        let why = disconnected.map(|why| format!(" ({why})")).unwrap_or_default();
+        let broker = target.broker.address();
+        return Err(CliError::Unheard { server_name: target.server_name, broker, why });
+    }
     Ok(match follower.recording_error() {
         Some(_) => ExitCode::from(2),
         None => status(!follower.found_by_class().any(|(_, class, _)| arguments.findings.counts(class))),

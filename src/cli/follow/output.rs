@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::FollowArguments;
 use crate::cli::findings::{KindFound, Summary, of_token, printable};
 use crate::cli::table::{Align, Table, wrap};
-use crate::follow::{Event, Follower};
+use crate::follow::{Event, Follower, HEARD_WITHIN_MS, Unheard};
 use squall_env::Address;
 use squall_judge::audit::report::Found;
 use squall_judge::audit::{Class, Finding, Origin};
@@ -144,6 +144,7 @@ impl<'a> Output<'a> {
             Event::Suppressed(finding, count) => format!("{}: {count} more", finding.violation.fingerprint()),
             Event::RecordingFailed(why) => format!("the recording ends here, because it cannot be written: {why}"),
             Event::ReplicateFailed(why) => format!("the REPLICATE could not be sent: {why}"),
+            Event::Unheard(unheard) => unheard_text(unheard, server_name),
             Event::Tick => return None,
         };
         Some(printable(&text))
@@ -170,6 +171,9 @@ impl<'a> Output<'a> {
             }
             Event::RecordingFailed(why) => json!({ "kind": "not_recorded", "why": why }),
             Event::ReplicateFailed(why) => json!({ "kind": "not_asked", "why": why }),
+            Event::Unheard(unheard) => {
+                json!({ "kind": "unheard", "message": unheard_text(unheard, &self.arguments.server_name) })
+            }
             Event::Tick => Value::Null,
         }
     }
@@ -241,6 +245,21 @@ impl<'a> Output<'a> {
         if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
             self.closed.notify_one();
         }
+    }
+}
+
+/// Returns the text for a silence, with the remedy.
+fn unheard_text(unheard: Unheard, server_name: &str) -> String {
+    let seconds = HEARD_WITHIN_MS / 1_000;
+    let remedy = "Check the server name, and that the workers use this broker";
+    match unheard {
+        Unheard::NoAnswer => {
+            format!("no instance of {server_name} answered the REPLICATE within {seconds} s. {remedy}")
+        }
+        Unheard::Nothing => format!(
+            "nothing was heard of {server_name} for {seconds} s. {remedy}. If the deployment may be idle, add --send-replicate, \
+             which every instance answers"
+        ),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use tokio::time::Instant;
 
-use super::event::Event;
+use super::event::{Event, Unheard};
 use super::journal::Journal;
 use squall_judge::audit::bounds::DELAY_MS_MAX;
 use squall_judge::audit::rules::positions_meet;
@@ -23,6 +23,9 @@ pub const REPORT_WINDOW_MS: u64 = 10_000;
 
 /// Number of gaps that are remembered. All of them are counted.
 pub const GAPS_KEPT_MAX: usize = 1_000;
+
+/// Time within which something is heard of a deployment, in milliseconds. A silence that is longer is reported once.
+pub const HEARD_WITHIN_MS: u64 = 10_000;
 
 /// The reason for a gap after which payloads came late.
 const HUNG: &str = "the broker or this process hung";
@@ -49,6 +52,12 @@ pub struct Follower {
     found_of: BTreeMap<Origin, FindingsOfOrigin>,
     gaps: Gaps,
     recording_error: Option<String>,
+    /// The time of the subscription, until something was heard or the silence was reported.
+    listening_since: Option<SimTime>,
+    /// The time at which the REPLICATE was sent, until it was answered or the silence was reported.
+    asked_at: Option<SimTime>,
+    /// True once a payload came that this process did not send.
+    has_heard: bool,
 }
 
 /// The state of the subscription.
@@ -125,6 +134,9 @@ impl Follower {
             found_of: BTreeMap::new(),
             gaps: Gaps::default(),
             recording_error: None,
+            listening_since: None,
+            asked_at: None,
+            has_heard: false,
         };
         // The times of a recording count from its first line.
         follower.enter(SimTime(0), Entry::Mark, true, watcher);
@@ -187,6 +199,11 @@ impl Follower {
         }
     }
 
+    /// Returns true if any payload was heard besides a REPLICATE, which may be this process's own.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard
+    }
+
     /// Returns the reason why the recording ended early, if it did.
     pub fn recording_error(&self) -> Option<&str> {
         self.recording_error.as_deref()
@@ -200,7 +217,15 @@ impl Follower {
         }
         self.proven = now;
         self.last_payload = now;
+        if !self.has_heard {
+            self.listening_since = Some(now);
+        }
         watcher.on_event(now, Event::Subscribed, self);
+    }
+
+    /// Notes that a REPLICATE was sent, which every writer answers.
+    pub fn replicate_sent(&mut self) {
+        self.asked_at = Some(self.now());
     }
 
     /// Notes that the subscription ended, or that an attempt to subscribe failed.
@@ -221,6 +246,7 @@ impl Follower {
         let now = self.now();
         self.check_delay(now, watcher);
         self.last_payload = now;
+        self.heard(data);
         let entry = Entry::Payload { channel: Some(channel.to_owned()), data: data.to_owned() };
         self.enter(now, entry, true, watcher);
     }
@@ -233,9 +259,38 @@ impl Follower {
         self.enter(self.proven, Entry::Mark, false, watcher);
     }
 
+    /// Notes that a payload came.
+    fn heard(&mut self, data: &[u8]) {
+        if data.trim_ascii() != b"REPLICATE" {
+            self.has_heard = true;
+            self.listening_since = None;
+        }
+        if data.starts_with(b"POSITION ") {
+            self.asked_at = None;
+        }
+    }
+
+    /// Reports a silence that has lasted too long, once.
+    fn report_silence(&mut self, now: SimTime, watcher: &mut dyn Watcher) {
+        if self.state != State::Subscribed {
+            return;
+        }
+        let is_too_long = |since: &mut SimTime| now.ms_since(*since) >= HEARD_WITHIN_MS;
+        let unheard = if self.asked_at.take_if(is_too_long).is_some() {
+            Unheard::NoAnswer
+        } else if self.asked_at.is_none() && self.listening_since.take_if(is_too_long).is_some() {
+            Unheard::Nothing
+        } else {
+            return;
+        };
+        self.listening_since = None;
+        watcher.on_event(now, Event::Unheard(unheard), self);
+    }
+
     /// Notes that time has passed.
     pub fn tick(&mut self, watcher: &mut dyn Watcher) {
         let now = self.now();
+        self.report_silence(now, watcher);
         self.report_suppressed(watcher, |found| now.ms_since(found.window) >= REPORT_WINDOW_MS);
         if let Err(error) = self.journal.flush() {
             self.recording_failed(&error, watcher);

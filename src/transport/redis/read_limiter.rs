@@ -39,6 +39,8 @@ struct State {
     waiting: usize,
     /// Number of bytes that have been read since the last complete reply.
     unfinished: usize,
+    /// The first byte that was read.
+    first: Option<u8>,
     /// True once a consumer takes messages. Before that, and on a connection with replies only, just the length of a
     /// reply is limited.
     has_consumer: bool,
@@ -84,6 +86,11 @@ impl ReadLimiter {
         self.wake(state);
     }
 
+    /// Returns the first byte that was read, if any was.
+    pub fn first(&self) -> Option<u8> {
+        self.state().first
+    }
+
     /// Returns the error if a reply exceeds its limit.
     pub fn overlong_reply(&self) -> Option<io::Error> {
         let limit = self.limits.reply;
@@ -125,6 +132,7 @@ impl AsyncRead for LimitedReader {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         let mut state = self.limiter.state();
+        state.first = state.first.or_else(|| buf.filled().get(before).copied());
         state.waiting += read;
         state.unfinished += read;
         Poll::Ready(Ok(()))
