@@ -47,8 +47,9 @@ pub struct Target {
 /// A broker that refused the subscription.
 #[derive(Debug, Error)]
 #[error(
-    "the broker at {address} refused the subscription ({error}). Put the password, and a user who may subscribe to the \
-     channels of {server_name}, into its address: redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT"
+    "the broker at {address} refused the subscription ({error}). Give its password by --password-file or \
+     SQUALL_REDIS_PASSWORD, and a user who may subscribe to the channels of {server_name} in its address: \
+     redis://USER@HOST:PORT. An address may also have the password: redis://:PASSWORD@HOST:PORT"
 )]
 pub struct Refused {
     address: Address,

@@ -9,7 +9,7 @@ use super::event::{Event, Unheard};
 use super::journal::Journal;
 use squall_judge::audit::bounds::DELAY_MS_MAX;
 use squall_judge::audit::rules::positions_meet;
-use squall_judge::audit::{Audit, Class, Entry, Finding, Gap, Origin, Tally, Violation};
+use squall_judge::audit::{Audit, Class, DatedRow, Entry, Finding, Gap, Origin, Tally, Violation};
 use squall_judge::observation::SimTime;
 
 #[cfg(test)]
@@ -151,6 +151,11 @@ impl Follower {
     /// Converts a time to seconds since the Unix epoch.
     pub fn seconds(&self, at: SimTime) -> f64 {
         self.journal.seconds(at)
+    }
+
+    /// Returns how late a row arrived, in milliseconds, by the clocks of both machines.
+    pub fn late_ms(&self, row: DatedRow) -> u64 {
+        self.journal.ms(row.at).saturating_sub(row.written_ms)
     }
 
     /// Returns the counts of the payloads.

@@ -38,4 +38,4 @@ pub use payload::{Payload, Transport};
 pub use preceding::{PayloadKind, Suspicion};
 pub use report::Report;
 pub use rules::{Finding, Violation};
-pub use tally::{OriginTally, Tally};
+pub use tally::{DatedRow, OriginTally, Tally};
