@@ -9,10 +9,10 @@ use clap::Args;
 
 use super::findings::{FindingArguments, KindFound, Summary, printable};
 use super::table::wrap;
+use super::writers::WriterArguments;
 use super::{CliError, status};
-use crate::serve::{File, ServeError};
-use squall_judge::audit::{Audit, Capture, Report, Writers};
-use squall_protocol::{Dialect, InstanceName, StreamName, rows};
+use squall_judge::audit::{Audit, Capture, Report};
+use squall_protocol::Dialect;
 
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
@@ -34,41 +34,6 @@ pub(super) struct AuditArguments {
     /// Print one JSON object for each recording, and nothing else.
     #[arg(long, conflicts_with = "verbose")]
     json: bool,
-}
-
-/// The writers of the deployment's streams.
-#[derive(Debug, Args)]
-pub(super) struct WriterArguments {
-    /// An instance that writes a stream. Repeat it for each writer of the stream; any other writer is a finding.
-    #[arg(long = "writer", value_name = "STREAM=INSTANCE", value_parser = parse_writer)]
-    writers: Vec<(StreamName, InstanceName)>,
-    /// Squall's configuration file, from which the writers of all its streams are taken.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl WriterArguments {
-    /// Returns the named writers of each stream.
-    pub(super) fn by_stream(&self) -> Result<Writers, CliError> {
-        let mut by_stream = Writers::new();
-        if let Some(path) = &self.config {
-            let config = File::load(path).map_err(ServeError::from)?.config;
-            let writers = |stream: &&str| ((*stream).into(), config.writers_of(stream).into_iter().collect());
-            by_stream.extend(rows::NAMES.iter().map(writers));
-        }
-        for (stream, writer) in self.writers.iter().cloned() {
-            by_stream.entry(stream).or_default().insert(writer);
-        }
-        Ok(by_stream)
-    }
-}
-
-/// Parses `STREAM=INSTANCE`.
-fn parse_writer(text: &str) -> Result<(StreamName, InstanceName), String> {
-    match text.split_once('=') {
-        Some((stream, writer)) if !stream.is_empty() && !writer.is_empty() => Ok((stream.into(), writer.into())),
-        _ => Err("write a stream's name, =, and an instance's name, such as typing=master".to_owned()),
-    }
 }
 
 pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {

@@ -21,7 +21,9 @@ mod shrink;
 mod signals;
 mod soak;
 mod summary;
+mod synapse_config;
 mod table;
+mod writers;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -32,6 +34,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+use self::follow::{BrokerArgumentError, ServerNameError};
+use self::synapse_config::SynapseConfigError;
 use crate::follow::Refused;
 use crate::serve::ServeError;
 use crate::sim::corpus::EntryError;
@@ -198,9 +202,15 @@ enum CliError {
     /// TLS to the broker cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A file for TLS was given with an address without TLS.
-    #[error("{0} is a file for TLS, but the broker's address is redis://: write rediss://")]
-    NoTls(PathBuf),
+    /// The broker cannot be used as it was named.
+    #[error(transparent)]
+    Broker(#[from] BrokerArgumentError),
+    /// The name of the homeserver is missing.
+    #[error(transparent)]
+    ServerName(#[from] ServerNameError),
+    /// The configuration of Synapse cannot be used.
+    #[error(transparent)]
+    SynapseConfig(#[from] SynapseConfigError),
     /// The address for metrics cannot be bound.
     #[error("cannot serve metrics at {0}: {1}. Name an address of this machine and a free port")]
     Metrics(SocketAddr, std::io::Error),

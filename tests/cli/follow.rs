@@ -13,7 +13,7 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
     for url in ["localhost", "http://localhost", "redis://", "redis://localhost:99999", ""] {
         refused(&follow(&["--redis", url]), "write redis://HOST:PORT");
     }
-    refused(&follow(&["--redis", "unix:///run/redis.sock"]), "only Redis over TCP");
+    refused(&follow(&["--redis", "redis+unix://run/redis.sock"]), "unix:///PATH for a socket");
     refused(&follow(&["--redis", "redis://127.0.0.1:1", "--ca-file", "ca.pem"]), "write rediss://");
     let over_tls = |arguments: &[&'static str]| follow(&[&["--redis", "rediss://127.0.0.1:1"], arguments].concat());
     refused(&over_tls(&["--ca-file", "no-such-file.pem"]), "cannot use no-such-file.pem");

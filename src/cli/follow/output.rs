@@ -1,34 +1,28 @@
 //! The output of `squall follow`, for a terminal, for a file and for a program.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use strum::IntoEnumIterator;
 use tokio::sync::Notify;
 
 use super::FollowArguments;
-use crate::cli::findings::{KindFound, Summary, of_token, printable};
-use crate::cli::table::{Align, Table, wrap};
+use super::live::Live;
+use crate::cli::findings::{KindFound, Summary, printable};
+use crate::cli::table::wrap;
 use crate::follow::{Event, Follower, HEARD_WITHIN_MS, Unheard};
 use squall_env::Address;
 use squall_judge::audit::report::Found;
-use squall_judge::audit::{Class, Finding, Origin};
+use squall_judge::audit::{Class, Finding};
 use squall_judge::observation::SimTime;
-
-/// Number of writers in the live table, so that it fits on a terminal.
-const WRITERS_MAX: usize = 40;
-
-/// Number of letters of a name in the live table, so that its lines fit 80 columns.
-const NAME_LETTERS_MAX: usize = 12;
 
 /// Writes events and the summary to standard output.
 pub(super) struct Output<'a> {
     mode: Mode,
     arguments: &'a FollowArguments,
+    server_name: &'a str,
     broker: Address,
     closed: Rc<Notify>,
 }
@@ -36,7 +30,7 @@ pub(super) struct Output<'a> {
 /// The form of the output.
 enum Mode {
     /// A table that is redrawn, with a line for each event above it.
-    Table(ProgressBar),
+    Table(Live),
     /// A line for each event.
     Lines,
     /// A JSON object for each event.
@@ -44,17 +38,13 @@ enum Mode {
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(arguments: &'a FollowArguments, broker: &Address) -> Self {
+    pub(super) fn new(arguments: &'a FollowArguments, server_name: &'a str, broker: &Address) -> Self {
         let mode = match (arguments.json, io::stdout().is_terminal()) {
             (true, _) => Mode::Json,
             (false, false) => Mode::Lines,
-            (false, true) => {
-                let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout());
-                bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is valid"));
-                Mode::Table(bar)
-            }
+            (false, true) => Mode::Table(Live::new()),
         };
-        Output { mode, arguments, broker: broker.clone(), closed: Rc::default() }
+        Output { mode, arguments, server_name, broker: broker.clone(), closed: Rc::default() }
     }
 
     /// Returns a notification for the end of the reader: standard output is closed.
@@ -63,30 +53,34 @@ impl<'a> Output<'a> {
     }
 
     /// Writes an event.
-    pub(super) fn event(&self, now: SimTime, event: Event<'_>, follower: &Follower) {
-        match &self.mode {
-            Mode::Json => self.write_json(follower.seconds(now), self.json_of(event)),
-            Mode::Lines => {
-                if let Some(text) = self.text_of(event) {
-                    self.write(&format!("{now} {text}"));
-                }
-            }
-            Mode::Table(bar) => match self.text_of(event) {
-                Some(text) => bar.println(format!("{now} {text}")),
-                None => bar.set_message(self.live_table(now, follower)),
-            },
+    pub(super) fn event(&mut self, now: SimTime, event: Event<'_>, follower: &Follower) {
+        if let Mode::Json = self.mode {
+            return self.write_json(follower.seconds(now), self.json_of(event));
         }
+        let line = self.text_of(event).map(|text| format!("{now} {text}"));
+        let title = self.title(now);
+        let counts_habits = self.arguments.findings.counts(Class::Habit);
+        let written = match (&mut self.mode, line) {
+            (Mode::Table(live), Some(line)) => live.print(&line),
+            (Mode::Table(live), None) if matches!(event, Event::Tick) => {
+                live.draw(&title, now, follower, counts_habits)
+            }
+            (_, Some(line)) => return self.write(&line),
+            (_, None) => return,
+        };
+        self.check(&written);
     }
 
     /// Removes the live table.
-    pub(super) fn clear(&self) {
-        if let Mode::Table(bar) = &self.mode {
-            bar.finish_and_clear();
+    pub(super) fn clear(&mut self) {
+        if let Mode::Table(live) = &mut self.mode {
+            let written = live.clear();
+            self.check(&written);
         }
     }
 
     /// Writes the summary.
-    pub(super) fn summary(&self, follower: &Follower) {
+    pub(super) fn summary(&mut self, follower: &Follower) {
         self.clear();
         if let Mode::Json = self.mode {
             self.write_json(follower.seconds(follower.now()), json_summary(follower));
@@ -121,7 +115,7 @@ impl<'a> Output<'a> {
 
     /// Returns the name of the deployment, its broker and the time.
     fn title(&self, now: SimTime) -> String {
-        printable(&format!("{} on the broker at {}, {now}", self.arguments.server_name, self.broker))
+        printable(&format!("{} on the broker at {}, {now}", self.server_name, self.broker))
     }
 
     /// Returns true if findings of this class are printed one by one.
@@ -131,7 +125,7 @@ impl<'a> Output<'a> {
 
     /// Returns an event as text, if it has one.
     fn text_of(&self, event: Event<'_>) -> Option<String> {
-        let server_name = &self.arguments.server_name;
+        let server_name = self.server_name;
         let broker = &self.broker;
         let text = match event {
             Event::Subscribed => format!("listening to {server_name} on the broker at {broker}"),
@@ -172,65 +166,10 @@ impl<'a> Output<'a> {
             Event::RecordingFailed(why) => json!({ "kind": "not_recorded", "why": why }),
             Event::ReplicateFailed(why) => json!({ "kind": "not_asked", "why": why }),
             Event::Unheard(unheard) => {
-                json!({ "kind": "unheard", "message": unheard_text(unheard, &self.arguments.server_name) })
+                json!({ "kind": "unheard", "message": unheard_text(unheard, self.server_name) })
             }
             Event::Tick => Value::Null,
         }
-    }
-
-    /// Returns the live table: the position of every writer of every stream, and its findings.
-    fn live_table(&self, now: SimTime, follower: &Follower) -> String {
-        let tally = follower.tally();
-        let counted = follower.found_by_class().filter(|(_, class, _)| self.arguments.findings.counts(*class));
-        let found: u64 = counted.map(|(_, _, found)| found.count).sum();
-        let state = match follower.disconnected() {
-            Some(why) => format!("DISCONNECTED: {why}"),
-            None => format!("{} payloads, {} parsed, {found} findings", tally.payloads, tally.parsed),
-        };
-        let mut text = wrap(&self.title(now), "  ") + &wrap(&printable(&state), "  ");
-        let mut table = Table::new([
-            ("stream", Align::Left),
-            ("writer", Align::Left),
-            ("token", Align::Right),
-            ("behind", Align::Right),
-            ("silent", Align::Right),
-            ("skipped", Align::Right),
-            ("unsent", Align::Right),
-            ("findings", Align::Right),
-        ]);
-        let mut left_out = 0;
-        let mut listed = 0;
-        for (stream, writers) in &tally.streams {
-            let first = writers.values().filter_map(|counts| counts.last_token).max();
-            for (writer, counts) in writers {
-                if listed == WRITERS_MAX {
-                    left_out += 1;
-                    continue;
-                }
-                listed += 1;
-                let origin = Origin { stream: stream.clone(), writer: writer.clone() };
-                let found_of = follower.found_of(&origin);
-                let habits = if self.arguments.findings.counts(Class::Habit) { found_of.habits } else { 0 };
-                let found = found_of.count + habits;
-                let behind = first.zip(counts.last_token).map_or(0, |(first, token)| first.0.saturating_sub(token.0));
-                let silent_s = counts.last_at.map_or(0, |last_at| now.ms_since(last_at) / 1_000);
-                table.row([
-                    short(stream.as_str()),
-                    short(writer.as_str()),
-                    of_token(counts.last_token),
-                    behind.to_string(),
-                    format!("{silent_s} s"),
-                    found_of.skipped.to_string(),
-                    counts.unsent.to_string(),
-                    found.to_string(),
-                ]);
-            }
-        }
-        text.push_str(&table.render());
-        if left_out > 0 {
-            let _ = writeln!(text, "and {left_out} more");
-        }
-        text
     }
 
     fn write_json(&self, seconds: f64, mut value: Value) {
@@ -242,7 +181,12 @@ impl<'a> Output<'a> {
 
     fn write(&self, text: &str) {
         let mut stdout = io::stdout().lock();
-        if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+        self.check(&writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
+    }
+
+    /// Notes that the reader has closed the output, if it cannot be written.
+    fn check(&self, written: &io::Result<()>) {
+        if written.is_err() {
             self.closed.notify_one();
         }
     }
@@ -261,15 +205,6 @@ fn unheard_text(unheard: Unheard, server_name: &str) -> String {
              which every instance answers"
         ),
     }
-}
-
-/// Cuts a name from the traffic to the length that the live table has room for.
-fn short(name: &str) -> String {
-    let name = printable(name);
-    if name.chars().count() <= NAME_LETTERS_MAX {
-        return name;
-    }
-    name.chars().take(NAME_LETTERS_MAX - 1).chain(['…']).collect()
 }
 
 fn json_summary(follower: &Follower) -> Value {
