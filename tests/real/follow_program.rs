@@ -12,6 +12,7 @@ use tokio::process::{Child, ChildStdout};
 use crate::deployment::{PATIENCE, Scratch};
 use crate::follow::{Publisher, SERVER_NAME};
 use crate::ports::free_port;
+use crate::schema;
 use crate::server::{Kind, Server, on_both};
 
 on_both! {
@@ -32,8 +33,13 @@ impl Program {
     }
 
     pub(crate) fn follow(url: &str, arguments: &[&str]) -> Self {
+        Self::run(&[&["--redis", url, "--server-name", SERVER_NAME], arguments].concat(), &[])
+    }
+
+    /// Runs `squall follow` with these arguments and variables of the environment.
+    pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-        command.args(["follow", "--redis", url, "--server-name", SERVER_NAME]).args(arguments);
+        command.arg("follow").args(arguments).envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Program { child, lines }
@@ -44,10 +50,13 @@ impl Program {
         line.expect("squall follow prints a line in time").unwrap().expect("squall follow still runs")
     }
 
-    /// Returns the next JSON object of this kind. Skips the objects before it.
+    /// Returns the next JSON object of this kind. Skips the objects before it, and checks the form of all of them.
     pub(crate) async fn next_object(&mut self, kind: &str) -> Value {
+        let schema = serde_json::from_str(include_str!("../../docs/schemas/follow.json")).unwrap();
         loop {
             let object: Value = serde_json::from_str(&self.line().await).unwrap();
+            let differences = schema::differences(&schema, &object);
+            assert!(differences.is_empty(), "{object}: {differences:#?}");
             if object["kind"] == kind {
                 return object;
             }
