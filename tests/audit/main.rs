@@ -1,6 +1,7 @@
 //! Recordings of real Synapse, given to the audit and to the stack.
 
 mod defects;
+mod documented;
 mod findings;
 mod follower;
 mod recording;
