@@ -2,6 +2,7 @@
 
 mod findings;
 mod follower;
+mod live;
 mod recording;
 mod replay;
 #[path = "../support/rows.rs"]

@@ -1,5 +1,6 @@
 //! The output of `squall follow`, for a terminal, for a file and for a program.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -14,9 +15,10 @@ use super::FollowArguments;
 use crate::cli::findings::{KindFound, Summary, of_token, printable};
 use crate::cli::table::{Align, Table, wrap};
 use crate::follow::{Event, Follower};
+use crate::transport::redis::BrokerError;
 use squall_env::Address;
 use squall_judge::audit::report::Found;
-use squall_judge::audit::{Class, Finding, Origin};
+use squall_judge::audit::{Class, Finding, Gap, Origin};
 use squall_judge::observation::SimTime;
 
 /// Number of writers in the live table, so that it fits on a terminal.
@@ -25,11 +27,16 @@ const WRITERS_MAX: usize = 40;
 /// Number of letters of a name in the live table, so that its lines fit 80 columns.
 const NAME_LETTERS_MAX: usize = 12;
 
+/// The reasons for which a broker closes a connection.
+const CLOSED: &str = ", which stopped, or had more waiting for this subscriber than its client-output-buffer-limit";
+
 /// Writes events and the summary to standard output.
 pub(super) struct Output<'a> {
     mode: Mode,
     arguments: &'a FollowArguments,
     broker: Address,
+    /// The reason for which the connection was lost, while it is lost.
+    last_told: RefCell<Option<String>>,
     closed: Rc<Notify>,
 }
 
@@ -54,7 +61,7 @@ impl<'a> Output<'a> {
                 Mode::Table(bar)
             }
         };
-        Output { mode, arguments, broker: broker.clone(), closed: Rc::default() }
+        Output { mode, arguments, broker: broker.clone(), last_told: RefCell::default(), closed: Rc::default() }
     }
 
     /// Returns a notification for the end of the reader: standard output is closed.
@@ -134,8 +141,19 @@ impl<'a> Output<'a> {
         let server_name = &self.arguments.server_name;
         let broker = &self.broker;
         let text = match event {
-            Event::Subscribed => format!("listening to {server_name} on the broker at {broker}"),
-            Event::Disconnected(why) => format!("disconnected from the broker at {broker}, retrying: {why}"),
+            Event::Subscribed => {
+                self.last_told.take();
+                format!("listening to {server_name} on the broker at {broker}")
+            }
+            Event::Disconnected(why) => {
+                self.last_told.borrow_mut().get_or_insert_with(|| why.to_owned());
+                let closed = if why == BrokerError::Closed.to_string() { CLOSED } else { "" };
+                format!("disconnected from the broker at {broker}, retrying: {why}{closed}")
+            }
+            // The reason was told when the connection was lost.
+            Event::Gap(Gap { since, until, why }) if self.last_told.borrow().as_ref() == Some(why) => {
+                format!("payloads from {since} to {until} may have been missed")
+            }
             Event::Gap(gap) => gap.to_string(),
             Event::Finding(finding) | Event::Suppressed(finding, _) if !self.is_printed(finding) => return None,
             Event::Finding(Finding { line, violation }) => {
