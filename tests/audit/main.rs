@@ -4,6 +4,7 @@ mod defects;
 mod documented;
 mod findings;
 mod follower;
+mod live;
 mod recording;
 mod replay;
 #[path = "../support/rows.rs"]

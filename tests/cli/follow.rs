@@ -25,6 +25,7 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
     refused_with(&["--config", "no-such-file.toml"], "cannot read no-such-file.toml");
     refused_with(&["--for", "soon"], "is not a duration");
     refused_with(&["--dialect", "1.20"], "write 1.163 or 1.19");
+    refused_with(&["--ignore", "nonsense"], "positions_meet/skipped");
     refused_with(&["--metrics", "nowhere"], "nowhere");
     refused_with(&["--record", "no-such-directory/recording.jsonl"], "no-such-directory/recording.jsonl");
     refused_with(&["--metrics", "192.0.2.1:80"], "cannot serve metrics at 192.0.2.1:80");

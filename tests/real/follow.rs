@@ -387,7 +387,9 @@ async fn a_row_that_was_lost_before_another_one_is_found(kind: Kind) {
     let (follower, found) = following.end().await;
     assert_eq!(found, [("rows_complete/events/passed_over".to_owned(), 1)].into());
     let words = follower.found()["rows_complete/events/passed_over"].first.violation.to_string();
-    assert_eq!(words, "events: no instance sent 43, although writer1, writer2 sent rows with higher tokens");
+    let expected = "events: no instance sent 43, although writer1, writer2 sent rows with higher tokens; those rows are lost, \
+        unless their transactions failed";
+    assert_eq!(words, expected);
 }
 
 async fn an_unknown_command_does_no_harm(kind: Kind) {

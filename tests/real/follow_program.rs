@@ -97,8 +97,9 @@ async fn findings_and_gaps_are_reported(kind: Kind) {
     assert_eq!((&finding["fingerprint"], &finding["detail"]["first"]), (&second_writer, &json!("a")));
     let counted = async {
         let samples = [
-            "squall_follow_findings_total{kind=\"second_writer\",rule=\"one_writer\",stream=\"typing\"} 1",
+            "squall_follow_findings_total{class=\"loss\",kind=\"second_writer\",rule=\"one_writer\",stream=\"typing\"} 1",
             "squall_follow_position{stream=\"typing\",writer=\"b\"} 7",
+            "squall_follow_unsent_tokens{stream=\"typing\",writer=\"b\"} 0",
             "squall_follow_listening 1",
         ];
         loop {
@@ -124,6 +125,8 @@ async fn findings_and_gaps_are_reported(kind: Kind) {
     assert!(sent.unwrap().success());
     let summary = program.next_object("summary").await;
     assert_eq!(summary["findings"], json!({ "one_writer/typing/second_writer": 1 }));
+    assert_eq!(summary["classes"], json!({ "loss": 1, "load": 0, "habit": 0 }));
+    assert_eq!(finding["class"], "loss");
     assert_eq!((&summary["away"]["times"], &summary["tally"]["commands"]["REPLICATE"]), (&json!(1), &json!(1)));
     assert_eq!(program.ends().await, Some(1));
 

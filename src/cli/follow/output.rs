@@ -1,5 +1,6 @@
 //! The output of `squall follow`, for a terminal, for a file and for a program.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
@@ -13,10 +14,14 @@ use super::live::Live;
 use crate::cli::findings::{KindFound, Summary, printable};
 use crate::cli::table::wrap;
 use crate::follow::{Event, Follower, HEARD_WITHIN_MS, Unheard};
+use crate::transport::redis::BrokerError;
 use squall_env::Address;
 use squall_judge::audit::report::Found;
-use squall_judge::audit::{Class, Finding};
+use squall_judge::audit::{Class, Finding, Gap};
 use squall_judge::observation::SimTime;
+
+/// The reasons for which a broker closes a connection.
+const CLOSED: &str = ", which stopped, or had more waiting for this subscriber than its client-output-buffer-limit";
 
 /// Writes events and the summary to standard output.
 pub(super) struct Output<'a> {
@@ -24,6 +29,8 @@ pub(super) struct Output<'a> {
     arguments: &'a FollowArguments,
     server_name: &'a str,
     broker: Address,
+    /// The reason for which the connection was lost, while it is lost.
+    last_told: RefCell<Option<String>>,
     closed: Rc<Notify>,
 }
 
@@ -44,7 +51,8 @@ impl<'a> Output<'a> {
             (false, false) => Mode::Lines,
             (false, true) => Mode::Table(Live::new()),
         };
-        Output { mode, arguments, server_name, broker: broker.clone(), closed: Rc::default() }
+        let last_told = RefCell::default();
+        Output { mode, arguments, server_name, broker: broker.clone(), last_told, closed: Rc::default() }
     }
 
     /// Returns a notification for the end of the reader: standard output is closed.
@@ -128,8 +136,19 @@ impl<'a> Output<'a> {
         let server_name = self.server_name;
         let broker = &self.broker;
         let text = match event {
-            Event::Subscribed => format!("listening to {server_name} on the broker at {broker}"),
-            Event::Disconnected(why) => format!("disconnected from the broker at {broker}, retrying: {why}"),
+            Event::Subscribed => {
+                self.last_told.take();
+                format!("listening to {server_name} on the broker at {broker}")
+            }
+            Event::Disconnected(why) => {
+                self.last_told.borrow_mut().get_or_insert_with(|| why.to_owned());
+                let closed = if why == BrokerError::Closed.to_string() { CLOSED } else { "" };
+                format!("disconnected from the broker at {broker}, retrying: {why}{closed}")
+            }
+            // The reason was told when the connection was lost.
+            Event::Gap(Gap { since, until, why }) if self.last_told.borrow().as_ref() == Some(why) => {
+                format!("payloads from {since} to {until} may have been missed")
+            }
             Event::Gap(gap) => gap.to_string(),
             Event::Finding(finding) | Event::Suppressed(finding, _) if !self.is_printed(finding) => return None,
             Event::Finding(Finding { line, violation }) => {

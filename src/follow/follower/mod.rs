@@ -48,6 +48,10 @@ pub struct Follower {
     proven: SimTime,
     /// Time of the last payload.
     last_payload: SimTime,
+    /// Time of the last tick.
+    last_tick: SimTime,
+    /// End of the last time in which this process stood still, so that the tick came late.
+    last_stall: Option<SimTime>,
     found: BTreeMap<String, FindingsOfKind>,
     found_of: BTreeMap<Origin, FindingsOfOrigin>,
     gaps: Gaps,
@@ -130,6 +134,8 @@ impl Follower {
             state: State::New,
             proven: SimTime(0),
             last_payload: SimTime(0),
+            last_tick: SimTime(0),
+            last_stall: None,
             found: BTreeMap::new(),
             found_of: BTreeMap::new(),
             gaps: Gaps::default(),
@@ -214,6 +220,13 @@ impl Follower {
         self.recording_error.as_deref()
     }
 
+    /// Returns true if this process stood still within this time.
+    pub fn has_stalled_within(&self, ms: u64) -> bool {
+        let now = self.now();
+        let stalls_now = now.ms_since(self.last_tick) > DELAY_MS_MAX;
+        stalls_now || self.last_stall.is_some_and(|at| now.ms_since(at) < ms)
+    }
+
     /// Notes that the subscription is in place: from now on every payload is received.
     pub fn subscribed(&mut self, watcher: &mut dyn Watcher) {
         let now = self.now();
@@ -296,6 +309,10 @@ impl Follower {
     pub fn tick(&mut self, watcher: &mut dyn Watcher) {
         let now = self.now();
         self.report_silence(now, watcher);
+        if now.ms_since(self.last_tick) > DELAY_MS_MAX {
+            self.last_stall = Some(now);
+        }
+        self.last_tick = now;
         self.report_suppressed(watcher, |found| now.ms_since(found.window) >= REPORT_WINDOW_MS);
         if let Err(error) = self.journal.flush() {
             self.recording_failed(&error, watcher);

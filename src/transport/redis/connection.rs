@@ -59,6 +59,12 @@ pub enum BrokerError {
         "the broker's port is for TLS: connect with TLS, by rediss:// in an address or [redis.tls] in a configuration"
     )]
     ForTls,
+    /// The broker closed the connection of a subscriber that had not read for a while.
+    #[error(
+        "the broker dropped this subscriber, which read too slowly for the traffic: raise the broker's \
+         client-output-buffer-limit for pubsub, or give this process more CPU time"
+    )]
+    TooSlow,
     /// This instance closed the connection.
     #[error("closed by this end")]
     ClosedHere,
@@ -71,6 +77,16 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// Returns true if the other end closed the connection.
+    pub fn is_closed_by_broker(&self) -> bool {
+        match self {
+            BrokerError::Closed => true,
+            BrokerError::Io(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            BrokerError::Redis(error) => error.is_connection_dropped(),
+            _ => false,
+        }
+    }
+
     /// Returns true if the broker refused the credentials or the command, so that a retry would not help.
     pub fn is_refusal(&self) -> bool {
         let BrokerError::Redis(error) = self else { return false };

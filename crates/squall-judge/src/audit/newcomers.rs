@@ -110,6 +110,7 @@ mod tests {
                 transport: Transport::Redis,
                 dialect: Dialect::V1_163,
                 command: Ok(&command),
+                unread: None,
             });
         }
         newcomers.who.iter().map(InstanceName::to_string).collect()

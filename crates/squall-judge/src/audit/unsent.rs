@@ -18,11 +18,12 @@
 use std::collections::BTreeMap;
 
 use super::origin::Origin;
+use super::payload::{ParsedPayload, RowHead};
 use super::rules::positions_meet::{SETTLED_AFTER, SETTLED_MS_MAX, SETTLED_MS_MIN};
 use super::tally::Tally;
 use crate::due::run_of;
 use crate::observation::SimTime;
-use squall_protocol::{Command, InstanceName, StreamName, Token};
+use squall_protocol::{Command, InstanceName, Position, StreamName, Token};
 
 /// Number of tokens of a stream that are remembered, of those that may still come and of those that count.
 const TOKENS_MAX: usize = 2_000;
@@ -95,37 +96,41 @@ impl Progress {
 
 impl Unsent {
     /// Takes a payload into account.
-    pub(super) fn check(&mut self, at: Option<SimTime>, command: Option<&Command>, tally: &mut Tally) {
+    pub(super) fn check(&mut self, payload: &ParsedPayload<'_>, tally: &mut Tally) {
         self.payloads += 1;
-        match command {
-            Some(Command::Rdata(rdata)) => {
-                let Some(token) = rdata.token else { return };
-                let progress = self.streams.entry(rdata.stream.clone()).or_default();
-                progress.advance(&rdata.writer, token, at, self.payloads);
-                progress.waiting.remove(&token);
-                if let Some(writer) = progress.counted.remove(&token) {
-                    tally.came_late(Origin { stream: rdata.stream.clone(), writer }, token);
-                }
-            }
-            Some(Command::Position(position)) => {
-                let origin = Origin::from(position);
-                let progress = self.streams.entry(position.stream.clone()).or_default();
-                let before = progress.positions.get(&position.writer).copied();
-                let begins_anew = origin.is_in_memory()
-                    && before.is_some_and(|before| position.new < before || run_of(position.prev) != run_of(before));
-                if begins_anew {
-                    // From here on the same tokens mean other rows.
-                    *progress = Progress::default();
-                }
-                progress.advance(&position.writer, position.prev.min(position.new), at, self.payloads);
-                progress.declare(&position.writer, position.new);
-                if before.is_none() {
-                    progress.forget(position.new);
-                }
-            }
-            _ => {}
+        if let Some(RowHead { origin, token: Some(token) }) = payload.row() {
+            self.row(origin, token, payload.at, tally);
         }
-        self.settle(at, tally);
+        if let Ok(Command::Position(position)) = payload.command {
+            self.position(position, payload.at);
+        }
+        self.settle(payload.at, tally);
+    }
+
+    fn row(&mut self, origin: Origin, token: Token, at: Option<SimTime>, tally: &mut Tally) {
+        let progress = self.streams.entry(origin.stream.clone()).or_default();
+        progress.advance(&origin.writer, token, at, self.payloads);
+        progress.waiting.remove(&token);
+        if let Some(writer) = progress.counted.remove(&token) {
+            tally.came_late(Origin { stream: origin.stream, writer }, token);
+        }
+    }
+
+    fn position(&mut self, position: &Position, at: Option<SimTime>) {
+        let origin = Origin::from(position);
+        let progress = self.streams.entry(position.stream.clone()).or_default();
+        let before = progress.positions.get(&position.writer).copied();
+        let begins_anew = origin.is_in_memory()
+            && before.is_some_and(|before| position.new < before || run_of(position.prev) != run_of(before));
+        if begins_anew {
+            // From here on the same tokens mean other rows.
+            *progress = Progress::default();
+        }
+        progress.advance(&position.writer, position.prev.min(position.new), at, self.payloads);
+        progress.declare(&position.writer, position.new);
+        if before.is_none() {
+            progress.forget(position.new);
+        }
     }
 
     /// Counts the tokens that have not come in time.
@@ -163,7 +168,23 @@ impl Passed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::payload::Transport;
     use crate::violation::LISTED_MAX;
+    use squall_protocol::Dialect;
+
+    fn check(unsent: &mut Unsent, at: u64, text: &str, tally: &mut Tally) {
+        let command = Command::parse(text).unwrap();
+        let payload = ParsedPayload {
+            line: 1,
+            at: Some(SimTime(at)),
+            channel: None,
+            transport: Transport::Redis,
+            dialect: Dialect::V1_163,
+            command: Ok(&command),
+            unread: None,
+        };
+        unsent.check(&payload, tally);
+    }
 
     /// Returns the tokens that count a while after these payloads, by `stream writer`.
     fn unsent(payloads: &[&str]) -> Vec<(String, u64, Vec<i64>)> {
@@ -173,7 +194,7 @@ mod tests {
             match *text {
                 "GAP" => unsent.missed(),
                 "WAIT" => unsent.settle(Some(SimTime(SETTLED_MS_MAX + at)), &mut tally),
-                text => unsent.check(Some(SimTime(at)), Some(&Command::parse(text).unwrap()), &mut tally),
+                text => check(&mut unsent, at, text, &mut tally),
             }
         }
         unsent.settle(Some(SimTime(90_000)), &mut tally);
@@ -239,7 +260,7 @@ mod tests {
         let mut tally = Tally::default();
         for token in 0..10 * TOKENS_MAX as i64 {
             let row = format!(r#"RDATA to_device a {} ["@u:h"]"#, 2 * token);
-            unsent.check(Some(SimTime(10 * token as u64)), Some(&Command::parse(&row).unwrap()), &mut tally);
+            check(&mut unsent, 10 * token as u64, &row, &mut tally);
         }
         unsent.settle(Some(SimTime(u64::MAX)), &mut tally);
         let progress = &unsent.streams[&StreamName::from("to_device")];
@@ -248,7 +269,7 @@ mod tests {
         assert_eq!((counts.unsent, counts.last_unsent.len()), (10 * TOKENS_MAX as u64 - 1, LISTED_MAX));
         // A leap is no row that was lost.
         let leap = format!("POSITION to_device a {0} {0}", i64::MAX);
-        unsent.check(None, Some(&Command::parse(&leap).unwrap()), &mut tally);
+        check(&mut unsent, u64::MAX, &leap, &mut tally);
         assert!(unsent.streams[&StreamName::from("to_device")].waiting.is_empty());
     }
 }

@@ -12,8 +12,7 @@
 //! Class: load, because every process reads the echo. It is a habit of a known writer of the stream: one that has sent a row
 //! of it, has announced its position otherwise, or is named by the operator. (A writer of `events` also writes the other
 //! streams of event persisters.) A writer may be idle when the traffic begins, so its echoes wait for [`KNOWN_WITHIN_MS`] for
-//! the evidence. It is no habit in `caches`, where Synapse has no echoes, and of
-//! a process that is not among the named writers.
+//! the evidence. It is no habit in `caches`, where Synapse has no echoes, and of a process that is not among the named writers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -25,7 +25,7 @@ use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::newcomers::Newcomers;
 use crate::audit::origin::Origin;
-use crate::audit::payload::ParsedPayload;
+use crate::audit::payload::{ParsedPayload, RowHead};
 use crate::audit::rule::Rule;
 use crate::due::run_of;
 use crate::observation::SimTime;
@@ -214,38 +214,33 @@ impl Rule for PositionsMeet {
         self.settle(payload.at, false, findings);
         self.payloads += 1;
         self.newcomers.check(payload);
-        match payload.command {
-            Ok(Command::Rdata(rdata)) => {
-                let Some(token) = rdata.token else { return };
-                let origin = Origin::from(rdata);
-                let before = self.positions.get(&origin).copied().unwrap_or(token);
-                self.advance(origin, token.max(before));
-                self.sent.entry(rdata.stream.clone()).or_default().add(token);
+        if let Some(RowHead { origin, token: Some(token) }) = payload.row() {
+            let before = self.positions.get(&origin).copied().unwrap_or(token);
+            self.advance(origin.clone(), token.max(before));
+            self.sent.entry(origin.stream).or_default().add(token);
+        }
+        if let Ok(Command::Position(position)) = payload.command {
+            let origin = Origin::from(position);
+            let Position { prev, new, .. } = *position;
+            let before = self.advance(origin.clone(), new);
+            if origin.is_in_memory() && before.is_some_and(|before| new < before) {
+                // From here on the same tokens mean other rows.
+                self.sent.remove(&origin.stream);
             }
-            Ok(Command::Position(position)) => {
-                let origin = Origin::from(position);
-                let Position { prev, new, .. } = *position;
-                let before = self.advance(origin.clone(), new);
-                if origin.is_in_memory() && before.is_some_and(|before| new < before) {
-                    // From here on the same tokens mean other rows.
-                    self.sent.remove(&origin.stream);
+            let is_another_run = |before: Token| origin.is_in_memory() && run_of(prev) != run_of(before);
+            match before.filter(|before| *before < prev && !is_another_run(*before)) {
+                Some(from) => {
+                    let ParsedPayload { line, at, .. } = *payload;
+                    let payloads = self.payloads;
+                    let is_answer = self.newcomers.is_answer(payload, position);
+                    let gap = Gap { payloads, line, at, origin, from, prev, is_answer, just_connected: false };
+                    self.unsettled.push_back(gap);
                 }
-                let is_another_run = |before: Token| origin.is_in_memory() && run_of(prev) != run_of(before);
-                match before.filter(|before| *before < prev && !is_another_run(*before)) {
-                    Some(from) => {
-                        let ParsedPayload { line, at, .. } = *payload;
-                        let payloads = self.payloads;
-                        let is_answer = self.newcomers.is_answer(payload, position);
-                        let gap = Gap { payloads, line, at, origin, from, prev, is_answer, just_connected: false };
-                        self.unsettled.push_back(gap);
-                    }
-                    None => self.judged += u64::from(before.is_some()),
-                }
-                if self.newcomers.contains(&position.writer) {
-                    self.mark_newcomer(&position.writer);
-                }
+                None => self.judged += u64::from(before.is_some()),
             }
-            _ => {}
+            if self.newcomers.contains(&position.writer) {
+                self.mark_newcomer(&position.writer);
+            }
         }
         self.settle(payload.at, false, findings);
     }

@@ -214,21 +214,24 @@ impl Rule for RowsComplete {
 
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.report_certain(payload.at, findings);
-        let stream = match payload.command {
-            Ok(Command::Rdata(rdata)) => &rdata.stream,
-            Ok(Command::Position(position)) => &position.stream,
+        let row = payload.row();
+        let stream = match (&row, payload.command) {
+            (Some(row), _) => &row.origin.stream,
+            (None, Ok(Command::Position(position))) => &position.stream,
             _ => return,
         };
         if !COMPLETE.contains(&stream.as_str()) {
             return;
         }
         let progress = self.streams.entry(stream.clone()).or_default();
-        match payload.command {
-            Ok(Command::Rdata(rdata)) => {
-                let Some(token) = rdata.token else { return };
-                self.judged += u64::from(progress.row(&rdata.writer, token));
+        match (&row, payload.command) {
+            (Some(row), _) => {
+                let Some(token) = row.token else { return };
+                self.judged += u64::from(progress.row(&row.origin.writer, token));
             }
-            Ok(Command::Position(position)) => progress.position(&position.writer, position.prev, position.new),
+            (None, Ok(Command::Position(position))) => {
+                progress.position(&position.writer, position.prev, position.new);
+            }
             _ => {}
         }
         progress.settle(payload.line, payload.at);
