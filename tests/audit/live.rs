@@ -41,7 +41,8 @@ fn a_healthy_deployment_has_nothing_but_habits_and_no_token_without_a_row() {
         *habits.entry(format!("{}/{}", finding.violation.rule(), finding.violation.kind())).or_default() += 1;
     }
     let kinds: Vec<_> = habits.keys().map(String::as_str).collect();
-    assert_eq!(kinds, ["announcements_are_own/of_others", "tokens_ascend/repeated"]);
+    // The rooms are new, so the state that comes ahead of its events is a habit.
+    assert_eq!(kinds, ["announcements_are_own/of_others", "state_with_its_event/too_early", "tokens_ascend/repeated"]);
 }
 
 #[test]
@@ -80,5 +81,6 @@ fn batches_inside_each_other_are_a_loss_and_a_position_at_a_start_is_none() {
 #[test]
 fn a_process_that_reconnects_in_a_loop_is_a_load() {
     let report = report("rolling_upgrade");
-    assert_eq!(losses_and_loads(&report), BTreeMap::from([("load replicates_bounded/storm".to_owned(), 1)]));
+    // One instance connects more often than the rule allows to one, and goes on.
+    assert_eq!(losses_and_loads(&report), BTreeMap::from([("load replicates_bounded/storm".to_owned(), 2)]));
 }

@@ -47,10 +47,11 @@ fn habits_have_one_line_each_and_do_not_count() {
     let text = printed(&["audit", healthy]);
     let after = &text[position(&text, "habit of every Synapse")..];
     let lines: Vec<_> = after.lines().collect();
-    assert_eq!(lines.len(), 5, "{after}");
+    assert_eq!(lines.len(), 6, "{after}");
     assert!(lines[1].starts_with("announcements_are_own/of_others "), "{after}");
-    assert!(lines[2].starts_with("tokens_ascend/caches/repeated "), "{after}");
-    assert!(lines[4].starts_with("verdict: no findings; "), "{after}");
+    assert!(lines[2].starts_with("state_with_its_event/events/too_early "), "{after}");
+    assert!(lines[3].starts_with("tokens_ascend/caches/repeated "), "{after}");
+    assert!(lines[5].starts_with("verdict: no findings; "), "{after}");
     assert!(!text.contains("\nline "), "none is printed one by one: {text}");
     assert!(printed(&["audit", "--verbose", healthy]).contains("\nline "), "unless the operator asks for it");
     assert_eq!(squall(&["audit", "--strict", healthy]).status.code(), Some(1));
