@@ -3,7 +3,7 @@
 //! | exit status | meaning |
 //! |---|---|
 //! | 0 | no finding |
-//! | 1 | a finding: a run failed, a defect was not found, or a recording has a violation |
+//! | 1 | a finding: a run failed, a defect was not found, or a recording has a violation that is no habit of Synapse |
 //! | 2 | the arguments, a file or the set-up are wrong |
 //! | 101 | Squall panicked |
 //! | 128 + N | signal N stopped the command |
@@ -11,6 +11,7 @@
 mod audit;
 mod defects;
 mod duration;
+mod findings;
 mod follow;
 mod plan;
 mod replay;
@@ -20,7 +21,9 @@ mod shrink;
 mod signals;
 mod soak;
 mod summary;
+mod synapse_config;
 mod table;
+mod writers;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -31,6 +34,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use thiserror::Error;
 
+use self::follow::{BrokerArgumentError, ServerNameError};
+use self::synapse_config::SynapseConfigError;
 use crate::follow::Refused;
 use crate::serve::ServeError;
 use crate::sim::corpus::EntryError;
@@ -38,7 +43,7 @@ use crate::sim::defects::{BuildError, PatchError};
 use crate::sim::plan::{Plan, PlanError, Scenario};
 use crate::sim::soak::folder::FolderError;
 use crate::sim::soak::{Shard, processes};
-use squall_env::TlsError;
+use squall_env::{Address, TlsError};
 use squall_netsim::EngineName;
 
 /// Synapse's replication layer, and a deterministic simulator that tests it.
@@ -181,12 +186,31 @@ enum CliError {
     /// The broker refused the follower.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// The follower heard nothing at all.
+    #[error(
+        "nothing was heard of {server_name} on the broker at {broker}{why}, so nothing was checked: correct the broker's \
+         address or the server name"
+    )]
+    Unheard {
+        /// The server's name.
+        server_name: String,
+        /// The broker's address.
+        broker: Address,
+        /// The last reason why there was no subscription, in parentheses.
+        why: String,
+    },
     /// TLS to the broker cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A file for TLS was given with an address without TLS.
-    #[error("{0} is a file for TLS, but the broker's address is redis://: write rediss://")]
-    NoTls(PathBuf),
+    /// The broker cannot be used as it was named.
+    #[error(transparent)]
+    Broker(#[from] BrokerArgumentError),
+    /// The name of the homeserver is missing.
+    #[error(transparent)]
+    ServerName(#[from] ServerNameError),
+    /// The configuration of Synapse cannot be used.
+    #[error(transparent)]
+    SynapseConfig(#[from] SynapseConfigError),
     /// The address for metrics cannot be bound.
     #[error("cannot serve metrics at {0}: {1}. Name an address of this machine and a free port")]
     Metrics(SocketAddr, std::io::Error),

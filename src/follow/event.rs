@@ -13,12 +13,23 @@ pub enum Event<'a> {
     Gap(&'a Gap),
     /// A rule was violated.
     Finding(&'a Finding),
-    /// The number of further findings with this fingerprint that were not reported one by one.
-    Suppressed(&'a str, u64),
+    /// The number of further findings of the kind and class of this one that were not reported one by one.
+    Suppressed(&'a Finding, u64),
     /// The recording ended, for this reason.
     RecordingFailed(&'a str),
     /// The REPLICATE could not be sent, for this reason.
     ReplicateFailed(&'a str),
+    /// Nothing has been heard for a while, though the subscription is in place.
+    Unheard(Unheard),
     /// Time has passed.
     Tick,
+}
+
+/// A silence that a healthy deployment does not explain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unheard {
+    /// No payload has come since the subscription.
+    Nothing,
+    /// No instance has answered the REPLICATE that was sent.
+    NoAnswer,
 }

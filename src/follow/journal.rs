@@ -34,9 +34,14 @@ impl Journal {
         SimTime(instant.saturating_duration_since(self.began).as_millis() as u64)
     }
 
+    /// Converts a time to milliseconds since the Unix epoch.
+    pub fn ms(&self, at: SimTime) -> u64 {
+        self.began_ms + at.0
+    }
+
     /// Converts a time to seconds since the Unix epoch.
     pub fn seconds(&self, at: SimTime) -> f64 {
-        (self.began_ms + at.0) as f64 / 1_000.0
+        self.ms(at) as f64 / 1_000.0
     }
 
     /// Returns the next line, which is not kept yet.

@@ -28,6 +28,10 @@ const TICK_INTERVAL: Duration = Duration::from_secs(1);
 /// Bounds on the unjudged payloads and on the length of one, in bytes.
 const LIMITS: Limits = Limits { waiting: 8 << 20, reply: 16 << 20 };
 
+/// Time for which a subscriber that stopped reading counts as slow. Redis drops one that has 8 MiB waiting for 60 s, or 32
+/// MiB at once, unless it is configured otherwise.
+const SLOW_WITHIN: Duration = Duration::from_secs(70);
+
 /// The command that asks every writer for its positions.
 const REPLICATE: &[u8] = b"REPLICATE";
 
@@ -47,8 +51,9 @@ pub struct Target {
 /// A broker that refused the subscription.
 #[derive(Debug, Error)]
 #[error(
-    "the broker at {address} refused the subscription ({error}). Put the password, and a user who may subscribe to the \
-     channels of {server_name}, into its address: redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT"
+    "the broker at {address} refused the subscription ({error}). Give its password by --password-file or \
+     SQUALL_REDIS_PASSWORD, and a user who may subscribe to the channels of {server_name} in its address: \
+     redis://USER@HOST:PORT. An address may also have the password: redis://:PASSWORD@HOST:PORT"
 )]
 pub struct Refused {
     address: Address,
@@ -68,7 +73,7 @@ pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher
     loop {
         let since = Instant::now();
         let error = match with_ticks(subscribe(&broker, &channels), follower, watcher).await {
-            Ok((sink, messages)) => {
+            Ok((sink, mut messages)) => {
                 was_subscribed = true;
                 follower.subscribed(watcher);
                 let replicate = async {
@@ -77,9 +82,12 @@ pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher
                     }
                     publish_on_new_connection(&broker, &target.server_name, REPLICATE, env).await
                 };
-                let (error, is_sent) = receive(sink, messages, replicate, follower, watcher).await;
+                let (error, is_sent) = receive(sink, &mut messages, replicate, follower, watcher).await;
                 is_replicate_due &= !is_sent;
-                error
+                let error = messages.cause(error);
+                let was_slow = messages.has_stopped_within(SLOW_WITHIN)
+                    || follower.has_stalled_within(SLOW_WITHIN.as_millis() as u64);
+                if was_slow && error.is_closed_by_broker() { BrokerError::TooSlow } else { error }
             }
             Err(error) if error.is_refusal() && !was_subscribed => {
                 return Refused { address: target.broker.address(), server_name: target.server_name.clone(), error };
@@ -108,7 +116,7 @@ async fn with_ticks<T>(future: impl Future<Output = T>, follower: &mut Follower,
 /// Gives payloads to the follower until the connection is lost. Returns the error, and true if the REPLICATE was sent.
 async fn receive(
     sink: PubSubSink,
-    mut messages: Messages,
+    messages: &mut Messages,
     replicate: impl Future<Output = Result<(), BrokerError>>,
     follower: &mut Follower,
     watcher: &mut dyn Watcher,
@@ -147,7 +155,10 @@ async fn receive(
             sent = &mut replicate, if is_sending => {
                 is_sending = false;
                 match sent {
-                    Ok(()) => is_sent = true,
+                    Ok(()) => {
+                        is_sent = true;
+                        follower.replicate_sent();
+                    }
                     Err(error) => {
                         // Unless the broker refuses it, it is sent after the next subscription.
                         is_sent = error.is_refusal();
@@ -310,6 +321,22 @@ mod tests {
         let texts: Vec<_> = events.iter().map(|(_, text)| text.as_str()).collect();
         let expected = ["subscribed", "a reply of more than 16777216 bytes", "gap since 0", "subscribed"];
         assert_eq!(texts, expected, "{events:?}");
+    }
+
+    #[test]
+    fn a_subscriber_that_was_dropped_for_its_slowness_is_told_so() {
+        let drops_after = |stall: Duration| -> Act {
+            Box::new(move |mut wire| {
+                Box::pin(async move {
+                    answer_pings(&mut wire, 3).await;
+                    tokio::time::advance(stall).await;
+                })
+            })
+        };
+        let first_reason = |stall| events_of(vec![drops_after(stall), healthy()])[1].1.clone();
+        let slow = first_reason(Duration::from_secs(10));
+        assert!(slow.contains("read too slowly") && slow.contains("client-output-buffer-limit"), "{slow}");
+        assert_eq!(first_reason(Duration::from_secs(1)), "closed by the broker");
     }
 
     #[test]

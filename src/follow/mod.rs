@@ -18,9 +18,10 @@ mod journal;
 mod listener;
 mod metrics;
 
-pub use event::Event;
+pub use event::{Event, Unheard};
 pub use follower::{
-    FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, REPORT_WINDOW_MS, REPORTED_MAX, Watcher,
+    FindingsOfClass, FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, HEARD_WITHIN_MS,
+    REPORT_WINDOW_MS, REPORTED_MAX, Watcher,
 };
 pub use journal::Journal;
 pub use listener::{Refused, Target, listen};

@@ -1,5 +1,6 @@
 //! Configuration of where the other instances and the Redis broker listen.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -31,10 +32,10 @@ impl InstanceLocation {
 }
 
 /// The location of the Redis broker and the means to log in to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RedisConfig {
-    /// The host name.
+    /// The host name, or the path of the broker's Unix socket.
     pub host: Arc<str>,
     /// The port.
     #[serde(default = "default_redis_port")]
@@ -50,6 +51,16 @@ pub struct RedisConfig {
 /// Returns the port on which Redis listens by default.
 fn default_redis_port() -> u16 {
     6379
+}
+
+impl fmt::Debug for RedisConfig {
+    /// Writes everything but the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RedisConfig { host, port, password, tls } = self;
+        let password = password.as_ref().map(|_| "(secret)");
+        let mut text = f.debug_struct("RedisConfig");
+        text.field("host", host).field("port", port).field("password", &password).field("tls", tls).finish()
+    }
 }
 
 impl RedisConfig {
@@ -68,5 +79,12 @@ mod tests {
         let config: RedisConfig = serde_json::from_str(r#"{ "host": "broker" }"#).unwrap();
         assert_eq!(config.address(), Address::new("broker", 6379));
         assert_eq!((config.password, config.tls), (None, None));
+    }
+
+    #[test]
+    fn a_password_is_not_written_for_debugging() {
+        let config = RedisConfig { host: "h".into(), port: 1, password: Some("precious".into()), tls: None };
+        let text = format!("{config:?}");
+        assert!(text.contains("(secret)") && !text.contains("precious"), "{text}");
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use squall_judge::audit::rules::{
-    announcements_are_own, positions_meet, replicate_answered_once, syncs_cleared, tokens_ascend,
+    announcements_are_own, positions_meet, replicate_answered_once, state_with_its_event, syncs_cleared, tokens_ascend,
 };
 use squall_judge::audit::{Finding, Report, Transport, Violation};
 use squall_protocol::{Command, Dialect};
@@ -118,6 +118,23 @@ fn the_query_for_caches_has_no_upper_bound(_: &Evidence, finding: &Finding) -> b
     origin.stream.as_str() == "caches" && token <= last && last.0 - token.0 < 10
 }
 
+/// The events that create a room are persisted together, and their changes of state have the token of the first of them
+/// (Synapse #20171).
+fn a_new_room_has_its_state_with_the_first_event(evidence: &Evidence, finding: &Finding) -> bool {
+    let Violation::StateWithItsEvent(state_with_its_event::Violation::TooEarly {
+        token,
+        event_token,
+        is_new_room: true,
+        ..
+    }) = &finding.violation
+    else {
+        return false;
+    };
+    let Command::Rdata(state) = &evidence.commands[&finding.line] else { return false };
+    // A room is created by fewer than ten events.
+    state.row[0] == "state" && token < event_token && event_token.0 - token.0 < 10
+}
+
 /// The repeated positions on the connections of 1.163.2, by stream, with their number and the first line.
 const SENT_TWICE: [(&str, usize, u64); 19] = [
     ("replicate_answered_once/account_data/twice", 2, 4142),
@@ -167,6 +184,7 @@ fn every_finding_on_the_redis_of_1_163_has_its_reason() {
         explain("announcements_are_own/sticky_events/of_others", 2, 2_821, persisters_echo_each_other),
         explain("positions_meet/receipts/skipped", 1, 4_703, rows_were_dropped_without_a_connection),
         explain("positions_meet/typing/skipped", 1, 4_702, rows_were_dropped_without_a_connection),
+        explain("state_with_its_event/events/too_early", 25, 70, a_new_room_has_its_state_with_the_first_event),
         explain("syncs_cleared/not_cleared", 1, 3_086, the_process_stopped_without_clearing_its_syncs),
         explain("tokens_ascend/caches/repeated", 70, 2_671, the_query_for_caches_has_no_upper_bound),
     ];

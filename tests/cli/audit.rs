@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{Scratch, configuration, refused, squall};
+use crate::{Scratch, configuration, position, printed, refused, squall};
 
 const RECORDINGS: [&str; 2] = ["tests/data/redis_traffic.jsonl.gz", "tests/data/tcp_1.19.1.txt.gz"];
 
@@ -32,12 +32,62 @@ fn recordings_are_audited_one_by_one() {
 
 #[test]
 fn an_audit_for_a_reader_groups_what_it_found() {
-    let output = squall(&["audit", RECORDINGS[1]]);
+    let output = squall(&["audit", "--strict", RECORDINGS[1]]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("2271 of 2271 payloads parsed: PING 1, POSITION 16, RDATA 2253, SERVER 1\n"), "{text}");
     let finding = text.lines().find(|line| line.starts_with("tokens_ascend/caches/repeated")).expect(&text);
-    assert_eq!(finding.split_whitespace().take(3).collect::<Vec<_>>(), ["tokens_ascend/caches/repeated", "3", "2095"]);
+    let expected = ["tokens_ascend/caches/repeated", "habit", "3", "2095"];
+    assert_eq!(finding.split_whitespace().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn habits_have_one_line_each_and_do_not_count() {
+    let healthy = "tests/data/live/healthy.jsonl.gz";
+    let text = printed(&["audit", healthy]);
+    let after = &text[position(&text, "habit of every Synapse")..];
+    let lines: Vec<_> = after.lines().collect();
+    assert_eq!(lines.len(), 6, "{after}");
+    assert!(lines[1].starts_with("announcements_are_own/of_others "), "{after}");
+    assert!(lines[2].starts_with("state_with_its_event/events/too_early "), "{after}");
+    assert!(lines[3].starts_with("tokens_ascend/caches/repeated "), "{after}");
+    assert!(lines[5].starts_with("verdict: no findings; "), "{after}");
+    assert!(!text.contains("\nline "), "none is printed one by one: {text}");
+    assert!(printed(&["audit", "--verbose", healthy]).contains("\nline "), "unless the operator asks for it");
+    assert_eq!(squall(&["audit", "--strict", healthy]).status.code(), Some(1));
+    let (status, reports, _) = audited(&[healthy]);
+    let habits = reports[0]["classes"]["habit"].as_u64().unwrap();
+    assert_eq!((status, &reports[0]["violations"][0]["class"]), (Some(0), &"habit".into()));
+    assert_eq!(habits, reports[0]["violations"].as_array().unwrap().len() as u64);
+}
+
+#[test]
+fn ignored_kinds_are_left_out_and_counted() {
+    let restart = "tests/data/live/restart.jsonl.gz";
+    assert_eq!(squall(&["audit", restart]).status.code(), Some(1));
+    let text = printed(&["audit", "--ignore", "syncs_cleared", restart]);
+    assert!(text.contains("\nignored: 1 finding\n") && !text.contains("CLEAR_USER_SYNC:"), "{text}");
+    let ignored = ["--strict", "--ignore", "syncs_cleared/not_cleared", "--ignore", "tokens_ascend/caches"];
+    let (status, reports, _) = audited(&[&ignored[..], &[restart]].concat());
+    assert_eq!((status, &reports[0]["ignored"]), (Some(1), &2.into()), "the other habits count");
+    for violation in reports[0]["violations"].as_array().unwrap() {
+        let rule = violation["invariant"].as_str().unwrap();
+        assert!(!["syncs_cleared", "tokens_ascend"].contains(&rule), "{violation}");
+    }
+    refused(&["audit", "--ignore", "nonsense", restart], "positions_meet/skipped");
+    refused(&["audit", "--ignore", "syncs_cleared/nonsense", restart], "syncs_cleared/not_cleared");
+}
+
+#[test]
+fn tokens_without_a_row_are_shown() {
+    let text = printed(&["audit", "tests/data/live/publisher_reset.jsonl.gz"]);
+    let row = text.lines().find(|line| line.starts_with("to_device ")).expect(&text);
+    assert_eq!(row.split_whitespace().last(), Some("3"), "{text}");
+    assert!(text.contains("to_device of writer1 (62, 65, 68)"), "{text}");
+    assert!(!text.contains("presence of writer1 ("), "presence replaces rows all the time: {text}");
+    let (_, reports, _) = audited(&["tests/data/live/publisher_reset.jsonl.gz"]);
+    let counts = &reports[0]["streams"]["to_device"]["writer1"];
+    assert_eq!((&counts["unsent"], &counts["last_unsent"]), (&3.into(), &serde_json::json!([62, 65, 68])));
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
     for url in ["localhost", "http://localhost", "redis://", "redis://localhost:99999", ""] {
         refused(&follow(&["--redis", url]), "write redis://HOST:PORT");
     }
-    refused(&follow(&["--redis", "unix:///run/redis.sock"]), "only Redis over TCP");
+    refused(&follow(&["--redis", "redis+unix://run/redis.sock"]), "unix:///PATH for a socket");
     refused(&follow(&["--redis", "redis://127.0.0.1:1", "--ca-file", "ca.pem"]), "write rediss://");
     let over_tls = |arguments: &[&'static str]| follow(&[&["--redis", "rediss://127.0.0.1:1"], arguments].concat());
     refused(&over_tls(&["--ca-file", "no-such-file.pem"]), "cannot use no-such-file.pem");
@@ -25,6 +25,7 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
     refused_with(&["--config", "no-such-file.toml"], "cannot read no-such-file.toml");
     refused_with(&["--for", "soon"], "is not a duration");
     refused_with(&["--dialect", "1.20"], "write 1.163 or 1.19");
+    refused_with(&["--ignore", "nonsense"], "positions_meet/skipped");
     refused_with(&["--metrics", "nowhere"], "nowhere");
     refused_with(&["--record", "no-such-directory/recording.jsonl"], "no-such-directory/recording.jsonl");
     refused_with(&["--metrics", "192.0.2.1:80"], "cannot serve metrics at 192.0.2.1:80");
@@ -43,7 +44,11 @@ fn a_broker_that_is_not_there_is_tried_again() {
     for url in ["redis://127.0.0.1:1", "redis://no-such-host.invalid:6379"] {
         let output = squall(&["follow", "--redis", url, "--server-name", "squall.test", "--for", "1s", "--json"]);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        // It heard nothing, and says so.
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}{error}");
+        let host = url.trim_start_matches("redis://");
+        assert!(error.contains(&format!("nothing was heard of squall.test on the broker at {host} (")), "{error}");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let kinds: Vec<_> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
         assert_eq!((kinds.first(), kinds.last()), (Some(&"deaf"), Some(&"summary")), "{kinds:?}");

@@ -3,15 +3,20 @@
 mod audit;
 mod defects;
 mod follow;
+mod monitoring;
 #[path = "../support/ports.rs"]
 mod ports;
 #[path = "../support/program.rs"]
 mod program;
 mod replay;
 mod run;
+#[path = "../support/schema.rs"]
+mod schema;
+mod schemas;
 mod serve;
 mod shrink;
 mod soak;
+mod synapse_config;
 
 use std::path::PathBuf;
 

@@ -59,7 +59,11 @@ impl Watcher for Recorder {
             Event::Gap(gap) => self.0.away.borrow_mut().push((gap.until.ms_since(gap.since), gap.why.clone())),
             Event::Subscribed => *self.0.listening.borrow_mut() += 1,
             Event::ReplicateFailed(why) => self.0.replicate_failures.borrow_mut().push(why.to_owned()),
-            Event::Disconnected(_) | Event::Suppressed(..) | Event::RecordingFailed(_) | Event::Tick => return,
+            Event::Disconnected(_)
+            | Event::Suppressed(..)
+            | Event::RecordingFailed(_)
+            | Event::Unheard(_)
+            | Event::Tick => return,
         }
         self.0.changed.notify_one();
     }
@@ -383,7 +387,9 @@ async fn a_row_that_was_lost_before_another_one_is_found(kind: Kind) {
     let (follower, found) = following.end().await;
     assert_eq!(found, [("rows_complete/events/passed_over".to_owned(), 1)].into());
     let words = follower.found()["rows_complete/events/passed_over"].first.violation.to_string();
-    assert_eq!(words, "events: no instance sent 43, although writer1, writer2 sent rows with higher tokens");
+    let expected = "events: no instance sent 43, although writer1, writer2 sent rows with higher tokens; those rows are lost, \
+        unless their transactions failed";
+    assert_eq!(words, expected);
 }
 
 async fn an_unknown_command_does_no_harm(kind: Kind) {

@@ -12,11 +12,13 @@ use tokio::process::{Child, ChildStdout};
 use crate::deployment::{PATIENCE, Scratch};
 use crate::follow::{Publisher, SERVER_NAME};
 use crate::ports::free_port;
+use crate::schema;
 use crate::server::{Kind, Server, on_both};
 
 on_both! {
     findings_and_gaps_are_reported;
     without_findings_it_exits_with_status_0;
+    a_deployment_that_says_nothing_is_reported;
 }
 
 /// A running `squall follow` and the lines that it prints. Dropping it kills the process.
@@ -31,8 +33,13 @@ impl Program {
     }
 
     pub(crate) fn follow(url: &str, arguments: &[&str]) -> Self {
+        Self::run(&[&["--redis", url, "--server-name", SERVER_NAME], arguments].concat(), &[])
+    }
+
+    /// Runs `squall follow` with these arguments and variables of the environment.
+    pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-        command.args(["follow", "--redis", url, "--server-name", SERVER_NAME]).args(arguments);
+        command.arg("follow").args(arguments).envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Program { child, lines }
@@ -43,10 +50,13 @@ impl Program {
         line.expect("squall follow prints a line in time").unwrap().expect("squall follow still runs")
     }
 
-    /// Returns the next JSON object of this kind. Skips the objects before it.
+    /// Returns the next JSON object of this kind. Skips the objects before it, and checks the form of all of them.
     pub(crate) async fn next_object(&mut self, kind: &str) -> Value {
+        let schema = serde_json::from_str(include_str!("../../docs/schemas/follow.json")).unwrap();
         loop {
             let object: Value = serde_json::from_str(&self.line().await).unwrap();
+            let differences = schema::differences(&schema, &object);
+            assert!(differences.is_empty(), "{object}: {differences:#?}");
             if object["kind"] == kind {
                 return object;
             }
@@ -87,8 +97,9 @@ async fn findings_and_gaps_are_reported(kind: Kind) {
     assert_eq!((&finding["fingerprint"], &finding["detail"]["first"]), (&second_writer, &json!("a")));
     let counted = async {
         let samples = [
-            "squall_follow_findings_total{kind=\"second_writer\",rule=\"one_writer\",stream=\"typing\"} 1",
+            "squall_follow_findings_total{class=\"loss\",kind=\"second_writer\",rule=\"one_writer\",stream=\"typing\"} 1",
             "squall_follow_position{stream=\"typing\",writer=\"b\"} 7",
+            "squall_follow_unsent_tokens{stream=\"typing\",writer=\"b\"} 0",
             "squall_follow_listening 1",
         ];
         loop {
@@ -114,6 +125,8 @@ async fn findings_and_gaps_are_reported(kind: Kind) {
     assert!(sent.unwrap().success());
     let summary = program.next_object("summary").await;
     assert_eq!(summary["findings"], json!({ "one_writer/typing/second_writer": 1 }));
+    assert_eq!(summary["classes"], json!({ "loss": 1, "load": 0, "habit": 0 }));
+    assert_eq!(finding["class"], "loss");
     assert_eq!((&summary["away"]["times"], &summary["tally"]["commands"]["REPLICATE"]), (&json!(1), &json!(1)));
     assert_eq!(program.ends().await, Some(1));
 
@@ -152,4 +165,22 @@ async fn without_findings_it_exits_with_status_0(kind: Kind) {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("redis://:PASSWORD@HOST:PORT"), "{error}");
+}
+
+async fn a_deployment_that_says_nothing_is_reported(kind: Kind) {
+    let server = Server::start(kind, Some("secret")).await;
+    let url = format!("redis://:secret@127.0.0.1:{}", server.port);
+    let follow = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+        command.args(["follow", "--redis", &url, "--server-name", "another.test", "--for", "12s"]).args(arguments);
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("nothing was heard of another.test on the broker at 127.0.0.1:"), "{error}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (silent, unanswered) = tokio::join!(follow(&[]), follow(&["--send-replicate"]));
+    assert!(silent.contains("nothing was heard of another.test for 10 s. Check the server name"), "{silent}");
+    let expected = "no instance of another.test answered the REPLICATE within 10 s. Check the server name";
+    assert!(unanswered.contains(expected), "{unanswered}");
 }

@@ -9,6 +9,7 @@
 mod broker;
 mod deployment;
 mod follow;
+mod follow_credentials;
 mod follow_program;
 #[path = "../support/ports.rs"]
 mod ports;
@@ -16,6 +17,8 @@ mod processes;
 mod program;
 mod redis;
 mod rows;
+#[path = "../support/schema.rs"]
+mod schema;
 mod server;
 #[cfg(feature = "services")]
 mod stopping;

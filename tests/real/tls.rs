@@ -26,6 +26,8 @@ on_both! {
     a_broker_with_the_certificate_of_another_authority_is_refused;
     a_client_without_a_certificate_is_refused;
     follow_listens_over_tls;
+    a_port_for_tls_that_is_addressed_without_is_named;
+    a_port_without_tls_that_is_addressed_with_it_is_named;
 }
 
 /// The certificates and keys of an authority, of a broker and an instance with its signature, and of another authority.
@@ -169,4 +171,33 @@ async fn follow_listens_over_tls(kind: Kind) {
     let tls = ["--ca-file", &ca, "--certificate-file", &certificate, "--private-key-file", &key];
     let mut program = Program::follow(&url, &[&tls[..], &["--json"]].concat());
     program.next_object("listening").await;
+}
+
+/// Returns the status and the errors of a follower that hears nothing.
+async fn follow_in_vain(url: &str, duration: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+    command.args(["follow", "--redis", url, "--server-name", "squall.test", "--for", duration]).args(arguments);
+    let output = command.output().await.unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+async fn a_port_for_tls_that_is_addressed_without_is_named(kind: Kind) {
+    let (server, _certificates) = start(kind, "addressed-without").await;
+    let (status, error) = follow_in_vain(&format!("redis://127.0.0.1:{}", server.port), "2s", &[]).await;
+    assert_eq!(status, Some(2), "{error}");
+    assert!(
+        error.contains("connect with TLS: rediss://") || error.contains("connect with TLS, by rediss://"),
+        "{error}"
+    );
+}
+
+async fn a_port_without_tls_that_is_addressed_with_it_is_named(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let certificates = Certificates::new(&format!("tls-addressed-with-{kind:?}"));
+    let ca = certificates.certificate("ca");
+    let url = format!("rediss://127.0.0.1:{}", server.port);
+    // A broker that waits for the rest of a line is given up after 10 s.
+    let (status, error) = follow_in_vain(&url, "12s", &["--ca-file", ca.to_str().unwrap()]).await;
+    assert_eq!(status, Some(2), "{error}");
+    assert!(error.contains("name the port that is, or connect without TLS"), "{error}");
 }

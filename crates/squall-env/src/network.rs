@@ -25,12 +25,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A [`Stream`] of any kind.
 pub type BoxStream = Box<dyn Stream>;
 
-/// The address of a port: a host name and a number.
+/// The address of a port: a host name and a number. Or the path of a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
-    /// Host name, resolved by the network.
+    /// Host name, resolved by the network. If it begins with `/`, it is the path of a Unix socket.
     pub host: Arc<str>,
-    /// TCP port.
+    /// TCP port. A Unix socket has none.
     pub port: u16,
 }
 
@@ -39,11 +39,19 @@ impl Address {
     pub fn new(host: impl Into<Arc<str>>, port: u16) -> Self {
         Address { host: host.into(), port }
     }
+
+    /// Returns the path, if this is the address of a Unix socket.
+    pub fn socket_path(&self) -> Option<&Path> {
+        self.host.starts_with('/').then(|| Path::new(&*self.host))
+    }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
+        match self.socket_path() {
+            Some(path) => write!(f, "{}", path.display()),
+            None => write!(f, "{}:{}", self.host, self.port),
+        }
     }
 }
 
@@ -97,10 +105,10 @@ impl Network for TokioNetwork {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
         let to = to.clone();
         Box::pin(async move {
-            let connecting = tokio::net::TcpStream::connect((&*to.host, to.port));
-            let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            if let Some(path) = to.socket_path() {
+                return in_time(connect_unix(path)).await;
+            }
+            let stream = in_time(tokio::net::TcpStream::connect((&*to.host, to.port))).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxStream)
         })
@@ -109,6 +117,24 @@ impl Network for TokioNetwork {
     fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
         BoundNetwork(Ipv4Addr::LOCALHOST.into()).listen(port)
     }
+}
+
+/// Waits for a connection attempt, for at most [`CONNECT_TIMEOUT`].
+async fn in_time<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+#[cfg(unix)]
+async fn connect_unix(path: &Path) -> io::Result<BoxStream> {
+    Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
+}
+
+#[cfg(not(unix))]
+async fn connect_unix(_path: &Path) -> io::Result<BoxStream> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no Unix sockets"))
 }
 
 impl Network for BoundNetwork {
@@ -132,5 +158,38 @@ impl Listener for tokio::net::TcpListener {
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as BoxStream)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_a_port_of_a_host_or_as_a_path() {
+        assert_eq!(Address::new("localhost", 6379).to_string(), "localhost:6379");
+        assert_eq!(Address::new("/run/redis.sock", 0).to_string(), "/run/redis.sock");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_is_connected_to_as_a_unix_socket() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let path = std::env::temp_dir().join(format!("squall-env-{}.sock", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let address = Address::new(path.to_str().unwrap(), 0);
+            let connecting = TokioNetwork.connect(&address);
+            let (connected, accepted) = tokio::join!(connecting, listener.accept());
+            accepted.unwrap().0.write_all(b"here").await.unwrap();
+            let mut received = String::new();
+            connected.unwrap().read_to_string(&mut received).await.unwrap();
+            assert_eq!(received, "here");
+            drop(listener);
+            std::fs::remove_file(&path).unwrap();
+            assert!(TokioNetwork.connect(&address).await.is_err(), "there is no socket any more");
+        });
     }
 }

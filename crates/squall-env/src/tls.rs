@@ -84,13 +84,14 @@ impl Network for TlsNetwork {
             let shaken_hands = async {
                 let stream = connecting.await?;
                 let stream = connector.connect(name, stream).await;
-                stream.map_err(|error| io::Error::new(error.kind(), format!("no TLS with {to}: {error}")))
+                stream.map_err(|error| io::Error::new(error.kind(), no_tls(&to, &error)))
             };
             // A peer that accepts and then sends nothing would hold the caller for ever.
             match tokio::time::timeout(CONNECT_TIMEOUT, shaken_hands).await {
                 Ok(stream) => Ok(Box::new(stream?) as BoxStream),
                 Err(_) => {
-                    Err(io::Error::new(io::ErrorKind::TimedOut, format!("no TLS with {to}: the peer sent nothing")))
+                    let message = format!("no TLS with {to}: the peer sent nothing. {NOT_FOR_TLS}");
+                    Err(io::Error::new(io::ErrorKind::TimedOut, message))
                 }
             }
         })
@@ -99,6 +100,21 @@ impl Network for TlsNetwork {
     fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
         self.below.listen(port)
     }
+}
+
+/// The likely cause of a handshake that the peer did not take for one. A broker without TLS waits for the end of a line.
+const NOT_FOR_TLS: &str = "The port does not seem to be for TLS: name the port that is, or connect without TLS";
+
+/// Returns the message for a handshake that failed.
+fn no_tls(to: &Address, error: &io::Error) -> String {
+    let is_plain = match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        // It answered with something else than TLS.
+        Some(rustls::Error::InvalidMessage(_)) => true,
+        Some(_) => false,
+        None => error.kind() == io::ErrorKind::UnexpectedEof || error.kind() == io::ErrorKind::ConnectionReset,
+    };
+    let remedy = if is_plain { format!(". {NOT_FOR_TLS}") } else { String::new() };
+    format!("no TLS with {to}: {error}{remedy}")
 }
 
 /// Returns the trusted authorities: those of the file alone, if there is one, and otherwise the machine's.
@@ -141,7 +157,30 @@ mod tests {
     use std::future;
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    /// Connects to peers that answer these bytes and close the connection.
+    struct PlainPeers(&'static [u8]);
+
+    impl Network for PlainPeers {
+        fn connect(&self, _to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
+            let answer = self.0;
+            Box::pin(async move {
+                let (near, mut far) = tokio::io::duplex(1024);
+                tokio::task::spawn_local(async move {
+                    far.read_u8().await.unwrap();
+                    far.write_all(answer).await.unwrap();
+                });
+                Ok(Box::new(near) as BoxStream)
+            })
+        }
+
+        fn listen(&self, _port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
+            unreachable!("no port is opened")
+        }
+    }
 
     /// Connects to peers that send nothing.
     struct SilentPeers;
@@ -170,10 +209,14 @@ mod tests {
 
     /// A network that speaks TLS to `broker` and trusts one authority.
     fn network(config: TlsConfig) -> Result<TlsNetwork, TlsError> {
+        network_above(Rc::new(SilentPeers), config)
+    }
+
+    fn network_above(below: Rc<dyn Network>, config: TlsConfig) -> Result<TlsNetwork, TlsError> {
         let file = scratch("authority");
         std::fs::write(&file, rcgen::generate_simple_self_signed(["broker".to_owned()]).unwrap().cert.pem()).unwrap();
         let config = TlsConfig { ca_file: Some(file.clone()), ..config };
-        let network = TlsNetwork::new(Rc::new(SilentPeers), Address::new("broker", 6379), &config);
+        let network = TlsNetwork::new(below, Address::new("broker", 6379), &config);
         std::fs::remove_file(file).unwrap();
         network
     }
@@ -192,6 +235,25 @@ mod tests {
                 assert!(network.connect(&other).await.is_ok());
             }
             assert!(began.elapsed() < CONNECT_TIMEOUT + Duration::from_secs(1));
+        });
+    }
+
+    #[test]
+    fn a_port_that_is_not_for_tls_is_named_as_such() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let error_after = async |answer| {
+                let network = network_above(Rc::new(PlainPeers(answer)), TlsConfig::default()).unwrap();
+                network.connect(&Address::new("broker", 6379)).await.err().expect("no TLS").to_string()
+            };
+            let remedy = "does not seem to be for TLS: name the port that is, or connect without TLS";
+            for answer in [&b"-ERR unknown command\r\n"[..], b""] {
+                let error = error_after(answer).await;
+                assert!(error.starts_with("no TLS with broker:6379: ") && error.ends_with(remedy), "{error}");
+            }
+            // An alert is a word of TLS.
+            let alert = error_after(b"\x15\x03\x03\x00\x02\x02\x28").await;
+            assert!(!alert.contains(remedy), "{alert}");
         });
     }
 

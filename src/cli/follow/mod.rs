@@ -1,6 +1,9 @@
 //! `squall follow`: follows a live deployment on its Redis broker and checks its traffic.
 
+mod broker;
+mod live;
 mod output;
+mod password;
 
 use std::cell::Cell;
 use std::fs::OpenOptions;
@@ -13,39 +16,43 @@ use std::time::Duration;
 
 use clap::Args;
 use prometheus::Registry;
-use redis::{ConnectionAddr, IntoConnectionInfo};
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
-use super::audit::WriterArguments;
+use super::findings::FindingArguments;
 use super::signals::Signals;
+use super::synapse_config::SynapseConfig;
+use super::writers::WriterArguments;
 use super::{CliError, duration, status};
 use crate::follow::{Event, FollowMetrics, Follower, Journal, Target, Watcher, listen};
 use crate::metrics;
 use crate::observer::{Env, process_env};
 use crate::tasks;
-use crate::transport::RedisConfig;
+use broker::{Broker, BrokerArguments};
 use output::Output;
-use squall_env::{Noop, TlsConfig};
+use squall_env::Noop;
 use squall_judge::audit::{Audit, Transport, Writers};
 use squall_judge::observation::SimTime;
 use squall_protocol::Dialect;
 
+pub(super) use broker::BrokerArgumentError;
+
 #[derive(Debug, Args)]
 pub(super) struct FollowArguments {
-    /// The broker: redis://HOST, redis://:PASSWORD@HOST:PORT or redis://USER:PASSWORD@HOST:PORT; rediss:// for TLS.
-    #[arg(long = "redis", value_name = "URL", value_parser = Broker::parse)]
-    broker: Broker,
     #[command(flatten)]
-    tls: TlsArguments,
+    broker: BrokerArguments,
     /// The name of the homeserver. Its channels on the broker have this name.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    server_name: String,
+    #[arg(required_unless_present = "synapse_config")]
+    server_name: Option<String>,
     /// Publish one REPLICATE, so that every writer announces its positions. Nothing else is ever published.
     #[arg(long)]
     send_replicate: bool,
     #[command(flatten)]
     writers: WriterArguments,
+    #[command(flatten)]
+    findings: FindingArguments,
     /// The version of Synapse whose grammar the payloads have: 1.163 or 1.19. Without it, the first payload that differs
     /// between the two decides.
     #[arg(long)]
@@ -56,7 +63,7 @@ pub(super) struct FollowArguments {
     /// Serve /metrics, for Prometheus, and /health at this address.
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<SocketAddr>,
-    /// List every writer and every gap in the summary.
+    /// Print habits one by one, and list every writer and every gap in the summary.
     #[arg(long)]
     verbose: bool,
     /// Print one JSON object for each event, and one for the summary.
@@ -67,77 +74,32 @@ pub(super) struct FollowArguments {
     duration: Option<Duration>,
 }
 
-/// Files for TLS.
-#[derive(Debug, Args)]
-struct TlsArguments {
-    /// Trust the certificate authorities in this PEM file instead of those of this machine. Only for rediss://, like the
-    /// next two.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Present the certificate in this PEM file to the broker.
-    #[arg(long, value_name = "FILE", requires = "private_key_file")]
-    certificate_file: Option<PathBuf>,
-    /// The private key of that certificate.
-    #[arg(long, value_name = "FILE", requires = "certificate_file")]
-    private_key_file: Option<PathBuf>,
-}
+/// The name of the homeserver is nowhere.
+#[derive(Debug, Error)]
+#[error("the files of --synapse-config have no server_name: add the file that has it, or name it by --server-name")]
+pub(super) struct ServerNameError;
 
-impl TlsArguments {
-    fn env(&self, broker: &RedisConfig, env: Env) -> Result<Env, CliError> {
-        let TlsArguments { ca_file, certificate_file, private_key_file } = self;
-        if broker.tls.is_some() {
-            let config = TlsConfig {
-                ca_file: ca_file.clone(),
-                certificate_file: certificate_file.clone(),
-                private_key_file: private_key_file.clone(),
-            };
-            return Ok(env.with_tls(broker.address(), &config)?);
-        }
-        match ca_file.as_ref().or(certificate_file.as_ref()) {
-            Some(file) => Err(CliError::NoTls(file.clone())),
-            None => Ok(env),
-        }
-    }
-}
-
-/// The broker's address and credentials.
-#[derive(Debug, Clone)]
-struct Broker {
-    config: RedisConfig,
-    user: Option<String>,
-}
-
-impl Broker {
-    fn parse(url: &str) -> Result<Broker, String> {
-        let form = "write redis://HOST:PORT, or rediss:// for TLS, with :PASSWORD@ or USER:PASSWORD@ before the host if the \
-            broker asks for one";
-        let (plain, tls) = match url.strip_prefix("rediss:") {
-            Some(rest) => (format!("redis:{rest}"), Some(TlsConfig::default())),
-            None => (url.to_owned(), None),
-        };
-        let info = plain.into_connection_info().map_err(|_| format!("not the address of a broker: {form}"))?;
-        let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(format!("only Redis over TCP can be followed: {form}"));
-        };
-        if host.is_empty() {
-            return Err(format!("the address has no host: {form}"));
-        }
-        let user = info.redis_settings().username();
-        let password = info.redis_settings().password().map(str::to_owned);
-        let config = RedisConfig { host: host.as_str().into(), port: *port, password, tls };
-        Ok(Broker { config, user: user.map(str::to_owned) })
+impl FollowArguments {
+    /// Returns the deployment to follow.
+    fn target(&self) -> Result<Target, CliError> {
+        let synapse = self.writers.synapse()?;
+        let Broker { config: broker, user } = self.broker.broker(synapse.as_ref())?;
+        let of_synapse = |synapse: SynapseConfig| synapse.server_name;
+        let server_name = self.server_name.clone().or_else(|| synapse.and_then(of_synapse));
+        let server_name = server_name.ok_or(ServerNameError)?;
+        Ok(Target { broker, user, server_name, send_replicate: self.send_replicate })
     }
 }
 
 /// Passes events on to the output, the metrics and the health check.
-struct Outputs {
-    output: Output,
+struct Outputs<'a> {
+    output: Output<'a>,
     metrics: Option<FollowMetrics>,
     /// True if there is no subscription, for the health check.
     is_disconnected: Rc<Cell<bool>>,
 }
 
-impl Watcher for Outputs {
+impl Watcher for Outputs<'_> {
     fn on_event(&mut self, now: SimTime, event: Event<'_>, follower: &Follower) {
         self.is_disconnected.set(follower.disconnected().is_some());
         if let Some(metrics) = &self.metrics {
@@ -149,6 +111,7 @@ impl Watcher for Outputs {
 
 pub(super) fn follow(arguments: &FollowArguments) -> Result<ExitCode, CliError> {
     let writers = arguments.writers.by_stream()?;
+    let target = arguments.target()?;
     let recording = match &arguments.record {
         Some(path) => {
             let file = OpenOptions::new().write(true).create_new(true).open(path);
@@ -158,7 +121,7 @@ pub(super) fn follow(arguments: &FollowArguments) -> Result<ExitCode, CliError> 
         None => None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Begin)?;
-    LocalSet::new().block_on(&runtime, follow_until_end(arguments, &writers, recording))
+    LocalSet::new().block_on(&runtime, follow_until_end(arguments, &target, &writers, recording))
 }
 
 /// Starts to serve the metrics and the health check.
@@ -179,23 +142,22 @@ async fn serve_metrics(
 
 async fn follow_until_end(
     arguments: &FollowArguments,
+    target: &Target,
     writers: &Writers,
     recording: Option<Box<dyn Write>>,
 ) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen().map_err(CliError::Begin)?;
-    let Broker { config: broker, user } = arguments.broker.clone();
-    let env = arguments.tls.env(&broker, process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop)))?;
+    let env = broker::with_tls(&target.broker, process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop)))?;
     let is_disconnected = Rc::new(Cell::new(true));
     let metrics = match arguments.metrics {
         Some(address) => Some(serve_metrics(address, &env, &is_disconnected).await?),
         None => None,
     };
-    let output = Output::new(arguments.json, arguments.verbose, &arguments.server_name, &broker.address());
+    let output = Output::new(arguments, &target.server_name, &target.broker.address());
     let closed = output.closed();
     let mut watcher = Outputs { output, metrics, is_disconnected };
-    let target =
-        Target { broker, user, server_name: arguments.server_name.clone(), send_replicate: arguments.send_replicate };
-    let audit = Audit::new(Transport::Redis, arguments.dialect).with_writers(writers);
+    let audit =
+        Audit::new(Transport::Redis, arguments.dialect).with_writers(writers).ignoring(arguments.findings.ignored());
     let mut follower = Follower::new(audit, Journal::new(&*env.clock, recording), &mut watcher);
     let time_over = async {
         match arguments.duration {
@@ -209,16 +171,22 @@ async fn follow_until_end(
         () = time_over => None,
         // The reader of the output has closed it.
         () = closed.notified() => None,
-        refused = listen(&target, &env, &mut follower, &mut watcher) => Some(refused),
+        refused = listen(target, &env, &mut follower, &mut watcher) => Some(refused),
     };
     if let Some(refused) = refused {
         watcher.output.clear();
         return Err(refused.into());
     }
+    let disconnected = follower.disconnected().map(str::to_owned);
     follower.end(&mut watcher);
     watcher.output.summary(&follower);
+    if !follower.has_heard() {
+        let why = disconnected.map(|why| format!(" ({why})")).unwrap_or_default();
+        let broker = target.broker.address();
+        return Err(CliError::Unheard { server_name: target.server_name.clone(), broker, why });
+    }
     Ok(match follower.recording_error() {
         Some(_) => ExitCode::from(2),
-        None => status(follower.found().is_empty()),
+        None => status(!follower.found_by_class().any(|(_, class, _)| arguments.findings.counts(class))),
     })
 }

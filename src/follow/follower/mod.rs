@@ -5,11 +5,11 @@ use std::io;
 
 use tokio::time::Instant;
 
-use super::event::Event;
+use super::event::{Event, Unheard};
 use super::journal::Journal;
 use squall_judge::audit::bounds::DELAY_MS_MAX;
 use squall_judge::audit::rules::positions_meet;
-use squall_judge::audit::{Audit, Entry, Finding, Gap, Origin, Tally, Violation};
+use squall_judge::audit::{Audit, Class, DatedRow, Entry, Finding, Gap, Origin, Tally, Violation};
 use squall_judge::observation::SimTime;
 
 #[cfg(test)]
@@ -23,6 +23,9 @@ pub const REPORT_WINDOW_MS: u64 = 10_000;
 
 /// Number of gaps that are remembered. All of them are counted.
 pub const GAPS_KEPT_MAX: usize = 1_000;
+
+/// Time within which something is heard of a deployment, in milliseconds. A silence that is longer is reported once.
+pub const HEARD_WITHIN_MS: u64 = 10_000;
 
 /// The reason for a gap after which payloads came late.
 const HUNG: &str = "the broker or this process hung";
@@ -45,10 +48,20 @@ pub struct Follower {
     proven: SimTime,
     /// Time of the last payload.
     last_payload: SimTime,
+    /// Time of the last tick.
+    last_tick: SimTime,
+    /// End of the last time in which this process stood still, so that the tick came late.
+    last_stall: Option<SimTime>,
     found: BTreeMap<String, FindingsOfKind>,
     found_of: BTreeMap<Origin, FindingsOfOrigin>,
     gaps: Gaps,
     recording_error: Option<String>,
+    /// The time of the subscription, until something was heard or the silence was reported.
+    listening_since: Option<SimTime>,
+    /// The time at which the REPLICATE was sent, until it was answered or the silence was reported.
+    asked_at: Option<SimTime>,
+    /// True once a payload came that this process did not send.
+    has_heard: bool,
 }
 
 /// The state of the subscription.
@@ -74,6 +87,17 @@ pub struct FindingsOfKind {
     pub count: u64,
     /// The first of them.
     pub first: Finding,
+    /// Those of each class.
+    pub by_class: BTreeMap<Class, FindingsOfClass>,
+}
+
+/// Findings of one kind and class.
+#[derive(Debug, Clone)]
+pub struct FindingsOfClass {
+    /// Their number.
+    pub count: u64,
+    /// The first of them.
+    pub first: Finding,
     window: SimTime,
     reported: u64,
     suppressed: u64,
@@ -82,8 +106,10 @@ pub struct FindingsOfKind {
 /// Findings about one writer and stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FindingsOfOrigin {
-    /// Their number.
+    /// Number of losses and loads.
     pub count: u64,
+    /// Number of habits.
+    pub habits: u64,
     /// Number of tokens that the writer skipped and no instance sent.
     pub skipped: u64,
 }
@@ -108,10 +134,15 @@ impl Follower {
             state: State::New,
             proven: SimTime(0),
             last_payload: SimTime(0),
+            last_tick: SimTime(0),
+            last_stall: None,
             found: BTreeMap::new(),
             found_of: BTreeMap::new(),
             gaps: Gaps::default(),
             recording_error: None,
+            listening_since: None,
+            asked_at: None,
+            has_heard: false,
         };
         // The times of a recording count from its first line.
         follower.enter(SimTime(0), Entry::Mark, true, watcher);
@@ -128,6 +159,11 @@ impl Follower {
         self.journal.seconds(at)
     }
 
+    /// Returns how late a row arrived, in milliseconds, by the clocks of both machines.
+    pub fn late_ms(&self, row: DatedRow) -> u64 {
+        self.journal.ms(row.at).saturating_sub(row.written_ms)
+    }
+
     /// Returns the counts of the payloads.
     pub fn tally(&self) -> &Tally {
         self.audit.tally()
@@ -141,6 +177,18 @@ impl Follower {
     /// Returns the findings, by fingerprint.
     pub fn found(&self) -> &BTreeMap<String, FindingsOfKind> {
         &self.found
+    }
+
+    /// Returns the findings of each kind and class, with the fingerprint.
+    pub fn found_by_class(&self) -> impl Iterator<Item = (&str, Class, &FindingsOfClass)> {
+        self.found.iter().flat_map(|(fingerprint, of_kind)| {
+            of_kind.by_class.iter().map(|(class, found)| (fingerprint.as_str(), *class, found))
+        })
+    }
+
+    /// Returns the number of findings that the operator left out.
+    pub fn ignored(&self) -> u64 {
+        self.audit.ignored()
     }
 
     /// Returns the findings about one writer and stream.
@@ -162,9 +210,21 @@ impl Follower {
         }
     }
 
+    /// Returns true if any payload was heard besides a REPLICATE, which may be this process's own.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard
+    }
+
     /// Returns the reason why the recording ended early, if it did.
     pub fn recording_error(&self) -> Option<&str> {
         self.recording_error.as_deref()
+    }
+
+    /// Returns true if this process stood still within this time.
+    pub fn has_stalled_within(&self, ms: u64) -> bool {
+        let now = self.now();
+        let stalls_now = now.ms_since(self.last_tick) > DELAY_MS_MAX;
+        stalls_now || self.last_stall.is_some_and(|at| now.ms_since(at) < ms)
     }
 
     /// Notes that the subscription is in place: from now on every payload is received.
@@ -175,7 +235,15 @@ impl Follower {
         }
         self.proven = now;
         self.last_payload = now;
+        if !self.has_heard {
+            self.listening_since = Some(now);
+        }
         watcher.on_event(now, Event::Subscribed, self);
+    }
+
+    /// Notes that a REPLICATE was sent, which every writer answers.
+    pub fn replicate_sent(&mut self) {
+        self.asked_at = Some(self.now());
     }
 
     /// Notes that the subscription ended, or that an attempt to subscribe failed.
@@ -196,6 +264,7 @@ impl Follower {
         let now = self.now();
         self.check_delay(now, watcher);
         self.last_payload = now;
+        self.heard(data);
         let entry = Entry::Payload { channel: Some(channel.to_owned()), data: data.to_owned() };
         self.enter(now, entry, true, watcher);
     }
@@ -208,9 +277,42 @@ impl Follower {
         self.enter(self.proven, Entry::Mark, false, watcher);
     }
 
+    /// Notes that a payload came.
+    fn heard(&mut self, data: &[u8]) {
+        if data.trim_ascii() != b"REPLICATE" {
+            self.has_heard = true;
+            self.listening_since = None;
+        }
+        if data.starts_with(b"POSITION ") {
+            self.asked_at = None;
+        }
+    }
+
+    /// Reports a silence that has lasted too long, once.
+    fn report_silence(&mut self, now: SimTime, watcher: &mut dyn Watcher) {
+        if self.state != State::Subscribed {
+            return;
+        }
+        let is_too_long = |since: &mut SimTime| now.ms_since(*since) >= HEARD_WITHIN_MS;
+        let unheard = if self.asked_at.take_if(is_too_long).is_some() {
+            Unheard::NoAnswer
+        } else if self.asked_at.is_none() && self.listening_since.take_if(is_too_long).is_some() {
+            Unheard::Nothing
+        } else {
+            return;
+        };
+        self.listening_since = None;
+        watcher.on_event(now, Event::Unheard(unheard), self);
+    }
+
     /// Notes that time has passed.
     pub fn tick(&mut self, watcher: &mut dyn Watcher) {
         let now = self.now();
+        self.report_silence(now, watcher);
+        if now.ms_since(self.last_tick) > DELAY_MS_MAX {
+            self.last_stall = Some(now);
+        }
+        self.last_tick = now;
         self.report_suppressed(watcher, |found| now.ms_since(found.window) >= REPORT_WINDOW_MS);
         if let Err(error) = self.journal.flush() {
             self.recording_failed(&error, watcher);
@@ -273,13 +375,20 @@ impl Follower {
     fn add_finding(&mut self, at: SimTime, finding: Finding, watcher: &mut dyn Watcher) {
         if let Some(origin) = finding.violation.origin() {
             let found_of = self.found_of.entry(origin.clone()).or_default();
-            found_of.count += 1;
+            if finding.violation.class().is_reason_to_act() {
+                found_of.count += 1;
+            } else {
+                found_of.habits += 1;
+            }
             if let Violation::PositionsMeet(positions_meet::Violation::Skipped { count, .. }) = &finding.violation {
                 found_of.skipped = found_of.skipped.saturating_add(*count);
             }
         }
-        let new = || FindingsOfKind { count: 0, first: finding.clone(), window: at, reported: 0, suppressed: 0 };
-        let found = self.found.entry(finding.violation.fingerprint()).or_insert_with(new);
+        let new = || FindingsOfKind { count: 0, first: finding.clone(), by_class: BTreeMap::new() };
+        let of_kind = self.found.entry(finding.violation.fingerprint()).or_insert_with(new);
+        of_kind.count += 1;
+        let new = || FindingsOfClass { count: 0, first: finding.clone(), window: at, reported: 0, suppressed: 0 };
+        let found = of_kind.by_class.entry(finding.violation.class()).or_insert_with(new);
         found.count += 1;
         if found.suppressed == 0 && at.ms_since(found.window) >= REPORT_WINDOW_MS {
             found.window = at;
@@ -294,19 +403,19 @@ impl Follower {
     }
 
     /// Reports the number of suppressed findings of each kind whose window `is_over`.
-    fn report_suppressed(&mut self, watcher: &mut dyn Watcher, is_over: impl Fn(&FindingsOfKind) -> bool) {
+    fn report_suppressed(&mut self, watcher: &mut dyn Watcher, is_over: impl Fn(&FindingsOfClass) -> bool) {
         let now = self.now();
         let mut suppressed = Vec::new();
-        for (fingerprint, found) in &mut self.found {
+        for found in self.found.values_mut().flat_map(|of_kind| of_kind.by_class.values_mut()) {
             if found.suppressed > 0 && is_over(found) {
-                suppressed.push((fingerprint.clone(), found.suppressed));
+                suppressed.push((found.first.clone(), found.suppressed));
                 found.suppressed = 0;
                 found.window = now;
                 found.reported = 0;
             }
         }
-        for (fingerprint, count) in suppressed {
-            watcher.on_event(now, Event::Suppressed(&fingerprint, count), self);
+        for (first, count) in suppressed {
+            watcher.on_event(now, Event::Suppressed(&first, count), self);
         }
     }
 

@@ -18,9 +18,10 @@ impl Watcher for EventLog {
         let text = match event {
             Event::Finding(finding) => finding.violation.kind().to_owned(),
             Event::Gap(gap) => format!("gap since {}, {}", gap.since.0, gap.why),
-            Event::Suppressed(fingerprint, count) => format!("{count} more {fingerprint}"),
+            Event::Suppressed(finding, count) => format!("{count} more {}", finding.violation.fingerprint()),
             Event::Disconnected(why) => format!("disconnected, {why}"),
             Event::RecordingFailed(why) => format!("recording failed, {why}"),
+            Event::Unheard(unheard) => format!("unheard, {unheard:?}"),
             Event::Subscribed | Event::ReplicateFailed(_) | Event::Tick => return,
         };
         self.0.push(format!("{} {text}", now.0));
@@ -193,4 +194,47 @@ async fn the_audit_goes_on_when_the_recording_fails() {
     let kinds: Vec<_> = test.events.0.iter().map(|words| words.split([' ', ',']).nth(1).unwrap()).collect();
     assert_eq!(kinds, ["recording", "not_a_command", "not_a_command"]);
     assert!(test.follower.recording_error().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_after_the_subscription_is_reported_once() {
+    let mut test = Test::subscribed();
+    test.is_quiet(9).await;
+    assert!(test.events.0.is_empty(), "{:?}", test.events.0);
+    test.is_quiet(90).await;
+    assert_eq!(test.events.0, ["10000 unheard, Nothing"]);
+    assert!(!test.follower.has_heard());
+    test.receives(&["POSITION typing a 1 1"]);
+    assert!(test.follower.has_heard());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replicate_that_no_instance_answers_is_reported_once() {
+    let mut test = Test::subscribed();
+    test.follower.replicate_sent();
+    test.receives(&["REPLICATE"]);
+    test.is_quiet(60).await;
+    assert_eq!(test.events.0, ["10000 unheard, NoAnswer"]);
+    assert!(!test.follower.has_heard(), "it was its own");
+
+    let mut test = Test::subscribed();
+    test.follower.replicate_sent();
+    test.receives(&["REPLICATE", "FEDERATION_ACK a 1"]);
+    test.is_quiet(60).await;
+    assert_eq!(test.events.0, ["10000 unheard, NoAnswer"], "that is no answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_that_was_heard_may_be_silent() {
+    let mut test = Test::subscribed();
+    test.follower.replicate_sent();
+    test.is_quiet(9).await;
+    test.receives(&["REPLICATE", "POSITION typing a 1 1"]);
+    test.is_quiet(60).await;
+    assert!(test.events.0.is_empty(), "{:?}", test.events.0);
+
+    let mut test = Test::new(usize::MAX);
+    test.follower.connection_lost("refused".to_owned(), &mut test.events);
+    test.is_quiet(60).await;
+    assert_eq!(test.events.0, ["0 disconnected, refused"], "the reason is known");
 }

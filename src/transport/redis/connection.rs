@@ -48,6 +48,23 @@ pub enum BrokerError {
     /// The broker closed the connection.
     #[error("closed by the broker")]
     Closed,
+    /// The broker closed the connection before it answered. A port for TLS does so if it is addressed without.
+    #[error(
+        "closed by the broker before it answered. If its port is for TLS, connect with TLS: rediss:// in an address, \
+         [redis.tls] in a configuration"
+    )]
+    Unanswered(#[source] RedisError),
+    /// The broker answered with an alert of TLS.
+    #[error(
+        "the broker's port is for TLS: connect with TLS, by rediss:// in an address or [redis.tls] in a configuration"
+    )]
+    ForTls,
+    /// The broker closed the connection of a subscriber that had not read for a while.
+    #[error(
+        "the broker dropped this subscriber, which read too slowly for the traffic: raise the broker's \
+         client-output-buffer-limit for pubsub, or give this process more CPU time"
+    )]
+    TooSlow,
     /// This instance closed the connection.
     #[error("closed by this end")]
     ClosedHere,
@@ -60,6 +77,16 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// Returns true if the other end closed the connection.
+    pub fn is_closed_by_broker(&self) -> bool {
+        match self {
+            BrokerError::Closed => true,
+            BrokerError::Io(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            BrokerError::Redis(error) => error.is_connection_dropped(),
+            _ => false,
+        }
+    }
+
     /// Returns true if the broker refused the credentials or the command, so that a retry would not help.
     pub fn is_refusal(&self) -> bool {
         let BrokerError::Redis(error) = self else { return false };
@@ -124,14 +151,27 @@ impl Broker {
     }
 }
 
+/// First byte of an alert of TLS. No reply of a broker begins with it.
+const TLS_ALERT: u8 = 0x15;
+
 /// Returns the error for a connection that the broker closed.
 pub(super) fn closed(limiter: &ReadLimiter) -> BrokerError {
     cause(BrokerError::Closed, limiter)
 }
 
-/// Returns the cause of an error: a reply that exceeded its limit, if there was one, or the error itself.
+/// Returns the cause of an error: a reply that exceeded its limit, if there was one; a port for TLS, if it shows; or the
+/// error itself.
 pub(super) fn cause(error: BrokerError, limiter: &ReadLimiter) -> BrokerError {
-    limiter.overlong_reply().map_or(error, BrokerError::Io)
+    if let Some(overlong) = limiter.overlong_reply() {
+        return BrokerError::Io(overlong);
+    }
+    match (error, limiter.first()) {
+        (BrokerError::Redis(_), Some(TLS_ALERT)) => BrokerError::ForTls,
+        (BrokerError::Redis(error), None) if error.is_io_error() || error.is_connection_dropped() => {
+            BrokerError::Unanswered(error)
+        }
+        (error, _) => error,
+    }
 }
 
 /// Waits for the broker's reply to `command`, for at most [`REPLY_TIMEOUT`].

@@ -12,8 +12,10 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use tokio::time::Instant;
 
 use squall_env::BoxStream;
 
@@ -39,6 +41,10 @@ struct State {
     waiting: usize,
     /// Number of bytes that have been read since the last complete reply.
     unfinished: usize,
+    /// The first byte that was read.
+    first: Option<u8>,
+    /// Time at which reading last stopped at the limit of waiting bytes while the consumer had messages to handle.
+    stopped_at: Option<Instant>,
     /// True once a consumer takes messages. Before that, and on a connection with replies only, just the length of a
     /// reply is limited.
     has_consumer: bool,
@@ -84,6 +90,16 @@ impl ReadLimiter {
         self.wake(state);
     }
 
+    /// Returns the first byte that was read, if any was.
+    pub fn first(&self) -> Option<u8> {
+        self.state().first
+    }
+
+    /// Returns true if reading stopped within this time because too many bytes were unhandled.
+    pub fn has_stopped_within(&self, time: Duration) -> bool {
+        self.state().stopped_at.is_some_and(|at| at.elapsed() < time)
+    }
+
     /// Returns the error if a reply exceeds its limit.
     pub fn overlong_reply(&self) -> Option<io::Error> {
         let limit = self.limits.reply;
@@ -115,8 +131,9 @@ impl AsyncRead for LimitedReader {
             let mut state = self.limiter.state();
             if state.has_consumer && state.waiting >= self.limiter.limits.waiting {
                 state.reader = Some(cx.waker().clone());
-                if let Some(consumer) = state.consumer.take() {
-                    consumer.wake();
+                match state.consumer.take() {
+                    Some(consumer) => consumer.wake(),
+                    None => state.stopped_at = Some(Instant::now()),
                 }
                 return Poll::Pending;
             }
@@ -125,6 +142,7 @@ impl AsyncRead for LimitedReader {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         let mut state = self.limiter.state();
+        state.first = state.first.or_else(|| buf.filled().get(before).copied());
         state.waiting += read;
         state.unfinished += read;
         Poll::Ready(Ok(()))

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use redis::Msg;
@@ -89,6 +90,16 @@ impl Messages {
         });
         let message = message.await;
         self.record(message)
+    }
+
+    /// Returns the cause of an error on this connection: a message that exceeded its limit, or the error itself.
+    pub fn cause(&self, error: BrokerError) -> BrokerError {
+        cause(error, &self.limiter)
+    }
+
+    /// Returns true if this end stopped reading within this time, because too many messages were unhandled.
+    pub fn has_stopped_within(&self, time: Duration) -> bool {
+        self.limiter.has_stopped_within(time)
     }
 
     fn record(&self, message: Option<Msg>) -> Result<Msg, BrokerError> {

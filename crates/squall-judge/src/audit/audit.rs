@@ -1,13 +1,18 @@
 //! The auditor of one deployment's traffic.
 
-use super::bounds::{Bounds, PAYLOAD_BYTES_MAX};
+use super::bounds::{Bounds, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::capture::{Entry, Recorded};
-use super::origin::Writers;
-use super::payload::{ParsedPayload, Payload, Transport, Unreadable};
+use super::ignored::IgnoredKind;
+use super::origin::{Origin, Writers};
+use super::payload::{ParsedPayload, Payload, RowHead, Transport, Unreadable};
 use super::rules::{self, AnyRule, Finding};
 use super::tally::Tally;
+use super::unsent::Unsent;
 use crate::observation::SimTime;
-use squall_protocol::{Command, Dialect};
+use squall_protocol::{Command, Dialect, Header};
+
+/// Number of bytes at the beginning of a payload in which the head of a row is looked for.
+const HEAD_BYTES_MAX: usize = 3 * NAME_BYTES_MAX;
 
 /// Judges the traffic of one deployment, payload by payload.
 pub struct Audit {
@@ -16,6 +21,9 @@ pub struct Audit {
     rules: Vec<Box<dyn AnyRule>>,
     bounds: Bounds,
     tally: Tally,
+    unsent: Unsent,
+    ignored: Vec<IgnoredKind>,
+    ignored_count: u64,
     last: Option<SimTime>,
 }
 
@@ -23,7 +31,17 @@ impl Audit {
     /// Returns an audit of traffic over `transport`. Without a dialect, the first payload that has one decides.
     pub fn new(transport: Transport, dialect: Option<Dialect>) -> Self {
         let bounds = Bounds::default();
-        Audit { transport, dialect, rules: rules::all(), bounds, tally: Tally::default(), last: None }
+        Audit {
+            transport,
+            dialect,
+            rules: rules::all(),
+            bounds,
+            tally: Tally::default(),
+            unsent: Unsent::default(),
+            ignored: Vec::new(),
+            ignored_count: 0,
+            last: None,
+        }
     }
 
     /// Names the writers of some streams.
@@ -31,6 +49,12 @@ impl Audit {
         for rule in &mut self.rules {
             rule.set_writers(writers);
         }
+        self
+    }
+
+    /// Leaves out the findings of some kinds, and counts them.
+    pub fn ignoring(mut self, kinds: Vec<IgnoredKind>) -> Self {
+        self.ignored = kinds;
         self
     }
 
@@ -51,6 +75,7 @@ impl Audit {
         let at = self.advance(payload.at);
         let command = self.parse(payload.data);
         self.tally.count(at, command.as_ref());
+        let unread = if command.is_err() { self.row_head(payload.data) } else { None };
         let parsed = ParsedPayload {
             line: payload.line,
             at,
@@ -58,11 +83,16 @@ impl Audit {
             transport: self.transport,
             dialect: self.dialect(),
             command: command.as_ref(),
+            unread: unread.as_ref(),
         };
+        if parsed.dialect == Dialect::V1_163 {
+            self.unsent.check(&parsed, &mut self.tally);
+        }
         let mut found = Vec::new();
         for rule in &mut self.rules {
             rule.check(&parsed, &mut found);
         }
+        self.leave_out_ignored(&mut found);
         found
     }
 
@@ -73,7 +103,15 @@ impl Audit {
         for rule in &mut self.rules {
             rule.tick(now, &mut found);
         }
+        self.unsent.settle(now, &mut self.tally);
+        self.leave_out_ignored(&mut found);
         found
+    }
+
+    fn leave_out_ignored(&mut self, found: &mut Vec<Finding>) {
+        let before = found.len();
+        found.retain(|finding| !self.ignored.iter().any(|kind| kind.contains(&finding.violation)));
+        self.ignored_count += (before - found.len()) as u64;
     }
 
     /// Forgets what depends on having received every payload: some of those before `now` may have been missed.
@@ -82,6 +120,7 @@ impl Audit {
         for rule in &mut self.rules {
             rule.missed(now);
         }
+        self.unsent.missed();
     }
 
     /// Moves the time to `now`, or leaves it where it is if the clock was set back.
@@ -89,6 +128,15 @@ impl Audit {
         let now = now.max(self.last);
         self.last = now;
         now
+    }
+
+    /// Returns the head of a row that cannot be read.
+    fn row_head(&mut self, data: &[u8]) -> Option<RowHead> {
+        let beginning = String::from_utf8_lossy(&data[..data.len().min(HEAD_BYTES_MAX)]);
+        let Ok(Header::Rdata(head)) = Header::peek(&beginning) else { return None };
+        let origin = Origin { stream: head.stream.into(), writer: head.writer.into() };
+        self.bounds.admit_writer(&origin.stream, &origin.writer).ok()?;
+        Some(RowHead { origin, token: head.token })
     }
 
     fn parse(&mut self, data: &[u8]) -> Result<Command, Unreadable> {
@@ -110,7 +158,13 @@ impl Audit {
         for rule in &mut self.rules {
             rule.end(self.last, &mut found);
         }
+        self.leave_out_ignored(&mut found);
         found
+    }
+
+    /// Returns the number of findings that were left out.
+    pub fn ignored(&self) -> u64 {
+        self.ignored_count
     }
 
     /// Returns the counts of the payloads.
@@ -139,6 +193,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::audit::rules::Violation;
+    use squall_protocol::Token;
 
     fn audit(payloads: &[(&str, u64)]) -> (Audit, Vec<Finding>) {
         let mut audit = Audit::new(Transport::Redis, None);
@@ -156,6 +212,42 @@ mod tests {
         assert_eq!((older.dialect(), findings.len()), (Dialect::V1_19, 1));
         let (newer, findings) = audit(&[("REPLICATE", 0), ("POSITION events a 5 6", 0), ("POSITION events a 6", 0)]);
         assert_eq!((newer.dialect(), findings.len()), (Dialect::V1_163, 1));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_one_finding_and_not_missing_too() {
+        let long = format!(r#"RDATA events a 6 ["{}"]"#, "x".repeat(PAYLOAD_BYTES_MAX));
+        for unreadable in [long.as_str(), "RDATA events a 6 [", "RDATA events a 6 not json"] {
+            let (mut audit, mut findings) = audit(&[
+                ("POSITION events a 4 4", 0),
+                ("RDATA events a batch [\"ev\"", 1),
+                (unreadable, 2),
+                ("POSITION events a 7 7", 3),
+                ("POSITION events a 7 7", 9_000),
+            ]);
+            findings.extend(audit.end());
+            let kinds: Vec<_> = findings.iter().map(|finding| (finding.line, finding.violation.kind())).collect();
+            assert_eq!(kinds, [(2, "not_a_command"), (3, "not_a_command"), (4, "skipped")]);
+            let Some(Finding { violation: Violation::PositionsMeet(skipped), .. }) = findings.last() else { panic!() };
+            assert!(skipped.to_string().contains("no instance sent 7;"), "{skipped}");
+            assert_eq!(audit.tally().streams["events"]["a"].last_unsent, [Token(7)]);
+        }
+    }
+
+    #[test]
+    fn findings_of_ignored_kinds_are_only_counted() {
+        let payloads = ["NOSUCH", "POSITION pushers a 9 9", "POSITION pushers a 5 5", "REPLICATE"];
+        let mut audit = Audit::new(Transport::Redis, None);
+        audit = audit.ignoring(vec![IgnoredKind::parse("tokens_ascend").unwrap()]);
+        let mut kinds = Vec::new();
+        for (line, text) in (1..).zip(payloads) {
+            let data = text.as_bytes();
+            let found = audit.check(&Payload { line, at: Some(SimTime(line)), channel: None, data });
+            kinds.extend(found.iter().map(|finding| finding.violation.kind()));
+        }
+        assert_eq!((kinds, audit.ignored()), (vec!["not_a_command"], 1));
+        audit = audit.ignoring(vec![IgnoredKind::parse("replicate_answered_once/pushers").unwrap()]);
+        assert_eq!((audit.tick(SimTime(90_000)), audit.ignored()), (vec![], 2));
     }
 
     #[test]

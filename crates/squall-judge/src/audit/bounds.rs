@@ -66,7 +66,8 @@ impl Bounds {
         }
     }
 
-    fn admit_writer(&mut self, stream: &StreamName, writer: &InstanceName) -> Result<(), Excess> {
+    /// Admits a writer of a stream, or returns the bound that it exceeds.
+    pub(super) fn admit_writer(&mut self, stream: &StreamName, writer: &InstanceName) -> Result<(), Excess> {
         let known = self.writers.get(stream);
         if known.is_some_and(|writers| writers.contains(writer)) {
             return Ok(());

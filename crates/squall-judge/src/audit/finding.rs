@@ -1,5 +1,6 @@
 //! Findings: violations of one rule, each with the payload that shows it.
 
+use super::class::Class;
 use super::origin::Origin;
 use squall_protocol::StreamName;
 
@@ -9,6 +10,9 @@ use squall_protocol::StreamName;
 pub(super) trait RuleViolation: std::error::Error {
     /// Returns the name of the kind, as it stands in fingerprints and in JSON.
     fn kind(&self) -> &'static str;
+
+    /// Returns the class: the cost of this very violation.
+    fn class(&self) -> Class;
 
     /// Returns the writer and stream that it concerns, if it concerns one.
     fn origin(&self) -> Option<&Origin> {

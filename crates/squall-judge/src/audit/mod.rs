@@ -13,20 +13,29 @@
 mod audit;
 pub mod bounds;
 pub mod capture;
+mod class;
+mod connections;
 mod finding;
+mod ignored;
+mod newcomers;
 mod origin;
 mod payload;
+mod preceding;
 pub mod report;
 mod rule;
 pub mod rules;
 mod tally;
 #[cfg(test)]
 mod testing;
+mod unsent;
 
 pub use audit::Audit;
 pub use capture::{Capture, CaptureError, Entry, Gap, Malformed, Recorded};
+pub use class::Class;
+pub use ignored::{IgnoredKind, UnknownKind};
 pub use origin::{Origin, Writers};
 pub use payload::{Payload, Transport};
+pub use preceding::{PayloadKind, Suspicion};
 pub use report::Report;
 pub use rules::{Finding, Violation};
-pub use tally::{OriginTally, Tally};
+pub use tally::{DatedRow, OriginTally, Tally};

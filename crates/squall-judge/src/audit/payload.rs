@@ -5,8 +5,9 @@ use strum::Display;
 use thiserror::Error;
 
 use super::bounds::{Excess, PAYLOAD_BYTES_MAX};
+use super::origin::Origin;
 use crate::observation::SimTime;
-use squall_protocol::{Command, Dialect, ParseError};
+use squall_protocol::{Command, Dialect, ParseError, Token};
 
 /// The way payloads travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Display)]
@@ -47,6 +48,29 @@ pub(super) struct ParsedPayload<'a> {
     pub dialect: Dialect,
     /// The command, or the reason why there is none to judge.
     pub command: Result<&'a Command, &'a Unreadable>,
+    /// The head of a row, if the payload is a row that cannot be read.
+    pub unread: Option<&'a RowHead>,
+}
+
+/// The head of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RowHead {
+    /// The stream and its writer.
+    pub origin: Origin,
+    /// The token. A row inside a batch has none.
+    pub token: Option<Token>,
+}
+
+impl ParsedPayload<'_> {
+    /// Returns the head of the row, if the payload is one, also if the row itself cannot be read: it was sent, so it is
+    /// not missing.
+    pub(super) fn row(&self) -> Option<RowHead> {
+        match self.command {
+            Ok(Command::Rdata(rdata)) => Some(RowHead { origin: Origin::from(rdata), token: rdata.token }),
+            Ok(_) => None,
+            Err(_) => self.unread.cloned(),
+        }
+    }
 }
 
 /// The reason why a payload is judged no further.

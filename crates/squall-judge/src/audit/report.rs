@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use strum::IntoEnumIterator;
 
 use super::audit::Audit;
 use super::capture::{Capture, CaptureError, Entry, Gap};
+use super::class::Class;
 use super::payload::Transport;
 use super::rules::{Finding, Violation};
 use super::tally::Tally;
@@ -27,6 +29,8 @@ pub struct Report {
     pub checks: BTreeMap<&'static str, u64>,
     /// The findings, in the order of their lines.
     pub findings: Vec<Finding>,
+    /// Number of findings that were left out.
+    pub ignored: u64,
     /// The times in which payloads may have been missed.
     pub gaps: Vec<Gap>,
     /// The lines that could not be read.
@@ -76,6 +80,7 @@ impl Report {
             tally: audit.tally().clone(),
             checks: audit.judged().collect(),
             findings,
+            ignored: audit.ignored(),
             gaps,
             errors,
         }
@@ -86,6 +91,25 @@ impl Report {
         let mut groups = BTreeMap::new();
         for first in &self.findings {
             groups.entry(first.violation.fingerprint()).or_insert(Group { count: 0, first }).count += 1;
+        }
+        groups
+    }
+
+    /// Returns the number of findings of each class.
+    fn classes(&self) -> BTreeMap<Class, usize> {
+        let mut classes: BTreeMap<_, _> = Class::iter().map(|class| (class, 0)).collect();
+        for finding in &self.findings {
+            *classes.entry(finding.violation.class()).or_default() += 1;
+        }
+        classes
+    }
+
+    /// Groups the findings by their classes and fingerprints.
+    pub fn groups_by_class(&self) -> BTreeMap<(Class, String), Group<'_>> {
+        let mut groups = BTreeMap::new();
+        for first in &self.findings {
+            let key = (first.violation.class(), first.violation.fingerprint());
+            groups.entry(key).or_insert(Group { count: 0, first }).count += 1;
         }
         groups
     }
@@ -102,6 +126,8 @@ impl Report {
             unknown_streams: self.tally.unknown_streams(),
             checks: &self.checks,
             away: &self.gaps,
+            classes: self.classes(),
+            ignored: self.ignored,
             violations: violations.collect(),
         };
         serde_json::to_string(&report).expect("a report is plain data")
@@ -120,6 +146,8 @@ struct Json<'a> {
     unknown_streams: Vec<&'a StreamName>,
     checks: &'a BTreeMap<&'static str, u64>,
     away: &'a [Gap],
+    classes: BTreeMap<Class, usize>,
+    ignored: u64,
     violations: Vec<Found<'a>>,
 }
 
@@ -128,6 +156,7 @@ struct Json<'a> {
 pub struct Found<'a> {
     invariant: &'static str,
     fingerprint: String,
+    class: Class,
     line: u64,
     detail: &'a Violation,
     message: String,
@@ -138,6 +167,7 @@ impl<'a> From<&'a Finding> for Found<'a> {
         Found {
             invariant: violation.rule(),
             fingerprint: violation.fingerprint(),
+            class: violation.class(),
             line: *line,
             detail: violation,
             message: violation.to_string(),
@@ -173,11 +203,15 @@ mod tests {
         let json: Value = serde_json::from_str(&report(LINES).to_json("a.txt")).unwrap();
         assert_eq!((&json["file"], &json["payloads"], &json["parsed"]), (&json!("a.txt"), &json!(6), &json!(4)));
         assert_eq!(json["commands"], json!({ "POSITION": 2, "RDATA": 1, "SERVER": 1 }));
-        assert_eq!(json["streams"]["events"]["a"], json!({ "rows": 0, "positions": 2, "last_token": 0 }));
+        assert_eq!(
+            json["streams"]["events"]["a"],
+            json!({ "rows": 0, "positions": 2, "last_token": 0, "unsent": 0, "last_unsent": [] })
+        );
+        assert_eq!((&json["classes"], &json["ignored"]), (&json!({ "loss": 3, "load": 0, "habit": 0 }), &json!(0)));
         assert_eq!(json["unknown_streams"], json!(["groups"]));
         let went_back = &json["violations"][1];
         assert_eq!((&went_back["invariant"], &went_back["line"]), (&json!("tokens_ascend"), &json!(5)));
-        assert_eq!(went_back["detail"]["from"], json!(1));
+        assert_eq!((&went_back["detail"]["from"], &went_back["class"]), (&json!(1), &json!("loss")));
         assert_eq!(json["checks"].as_object().unwrap().len(), crate::audit::rules::NAMES.len());
     }
 }

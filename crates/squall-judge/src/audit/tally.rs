@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::origin::Origin;
 use super::payload::Unreadable;
 use crate::observation::SimTime;
+use crate::violation::LISTED_MAX;
 use squall_protocol::rows;
-use squall_protocol::{Command, InstanceName, StreamName, Token};
+use squall_protocol::{Command, InstanceName, Rdata, StreamName, Token};
 
 /// Counts of payloads.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -32,9 +33,37 @@ pub struct OriginTally {
     pub positions: u64,
     /// The token of the last row or position. A batch without its end has none.
     pub last_token: Option<Token>,
+    /// Number of tokens for which no row was ever sent: lost rows, failed transactions and replaced rows.
+    pub unsent: u64,
+    /// The last of those tokens.
+    pub last_unsent: Vec<Token>,
     /// The time of the last row or position, if that is known.
     #[serde(skip)]
     pub last_at: Option<SimTime>,
+    /// The last row that has a time in it.
+    #[serde(skip)]
+    pub last_dated: Option<DatedRow>,
+}
+
+/// A row that says when it was written. Rows of `caches` do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatedRow {
+    /// The time in it, in milliseconds since the Unix epoch, by the writer's clock.
+    pub written_ms: u64,
+    /// The time at which it arrived.
+    pub at: SimTime,
+}
+
+impl DatedRow {
+    /// Returns the row's times, if it has one and the other is known.
+    fn of(rdata: &Rdata, at: Option<SimTime>) -> Option<DatedRow> {
+        if rdata.stream.as_str() != "caches" {
+            return None;
+        }
+        // The name of the cache, its keys, and the time of the invalidation.
+        let written_ms = rdata.row.get(2)?.as_u64()?;
+        Some(DatedRow { written_ms, at: at? })
+    }
 }
 
 impl Tally {
@@ -49,6 +78,7 @@ impl Tally {
                 let of_origin = self.origin(Origin::from(rdata));
                 of_origin.rows += 1;
                 of_origin.last_at = at;
+                of_origin.last_dated = DatedRow::of(rdata, at).or(of_origin.last_dated);
                 of_origin.last_token = rdata.token.or(of_origin.last_token);
             }
             Command::Position(position) => {
@@ -61,6 +91,23 @@ impl Tally {
         }
     }
 
+    /// Counts a token for which no row was sent.
+    pub(super) fn unsent(&mut self, origin: Origin, token: Token) {
+        let of_origin = self.origin(origin);
+        of_origin.unsent += 1;
+        of_origin.last_unsent.push(token);
+        if of_origin.last_unsent.len() > LISTED_MAX {
+            of_origin.last_unsent.remove(0);
+        }
+    }
+
+    /// Counts a token no more: its row has come.
+    pub(super) fn came_late(&mut self, origin: Origin, token: Token) {
+        let of_origin = self.origin(origin);
+        of_origin.unsent = of_origin.unsent.saturating_sub(1);
+        of_origin.last_unsent.retain(|unsent| *unsent != token);
+    }
+
     fn origin(&mut self, Origin { stream, writer }: Origin) -> &mut OriginTally {
         self.streams.entry(stream).or_default().entry(writer).or_default()
     }
@@ -68,5 +115,27 @@ impl Tally {
     /// Returns the streams that Squall does not have. Their rows are not parsed.
     pub fn unknown_streams(&self) -> Vec<&StreamName> {
         self.streams.keys().filter(|stream| !rows::NAMES.contains(&stream.as_str())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_row_with_a_time_is_kept() {
+        let mut tally = Tally::default();
+        let mut count = |at: u64, text: &str| {
+            let command = Command::parse(text).unwrap();
+            tally.count(Some(SimTime(at)), Ok(&command));
+            let Command::Rdata(rdata) = &command else { panic!("{text}") };
+            tally.streams[&rdata.stream][&rdata.writer].last_dated
+        };
+        let expected = Some(DatedRow { written_ms: 1_795_864_223_078, at: SimTime(7) });
+        assert_eq!(count(7, r#"RDATA caches master 201 ["get_user_by_id",["@u:h"],1795864223078]"#), expected);
+        for without in [r#"RDATA caches master 202 ["f",["@u:h"],null]"#, r#"RDATA caches master 203 ["f"]"#] {
+            assert_eq!(count(8, without), expected, "{without}");
+        }
+        assert_eq!(count(9, r#"RDATA groups a 1 ["f",[],1795864223078]"#), None, "it may mean something else");
     }
 }

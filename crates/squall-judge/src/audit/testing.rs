@@ -45,6 +45,7 @@ pub(super) fn check<R: Rule>(
         transport: Transport::Redis,
         dialect: Dialect::V1_163,
         command: command.as_ref(),
+        unread: None,
     };
     rule.check(&payload, findings);
 }

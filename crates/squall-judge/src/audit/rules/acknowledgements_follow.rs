@@ -5,11 +5,14 @@
 //!
 //! No false alarm: nothing is judged before the stream's position is known, and a sender may acknowledge the same token
 //! again or a lower one.
+//!
+//! Class: loss. The writer forgets rows that it has not sent.
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -19,7 +22,7 @@ use squall_protocol::{Command, InstanceName, Token};
 const FEDERATION: &str = "federation";
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -32,6 +35,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 }
 

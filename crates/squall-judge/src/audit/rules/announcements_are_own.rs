@@ -8,15 +8,21 @@
 //! No false alarm: a position that moves over a token that is unknown, or the writer's own, is not an echo. An idle writer
 //! must announce its position now and then, so a writer with at most [`ECHOES_MAX`] echoes of one stream within
 //! [`WINDOW_MS`] is not reported; Squall needs half of that. Once a writer exceeds it, all its echoes are reported.
+//!
+//! Class: load, because every process reads the echo. It is a habit of a known writer of the stream: one that has sent a row
+//! of it, has announced its position otherwise, or is named by the operator. (A writer of `events` also writes the other
+//! streams of event persisters.) A writer may be idle when the traffic begins, so its echoes wait for [`KNOWN_WITHIN_MS`] for
+//! the evidence. It is no habit in `caches`, where Synapse has no echoes, and of a process that is not among the named writers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Finding, Findings, RuleViolation};
-use crate::audit::origin::Origin;
+use crate::audit::origin::{Origin, Writers};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
 use crate::observation::SimTime;
@@ -32,11 +38,17 @@ pub const WINDOW_MS: u64 = 10_000;
 /// Number of echoes of one writer and stream that are tolerated within the window.
 pub const ECHOES_MAX: usize = 20;
 
-/// Number of echoes of a writer that are remembered while they are still tolerated.
+/// Number of echoes of a writer that are remembered while they are tolerated or wait for evidence.
 const REMEMBERED_MAX: usize = 2_000;
 
+/// Streams that every event persister writes, besides `events`.
+const PERSISTED: [&str; 3] = ["backfill", "profile_updates", "sticky_events"];
+
+/// Time in which a process shows that it is a writer of the stream, in milliseconds.
+pub const KNOWN_WITHIN_MS: u64 = 60_000;
+
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -49,12 +61,19 @@ pub enum Violation {
         prev: Token,
         new: Token,
         others: Vec<InstanceName>,
+        /// True if the process is known to write the stream.
+        is_writer: bool,
     },
 }
 
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        let Violation::OfOthers { origin, is_writer, .. } = self;
+        if *is_writer && origin.stream.as_str() != "caches" { Class::Habit } else { Class::Load }
     }
 
     fn origin(&self) -> Option<&Origin> {
@@ -68,7 +87,33 @@ impl RuleViolation for Violation {
 pub(super) struct AnnouncementsAreOwn {
     rows: BTreeMap<StreamName, BTreeMap<Token, InstanceName>>,
     echoes: BTreeMap<InstanceName, Echoes>,
+    known: KnownWriters,
     judged: u64,
+}
+
+/// The processes that are known to write a stream.
+#[derive(Debug, Default)]
+struct KnownWriters {
+    /// The writers that the operator named.
+    named: Writers,
+    /// The processes that have sent a row, or a position that does not move.
+    seen: BTreeSet<Origin>,
+}
+
+impl KnownWriters {
+    fn contains(&self, origin: &Origin) -> bool {
+        if let Some(writers) = self.named.get(&origin.stream) {
+            return writers.contains(&origin.writer);
+        }
+        let of_events = Origin { stream: "events".into(), writer: origin.writer.clone() };
+        self.seen.contains(origin) || PERSISTED.contains(&origin.stream.as_str()) && self.seen.contains(&of_events)
+    }
+
+    fn add(&mut self, origin: Origin) {
+        if !self.seen.contains(&origin) {
+            self.seen.insert(origin);
+        }
+    }
 }
 
 /// The echoes of one writer.
@@ -77,31 +122,47 @@ struct Echoes {
     /// Echoes that are still tolerated, with their times.
     tolerated: VecDeque<(SimTime, Finding<Violation>)>,
     /// True if there were once more than are tolerated.
-    is_reported: bool,
+    is_excessive: bool,
 }
 
 impl Echoes {
-    fn add(
-        &mut self,
-        at: Option<SimTime>,
-        stream: &StreamName,
-        echo: Finding<Violation>,
-        findings: &mut Findings<Violation>,
-    ) {
-        let Some(at) = at.filter(|_| !self.is_reported) else {
-            return findings.add(echo.line, echo.violation);
+    fn add(&mut self, at: Option<SimTime>, echo: Finding<Violation>) {
+        let Some(at) = at else {
+            // Without times any number is too many.
+            self.is_excessive = true;
+            return self.tolerated.push_back((SimTime(0), echo));
         };
+        let stream = echo.violation.stream().cloned();
         self.tolerated.push_back((at, echo));
         let recent = self.tolerated.iter().rev().take_while(|(then, _)| at.ms_since(*then) < WINDOW_MS);
-        let of_stream = recent.filter(|(_, echo)| echo.violation.stream() == Some(stream));
-        if of_stream.count() > ECHOES_MAX {
-            self.is_reported = true;
-            for (_, Finding { line, violation }) in self.tolerated.drain(..) {
-                findings.add(line, violation);
-            }
-        } else if self.tolerated.len() > REMEMBERED_MAX {
-            self.tolerated.pop_front();
+        let of_stream = recent.filter(|(_, echo)| echo.violation.stream() == stream.as_ref());
+        self.is_excessive = self.is_excessive || of_stream.count() > ECHOES_MAX;
+    }
+
+    /// Reports the echoes of a writer that has too many. Those of a process that is not known as a writer wait, unless no
+    /// more evidence can come.
+    fn report(
+        &mut self,
+        now: Option<SimTime>,
+        known: &KnownWriters,
+        is_over: bool,
+        findings: &mut Findings<Violation>,
+    ) {
+        if !self.is_excessive {
+            return;
         }
+        let mut waiting = VecDeque::new();
+        for (at, mut echo) in self.tolerated.drain(..) {
+            let Violation::OfOthers { origin, is_writer, .. } = &mut echo.violation;
+            *is_writer = known.contains(origin);
+            let can_wait = now.is_some_and(|now| now.ms_since(at) < KNOWN_WITHIN_MS);
+            if *is_writer || is_over || !can_wait || known.named.contains_key(&origin.stream) {
+                findings.add(echo.line, echo.violation);
+            } else {
+                waiting.push_back((at, echo));
+            }
+        }
+        self.tolerated = waiting;
     }
 }
 
@@ -118,9 +179,14 @@ impl AnnouncementsAreOwn {
 impl Rule for AnnouncementsAreOwn {
     type Violation = Violation;
 
+    fn set_writers(&mut self, writers: &Writers) {
+        self.known.named = writers.clone();
+    }
+
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         match payload.command {
             Ok(Command::Rdata(rdata)) => {
+                self.known.add(Origin::from(rdata));
                 let Some(token) = rdata.token else { return };
                 let rows = self.rows.entry(rdata.stream.clone()).or_default();
                 rows.insert(token, rdata.writer.clone());
@@ -138,12 +204,25 @@ impl Rule for AnnouncementsAreOwn {
                     prev: position.prev,
                     new: position.new,
                     others: writers.into_iter().cloned().collect(),
+                    is_writer: false,
                 };
-                let echo = Finding { line: payload.line, violation };
                 let echoes = self.echoes.entry(position.writer.clone()).or_default();
-                echoes.add(payload.at, &position.stream, echo, findings);
+                echoes.add(payload.at, Finding { line: payload.line, violation });
+                echoes.report(payload.at, &self.known, false, findings);
+                while echoes.tolerated.len() > REMEMBERED_MAX {
+                    echoes.tolerated.pop_front();
+                }
+            }
+            Ok(Command::Position(position)) if position.prev == position.new => {
+                self.known.add(Origin::from(position));
             }
             _ => {}
+        }
+    }
+
+    fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {
+        for echoes in self.echoes.values_mut() {
+            echoes.report(at, &self.known, true, findings);
         }
     }
 
@@ -176,6 +255,42 @@ mod tests {
     fn an_idle_writer_that_echoes_each_row_of_another_writer_is_found() {
         let echo = |token| format!("POSITION events b {} {token}", token - 1);
         assert_eq!(found(40, 400, echo), (1..=40).map(|token| 2 * token).collect::<Vec<_>>());
+    }
+
+    /// Returns the classes of the echoes of `b` on `stream`, if `first` comes before them and `last` after them.
+    fn classes(stream: &str, first: &str, last: &str, writers: &[&str]) -> BTreeSet<Class> {
+        let mut payloads = vec![(0, first.to_owned())];
+        for token in 1..=40 {
+            payloads.push((token, format!(r#"RDATA {stream} a {token} ["x"]"#)));
+            payloads.push((token, format!("POSITION {stream} b {} {token}", token - 1)));
+        }
+        payloads.push((1_000, last.to_owned()));
+        payloads.push((1_000 + KNOWN_WITHIN_MS, format!("POSITION {stream} b 39 40")));
+        let payloads: Vec<_> = payloads.iter().map(|(at, text)| (*at, text.as_str())).collect();
+        let mut rule = AnnouncementsAreOwn::default();
+        if !writers.is_empty() {
+            let writers = writers.iter().map(|writer| InstanceName::from(*writer)).collect();
+            rule.set_writers(&Writers::from([(stream.into(), writers)]));
+        }
+        let found = found_at(rule, &payloads);
+        assert_eq!(found.len(), 41);
+        found.iter().map(|finding| finding.violation.class()).collect()
+    }
+
+    #[test]
+    fn the_echoes_of_a_known_writer_are_a_habit_and_others_are_load() {
+        let row = r#"RDATA events b 90 ["x"]"#;
+        let habit = BTreeSet::from([Class::Habit]);
+        let load = BTreeSet::from([Class::Load]);
+        assert_eq!(classes("events", row, "PING 1", &[]), habit);
+        assert_eq!(classes("events", "PING 1", row, &[]), habit, "the evidence may come later");
+        assert_eq!(classes("events", "POSITION events b 0 0", "PING 1", &[]), habit);
+        assert_eq!(classes("events", "PING 1", "PING 1", &["a", "b"]), habit);
+        assert_eq!(classes("events", "PING 1", "PING 1", &[]), load);
+        assert_eq!(classes("events", r#"RDATA receipts b 90 ["x"]"#, "PING 1", &[]), load, "another stream");
+        assert_eq!(classes("events", row, "PING 1", &["a"]), load, "the operator named other writers");
+        assert_eq!(classes("sticky_events", row, "PING 1", &[]), habit, "a stream of event persisters");
+        assert_eq!(classes("caches", "POSITION caches b 0 0", "PING 1", &[]), load, "Synapse has no echoes there");
     }
 
     #[test]

@@ -6,22 +6,26 @@
 //!
 //! No false alarm: a batch that is open when the recording ends may have gone on, and a batch that was open when the
 //! recording began is not recognised as one.
+//!
+//! Class: loss. A follower drops the rows of the batch, or applies them under a token at which it later takes other rows for
+//! old ones.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
-use crate::audit::payload::ParsedPayload;
+use crate::audit::payload::{ParsedPayload, RowHead};
 use crate::audit::rule::Rule;
 use crate::observation::SimTime;
 use squall_protocol::{Command, InstanceName, StreamName};
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -47,6 +51,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn origin(&self) -> Option<&Origin> {
@@ -90,28 +98,24 @@ impl Rule for BatchesWhole {
     type Violation = Violation;
 
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
-        match payload.command {
-            Ok(Command::Rdata(rdata)) => {
-                let origin = Origin::from(rdata);
-                self.check_others(payload.line, &origin, findings);
-                let open = self.open.entry(origin.stream).or_default();
-                if rdata.token.is_none() {
-                    let new = || Batch { since: payload.line, rows: 0, is_interleaved: false };
-                    open.entry(origin.writer).or_insert_with(new).rows += 1;
-                } else if open.remove(&origin.writer).is_some() {
-                    self.judged += 1;
-                }
+        if let Some(RowHead { origin, token }) = payload.row() {
+            self.check_others(payload.line, &origin, findings);
+            let open = self.open.entry(origin.stream).or_default();
+            if token.is_none() {
+                let new = || Batch { since: payload.line, rows: 0, is_interleaved: false };
+                open.entry(origin.writer).or_insert_with(new).rows += 1;
+            } else if open.remove(&origin.writer).is_some() {
+                self.judged += 1;
             }
-            Ok(Command::Position(position)) => {
-                let origin = Origin::from(position);
-                self.check_others(payload.line, &origin, findings);
-                let batch = self.open.get_mut(&origin.stream).and_then(|open| open.remove(&origin.writer));
-                if let Some(Batch { since: open_since, rows, .. }) = batch {
-                    self.judged += 1;
-                    findings.add(payload.line, Violation::CutShort { origin, rows, open_since });
-                }
+        }
+        if let Ok(Command::Position(position)) = payload.command {
+            let origin = Origin::from(position);
+            self.check_others(payload.line, &origin, findings);
+            let batch = self.open.get_mut(&origin.stream).and_then(|open| open.remove(&origin.writer));
+            if let Some(Batch { since: open_since, rows, .. }) = batch {
+                self.judged += 1;
+                findings.add(payload.line, Violation::CutShort { origin, rows, open_since });
             }
-            _ => {}
         }
     }
 

@@ -7,11 +7,15 @@
 //!
 //! No false alarm: the first command that only one end may send shows which end of a connection was recorded, and the
 //! first channel shows the name of the server. Before Synapse 1.60 there was one channel for everything.
+//!
+//! Class: a command that travels the wrong way is load, because the other end closes the connection and fetches everything
+//! again. A command on the wrong channel is a loss for each instance that does not subscribe to it.
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::{ParsedPayload, Transport};
 use crate::audit::rule::Rule;
@@ -22,7 +26,7 @@ use squall_protocol::{Command, Dialect, Direction};
 const USER_IP: &str = "/USER_IP";
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -38,6 +42,13 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Violation::WrongWay { .. } => Class::Load,
+            Violation::WrongChannel { .. } => Class::Loss,
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Rules: one property of the traffic per file, with its violation.
 //!
 //! To add a rule, write its file, with a `Violation` and a type that implements `Rule`, and register it with one line in
-//! `rules!`, under the name of its module.
+//! `rules!`, under the name of its module. The header gives the [`Class`] of each kind of violation, and the reason.
 
 use serde::Serialize;
+use strum::VariantNames;
 use thiserror::Error;
 
+use super::class::Class;
 use super::finding::{self, Findings, RuleViolation};
 use super::origin::{Origin, Writers};
 use super::payload::ParsedPayload;
@@ -34,6 +36,9 @@ macro_rules! rules {
                 $rule(#[from] $module::Violation),
             )+
         }
+
+        /// The name of every rule, with those of the kinds of its violations.
+        const KINDS: &[(&str, &[&str])] = &[$((stringify!($module), $module::Violation::VARIANTS)),+];
 
         impl Violation {
             /// Returns the name of the rule.
@@ -66,17 +71,30 @@ rules! {
     payloads_readable::PayloadsReadable,
     positions_hide_no_rows::PositionsHideNoRows,
     positions_meet::PositionsMeet,
+    positions_precede_rows::PositionsPrecedeRows,
+    presence_steady::PresenceSteady,
     replicate_answered_once::ReplicateAnsweredOnce,
     replicates_bounded::ReplicatesBounded,
     rows_complete::RowsComplete,
+    state_with_its_event::StateWithItsEvent,
     syncs_cleared::SyncsCleared,
     tokens_ascend::TokensAscend,
+}
+
+/// Returns `rule/kind` for every kind of finding. The fingerprint of a finding about a stream also names the stream.
+pub fn kinds() -> impl Iterator<Item = String> {
+    KINDS.iter().flat_map(|(rule, kinds)| kinds.iter().map(move |kind| format!("{rule}/{kind}")))
 }
 
 impl Violation {
     /// Returns the name of the kind, as it stands in fingerprints and in JSON.
     pub fn kind(&self) -> &'static str {
         self.of_rule().kind()
+    }
+
+    /// Returns the class: the cost of this very violation. Violations of one kind may differ in it.
+    pub fn class(&self) -> Class {
+        self.of_rule().class()
     }
 
     /// Returns the writer and stream that it concerns, if it concerns one.
@@ -163,20 +181,32 @@ fn append<V: Into<Violation>>(findings: Findings<V>, found: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use squall_protocol::Token;
 
     fn skipped(tokens: &[i64], count: u64) -> Violation {
         let origin = Origin { stream: "receipts".into(), writer: "writer1".into() };
         let tokens = tokens.iter().copied().map(Token).collect();
-        positions_meet::Violation::Skipped { origin, from: Token(75), prev: Token(80), tokens, count }.into()
+        let from = Token(75);
+        let prev = Token(80);
+        positions_meet::Violation::Skipped { origin, from, prev, tokens, count, just_connected: false }.into()
     }
 
     #[test]
     fn a_fingerprint_names_rule_stream_and_kind() {
         assert_eq!(skipped(&[76], 1).fingerprint(), "positions_meet/receipts/skipped");
         assert_eq!(skipped(&[76], 1).fingerprint(), skipped(&[77, 78], 2).fingerprint());
-        let storm = replicates_bounded::Violation::Storm { replicates: 20, within_ms: 60_000, instances: 6 };
+        let storm = replicates_bounded::Violation::Storm {
+            replicates: 20,
+            within_ms: 60_000,
+            instances: 6,
+            connected: Vec::new(),
+            away: Vec::new(),
+            processes: Vec::new(),
+            before: Vec::new(),
+        };
         assert_eq!(Violation::from(storm).fingerprint(), "replicates_bounded/storm");
     }
 
@@ -187,9 +217,20 @@ mod tests {
     }
 
     #[test]
+    fn the_kinds_are_those_of_the_fingerprints() {
+        let kinds: Vec<_> = kinds().collect();
+        assert!(kinds.contains(&"positions_meet/skipped".to_owned()), "{kinds:?}");
+        assert!(kinds.contains(&"replicates_bounded/storm".to_owned()), "{kinds:?}");
+        let rules: BTreeSet<_> = kinds.iter().map(|kind| kind.split('/').next().unwrap()).collect();
+        assert_eq!(rules, BTreeSet::from_iter(NAMES.iter().copied()));
+    }
+
+    #[test]
     fn a_message_stays_short() {
         let message = skipped(&[76, 77], 5).to_string();
-        assert_eq!(message, "receipts of writer1: jumped from 75 to 80, but no instance sent 76, 77 and 3 more");
+        let expected = "receipts of writer1: jumped from 75 to 80, but no instance sent 76, 77 and 3 more; followers now \
+            fetch the rows, unless their transactions failed";
+        assert_eq!(message, expected);
     }
 
     #[test]

@@ -9,13 +9,16 @@
 //!
 //! No false alarm: a stream moves to another writer only when the whole deployment is reconfigured. A recording across
 //! such a change has one finding for each stream that moved.
+//!
+//! Class: loss. A follower drops rows of one writer that lie below tokens of the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::{Origin, Writers};
 use crate::audit::payload::ParsedPayload;
@@ -39,7 +42,7 @@ const SINGLE: [&str; 10] = [
 ];
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -63,6 +66,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn origin(&self) -> Option<&Origin> {

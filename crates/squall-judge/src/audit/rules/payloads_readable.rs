@@ -5,11 +5,15 @@
 //!
 //! No false alarm: rows are checked against the shapes of Synapse 1.163. Rows of an older dialect are not judged, nor are
 //! rows of streams that Squall does not have; the report names those streams.
+//!
+//! Class: loss. No instance applies the payload. If it is only not followed here, the audit cannot say that nothing of its
+//! stream or writer is lost.
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::{ParsedPayload, Unreadable};
 use crate::audit::rule::Rule;
@@ -18,7 +22,7 @@ use squall_protocol::rows::{Row, RowError};
 use squall_protocol::{Command, Dialect, StreamName};
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -37,6 +41,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn stream(&self) -> Option<&StreamName> {

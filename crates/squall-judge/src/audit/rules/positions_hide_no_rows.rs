@@ -7,13 +7,16 @@
 //!
 //! No false alarm: a row that comes twice was there the first time (`tokens_ascend` finds those), and a writer whose
 //! position goes back begins again.
+//!
+//! Class: loss. Followers drop the row, or never fetch it.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -22,7 +25,7 @@ use crate::observation::SimTime;
 use squall_protocol::{Command, Position, Token};
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -50,6 +53,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn origin(&self) -> Option<&Origin> {

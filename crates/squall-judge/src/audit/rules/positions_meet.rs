@@ -8,22 +8,29 @@
 //! token that a writer may have sent before its first payload here. A token may still be on its way, so nothing is found
 //! before [`SETTLED_AFTER`] more payloads and [`SETTLED_MS_MIN`], or [`SETTLED_MS_MAX`]. A restarted writer of a stream in
 //! memory begins with its own run of tokens, and skips none of those in between. A token that remains was
-//! sent by no instance: its row is missing, or the token was taken and not used. The traffic cannot show which.
+//! sent by no instance: its row is missing, or its transaction failed. The traffic cannot show which. The writers of a stream
+//! share its tokens, so each of them may announce that it skips the same ones: a token is reported once.
+//!
+//! Class: load. A follower notices such a position and fetches the rows, late and by a query of its own. It is a habit of a
+//! process that has just connected: Synapse drops what it writes while it is not connected, at its end and at its start, and
+//! its first position makes every follower fetch that.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
+use crate::audit::newcomers::Newcomers;
 use crate::audit::origin::Origin;
-use crate::audit::payload::ParsedPayload;
+use crate::audit::payload::{ParsedPayload, RowHead};
 use crate::audit::rule::Rule;
 use crate::due::run_of;
 use crate::observation::SimTime;
 use crate::violation::{LISTED_MAX, list_first};
-use squall_protocol::{Command, Position, StreamName, Token};
+use squall_protocol::{Command, InstanceName, Position, StreamName, Token};
 
 /// Number of payloads after which a token that was not sent counts as missing.
 pub const SETTLED_AFTER: u64 = 100;
@@ -38,13 +45,17 @@ pub const SETTLED_MS_MAX: u64 = 5_000;
 const TOKENS_MAX: usize = 10_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
 pub enum Violation {
     /// A position begins beyond the last row or position of its writer, and no instance sent the tokens in between.
-    #[error("{origin}: jumped from {from} to {prev}, but no instance sent {}", list_first(tokens, *count))]
+    #[error(
+        "{origin}: jumped from {from} to {prev}, but no instance sent {}; followers now fetch the rows, unless their \
+         transactions failed",
+        list_first(tokens, *count)
+    )]
     Skipped {
         #[serde(flatten)]
         origin: Origin,
@@ -54,12 +65,21 @@ pub enum Violation {
         tokens: Vec<Token>,
         /// The number of all of them.
         count: u64,
+        /// True if the writer has just connected.
+        just_connected: bool,
     },
 }
 
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Violation::Skipped { just_connected: true, .. } => Class::Habit,
+            Violation::Skipped { .. } => Class::Load,
+        }
     }
 
     fn origin(&self) -> Option<&Origin> {
@@ -75,6 +95,7 @@ pub(super) struct PositionsMeet {
     positions: BTreeMap<Origin, Token>,
     sent: BTreeMap<StreamName, Sent>,
     unsettled: VecDeque<Gap>,
+    newcomers: Newcomers,
     /// Number of payloads so far.
     payloads: u64,
     judged: u64,
@@ -98,6 +119,10 @@ struct Gap {
     origin: Origin,
     from: Token,
     prev: Token,
+    /// True if the position is an answer to the last REPLICATEs.
+    is_answer: bool,
+    /// True if the writer has just connected.
+    just_connected: bool,
 }
 
 impl Sent {
@@ -109,6 +134,16 @@ impl Sent {
         self.tokens.insert(token);
         while self.tokens.len() > TOKENS_MAX {
             self.forgotten_upto = self.tokens.pop_first().max(self.forgotten_upto);
+        }
+    }
+
+    /// Notes that the tokens in `(from, upto]` that no instance sent are reported, and need not be again.
+    fn told(&mut self, from: Token, upto: Token) {
+        if upto.0.abs_diff(from.0) > TOKENS_MAX as u64 {
+            return self.forget(upto);
+        }
+        for token in from.0 + 1..=upto.0 {
+            self.add(Token(token));
         }
     }
 
@@ -148,15 +183,25 @@ impl PositionsMeet {
         before
     }
 
+    /// Marks the gaps of a process that has just connected.
+    fn mark_newcomer(&mut self, writer: &InstanceName) {
+        let answers = self.unsettled.iter_mut().filter(|gap| gap.origin.writer == *writer && gap.is_answer);
+        for gap in answers {
+            gap.just_connected = true;
+        }
+    }
+
     /// Reports the gaps whose missing tokens can come no more; all gaps if the traffic `is_over`.
     fn settle(&mut self, now: Option<SimTime>, is_over: bool, findings: &mut Findings<Violation>) {
         let payloads = self.payloads;
         let settled = self.unsettled.iter().take_while(|gap| is_over || gap.is_settled(now, payloads)).count();
-        for Gap { line, origin, from, prev, .. } in self.unsettled.drain(..settled) {
+        for Gap { line, origin, from, prev, just_connected, .. } in self.unsettled.drain(..settled) {
             self.judged += 1;
-            let (count, tokens) = self.sent.entry(origin.stream.clone()).or_default().missing(from, prev);
+            let sent = self.sent.entry(origin.stream.clone()).or_default();
+            let (count, tokens) = sent.missing(from, prev);
             if count > 0 {
-                findings.add(line, Violation::Skipped { origin, from, prev, tokens, count });
+                sent.told(from, prev);
+                findings.add(line, Violation::Skipped { origin, from, prev, tokens, count, just_connected });
             }
         }
     }
@@ -168,32 +213,34 @@ impl Rule for PositionsMeet {
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.settle(payload.at, false, findings);
         self.payloads += 1;
-        match payload.command {
-            Ok(Command::Rdata(rdata)) => {
-                let Some(token) = rdata.token else { return };
-                let origin = Origin::from(rdata);
-                let before = self.positions.get(&origin).copied().unwrap_or(token);
-                self.advance(origin, token.max(before));
-                self.sent.entry(rdata.stream.clone()).or_default().add(token);
+        self.newcomers.check(payload);
+        if let Some(RowHead { origin, token: Some(token) }) = payload.row() {
+            let before = self.positions.get(&origin).copied().unwrap_or(token);
+            self.advance(origin.clone(), token.max(before));
+            self.sent.entry(origin.stream).or_default().add(token);
+        }
+        if let Ok(Command::Position(position)) = payload.command {
+            let origin = Origin::from(position);
+            let Position { prev, new, .. } = *position;
+            let before = self.advance(origin.clone(), new);
+            if origin.is_in_memory() && before.is_some_and(|before| new < before) {
+                // From here on the same tokens mean other rows.
+                self.sent.remove(&origin.stream);
             }
-            Ok(Command::Position(position)) => {
-                let origin = Origin::from(position);
-                let Position { prev, new, .. } = *position;
-                let before = self.advance(origin.clone(), new);
-                if origin.is_in_memory() && before.is_some_and(|before| new < before) {
-                    // From here on the same tokens mean other rows.
-                    self.sent.remove(&origin.stream);
+            let is_another_run = |before: Token| origin.is_in_memory() && run_of(prev) != run_of(before);
+            match before.filter(|before| *before < prev && !is_another_run(*before)) {
+                Some(from) => {
+                    let ParsedPayload { line, at, .. } = *payload;
+                    let payloads = self.payloads;
+                    let is_answer = self.newcomers.is_answer(payload, position);
+                    let gap = Gap { payloads, line, at, origin, from, prev, is_answer, just_connected: false };
+                    self.unsettled.push_back(gap);
                 }
-                let is_another_run = |before: Token| origin.is_in_memory() && run_of(prev) != run_of(before);
-                match before.filter(|before| *before < prev && !is_another_run(*before)) {
-                    Some(from) => {
-                        let ParsedPayload { line, at, .. } = *payload;
-                        self.unsettled.push_back(Gap { payloads: self.payloads, line, at, origin, from, prev });
-                    }
-                    None => self.judged += u64::from(before.is_some()),
-                }
+                None => self.judged += u64::from(before.is_some()),
             }
-            _ => {}
+            if self.newcomers.contains(&position.writer) {
+                self.mark_newcomer(&position.writer);
+            }
         }
         self.settle(payload.at, false, findings);
     }
@@ -206,6 +253,7 @@ impl Rule for PositionsMeet {
         self.positions.clear();
         self.sent.clear();
         self.unsettled.clear();
+        self.newcomers.clear();
     }
 
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {
@@ -238,6 +286,42 @@ mod tests {
             panic!("{finding:?}");
         };
         assert_eq!((finding.line, &**tokens), (4, &[Token(6), Token(8)][..]));
+    }
+
+    /// Returns the lines and classes of the findings in these payloads.
+    fn classes(payloads: &[&str]) -> Vec<(u64, Class)> {
+        let payloads: Vec<_> = (0..).zip(payloads.iter().copied()).collect();
+        let found = found_at(PositionsMeet::default(), &payloads);
+        found.iter().map(|finding| (finding.line, finding.violation.class())).collect()
+    }
+
+    #[test]
+    fn only_a_process_that_has_just_connected_skips_by_habit() {
+        let before = ["POSITION receipts a 4 4", "POSITION receipts b 4 4"];
+        let a6 = "POSITION receipts a 6 6";
+        let b6 = "POSITION receipts b 6 6";
+        let classes = |after: &[&str]| classes(&[&before, after].concat());
+        assert_eq!(classes(&["REPLICATE", a6, a6]), [(4, Class::Habit)]);
+        assert_eq!(classes(&["REPLICATE", a6, b6, b6]), [(4, Class::Load)], "another process connected");
+        assert_eq!(classes(&[a6, a6]), [(3, Class::Load)], "none connected");
+        let moved = "POSITION receipts a 6 7";
+        assert_eq!(classes(&["REPLICATE", b6, b6, moved]), [(4, Class::Habit)]);
+        assert_eq!(
+            classes(&[moved, "REPLICATE", "POSITION receipts a 7 7", "POSITION receipts a 7 7"]),
+            [(3, Class::Load)]
+        );
+    }
+
+    #[test]
+    fn a_token_that_several_writers_skip_is_reported_once() {
+        let payloads = [
+            "POSITION caches a 4 4",
+            "POSITION caches b 4 4",
+            "POSITION caches a 6 6",
+            "POSITION caches b 6 6",
+            "POSITION caches b 8 8",
+        ];
+        assert_eq!(found(PositionsMeet::default(), &payloads), [(3, "skipped"), (5, "skipped")]);
     }
 
     #[test]

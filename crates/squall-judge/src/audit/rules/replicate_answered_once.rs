@@ -9,14 +9,20 @@
 //! writer and stream is not a repetition. Some writers, Squall's among them, announce their positions every few seconds
 //! without a REPLICATE. Their answers cannot be distinguished from heartbeats, so a second answer is reported only after
 //! [`HEARTBEAT_WITHIN_MS`], in which such a writer sends its next heartbeat.
+//!
+//! Class: no answer is a loss, because rows of that writer are not applied. A second answer is load, because every instance
+//! reads it. It is a habit if the process has just connected and answers no more than twice: so it is in every start of
+//! Synapse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Finding, Findings, RuleViolation};
+use crate::audit::newcomers::Newcomers;
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -36,7 +42,7 @@ const TOGETHER_MS: u64 = 2_000;
 const APART_MS: u64 = 5_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -48,6 +54,8 @@ pub enum Violation {
         origin: Origin,
         position: Token,
         first_on: u64,
+        /// True if the process has just connected, and has answered no more than twice.
+        just_connected: bool,
     },
     /// A known writer did not answer a REPLICATE.
     #[error("{origin}: no position came within {waited_ms} ms of the REPLICATE")]
@@ -61,6 +69,14 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Violation::Twice { just_connected: true, .. } => Class::Habit,
+            Violation::Twice { .. } => Class::Load,
+            Violation::Unanswered { .. } => Class::Loss,
+        }
     }
 
     fn origin(&self) -> Option<&Origin> {
@@ -89,6 +105,7 @@ pub(super) struct ReplicateAnsweredOnce {
     with_heartbeats: BTreeSet<InstanceName>,
     /// Repeated positions of writers that have sent no heartbeat yet.
     repeated: VecDeque<(SimTime, InstanceName, Finding<Violation>)>,
+    newcomers: Newcomers,
     judged: u64,
 }
 
@@ -141,7 +158,8 @@ impl ReplicateAnsweredOnce {
         if given < self.replicates || last != position.new {
             return;
         }
-        let violation = Violation::Twice { origin, position: last, first_on };
+        let just_connected = self.newcomers.may_repeat(&origin);
+        let violation = Violation::Twice { origin, position: last, first_on, just_connected };
         let Some((at, then)) = payload.at.zip(then) else { return findings.add(payload.line, violation) };
         let writer = position.writer.clone();
         if at.ms_since(then) >= TOGETHER_MS {
@@ -181,6 +199,7 @@ impl Rule for ReplicateAnsweredOnce {
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.receiving_since = self.receiving_since.or(payload.at);
         self.report_certain(payload.at, findings);
+        self.newcomers.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload),
             Ok(Command::Rdata(rdata)) => {
@@ -205,6 +224,7 @@ impl Rule for ReplicateAnsweredOnce {
         self.pending = None;
         self.settled = self.replicates;
         self.repeated.clear();
+        self.newcomers.clear();
         self.receiving_since = now;
     }
 
@@ -242,6 +262,21 @@ mod tests {
             (9_000, "POSITION events c 5 5"),
         ];
         assert_eq!(repeated(&payloads), [5]);
+    }
+
+    #[test]
+    fn a_second_answer_is_a_habit_of_the_process_that_has_just_connected() {
+        let answers = |writers: &[&str]| -> Vec<(u64, Class)> {
+            let lines = writers.iter().map(|writer| format!("POSITION events {writer} 5 5"));
+            let lines: Vec<_> = lines.collect();
+            let mut payloads = vec![(0, "PING 1"), (START, "REPLICATE")];
+            payloads.extend((START + 1..).zip(lines.iter().map(String::as_str)));
+            payloads.push((90_000, "PING 2"));
+            let found = found_at(ReplicateAnsweredOnce::default(), &payloads);
+            found.iter().map(|finding| (finding.line, finding.violation.class())).collect()
+        };
+        assert_eq!(answers(&["a", "b", "a"]), [(5, Class::Habit)]);
+        assert_eq!(answers(&["a", "a", "a", "b", "b"]), [(4, Class::Habit), (5, Class::Load), (7, Class::Load)]);
     }
 
     #[test]

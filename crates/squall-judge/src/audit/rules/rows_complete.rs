@@ -9,13 +9,16 @@
 //! every writer has passed it, and [`SETTLED_MS`] more without a writer that was not known. A writer that announces by a
 //! position that there is nothing in between passes over nothing. A token that remains is a lost row, or its transaction
 //! failed. The traffic cannot show which.
+//!
+//! Class: loss. No follower ever fetches the row.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -34,14 +37,15 @@ pub const SETTLED_MS: u64 = 5_000;
 const TOKENS_MAX: usize = 10_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
 pub enum Violation {
     /// Rows came, and no instance sent the tokens before them.
     #[error(
-        "{stream}: no instance sent {}, although {} sent rows with higher tokens",
+        "{stream}: no instance sent {}, although {} sent rows with higher tokens; those rows are lost, unless their \
+         transactions failed",
         list_first(tokens, *count),
         list(writers)
     )]
@@ -58,6 +62,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 
     fn stream(&self) -> Option<&StreamName> {
@@ -206,21 +214,24 @@ impl Rule for RowsComplete {
 
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.report_certain(payload.at, findings);
-        let stream = match payload.command {
-            Ok(Command::Rdata(rdata)) => &rdata.stream,
-            Ok(Command::Position(position)) => &position.stream,
+        let row = payload.row();
+        let stream = match (&row, payload.command) {
+            (Some(row), _) => &row.origin.stream,
+            (None, Ok(Command::Position(position))) => &position.stream,
             _ => return,
         };
         if !COMPLETE.contains(&stream.as_str()) {
             return;
         }
         let progress = self.streams.entry(stream.clone()).or_default();
-        match payload.command {
-            Ok(Command::Rdata(rdata)) => {
-                let Some(token) = rdata.token else { return };
-                self.judged += u64::from(progress.row(&rdata.writer, token));
+        match (&row, payload.command) {
+            (Some(row), _) => {
+                let Some(token) = row.token else { return };
+                self.judged += u64::from(progress.row(&row.origin.writer, token));
             }
-            Ok(Command::Position(position)) => progress.position(&position.writer, position.prev, position.new),
+            (None, Ok(Command::Position(position))) => {
+                progress.position(&position.writer, position.prev, position.new);
+            }
             _ => {}
         }
         progress.settle(payload.line, payload.at);

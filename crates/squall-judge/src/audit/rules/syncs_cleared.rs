@@ -16,14 +16,17 @@
 //! device again, the device has not moved back. The traffic does not show whether a process was stopped or killed, and a
 //! killed one could not have sent the command. A process that hangs, or is cut off from the broker, until it counts as
 //! dead is dead for every other instance, too, as long as that lasts.
+//!
+//! Class: loss. The end of the syncs is lost, so their users stay online for five minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::bounds::DELAY_MS_MAX;
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -47,7 +50,7 @@ const PROCESSES_MAX: usize = 1_000;
 const DEVICES_MAX: usize = 200_000;
 
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -70,6 +73,10 @@ pub enum Violation {
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        Class::Loss
     }
 }
 

@@ -7,14 +7,21 @@
 //! No false alarm: the tokens of different writers may come in any order, and a recording may begin with any of them. If a
 //! restarted writer in memory reaches the position of its predecessor before a REPLICATE, the restart is not seen, and
 //! need not be.
+//!
+//! Class: a follower drops contradicting and late rows, and rows below a position that went back: loss. It drops repeated
+//! rows, too, but it has them: load. In `caches` two of these are a habit. The query of Synapse for that stream ignores its
+//! upper bound, so it returns rows beyond the position that the writer then announces, and the next query returns them
+//! again. So the position goes back among rows that were only just sent, and never below an announced one; and only those
+//! rows are repeated, at most [`OVERSHOT_MAX`].
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -25,8 +32,11 @@ use squall_protocol::{Command, Position, Rdata, Token};
 /// Number of tokens of a writer that are remembered, to distinguish repeated rows from late ones.
 const TOKENS_MAX: usize = 1_000;
 
+/// Number of tokens of `caches` by which rows may exceed the position of their writer: those of one query.
+const OVERSHOT_MAX: u64 = 100;
+
 /// A violation of this rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are the words of the message")]
@@ -62,12 +72,25 @@ pub enum Violation {
         origin: Origin,
         from: Token,
         to: Token,
+        /// The last position that was announced before.
+        announced: Option<Token>,
     },
 }
 
 impl RuleViolation for Violation {
     fn kind(&self) -> &'static str {
         self.into()
+    }
+
+    fn class(&self) -> Class {
+        match self {
+            Violation::Repeated { origin, token, last } if is_overshot(origin, *token, *last) => Class::Habit,
+            Violation::WentBack { origin, from, to, announced } if is_overshot(origin, *to, *from) => {
+                if announced.is_some_and(|announced| announced <= *to) { Class::Habit } else { Class::Loss }
+            }
+            Violation::Repeated { .. } => Class::Load,
+            Violation::Contradicted { .. } | Violation::Behind { .. } | Violation::WentBack { .. } => Class::Loss,
+        }
     }
 
     fn origin(&self) -> Option<&Origin> {
@@ -78,6 +101,11 @@ impl RuleViolation for Violation {
             | Violation::WentBack { origin, .. } => Some(origin),
         }
     }
+}
+
+/// Returns true if rows after `token` may have been sent by the query of Synapse for `caches` that ignores its upper bound.
+fn is_overshot(origin: &Origin, token: Token, last: Token) -> bool {
+    origin.stream.as_str() == "caches" && last.0.abs_diff(token.0) < OVERSHOT_MAX
 }
 
 /// Checks every token and every position.
@@ -91,6 +119,8 @@ pub(super) struct TokensAscend {
 #[derive(Default)]
 struct Sent {
     position: Option<Token>,
+    /// The last position that was announced, without rows.
+    announced: Option<Token>,
     /// A hash of the rows of each token.
     rows: BTreeMap<Token, u64>,
     /// A hash of the rows of the open batch.
@@ -127,9 +157,10 @@ impl Sent {
         let origin = Origin::from(position);
         let to = position.new;
         let before = self.position.replace(to);
+        let announced = self.announced.replace(to);
         let from = before.filter(|before| to < *before)?;
-        *self = Sent { position: Some(to), ..Sent::default() };
-        (!origin.is_in_memory()).then_some(Violation::WentBack { origin, from, to })
+        *self = Sent { position: Some(to), announced: Some(to), ..Sent::default() };
+        (!origin.is_in_memory()).then_some(Violation::WentBack { origin, from, to, announced })
     }
 }
 
@@ -165,7 +196,7 @@ impl Rule for TokensAscend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::found;
+    use crate::audit::testing::{found, found_at};
 
     fn judge(payloads: &[&str]) -> Vec<(u64, &'static str)> {
         found(TokensAscend::default(), payloads)
@@ -196,6 +227,28 @@ mod tests {
             r#"RDATA caches a 4 ["x"]"#,
         ];
         assert_eq!(judge(&payloads), [(4, "repeated"), (5, "contradicted"), (6, "behind")]);
+    }
+
+    #[test]
+    fn only_rows_of_caches_that_were_just_sent_are_repeated_by_habit() {
+        let classes = |stream: &str, first: i64| -> Vec<(&'static str, Class)> {
+            let payloads = [
+                format!("POSITION {stream} a {first} {first}"),
+                format!(r#"RDATA {stream} a {} ["x"]"#, first + 1),
+                format!(r#"RDATA {stream} a 500 ["y"]"#),
+                format!(r#"RDATA {stream} a {} ["x"]"#, first + 1),
+                format!("POSITION {stream} a {0} {0}", first + 1),
+                format!(r#"RDATA {stream} a 500 ["y"]"#),
+                format!("POSITION {stream} a {0} {0}", first - 1),
+            ];
+            let payloads: Vec<_> = (0..).zip(payloads.each_ref().map(String::as_str)).collect();
+            let found = found_at(TokensAscend::default(), &payloads);
+            found.iter().map(|finding| (finding.violation.kind(), finding.violation.class())).collect()
+        };
+        let of = |repeated, once, twice| [("repeated", repeated), ("went_back", once), ("went_back", twice)];
+        assert_eq!(classes("caches", 498), of(Class::Habit, Class::Habit, Class::Loss), "an announced position");
+        assert_eq!(classes("caches", 300), of(Class::Load, Class::Loss, Class::Loss), "older rows");
+        assert_eq!(classes("receipts", 498), of(Class::Load, Class::Loss, Class::Loss), "another stream");
     }
 
     #[test]
