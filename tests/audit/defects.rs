@@ -1,4 +1,4 @@
-//! Defects of real Synapse that cost rows or load, in excerpts of recordings.
+//! Defects of real Synapse that cost rows or load, in the recordings in `tests/data/live`.
 
 use squall_judge::audit::rules::{positions_precede_rows, replicates_bounded};
 use squall_judge::audit::{Class, Finding, Report, Suspicion, Violation};

@@ -4,12 +4,6 @@
 //! a main process, two event persisters, a worker that serves clients (`generic1`), a writer of all other streams
 //! (`writer1`) and a federation sender. `redis_traffic_faults.txt` lists when each of them was killed and started.
 //!
-//! Three excerpts hold what the same processes published in trouble, without `LOCK_RELEASED` and `USER_IP`:
-//!
-//! - `rows_lost_after_reconnect.jsonl.gz`: the subscription of `generic1` was cut again and again, under load;
-//! - `older_version_storm.jsonl.gz`: `generic1` was of version 1.158, which does not have the stream `profile_updates`;
-//! - `unknown_stream_storm.jsonl.gz`: a position of a stream that no process has was published once a second.
-//!
 //! `tcp_1.19.1.txt.gz` holds every line that a main process of Synapse 1.19.1 sent to one connection.
 
 use std::io::{BufRead, BufReader};
@@ -20,9 +14,9 @@ use squall_judge::audit::Capture;
 use squall_judge::audit::capture::Recorded;
 
 pub(crate) const REDIS: &str = "tests/data/redis_traffic.jsonl.gz";
-pub(crate) const ROWS_LOST: &str = "tests/data/rows_lost_after_reconnect.jsonl.gz";
-pub(crate) const OLDER_VERSION: &str = "tests/data/older_version_storm.jsonl.gz";
-pub(crate) const UNKNOWN_STREAM: &str = "tests/data/unknown_stream_storm.jsonl.gz";
+pub(crate) const ROWS_LOST: &str = "tests/data/live/rows_lost_after_reconnect.jsonl.gz";
+pub(crate) const OLDER_VERSION: &str = "tests/data/live/rolling_upgrade.jsonl.gz";
+pub(crate) const UNKNOWN_STREAM: &str = "tests/data/live/unknown_stream_storm.jsonl.gz";
 pub(crate) const TCP: &str = "tests/data/tcp_1.19.1.txt.gz";
 const FAULTS: &str = include_str!("../data/redis_traffic_faults.txt");
 
