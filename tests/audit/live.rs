@@ -1,4 +1,4 @@
-//! What the audit tells the operator of an unmodified Synapse, on the recordings in `tests/data/live`.
+//! The findings that an operator of unmodified Synapse is told, on the recordings in `tests/data/live`.
 
 use std::collections::BTreeMap;
 

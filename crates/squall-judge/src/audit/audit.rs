@@ -216,21 +216,21 @@ mod tests {
 
     #[test]
     fn a_row_that_cannot_be_read_is_one_finding_and_not_missing_too() {
-        let long = format!(r#"RDATA events a 6 ["{}"]"#, "x".repeat(PAYLOAD_BYTES_MAX));
-        for unreadable in [long.as_str(), "RDATA events a 6 [", "RDATA events a 6 not json"] {
+        let long = format!(r#"RDATA events a 5 ["{}"]"#, "x".repeat(PAYLOAD_BYTES_MAX));
+        for unreadable in [long.as_str(), "RDATA events a 5 [", "RDATA events a 5 not json"] {
             let (mut audit, mut findings) = audit(&[
                 ("POSITION events a 4 4", 0),
                 ("RDATA events a batch [\"ev\"", 1),
                 (unreadable, 2),
-                ("POSITION events a 7 7", 3),
-                ("POSITION events a 7 7", 9_000),
+                ("POSITION events a 6 6", 3),
+                ("POSITION events a 6 6", 9_000),
             ]);
             findings.extend(audit.end());
             let kinds: Vec<_> = findings.iter().map(|finding| (finding.line, finding.violation.kind())).collect();
             assert_eq!(kinds, [(2, "not_a_command"), (3, "not_a_command"), (4, "skipped")]);
             let Some(Finding { violation: Violation::PositionsMeet(skipped), .. }) = findings.last() else { panic!() };
-            assert!(skipped.to_string().contains("no instance sent 7;"), "{skipped}");
-            assert_eq!(audit.tally().streams["events"]["a"].last_unsent, [Token(7)]);
+            assert!(skipped.to_string().contains("no instance sent 6;"), "{skipped}");
+            assert_eq!(audit.tally().streams["events"]["a"].last_unsent, [Token(6)]);
         }
     }
 

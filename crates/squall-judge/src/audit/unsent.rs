@@ -6,7 +6,7 @@
 //! before it was read: `presence` does this all the time. So this is a number for the operator and no finding. In a healthy
 //! Synapse it stays at 0 for every stream but `presence`.
 //!
-//! A token that its writer declares unused counts not: the position `POSITION <prev> <new>` says that the writer has read
+//! A token that its writer declares unused does not count: the position `POSITION <prev> <new>` says that the writer has read
 //! `(prev, new]` and there is no row. In Synapse 1.19 streams share tokens, so nothing is counted there.
 //!
 //! A token counts when a row or a position has passed it, and it has not come for [`SETTLED_MS_MAX`], or for

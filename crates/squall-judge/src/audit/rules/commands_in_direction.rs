@@ -137,7 +137,8 @@ mod tests {
             let dialect = Dialect::V1_163;
             let command = dialect.parse(text).map_err(Unreadable::from);
             let command = command.as_ref();
-            rule.check(&ParsedPayload { line, at: None, channel, transport, dialect, command }, &mut findings);
+            let unread = None;
+            rule.check(&ParsedPayload { line, at: None, channel, transport, dialect, command, unread }, &mut findings);
         }
         kinds(&findings.0)
     }
