@@ -210,7 +210,7 @@ fn collect_keys<'a>(mapping: &'a Yaml, keys: &mut Vec<&'a str>) {
 }
 
 /// Returns the mappings that a mapping includes by `<<`, one or a list.
-fn included<'a>(mapping: &'a Yaml) -> Vec<&'a Yaml> {
+fn included(mapping: &Yaml) -> Vec<&Yaml> {
     match mapping.as_mapping_get("<<") {
         Some(Yaml::Sequence(mappings)) => mappings.iter().collect(),
         Some(mapping) => vec![mapping],
@@ -218,7 +218,7 @@ fn included<'a>(mapping: &'a Yaml) -> Vec<&'a Yaml> {
     }
 }
 
-fn untagged<'a>(value: &'a Yaml) -> &'a Yaml {
+fn untagged(value: &Yaml) -> &Yaml {
     match value {
         Yaml::Tagged(_, value) => untagged(value),
         value => value,
