@@ -10,6 +10,7 @@ mod broker;
 mod deployment;
 mod follow;
 mod follow_program;
+mod log;
 #[path = "../support/ports.rs"]
 mod ports;
 mod processes;

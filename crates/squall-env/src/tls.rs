@@ -84,13 +84,14 @@ impl Network for TlsNetwork {
             let shaken_hands = async {
                 let stream = connecting.await?;
                 let stream = connector.connect(name, stream).await;
-                stream.map_err(|error| io::Error::new(error.kind(), format!("no TLS with {to}: {error}")))
+                stream.map_err(|error| io::Error::new(error.kind(), format!("no TLS with {to}: {}", reason(&error))))
             };
             // A peer that accepts and then sends nothing would hold the caller for ever.
             match tokio::time::timeout(CONNECT_TIMEOUT, shaken_hands).await {
                 Ok(stream) => Ok(Box::new(stream?) as BoxStream),
                 Err(_) => {
-                    Err(io::Error::new(io::ErrorKind::TimedOut, format!("no TLS with {to}: the peer sent nothing")))
+                    let nothing = "the peer sent nothing, as one may that does not speak TLS";
+                    Err(io::Error::new(io::ErrorKind::TimedOut, format!("no TLS with {to}: {nothing}")))
                 }
             }
         })
@@ -98,6 +99,18 @@ impl Network for TlsNetwork {
 
     fn listen(&self, port: u16) -> LocalBoxFuture<'static, io::Result<Box<dyn Listener>>> {
         self.below.listen(port)
+    }
+}
+
+/// Returns the reason for which a handshake failed.
+fn reason(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => format!("the peer does not speak TLS ({error})"),
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            format!("the peer closed the connection, as one does that does not speak TLS ({error})")
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::observer::InstanceEvent;
 use crate::replication::handler::BROKER;
 use crate::replication::{Backoff, Connection};
 use crate::transport::RedisConfig;
+use crate::transport::tls_mismatch::Plain;
 use squall_env::BoxStream;
 use squall_protocol::{PAYLOAD_BYTES_MAX, ParseError};
 
@@ -45,6 +46,11 @@ pub enum BrokerError {
          can make other instances miss rows: allow both commands, which need Redis 6.2 or later"
     )]
     OldConnectionOpen(#[source] RedisError),
+    /// The connection ended before the broker had answered anything.
+    #[error(
+        "{0}, before the broker had answered anything. If its port speaks TLS, configure it: [redis.tls], or rediss://"
+    )]
+    Unanswered(#[source] Box<BrokerError>),
     /// The broker closed the connection.
     #[error("closed by the broker")]
     Closed,
@@ -104,6 +110,7 @@ impl Broker {
     /// Opens a connection and the limiter that bounds its unhandled bytes. The `redis` crate authenticates on it.
     pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo, ReadLimiter), BrokerError> {
         let stream = self.env.network.connect(&self.config.address()).await?;
+        let stream = if self.config.tls.is_some() { stream } else { Plain::connected(stream) };
         let (stream, limiter) = ReadLimiter::on(stream, self.limits);
         // The name of the client library is not needed, and a command that is not sent cannot fail.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -118,8 +125,11 @@ impl Broker {
         Ok((stream, info, limiter))
     }
 
-    /// Reports an error to the observer.
+    /// Reports an error to the observer, except the end of a connection in an orderly stop.
     pub fn report(&self, error: &BrokerError) {
+        if self.env.tasks.is_stopped() && matches!(error, BrokerError::ClosedHere | BrokerError::Closed) {
+            return;
+        }
         self.env.observer.event(InstanceEvent::Connection { peer: BROKER, error });
     }
 }
@@ -132,6 +142,17 @@ pub(super) fn closed(limiter: &ReadLimiter) -> BrokerError {
 /// Returns the cause of an error: a reply that exceeded its limit, if there was one, or the error itself.
 pub(super) fn cause(error: BrokerError, limiter: &ReadLimiter) -> BrokerError {
     limiter.overlong_reply().map_or(error, BrokerError::Io)
+}
+
+impl Broker {
+    /// Returns the cause of an error of the greeting. A broker with TLS ends a connection without it, and says nothing.
+    pub(super) fn cause_of_failed_greeting(&self, error: BrokerError, limiter: &ReadLimiter) -> BrokerError {
+        let error = cause(error, limiter);
+        let is_over =
+            matches!(&error, BrokerError::Redis(error) if error.is_connection_dropped() || error.is_io_error());
+        let is_unanswered = is_over && limiter.has_read_nothing() && self.config.tls.is_none();
+        if is_unanswered { BrokerError::Unanswered(Box::new(error)) } else { error }
+    }
 }
 
 /// Waits for the broker's reply to `command`, for at most [`REPLY_TIMEOUT`].

@@ -83,7 +83,7 @@ async fn connect_and_ping(broker: &Broker, env: &Env) -> Result<BrokerClient, Br
     let pinged = answer("PING", redis::cmd("PING").query_async::<Value>(&mut client)).await;
     if let Err(error) = pinged {
         close(reading).await;
-        return Err(cause(error, &limiter));
+        return Err(broker.cause_of_failed_greeting(error, &limiter));
     }
     limiter.answered();
     Ok(BrokerClient { client, reading, limiter })
@@ -96,7 +96,7 @@ async fn connect(broker: &Broker, env: &Env) -> Result<BrokerClient, BrokerError
     let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
     let connecting = MultiplexedConnection::new_with_config(&info, stream, config);
     let greeted = answer("the greeting", connecting).await;
-    let (client, driver) = greeted.map_err(|error| cause(error, &limiter))?;
+    let (client, driver) = greeted.map_err(|error| broker.cause_of_failed_greeting(error, &limiter))?;
     let reading = env.tasks.spawn(tasks::REDIS_CONNECTION, driver);
     Ok(BrokerClient { client, reading, limiter })
 }

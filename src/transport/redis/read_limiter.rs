@@ -39,6 +39,8 @@ struct State {
     waiting: usize,
     /// Number of bytes that have been read since the last complete reply.
     unfinished: usize,
+    /// True once anything has been read.
+    has_read: bool,
     /// True once a consumer takes messages. Before that, and on a connection with replies only, just the length of a
     /// reply is limited.
     has_consumer: bool,
@@ -91,6 +93,11 @@ impl ReadLimiter {
         (self.state().unfinished > limit).then(error)
     }
 
+    /// Returns true if nothing has been read yet.
+    pub(super) fn has_read_nothing(&self) -> bool {
+        !self.state().has_read
+    }
+
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         if state.waiting < self.limits.waiting
             && let Some(reader) = state.reader.take()
@@ -127,6 +134,7 @@ impl AsyncRead for LimitedReader {
         let mut state = self.limiter.state();
         state.waiting += read;
         state.unfinished += read;
+        state.has_read |= read > 0;
         Poll::Ready(Ok(()))
     }
 }
