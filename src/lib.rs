@@ -68,6 +68,7 @@
 pub mod caches;
 #[cfg(feature = "sim")]
 pub mod cli;
+mod errors;
 #[cfg(feature = "serve")]
 pub mod follow;
 pub mod instance;

@@ -7,9 +7,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::errors::Causes;
 use crate::limits::LimitHit;
+use tokio::time::Instant;
+
 use squall_env::{Noop, TaskKind, TaskObserver, TaskSpawner};
-use squall_protocol::{InstanceName, Role, StreamName};
+use squall_protocol::{InstanceName, Newer, Role, StreamName, Token};
 
 /// The surroundings of an instance.
 pub type Env = squall_env::Env<dyn Observer>;
@@ -42,6 +45,8 @@ pub trait Observer: TaskObserver {
     fn sent(&self, _line: &[u8]) {}
     /// `_rows` missed rows of `_writer` in `_stream` were fetched.
     fn fetched(&self, _stream: &StreamName, _writer: &InstanceName, _rows: usize) {}
+    /// The position of `_writer`, which is this instance, in `_stream` waits for this write; `None` if for no one.
+    fn outstanding(&self, _stream: &StreamName, _writer: &InstanceName, _oldest: Option<&OutstandingWrite>) {}
     /// The instance has hit one of its limits.
     fn limit_hit(&self, _limit: LimitHit) {}
     /// A request over HTTP was answered with this status. The endpoint's name is empty if no endpoint has the path.
@@ -93,6 +98,40 @@ pub enum InstanceEvent<'a> {
         /// The stream.
         stream: &'a StreamName,
     },
+    /// A command is of a newer version of the protocol. Reported once for each kind and connection.
+    NewerCommand {
+        /// The other end of the connection on which it arrived.
+        peer: &'a str,
+        /// The part that this version does not know.
+        newer: &'a Newer,
+    },
+    /// A row or a position is of a writer that the configuration does not name. It is ignored.
+    UnknownWriter {
+        /// The stream.
+        stream: &'a StreamName,
+        /// The writer.
+        writer: &'a InstanceName,
+        /// True for the first one of this writer and stream.
+        is_first: bool,
+    },
+    /// The database has the position of a writer that the configuration does not name. It is ignored.
+    UnclaimedPosition {
+        /// The stream.
+        stream: &'a StreamName,
+        /// The writer.
+        writer: &'a InstanceName,
+    },
+}
+
+/// A write whose ids are outstanding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutstandingWrite {
+    /// The time at which it began.
+    pub since: Instant,
+    /// The lowest of its ids; `None` if the database has not allocated it yet.
+    pub token: Option<Token>,
+    /// The name of its transaction.
+    pub operation: &'static str,
 }
 
 /// Logs through `tracing`: problems as warnings, the rest at lower levels.
@@ -114,18 +153,41 @@ impl Observer for Log {
             InstanceEvent::Streaming { stream, error } => {
                 tracing::warn!(%stream, %error, "cannot read rows to send; retrying");
             }
-            InstanceEvent::Connection { peer, error } => tracing::warn!(peer, %error, "connection ended"),
+            InstanceEvent::Connection { peer, error } => {
+                tracing::warn!(peer, error = %Causes(error), "connection ended");
+            }
             InstanceEvent::Row { stream, error } => {
                 tracing::warn!(%stream, %error, "unknown shape of a row; fetching it from the source");
             }
             InstanceEvent::ForeignDatabase { stream, error } => tracing::error!(%stream, %error, "write refused"),
             // One for each row of the stream, and the operator can do nothing about it here.
             InstanceEvent::UnknownStream { stream } => tracing::debug!(%stream, "unknown stream; row ignored"),
+            InstanceEvent::NewerCommand { peer, newer } => {
+                tracing::warn!(peer, command = newer.name(), "a peer of a newer version: {newer}");
+            }
+            InstanceEvent::UnknownWriter { stream, writer, is_first } if is_first => {
+                tracing::warn!(
+                    %stream, %writer,
+                    "rows of a writer that the configuration does not name are ignored; restart with the configuration \
+                     that names it"
+                );
+            }
+            InstanceEvent::UnknownWriter { stream, writer, .. } => {
+                tracing::trace!(%stream, %writer, "unknown writer; row ignored");
+            }
+            InstanceEvent::UnclaimedPosition { stream, writer } => {
+                tracing::warn!(
+                    %stream, %writer,
+                    "the database has the position of a writer that the configuration does not name; if it runs, start \
+                     this instance with its configuration"
+                );
+            }
         }
     }
 
     fn set_up(&self, target: &str) {
-        tracing::info!(target, "connection set up");
+        // A field called `target` would be the second one of this name in JSON.
+        tracing::info!(peer = target, "connection set up");
     }
 
     fn process_expired(&self, users: usize) {
@@ -197,6 +259,10 @@ impl Observer for Tee {
 
     fn fetched(&self, stream: &StreamName, writer: &InstanceName, rows: usize) {
         self.both(|observer| observer.fetched(stream, writer, rows));
+    }
+
+    fn outstanding(&self, stream: &StreamName, writer: &InstanceName, oldest: Option<&OutstandingWrite>) {
+        self.both(|observer| observer.outstanding(stream, writer, oldest));
     }
 
     fn limit_hit(&self, limit: LimitHit) {

@@ -50,6 +50,8 @@ pub const STAY_CONNECTED: TaskKind = TaskKind::new("stay_connected");
 pub const STAY_SUBSCRIBED: TaskKind = TaskKind::new("stay_subscribed");
 /// Sends the rows of one stream.
 pub const STREAMER: TaskKind = TaskKind::new("streamer");
+/// Logs writes that hold a position back.
+pub const WATCH_SLOW_WRITES: TaskKind = TaskKind::new("watch_slow_writes");
 /// Looks for users whose syncs have ended.
 pub const SWEEP_USER_SYNCS: TaskKind = TaskKind::new("sweep_user_syncs");
 /// Ends the typing of one user.

@@ -40,8 +40,6 @@ pub struct Config {
 }
 
 /// The instances that write each stream. The master writes the streams that are left out.
-///
-/// `caches` is not among them: the master and every writer of another stream write it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamWriters {
@@ -57,6 +55,10 @@ pub struct StreamWriters {
     pub receipts: Vec<InstanceName>,
     /// The one writer of messages to devices.
     pub to_device: InstanceName,
+    /// The writers of `caches` besides the master and the writers of the other streams, which all write it. Every process of
+    /// Synapse writes it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<InstanceName>,
 }
 
 impl Default for StreamWriters {
@@ -69,6 +71,7 @@ impl Default for StreamWriters {
             presence: master.clone(),
             receipts: vec![master.clone()],
             to_device: master,
+            caches: Vec::new(),
         }
     }
 }
@@ -79,9 +82,9 @@ impl StreamWriters {
         [("events", &self.events), ("receipts", &self.receipts)]
     }
 
-    /// Returns the writers of all streams, some more than once.
+    /// Returns the writers of all streams, some more than once, without those that write `caches` alone.
     fn all(&self) -> impl Iterator<Item = &InstanceName> {
-        let StreamWriters { events, typing, account_data, presence, receipts, to_device } = self;
+        let StreamWriters { events, typing, account_data, presence, receipts, to_device, caches: _ } = self;
         events.iter().chain(receipts).chain([typing, account_data, presence, to_device])
     }
 }
@@ -131,7 +134,8 @@ impl Config {
 
     /// Checks that every name fits a line, every writer has an address, and the other values are valid.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let names = self.instance_map.keys().chain(self.stream_writers.all()).map(|name| ("instance", name.as_str()));
+        let names = self.instance_map.keys().chain(self.stream_writers.all()).chain(&self.stream_writers.caches);
+        let names = names.map(|name| ("instance", name.as_str()));
         let others = [("server_name", self.server_name.as_str()), ("secret", self.secret.as_str())];
         for (what, name) in names.chain(others) {
             check_name(what, name)?;
@@ -158,14 +162,17 @@ impl Config {
         }
     }
 
-    /// Returns the instances that others connect to: the master and the writers of streams.
+    /// Returns the instances that others connect to: the master and the writers of streams. A writer of `caches` alone
+    /// needs no request, so with a broker no instance connects to it.
     pub fn listeners(&self) -> BTreeSet<InstanceName> {
-        self.stream_writers.all().cloned().chain([MASTER.into()]).collect()
+        let of_caches = self.stream_writers.caches.iter().filter(|_| self.redis.is_none());
+        self.stream_writers.all().chain(of_caches).cloned().chain([MASTER.into()]).collect()
     }
 
     /// Returns the instances that write `stream`: none for an unknown stream.
     pub fn writers_of(&self, stream: &str) -> Vec<InstanceName> {
-        let StreamWriters { events, typing, account_data, presence, receipts, to_device } = &self.stream_writers;
+        let StreamWriters { events, typing, account_data, presence, receipts, to_device, caches } =
+            &self.stream_writers;
         match stream {
             rows::events::NAME => events.clone(),
             rows::receipts::NAME => receipts.clone(),
@@ -173,7 +180,10 @@ impl Config {
             rows::account_data::NAME => vec![account_data.clone()],
             rows::presence::NAME => vec![presence.clone()],
             rows::to_device::NAME => vec![to_device.clone()],
-            rows::caches::NAME => self.listeners().into_iter().collect(),
+            rows::caches::NAME => {
+                let all: BTreeSet<_> = self.listeners().into_iter().chain(caches.iter().cloned()).collect();
+                all.into_iter().collect()
+            }
             _ if SOURCES.iter().any(|source| source.name == stream) => vec![MASTER.into()],
             _ => Vec::new(),
         }
@@ -250,6 +260,22 @@ mod tests {
         assert_eq!(config(&[]).validate(), Err(ConfigError::NoWriter("events")));
         let twice = config(&["writer1", "writer1"]);
         assert_eq!(twice.validate(), Err(ConfigError::TwiceAWriter("events", "writer1".into())));
+    }
+
+    #[test]
+    fn a_writer_of_caches_alone_needs_an_address_where_others_connect_to_it() {
+        let mut config = config(&["writer1"]);
+        config.stream_writers.caches = vec!["worker1".into(), "writer1".into()];
+        assert_eq!(config.writers_of("caches"), ["master", "worker1", "writer1"].map(InstanceName::from));
+        assert_eq!(config.validate(), Err(ConfigError::NoAddress("worker1".into())));
+        if cfg!(feature = "redis") {
+            config.redis = Some(RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None });
+            assert_eq!(config.validate(), Ok(()));
+            assert!(!config.listeners().contains(&InstanceName::from("worker1")));
+            assert_eq!(config.writers_of("caches").len(), 3);
+        }
+        config.stream_writers.caches = vec!["two words".into()];
+        assert_eq!(config.validate(), Err(ConfigError::BadName("instance", "two words".into())));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod endpoints;
 mod error;
 mod events_writer;
 mod network;
+mod outstanding;
 mod presence;
 mod running;
 mod shared_receipts;

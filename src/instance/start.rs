@@ -8,7 +8,7 @@ use super::network::Ports;
 use super::presence::Presence;
 use super::{EventsWriter, Instance, StartError, StreamWriter};
 use crate::caches::Caches;
-use crate::observer::Env;
+use crate::observer::{Env, InstanceEvent};
 use crate::replication::{CommandHandler, Consumers, Waiters};
 use crate::store::SOURCES;
 use crate::store::{self, Database, IdGenerator, IdGeneratorOptions, LoadError};
@@ -44,6 +44,7 @@ impl Instance {
         // The last step that can fail: a failed start has spawned no task and called no consumer.
         let ports = Ports::open(&name, &config, &env).await?;
         let assembly = Assembly { name, config, env, database, ids, consumers, cache_views: CacheViews::default() };
+        assembly.report_unclaimed_positions();
         let instance = assembly.build(states, instances);
         if let Some(ports) = ports {
             instance.serve(ports);
@@ -98,6 +99,16 @@ impl Streams {
 }
 
 impl Assembly {
+    /// Reports the positions of writers that the configuration does not name. One may be a new writer that runs already.
+    fn report_unclaimed_positions(&self) {
+        for ids in &self.ids {
+            let stream = ids.stream();
+            for writer in ids.unclaimed() {
+                self.env.observer.event(InstanceEvent::UnclaimedPosition { stream, writer });
+            }
+        }
+    }
+
     /// Makes every part of the instance and spawns its tasks, except those of the network.
     fn build(self, states: Vec<(Token, PresenceRow)>, instances: InstanceMap) -> Rc<Instance> {
         let caches = self.caches();

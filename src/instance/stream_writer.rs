@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
+use super::outstanding::{Held, Outstanding};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::replication::Backoff;
@@ -104,6 +105,7 @@ pub struct StreamWriter {
     database: Database,
     cache_views: CacheViews,
     env: Env,
+    outstanding: Rc<Outstanding>,
     in_flight: Cell<usize>,
     idle: Notify,
     written: Notify,
@@ -117,12 +119,14 @@ impl StreamWriter {
     /// Returns a writer of the stream whose tokens `ids` allocates. The caller must spawn its
     /// [`keep_position`](Self::keep_position).
     pub(super) fn new(ids: Rc<IdGenerator>, database: Database, cache_views: CacheViews, env: Env) -> Rc<Self> {
+        let outstanding = Outstanding::new(ids.stream().clone(), ids.instance().clone(), env.clone());
         Rc::new(StreamWriter {
             stream: ids.stream().clone(),
             ids,
             database,
             cache_views,
             env,
+            outstanding,
             in_flight: Cell::new(0),
             idle: Notify::new(),
             written: Notify::new(),
@@ -223,9 +227,14 @@ async fn persist_now<R: Send + 'static>(
     parts: Vec<(Rc<StreamWriter>, usize)>,
     mut write: impl FnMut(&Transaction<'_>, &[Vec<Token>]) -> rusqlite::Result<Written<R>> + Send + 'static,
 ) -> Result<R, PersistError> {
+    let mut outstanding: Vec<Held> = Vec::with_capacity(parts.len());
     let mut allocations: Vec<Allocation> = Vec::with_capacity(parts.len());
     for (writer, count) in &parts {
-        allocations.push(writer.allocate(*count).await?);
+        let held = writer.outstanding.begin(name);
+        let allocation = writer.allocate(*count).await?;
+        held.allocated(allocation.ids());
+        allocations.push(allocation);
+        outstanding.push(held);
     }
     let tokens: Vec<Vec<Token>> = allocations.iter().map(|allocation| allocation.ids().to_vec()).collect();
     // The tokens stay in flight, and hold the positions below them, for as long as the closure may still run, and on this
@@ -255,6 +264,7 @@ async fn persist_now<R: Send + 'static>(
         }
     }
     drop(allocations);
+    drop(outstanding);
     for (writer, _) in &parts {
         writer.written.notify_one();
         writer.settled.notify_waiters();

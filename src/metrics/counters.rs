@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use crate::observer::InstanceEvent;
-use crate::observer::Observer;
+use super::outstanding::OldestOutstanding;
+use crate::observer::{InstanceEvent, Observer, OutstandingWrite};
 use crate::replication::Consumer;
 use squall_env::{TaskKind, TaskObserver};
 use squall_protocol::rows::Row;
@@ -33,13 +33,14 @@ pub struct Metrics {
     troubles: IntCounterVec,
     users_expired: IntCounter,
     unknown_caches: IntCounter,
+    outstanding: OldestOutstanding,
     tasks_started: IntCounterVec,
     tasks_running: IntGaugeVec,
     task_seconds: CounterVec,
 }
 
 /// The labels of metrics that are per writer of a stream.
-const FOLLOWER_LABELS: [&str; 2] = ["stream", "writer"];
+pub(super) const FOLLOWER_LABELS: [&str; 2] = ["stream", "writer"];
 
 impl Metrics {
     /// Creates the metrics and registers them with `registry`.
@@ -93,6 +94,7 @@ impl Metrics {
                 "unknown_caches_total",
                 "Invalidations of caches that this instance does not have.",
             )?,
+            outstanding: OldestOutstanding::registered_with(registry)?,
             tasks_started: counters("tasks_started_total", "Background tasks started.", &["task"])?,
             tasks_running: gauges("tasks_running", "Background tasks running.", &["task"])?,
             task_seconds: add(
@@ -106,7 +108,7 @@ impl Metrics {
     }
 }
 
-fn opts(name: &str, help: &str) -> Opts {
+pub(super) fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("squall")
 }
 
@@ -154,6 +156,9 @@ impl Observer for Metrics {
             InstanceEvent::Row { .. } => "row",
             InstanceEvent::ForeignDatabase { .. } => "foreign_database",
             InstanceEvent::UnknownStream { .. } => "unknown_stream",
+            InstanceEvent::NewerCommand { .. } => "newer_command",
+            InstanceEvent::UnknownWriter { .. } => "unknown_writer",
+            InstanceEvent::UnclaimedPosition { .. } => "unclaimed_position",
         };
         self.troubles.with_label_values(&[kind]).inc();
     }
@@ -194,6 +199,10 @@ impl Observer for Metrics {
         let follower = [stream.as_str(), writer.as_str()];
         self.fetches.with_label_values(&follower).inc();
         self.rows_fetched.with_label_values(&follower).inc_by(rows as u64);
+    }
+
+    fn outstanding(&self, stream: &StreamName, writer: &InstanceName, oldest: Option<&OutstandingWrite>) {
+        self.outstanding.set(stream, writer, oldest.map(|write| write.since));
     }
 
     fn answered(&self, endpoint: &'static str, status: u16) {

@@ -5,7 +5,8 @@
 //! health check. Neither depends on the other or on an instance.
 
 mod counters;
+mod outstanding;
 mod server;
 
 pub use counters::Metrics;
-pub use server::{HealthCheck, serve};
+pub use server::{Health, HealthCheck, serve};

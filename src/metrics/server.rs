@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 
-use crate::observer::Log;
+use crate::errors::Causes;
+use crate::observer::{InstanceEvent, Log, Observer};
 use crate::tasks;
 use crate::transport::accept::{AcceptOptions, BoundedListener};
 use crate::transport::http::{TOO_MANY_CONNECTIONS, serve_connection};
@@ -19,11 +20,22 @@ use squall_env::{Listener, TaskSpawner};
 /// Maximum number of open connections.
 const CONNECTIONS_MAX: usize = 100;
 
-/// A health check, run for each request. Its error is the reason why the instance is not healthy.
-pub type HealthCheck = Rc<dyn Fn() -> Result<(), String>>;
+/// The health of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It does everything that it should.
+    Good,
+    /// It serves, but something needs an operator: this.
+    Degraded(String),
+    /// It does not serve, for this reason.
+    Bad(String),
+}
+
+/// A health check, run for each request.
+pub type HealthCheck = Rc<dyn Fn() -> Health>;
 
 /// Serves until `tasks` are stopped. They need not be the tasks of an instance. `GET /metrics` returns the metrics in
-/// `registry`, and `GET /health` returns 200 `OK` or 503 and the reason.
+/// `registry`, and `GET /health` returns 200 `OK`, 200 with what needs an operator, or 503 and the reason.
 pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: HealthCheck, tasks: TaskSpawner) {
     let options = AcceptOptions {
         listener: "the metrics listener",
@@ -40,8 +52,14 @@ pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: Heal
                 let response = answer(&request, &registry, &health);
                 async { Ok::<Response<Full<Bytes>>, Infallible>(response) }
             });
-            if let Err(error) = serve_connection(stream, service).await {
-                tracing::debug!(%error, "connection of a metrics client ended");
+            let served = serve_connection(stream, service).await;
+            match (slot.tls_mismatch(), served) {
+                // A misconfiguration, and not a client that went away.
+                (Some(error), _) => Log.event(InstanceEvent::Connection { peer: "a metrics client", error: &error }),
+                (None, Err(error)) => {
+                    tracing::debug!(error = %Causes(&error), "connection of a metrics client ended");
+                }
+                (None, Ok(())) => {}
             }
             drop(slot);
         });
@@ -55,8 +73,9 @@ fn answer<B>(request: &Request<B>, registry: &Registry, health: &HealthCheck) ->
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
         },
         (&Method::GET | &Method::HEAD, "/health") => match health() {
-            Ok(()) => (StatusCode::OK, PLAIN, "OK".to_owned()),
-            Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{reason}\n")),
+            Health::Good => (StatusCode::OK, PLAIN, "OK".to_owned()),
+            Health::Degraded(what) => (StatusCode::OK, PLAIN, format!("degraded: {what}\n")),
+            Health::Bad(reason) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{reason}\n")),
         },
         (_, "/metrics" | "/health") => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "use GET\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, PLAIN, "not found: use /metrics or /health\n".to_owned()),
@@ -116,7 +135,7 @@ mod tests {
     }
 
     fn healthy() -> HealthCheck {
-        Rc::new(|| Ok(()))
+        Rc::new(|| Health::Good)
     }
 
     #[test]
@@ -129,9 +148,15 @@ mod tests {
 
     #[test]
     fn the_health_check_runs_for_each_request() {
-        let states = RefCell::new(VecDeque::from([Err("starting".to_owned()), Ok(()), Err("no broker".to_owned())]));
+        let states = [
+            Health::Bad("starting".to_owned()),
+            Health::Good,
+            Health::Bad("no broker".to_owned()),
+            Health::Degraded("an unknown writer".to_owned()),
+        ];
+        let states = RefCell::new(VecDeque::from(states));
         let health: HealthCheck = Rc::new(move || states.borrow_mut().pop_front().unwrap());
-        let answers = answers(health, &["GET /health"; 3]);
+        let answers = answers(health, &["GET /health"; 4]);
         assert!(
             answers[0].starts_with("HTTP/1.1 503 ") && answers[0].ends_with("\r\n\r\nstarting\n"),
             "{}",
@@ -139,6 +164,9 @@ mod tests {
         );
         assert!(answers[1].starts_with("HTTP/1.1 200 ") && answers[1].ends_with("\r\n\r\nOK"), "{}", answers[1]);
         assert!(answers[2].starts_with("HTTP/1.1 503 ") && answers[2].ends_with("\r\n\r\nno broker\n"));
+        assert!(
+            answers[3].starts_with("HTTP/1.1 200 ") && answers[3].ends_with("\r\n\r\ndegraded: an unknown writer\n")
+        );
     }
 
     #[test]

@@ -13,10 +13,13 @@ use tokio::time::Instant;
 use crate::limits::{COMMANDS_QUEUED_MAX, LimitHit};
 use crate::observer::Observer;
 use squall_env::Noop;
-use squall_protocol::{Command, EncodeError, Framing, Role, StreamName};
+use squall_protocol::{Command, EncodeError, Framing, Newer, Role, StreamName};
 
 /// Time without a failure after which a connection to a broker counts as set up.
 pub const QUIET_UNTIL_SET_UP: Duration = Duration::from_secs(5);
+
+/// Number of kinds of commands of a newer version that are remembered, and reported, for each connection.
+pub const NEWER_KINDS_MAX: usize = 100;
 
 /// One connection of an instance to a peer or to the broker.
 pub struct Connection {
@@ -38,6 +41,9 @@ pub struct Connection {
     last_sent: Cell<Instant>,
     /// The streams whose position has yet to be announced and caught up with. Only for [`Role::Client`].
     awaited: RefCell<BTreeSet<StreamName>>,
+    /// The kinds of commands of a newer version that have arrived: the names, and true where a known command had more
+    /// arguments.
+    newer_kinds: RefCell<BTreeSet<(String, bool)>>,
     /// The progress of setting up a connection to a broker.
     broker: BrokerProgress,
     was_set_up: Cell<bool>,
@@ -80,6 +86,7 @@ impl Connection {
             emptied: Notify::new(),
             last_sent: Cell::new(Instant::now()),
             awaited: RefCell::new(awaited),
+            newer_kinds: RefCell::default(),
             broker: BrokerProgress {
                 is_working: Cell::new(false),
                 positions_pending: Cell::new(0),
@@ -199,6 +206,13 @@ impl Connection {
     /// Returns the time at which a command was last put into the outbox.
     pub fn last_sent(&self) -> Instant {
         self.last_sent.get()
+    }
+
+    /// Notes that a command of a newer version arrived. Returns true for the first one of its kind.
+    pub(super) fn is_new(&self, newer: &Newer) -> bool {
+        let mut kinds = self.newer_kinds.borrow_mut();
+        kinds.len() < NEWER_KINDS_MAX
+            && kinds.insert((newer.name().to_owned(), matches!(newer, Newer::Arguments { .. })))
     }
 
     /// Waits for encoded commands to send. Returns none once the connection is to be closed and the outbox is empty.

@@ -10,14 +10,16 @@ use std::error::Error;
 use std::rc::Rc;
 
 use super::stream_follower::FollowerKey;
-use super::{Connection, Consumers, StreamFollower, Streamer, UserSyncing};
+use super::{Connection, Consumers, StreamFollower, Streamer, UnknownWriters, UserSyncing};
 use crate::limits::{LimitHit, Limits};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::streams::Stream;
 use crate::tasks;
 use squall_protocol::rows::Row;
-use squall_protocol::{Command, InstanceName, MASTER, Position, Rdata, RdataHeader, Role, StreamName, Token};
+use squall_protocol::{
+    Command, InstanceName, MASTER, Newer, ParseError, Position, Rdata, RdataHeader, Role, StreamName, Token,
+};
 
 /// Handles the commands of all connections of one instance.
 pub struct CommandHandler {
@@ -32,6 +34,7 @@ pub struct CommandHandler {
     /// Rows that share a token with a row that has yet to arrive. Keyed by connection and writer too, because two
     /// writers' batches arrive interleaved.
     batches: RefCell<BTreeMap<BatchKey, Batch>>,
+    unknown_writers: UnknownWriters,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     /// The connection to the broker on which this instance publishes, while there is one.
     publisher: RefCell<Option<Rc<Connection>>>,
@@ -96,6 +99,7 @@ impl CommandHandler {
             publisher: RefCell::default(),
             subscription: RefCell::default(),
             connections_made: Cell::new(0),
+            unknown_writers: UnknownWriters::default(),
             user_syncing: OnceCell::new(),
         })
     }
@@ -281,6 +285,22 @@ impl CommandHandler {
         }
     }
 
+    /// Handles a line that is not a command of this version, because of `error`. One of a newer version is reported once for
+    /// each kind and connection. Returns the command as this version knows it, where that leaves no doubt.
+    ///
+    /// # Errors
+    /// The line is not a command of a newer version either.
+    pub fn newer(&self, connection: &Connection, line: &str, error: ParseError) -> Result<Option<Command>, ParseError> {
+        let Some(newer) = Newer::of(line, &error) else { return Err(error) };
+        if connection.is_new(&newer) {
+            self.env.observer.event(InstanceEvent::NewerCommand { peer: &connection.peer(), newer: &newer });
+        }
+        Ok(match newer {
+            Newer::Command(_) => None,
+            Newer::Arguments { known, .. } => known,
+        })
+    }
+
     /// Answers a `REPLICATE` with this instance's positions.
     ///
     /// Over a broker every instance receives it, its sender included, and every instance receives the answers. Any
@@ -361,14 +381,22 @@ impl CommandHandler {
     }
 
     /// Returns the follower of `writer`'s rows of `stream`. There is none for this instance's own rows, for unknown streams
-    /// and for writers that are not configured. Those are ignored: in Synapse a `POSITION` of an unknown stream made every
-    /// instance reconnect.
+    /// and for writers that are not configured. The latter two are reported and ignored: in Synapse a `POSITION` of an
+    /// unknown stream made every instance reconnect.
     fn follower(&self, stream: &StreamName, writer: &InstanceName) -> Option<&Rc<StreamFollower>> {
         let follower = self.followers.get(&(stream.clone(), writer.clone()));
         if follower.is_none() && self.stream(stream.as_str()).is_none() {
             self.env.observer.event(InstanceEvent::UnknownStream { stream });
+        } else if follower.is_none() && *writer != self.instance {
+            let is_first = self.unknown_writers.is_new(stream, writer);
+            self.env.observer.event(InstanceEvent::UnknownWriter { stream, writer, is_first });
         }
         follower
+    }
+
+    /// Returns the writers that the configuration does not name, of whose rows or positions this instance has heard.
+    pub fn unknown_writers(&self) -> &UnknownWriters {
+        &self.unknown_writers
     }
 
     /// Announces to every instance that a remote server that was thought to be down is up again (Synapse #6706).

@@ -16,6 +16,7 @@ pub mod streamer;
 mod syncing;
 #[cfg(test)]
 mod testing;
+pub mod unknown_writers;
 mod waiters;
 
 pub use backoff::Backoff;
@@ -25,4 +26,5 @@ pub use handler::CommandHandler;
 use stream_follower::StreamFollower;
 pub use streamer::Streamer;
 pub use syncing::UserSyncing;
+pub use unknown_writers::UnknownWriters;
 pub use waiters::{WaitError, Waiters};

@@ -215,6 +215,11 @@ impl Observer for Journal {
             InstanceEvent::UnknownStream { stream, .. } => {
                 self.add(&stream.as_str().into(), Step::InstanceEvent("unknown stream"))
             }
+            InstanceEvent::UnknownWriter { writer, is_first: true, .. } => {
+                self.add(writer, Step::InstanceEvent("unknown writer"))
+            }
+            InstanceEvent::NewerCommand { peer, .. } => self.add(&peer.into(), Step::InstanceEvent("newer command")),
+            InstanceEvent::UnknownWriter { .. } | InstanceEvent::UnclaimedPosition { .. } => {}
         }
     }
 }

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Consumer;
 use super::stream_follower::FollowerKey;
+use super::streamer::HEARTBEAT_INTERVAL;
 use crate::streams::Stream;
 use squall_protocol::rows::Row;
 use squall_protocol::{InstanceName, StreamName, Token};
@@ -37,7 +39,7 @@ pub enum WaitError {
         writer: InstanceName,
     },
     /// The position was not reached in time.
-    #[error("{stream} of {writer} did not reach {position} within {WAIT_TIMEOUT:?}: it is at {current}")]
+    #[error("{stream} of {writer} did not reach {position} within {WAIT_TIMEOUT:?}: it is at {current}{}", why(*is_held))]
     Timeout {
         /// The stream.
         stream: StreamName,
@@ -47,14 +49,32 @@ pub enum WaitError {
         position: Token,
         /// The position that was reached.
         current: Token,
+        /// True if the writer goes on announcing a position below the one that was waited for.
+        is_held: bool,
     },
 }
+
+/// Returns the probable cause of a wait that timed out, for its error.
+fn why(is_held: bool) -> &'static str {
+    match is_held {
+        true => {
+            ", which the writer still announces, so one of its writes must be outstanding: see \
+             squall_oldest_outstanding_seconds there"
+        }
+        false => "",
+    }
+}
+
+/// Age up to which an announcement counts as the writer's present position.
+const ANNOUNCED_WITHIN: Duration = HEARTBEAT_INTERVAL.saturating_mul(2);
 
 /// The callers that wait on one instance.
 pub struct Waiters {
     instance: InstanceName,
     streams: Vec<Rc<dyn Stream>>,
     waiting: RefCell<BTreeMap<FollowerKey, Queue>>,
+    /// The time of each writer's last announcement.
+    announced: RefCell<BTreeMap<FollowerKey, Instant>>,
     waits_begun: Cell<u64>,
 }
 
@@ -65,7 +85,13 @@ type Queue = BTreeMap<(Token, u64), oneshot::Sender<()>>;
 impl Waiters {
     /// Returns the waiters on `instance`'s positions of `streams`. The caller must register it as a consumer.
     pub fn new(instance: InstanceName, streams: Vec<Rc<dyn Stream>>) -> Rc<Self> {
-        Rc::new(Waiters { instance, streams, waiting: RefCell::default(), waits_begun: Cell::new(0) })
+        Rc::new(Waiters {
+            instance,
+            streams,
+            waiting: RefCell::default(),
+            announced: RefCell::default(),
+            waits_begun: Cell::new(0),
+        })
     }
 
     /// Waits until `writer`'s rows of `stream` up to `position` have been applied on this instance. Completes at once if
@@ -93,8 +119,15 @@ impl Waiters {
         };
         tokio::time::timeout(WAIT_TIMEOUT, reached).await.map_err(|_| {
             let current = followed.position(&writer);
-            WaitError::Timeout { stream, writer, position, current }
+            let is_held = self.has_announced(&(stream.clone(), writer.clone()));
+            WaitError::Timeout { stream, writer, position, current, is_held }
         })
+    }
+
+    /// Returns true if the writer has announced its position a short time ago. Rows are no announcement: the next one may be
+    /// on its way.
+    fn has_announced(&self, key: &FollowerKey) -> bool {
+        self.announced.borrow().get(key).is_some_and(|at| at.elapsed() <= ANNOUNCED_WITHIN)
     }
 
     async fn woken(&self, key: FollowerKey, position: Token) {
@@ -145,6 +178,7 @@ impl Consumer for Waiters {
 
     /// Positions move without rows too (Synapse #9796).
     fn positioned(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
+        self.announced.borrow_mut().insert((stream.clone(), writer.clone()), Instant::now());
         self.moved(stream, writer, position);
     }
 }

@@ -2,6 +2,7 @@
 
 mod file;
 mod log;
+mod slow_writes;
 
 use std::cell::RefCell;
 use std::fs::TryLockError;
@@ -18,9 +19,11 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 pub use file::{File, FileError};
+use slow_writes::SlowWrites;
 
+use crate::errors::Causes;
 use crate::instance::{Instance, StartError};
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Health, Metrics};
 use crate::observer::{Log, Tee, process_env};
 use crate::replication::Consumers;
 use crate::store::{Database, DatabaseError, SqliteBackend};
@@ -52,7 +55,7 @@ pub enum ServeError {
     },
     /// The database cannot be used.
     #[error("cannot open the database {}: {}. It must be a writable SQLite file, or not exist yet", path.display(),
-        reasons(error))]
+        Causes(error))]
     Database {
         /// The database file.
         path: PathBuf,
@@ -91,7 +94,7 @@ pub enum ServeError {
         file: PathBuf,
     },
     /// The instance failed to start.
-    #[error("{instance} cannot start: {}", reasons(error))]
+    #[error("{instance} cannot start: {}", Causes(error))]
     Start {
         /// The instance.
         instance: InstanceName,
@@ -139,7 +142,10 @@ pub async fn serve(
     let consumers = Consumers::default();
     consumers.register(counters.clone());
     consumers.register(Rc::new(log::Rows));
-    let env = process_env(file.bind, Rc::new(Tee(Rc::new(Log), counters)));
+    let slow_writes = Rc::<SlowWrites>::default();
+    tasks.spawn(tasks::WATCH_SLOW_WRITES, Rc::clone(&slow_writes).watch());
+    let observers = Tee(Rc::new(Log), Rc::new(Tee(counters, slow_writes)));
+    let env = process_env(file.bind, Rc::new(observers));
     let env = file.config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));
     let mut stop = pin!(stop);
@@ -188,16 +194,31 @@ fn did_not_start(file: &File, name: &InstanceName, error: StartError) -> ServeEr
     }
 }
 
-/// Checks that the instance has started and, with a broker, that it receives its own commands through the broker.
-fn health(state: &State) -> Result<(), String> {
+/// Checks that the instance serves, and that it follows every writer of which it hears.
+fn health(state: &State) -> Health {
     let instance = match state {
-        State::Starting => return Err("starting".to_owned()),
-        State::Stopping => return Err("stopping".to_owned()),
+        State::Starting => return Health::Bad("starting".to_owned()),
+        State::Stopping => return Health::Bad("stopping".to_owned()),
         State::Running(instance) => instance,
     };
     if let Some(refusal) = instance.refusal_to_write() {
-        return Err(refusal);
+        return Health::Bad(refusal);
     }
+    if let Err(reason) = is_connected(instance) {
+        return Health::Bad(reason);
+    }
+    let unknown = instance.handler().unknown_writers();
+    if unknown.is_empty() {
+        return Health::Good;
+    }
+    Health::Degraded(format!(
+        "ignores {unknown}, which the configuration does not name among the writers: restart with the configuration that \
+         does"
+    ))
+}
+
+/// Checks, with a broker, that the instance receives its own commands through the broker.
+fn is_connected(instance: &Instance) -> Result<(), String> {
     let Some(broker) = &instance.config().redis else { return Ok(()) };
     let connections = instance.handler().connections();
     let connection = |role| connections.iter().find(|connection| connection.role() == role);
@@ -212,18 +233,4 @@ fn health(state: &State) -> Result<(), String> {
         }
         Some(_) => Ok(()),
     }
-}
-
-/// Returns the text of an error and of its sources.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        let cause = reason.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = reason.source();
-    }
-    text
 }

@@ -131,6 +131,7 @@ impl Deployment {
                 presence: self.presence_writer.as_str().into(),
                 receipts: self.receipts_writers.iter().map(|name| name.as_str().into()).collect(),
                 to_device: self.to_device_writer.as_str().into(),
+                caches: Vec::new(),
             },
             presence: presence.clone(),
             redis: self.broker.as_ref().map(redis_config),

@@ -1,8 +1,8 @@
 //! A network that delivers lines as other peers would frame them.
 //!
 //! Reads return a few bytes at a time, so that every line and every reply of a broker is split everywhere. Between two lines
-//! come odd ones: blank lines, pings with any text, a line of the greatest length, and lines for which the reader has to close
-//! the connection. All of this happens between the network and the instance that reads. No line of the peer is lost or
+//! come odd ones: blank lines, pings with any text, commands of a newer version, a line of the greatest length, and one that is
+//! too long, for which the reader has to close the connection. All of this happens between the network and the instance that reads. No line of the peer is lost or
 //! changed.
 
 use std::cell::Cell;
@@ -60,9 +60,10 @@ fn odd_line(rng: &mut ChaCha8Rng, place: &Place, has_client: bool) -> (String, C
     match drawn {
         0 if !is_payload => (ping_of(LINE_BYTES_MAX), Content::Harmless("a line of the greatest length")),
         1 if !is_payload => (ping_of(LINE_BYTES_MAX + 1), Content::Refused("a line that is too long")),
-        2..4 => of_newer_version("NEWER_COMMAND 7 a b", is_payload, "an unknown command"),
+        2..4 => ("NEWER_COMMAND 7 a b".to_owned(), Content::Harmless("an unknown command")),
         4..6 if has_client => {
-            of_newer_version("POSITION org.squall.newer newer 3 7 8", is_payload, "a command with one argument more")
+            let longer = "POSITION org.squall.newer newer 3 7 8".to_owned();
+            (longer, Content::Harmless("a command with one argument more"))
         }
         6..11 => (["PING", "PING -1", "PING two words", "PING \u{2603}"][drawn % 4].to_owned(), harmless_ping()),
         _ => (["", " ", "\r", "\t \r"][drawn % 4].to_owned(), Content::Harmless("a blank line")),
@@ -71,11 +72,6 @@ fn odd_line(rng: &mut ChaCha8Rng, place: &Place, has_client: bool) -> (String, C
 
 fn harmless_ping() -> Content {
     Content::Harmless("a ping with any text")
-}
-
-/// Over TCP, a line that is not a command ends the connection, in Synapse too. From a broker it is reported and skipped.
-fn of_newer_version(line: &str, is_payload: bool, what: &'static str) -> (String, Content) {
-    (line.to_owned(), if is_payload { Content::Harmless(what) } else { Content::Refused(what) })
 }
 
 /// Returns a `PING` of that many bytes.
@@ -216,7 +212,7 @@ mod tests {
     use crate::sim::deployment::{BROKER_PORT, REPLICATION_PORT, SERVER_NAME};
     use crate::transport::redis::resp::{Reply, ReplyDecoder};
     use squall_judge::SUBSCRIPTION;
-    use squall_protocol::{Command, LineDecoder};
+    use squall_protocol::{Command, LineDecoder, Newer};
 
     /// Returns what a client reads of `sent`, read by read, and the lines that were injected.
     fn read(sent: &str, port: u16, per_mille: Option<u32>) -> (Vec<Vec<u8>>, Vec<InjectedLine>) {
@@ -270,19 +266,20 @@ mod tests {
     }
 
     #[test]
-    fn odd_lines_come_between_the_lines_and_only_those_that_are_not_commands_are_refused() {
+    fn odd_lines_come_between_the_lines_and_only_those_that_are_too_long_are_refused() {
         let sent = pings(1_000);
         let (reads, injected) = read(&sent, REPLICATION_PORT, Some(1_000));
         let mut decoder = LineDecoder::default();
-        let mut refused = 0;
+        let (mut newer, mut refused) = (0, 0);
         let mut own = Vec::new();
         for read in reads {
             decoder.extend(&read);
             while let Some(line) = decoder.next_line() {
-                match line.as_deref().map(Command::parse) {
+                match line.as_deref().map(|line| Command::parse(line).map_err(|error| Newer::of(line, &error))) {
                     Ok(Ok(Command::Ping(text))) if text.len() < 4 && text.parse::<u32>().is_ok() => own.push(text),
                     Ok(Ok(_)) => {}
-                    Ok(Err(_)) | Err(_) => refused += 1,
+                    Ok(Err(Some(_))) => newer += 1,
+                    Ok(Err(None)) | Err(_) => refused += 1,
                 }
             }
         }
@@ -290,7 +287,7 @@ mod tests {
         assert_eq!(own, expected);
         let is_refused = |line: &&InjectedLine| matches!(line.content, Content::Refused(_));
         assert_eq!(injected.iter().filter(is_refused).count(), refused);
-        assert!(refused > 10 && refused < injected.len() / 2, "{refused} of {}", injected.len());
+        assert!(refused > 10 && newer > refused, "{refused} and {newer} of {}", injected.len());
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn failure_of(error: &HttpError) -> RequestFailure {
         HttpError::GaveUp { last, .. } => failure_of(last),
         HttpError::Connect(..) | HttpError::Exchange(_) | HttpError::Timeout(_) => RequestFailure::Lost,
         HttpError::NotSeen(_) => RequestFailure::NotSeen,
-        HttpError::TooLong(_) | HttpError::NotJson(_) | HttpError::Json(_) | HttpError::Row(_) => {
+        HttpError::Tls(_) | HttpError::TooLong(_) | HttpError::NotJson(_) | HttpError::Json(_) | HttpError::Row(_) => {
             RequestFailure::Unreadable
         }
         HttpError::UnknownInstance(_) | HttpError::Itself(_) => {

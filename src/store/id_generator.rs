@@ -58,6 +58,8 @@ pub enum AllocateError {
 pub struct IdGenerator {
     database: Database,
     options: IdGeneratorOptions,
+    /// The writers whose positions the database had at the start, and which are not configured.
+    unclaimed: Vec<InstanceName>,
     ids: Arc<Ids>,
     /// The own position as last recorded, so that an unchanged position is not written again (Synapse #18672).
     recorded: Cell<Token>,
@@ -105,13 +107,15 @@ impl IdGenerator {
         };
         let starts = database.transaction("load_id_generators", read).await?;
         let load = |(options, start): (IdGeneratorOptions, Result<StartingPoint, LoadError>)| {
-            let start = start?;
+            let mut start = start?;
+            let unclaimed = std::mem::take(&mut start.unclaimed);
             let instance = options.instance.clone();
             let recorded = start.positions.get(&instance).copied().unwrap_or_default();
             let state = IdState::new(instance.clone(), start);
             let ids = Ids { instance, state: Mutex::new(state), poke: options.poke.clone() };
             let database = database.clone();
-            Ok(Rc::new(IdGenerator { database, options, ids: Arc::new(ids), recorded: Cell::new(recorded) }))
+            let (ids, recorded) = (Arc::new(ids), Cell::new(recorded));
+            Ok(Rc::new(IdGenerator { database, options, unclaimed, ids, recorded }))
         };
         options.into_iter().zip(starts).map(load).collect()
     }
@@ -193,6 +197,11 @@ impl IdGenerator {
     /// Returns the instances configured to write the stream.
     pub fn writers(&self) -> &[InstanceName] {
         &self.options.writers
+    }
+
+    /// Returns the writers whose positions the database had at the start, and which are not configured.
+    pub fn unclaimed(&self) -> &[InstanceName] {
+        &self.unclaimed
     }
 
     /// Returns this instance.

@@ -8,6 +8,11 @@
 //!   ids below.
 //! - A writer records its position here, before it can allocate. So a writer without a recorded position has nothing
 //!   outstanding, and may be counted as being at the position of the others.
+//!
+//! One rule differs. Every instance of Synapse deletes the positions of writers that its configuration does not name. But
+//! the configuration may be the old one, and the writer a new one that runs: the next instance to start would count it as
+//! being at the position of the others, past an id that may be outstanding (Synapse #12374). Here an instance ignores such
+//! a position, and deletes only its own: it has ended its predecessor, and nothing of it is outstanding.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,14 +77,19 @@ pub enum LoadError {
     },
 }
 
-/// Reads the positions of the stream. Repairs the sequence after a table was restored, and removes former writers.
+/// Reads the positions of the stream. Repairs the sequence after a table was restored.
 pub(super) fn starting_point(
     tx: &Transaction<'_>,
     options: &IdGeneratorOptions,
 ) -> rusqlite::Result<Result<StartingPoint, LoadError>> {
     let max_in_tables = max_in_tables(tx, options)?;
     let max_allocated = heal_sequence(tx, options.sequence, max_in_tables)?;
-    let mut positions = known_positions(tx, options)?;
+    let mut positions = recorded_positions(tx, &options.stream)?;
+    if !options.is_writer() && positions.remove(&options.instance).is_some() {
+        delete_position(tx, &options.stream, &options.instance)?;
+    }
+    let unclaimed = positions.keys().filter(|writer| !options.writers.contains(writer)).cloned().collect();
+    positions.retain(|writer, _| options.writers.contains(writer));
     if let Some((writer, &position)) = positions.iter().find(|(_, position)| **position > max_allocated) {
         let error = LoadError::PositionPastSequence {
             stream: options.stream.clone(),
@@ -97,7 +107,8 @@ pub(super) fn starting_point(
     for writer in &options.writers {
         positions.entry(writer.clone()).or_insert(persisted_upto);
     }
-    let mut start = StartingPoint { positions, persisted_upto, max_allocated, ..StartingPoint::default() };
+    let committed = Default::default();
+    let mut start = StartingPoint { positions, persisted_upto, max_allocated, committed, unclaimed };
     for (table, id) in options.tables {
         let mut rows = tx.prepare_cached(&format!("SELECT {id} FROM {table} WHERE {id} > ?1"))?;
         for id in rows.query_map([persisted_upto.0], |row| row.get(0))? {
@@ -133,23 +144,18 @@ fn max_in_tables(tx: &Transaction<'_>, options: &IdGeneratorOptions) -> rusqlite
     Ok(max)
 }
 
-/// Returns the recorded positions of the configured writers. Deletes those of former writers, which would hold the stream
-/// back for ever.
-fn known_positions(
-    tx: &Transaction<'_>,
-    options: &IdGeneratorOptions,
-) -> rusqlite::Result<BTreeMap<InstanceName, Token>> {
-    let stream = options.stream.as_str();
+/// Returns the recorded position of every writer, configured or not.
+fn recorded_positions(tx: &Transaction<'_>, stream: &StreamName) -> rusqlite::Result<BTreeMap<InstanceName, Token>> {
     let mut query =
         tx.prepare_cached("SELECT instance_name, stream_id FROM stream_positions WHERE stream_name = ?1")?;
-    let recorded = query.query_map([stream], |row| {
+    let recorded = query.query_map([stream.as_str()], |row| {
         Ok((InstanceName::from(row.get::<_, String>("instance_name")?), Token(row.get("stream_id")?)))
     })?;
-    let mut positions: BTreeMap<_, _> = recorded.collect::<rusqlite::Result<_>>()?;
-    let mut delete = tx.prepare_cached("DELETE FROM stream_positions WHERE stream_name = ?1 AND instance_name = ?2")?;
-    for former in positions.keys().filter(|writer| !options.writers.contains(writer)) {
-        delete.execute((stream, former.as_str()))?;
-    }
-    positions.retain(|writer, _| options.writers.contains(writer));
-    Ok(positions)
+    recorded.collect()
+}
+
+fn delete_position(tx: &Transaction<'_>, stream: &StreamName, writer: &InstanceName) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM stream_positions WHERE stream_name = ?1 AND instance_name = ?2")?
+        .execute((stream.as_str(), writer.as_str()))?;
+    Ok(())
 }

@@ -40,6 +40,8 @@ pub(super) struct StartingPoint {
     pub max_allocated: Token,
     /// The ids above `persisted_upto` that have rows.
     pub committed: BTreeSet<Token>,
+    /// The writers with a recorded position that are not configured. Their positions count for nothing.
+    pub unclaimed: Vec<InstanceName>,
 }
 
 /// The ids of one stream as one instance knows them. No value it returns ever goes backwards.

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::limits::LimitHit;
 use crate::observer::InstanceEvent;
 use crate::observer::Observer;
+use crate::transport::tls_mismatch::{Notice, Plain, TlsMismatch};
 use squall_env::{BoxStream, Listener, TaskSpawner};
 
 /// Pause after an error of `accept`.
@@ -49,6 +50,14 @@ pub(crate) struct BoundedListener<'a> {
 /// The place of one open connection. Dropping it makes room for another connection.
 pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
+    tls: Notice,
+}
+
+impl Slot {
+    /// Returns the error if the connection ended because the client speaks TLS.
+    pub(crate) fn tls_mismatch(&self) -> Option<TlsMismatch> {
+        self.tls.is_given().then_some(TlsMismatch::Client)
+    }
 }
 
 impl<'a> BoundedListener<'a> {
@@ -82,7 +91,8 @@ impl<'a> BoundedListener<'a> {
                 }
             };
             if let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() {
-                return Some((stream, Slot { _permit: permit }));
+                let (stream, tls) = Plain::accepted(stream);
+                return Some((stream, Slot { _permit: permit, tls }));
             }
             self.observer.limit_hit(LimitHit::ConnectionRefused);
             let error = &TooManyConnections;

@@ -6,5 +6,7 @@ pub mod http;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod tcp;
+pub(crate) mod tls_mismatch;
 
 pub use config::{InstanceLocation, RedisConfig};
+pub use tls_mismatch::TlsMismatch;

@@ -6,6 +6,8 @@ use squall::limits::{
     BATCH_ROWS_MAX, CACHED_MAX, COMMANDS_QUEUED_MAX, HTTP_CONNECTIONS_MAX, ITEMS_QUEUED_MAX, KEPT_MAX,
     TCP_CONNECTIONS_MAX, TYPING_KEPT_MS, UNANSWERED_MAX,
 };
+use squall::replication::connection::NEWER_KINDS_MAX;
+use squall::replication::unknown_writers::UNKNOWN_WRITERS_MAX;
 use squall::transport::{http, redis, tcp};
 use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
@@ -25,7 +27,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 17] = [
+    let amounts: [(&str, &[usize]); 19] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
         ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
@@ -43,6 +45,8 @@ fn the_limits_are_those_of_the_document() {
         ("CACHED_MAX", &[CACHED_MAX]),
         ("ROWS_TARGET", &[ROWS_TARGET]),
         ("TYPING_KEPT_MS", &[TYPING_KEPT_MS as usize]),
+        ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
+        ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
     ];
     let durations: [(&str, &[Duration]); 9] = [
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use squall::instance::config::StreamWriters;
 use squall::instance::{Config, Instance, Write};
-use squall::observer::process_env;
+use squall::observer::{Observer, process_env};
 use squall::replication::{Consumer, Consumers};
 use squall::store::{Database, SqliteBackend};
 use squall::transport::{InstanceLocation, RedisConfig};
@@ -82,11 +82,16 @@ impl Deployment {
     }
 
     pub(crate) async fn start(&self, name: &str) -> Process {
+        self.start_observed(name, Rc::new(Noop)).await
+    }
+
+    /// Starts an instance that reports to `observer`.
+    pub(crate) async fn start_observed(&self, name: &str, observer: Rc<dyn Observer>) -> Process {
         let follower = Rc::new(Follower::default());
         let consumers = Consumers::default();
         consumers.register(follower.clone());
         let database = Database::new(Rc::new(SqliteBackend::open(self.scratch.path().join("squall.db")).unwrap()));
-        let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
+        let env = process_env(Ipv4Addr::LOCALHOST.into(), observer);
         let env = self.config.with_tls(env).unwrap();
         // Every task of a process must end with the process.
         let tasks = LocalSet::new();

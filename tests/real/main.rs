@@ -11,6 +11,7 @@ mod deployment;
 mod follow;
 mod follow_credentials;
 mod follow_program;
+mod log;
 #[path = "../support/ports.rs"]
 mod ports;
 mod processes;

@@ -179,6 +179,11 @@ impl Program {
         tokio::time::timeout(PATIENCE, ended).await.expect("the process ends in time after the signal")
     }
 
+    /// Returns the port of the metrics.
+    pub(crate) fn metrics_port(&self) -> u16 {
+        self.metrics_port
+    }
+
     /// Returns the text of the log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()

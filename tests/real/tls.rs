@@ -1,13 +1,16 @@
 //! Connections to a broker over TLS, with client certificates.
 
+use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use squall::observer::process_env;
-use squall_env::{BoxStream, Listener, LocalBoxFuture, Noop, TlsConfig};
+use squall::observer::{InstanceEvent, Observer, process_env};
+use squall::transport::RedisConfig;
+use squall_env::{BoxStream, Listener, LocalBoxFuture, Noop, TaskObserver, TlsConfig};
 use squall_protocol::rows::typing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsAcceptor;
@@ -28,6 +31,8 @@ on_both! {
     follow_listens_over_tls;
     a_port_for_tls_that_is_addressed_without_is_named;
     a_port_without_tls_that_is_addressed_with_it_is_named;
+    a_broker_with_tls_that_is_addressed_without_it_is_named;
+    a_broker_without_tls_that_is_addressed_with_it_is_named;
 }
 
 /// The certificates and keys of an authority, of a broker and an instance with its signature, and of another authority.
@@ -200,4 +205,50 @@ async fn a_port_without_tls_that_is_addressed_with_it_is_named(kind: Kind) {
     let (status, error) = follow_in_vain(&url, "12s", &["--ca-file", ca.to_str().unwrap()]).await;
     assert_eq!(status, Some(2), "{error}");
     assert!(error.contains("name the port that is, or connect without TLS"), "{error}");
+}
+
+/// An observer that keeps the errors of connections.
+#[derive(Default)]
+struct Errors(RefCell<Vec<String>>);
+
+impl TaskObserver for Errors {}
+
+impl Observer for Errors {
+    fn event(&self, event: InstanceEvent<'_>) {
+        if let InstanceEvent::Connection { error, .. } = event {
+            self.0.borrow_mut().push(error.to_string());
+        }
+    }
+}
+
+/// Starts a master with this broker, and waits until it reports two errors of its connections.
+async fn errors_of_master(test: &str, broker: RedisConfig) -> Vec<String> {
+    let deployment = Deployment::new(test, Some(broker));
+    let errors = Rc::<Errors>::default();
+    let master = deployment.start_observed("master", errors.clone()).await;
+    let reported = async {
+        while errors.0.borrow().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reported).await.expect("it reports that it cannot connect");
+    drop(master);
+    errors.0.take()
+}
+
+async fn a_broker_with_tls_that_is_addressed_without_it_is_named(kind: Kind) {
+    let (server, _certificates) = start(kind, "plain-client").await;
+    let plain = RedisConfig { tls: None, ..server.config() };
+    for error in errors_of_master(&format!("tls-plain-client-{kind:?}"), plain).await {
+        assert!(error.contains("TLS"), "{error}");
+    }
+}
+
+async fn a_broker_without_tls_that_is_addressed_with_it_is_named(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let certificates = Certificates::new(&format!("tls-plain-broker-{kind:?}"));
+    let with_tls = RedisConfig { tls: Some(certificates.config()), ..server.config() };
+    for error in errors_of_master(&format!("tls-plain-broker-{kind:?}-site"), with_tls).await {
+        assert!(error.contains("The port does not seem to be for TLS"), "{error}");
+    }
 }

@@ -158,6 +158,7 @@ fn deployment() -> Deployment {
             presence: "writer1".into(),
             receipts: vec!["writer1".into()],
             to_device: "writer1".into(),
+            caches: Vec::new(),
         },
     )
 }

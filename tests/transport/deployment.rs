@@ -36,7 +36,7 @@ pub(crate) const MASTER_POSITIONS: [&str; 7] = [
 const REPLICATION_PORT: u16 = 9092;
 const HTTP_PORT: u16 = 9093;
 #[cfg(feature = "sim")]
-const REDIS_PORT: u16 = 6379;
+pub(crate) const REDIS_PORT: u16 = 6379;
 
 struct StoppedClock;
 
@@ -152,7 +152,8 @@ impl Deployment {
         self.connect_to_port(host, HTTP_PORT).await
     }
 
-    async fn connect_to_port(&self, host: &str, port: u16) -> Peer {
+    /// Connects to a port of `host`.
+    pub(crate) async fn connect_to_port(&self, host: &str, port: u16) -> Peer {
         let network = self.hosts.seen_by("the test");
         Peer::new(network.connect(&Address::new(host, port)).await.unwrap())
     }

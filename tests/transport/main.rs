@@ -17,6 +17,7 @@ mod network;
 mod peer;
 mod reconnect;
 mod refusals;
+mod reports;
 mod requests;
 #[path = "../support/rows.rs"]
 mod rows;

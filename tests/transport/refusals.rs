@@ -42,12 +42,10 @@ fn ping_of(length: usize) -> String {
 fn an_invalid_command_is_refused() {
     run(async {
         for (line, why) in [
-            ("NOSUCH a b", "NOSUCH"),
             ("ping 1", "ping"),
             (" PING 1", "unknown command"),
             ("REPLICATE\r", "unknown command"),
             ("USER_SYNC inst1 @a:old.test - foo 15", "neither start nor end"),
-            ("FEDERATION_ACK a b c", "b c"),
             ("USER_IP @probe:old.test [tok", "bad JSON"),
             ("LOCK_RELEASED 1", "expected 3 JSON values"),
         ] {

@@ -9,6 +9,7 @@ use super::arguments::Arguments;
 use super::commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSync};
 use super::error::{ParseError, ParseErrorKind};
 use super::excerpt::excerpt;
+use super::newer;
 
 /// A command from one instance to others. [`super::Direction`] has the commands that are allowed over TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,11 @@ impl Command {
     }
 
     fn from_parts(name: &str, text: &str) -> Result<Command, ParseErrorKind> {
+        let known = Command::from_known_parts(name, text);
+        known.map_err(|kind| newer::too_many_arguments(name, text).unwrap_or(kind))
+    }
+
+    fn from_known_parts(name: &str, text: &str) -> Result<Command, ParseErrorKind> {
         let arguments = Arguments::new(text);
         Ok(match name {
             "SERVER" => Command::Server(text.into()),

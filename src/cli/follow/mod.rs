@@ -26,7 +26,7 @@ use super::synapse_config::SynapseConfig;
 use super::writers::WriterArguments;
 use super::{CliError, duration, status};
 use crate::follow::{Event, FollowMetrics, Follower, Journal, Target, Watcher, listen};
-use crate::metrics;
+use crate::metrics::{self, Health};
 use crate::observer::{Env, process_env};
 use crate::tasks;
 use broker::{Broker, BrokerArguments};
@@ -134,8 +134,10 @@ async fn serve_metrics(
     let registry = Registry::new();
     let metrics = FollowMetrics::new(&registry).expect("the registry is empty");
     let is_disconnected = Rc::clone(is_disconnected);
-    let health =
-        Rc::new(move || if is_disconnected.get() { Err("not subscribed to the broker".to_owned()) } else { Ok(()) });
+    let health = Rc::new(move || match is_disconnected.get() {
+        true => Health::Bad("not subscribed to the broker".to_owned()),
+        false => Health::Good,
+    });
     env.tasks.spawn(tasks::SERVE_METRICS, metrics::serve(Box::new(listener), registry, health, env.tasks.clone()));
     Ok(metrics)
 }

@@ -128,6 +128,22 @@ fn a_wait_that_times_out_says_which_position_was_missing() {
 }
 
 #[test]
+fn a_wait_that_times_out_while_the_writer_announces_less_says_that_a_write_is_outstanding() {
+    on_paused_clock(async {
+        let follower = follow(Delivery::Log).await;
+        follower.begin("waiter", "a", 12);
+        for _ in 0..5 {
+            tokio::time::sleep(5 * SECOND).await;
+            follower.a.position(&follower.connection, Token(10), Token(10));
+        }
+        tokio::time::sleep(6 * SECOND).await;
+        let ended = follower.ended().await;
+        assert!(ended[0].starts_with("waiter: events of a did not reach 12 within 30s: it is at 10, "), "{ended:?}");
+        assert!(ended[0].contains("one of its writes must be outstanding"), "{ended:?}");
+    });
+}
+
+#[test]
 fn a_cancelled_wait_leaves_nothing_behind() {
     on_paused_clock(async {
         let follower = follow(Delivery::Log).await;

@@ -184,9 +184,39 @@ fn a_former_writer_does_not_hold_the_stream_back() {
     deployment.write(&first, 1);
     deployment.write(&second, 3);
     let alone = deployment.start("second", &["second"]);
-    assert_eq!((alone.current_token(), deployment.recorded("first")), (Token(5), None));
+    assert_eq!((alone.current_token(), alone.unclaimed()), (Token(5), &["first".into()][..]));
     let reader = deployment.start("reader", &["second", "third"]);
     assert_eq!((reader.current_token(), position(&reader, "third")), (Token(5), 5));
+}
+
+#[test]
+fn an_old_configuration_does_not_make_others_pass_a_new_writer() {
+    let deployment = Deployment::new();
+    let (old, new) = (["first", "second"], ["first", "second", "third"]);
+    let first = deployment.start("first", &old);
+    deployment.write(&first, 1);
+    let third = deployment.start("third", &new);
+    let outstanding = now(third.allocate(1)).unwrap();
+    deployment.write(&first, 1);
+    for (instance, is_writer) in [("reader", false), ("second", true)] {
+        assert_eq!(deployment.start(instance, &old).is_writer(), is_writer);
+        assert_eq!(deployment.recorded("third"), Some(2), "{instance} has not deleted what it does not own");
+    }
+    let reader = deployment.start("reader", &new);
+    assert_eq!((reader.current_token(), position(&reader, "third")), (Token(2), 2), "3 may still commit");
+    drop(outstanding);
+}
+
+#[test]
+fn an_instance_that_writes_no_more_deletes_its_position() {
+    let deployment = Deployment::new();
+    let both = ["first", "second"];
+    let (first, second) = (deployment.start("first", &both), deployment.start("second", &both));
+    deployment.write(&first, 1);
+    deployment.write(&second, 2);
+    assert!(deployment.start("first", &["second"]).unclaimed().is_empty());
+    assert_eq!((deployment.recorded("first"), deployment.recorded("second")), (None, Some(4)));
+    assert_eq!(deployment.start("reader", &both).current_token(), Token(4), "it has nothing outstanding");
 }
 
 #[test]

@@ -9,7 +9,10 @@ fn starting(local: &str, positions: &[(&str, i64)], committed: &[i64]) -> IdStat
     let committed: BTreeSet<Token> = committed.iter().copied().map(Token).collect();
     let max_allocated = positions.values().chain(&committed).copied().max().unwrap();
     let persisted_upto = positions.values().copied().min().unwrap();
-    IdState::new(local.into(), StartingPoint { positions, persisted_upto, max_allocated, committed })
+    IdState::new(
+        local.into(),
+        StartingPoint { positions, persisted_upto, max_allocated, committed, unclaimed: Vec::new() },
+    )
 }
 
 fn reserve(state: &mut IdState, ids: &[i64]) {

@@ -1,6 +1,7 @@
 //! The HTTP server: accepts connections and hands their requests to the router.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -48,8 +49,14 @@ pub async fn serve_requests(listener: Box<dyn Listener>, connections_max: usize,
                 let router = Rc::clone(&router);
                 async move { Ok::<Response<Full<Bytes>>, Infallible>(router.answer(request).await) }
             });
-            if let Err(error) = serve_connection(stream, service).await {
-                observer.event(InstanceEvent::Connection { peer: "an HTTP client", error: &error });
+            let served = serve_connection(stream, service).await;
+            let error: Option<Box<dyn Error>> = match (slot.tls_mismatch(), served) {
+                (Some(error), _) => Some(Box::new(error)),
+                (None, Err(error)) => Some(Box::new(error)),
+                (None, Ok(())) => None,
+            };
+            if let Some(error) = error {
+                observer.event(InstanceEvent::Connection { peer: "an HTTP client", error: &*error });
             }
             drop(slot);
         });

@@ -145,8 +145,11 @@ impl Broker {
         Ok((stream, info, limiter))
     }
 
-    /// Reports an error to the observer.
+    /// Reports an error to the observer, except the end of a connection in an orderly stop.
     pub fn report(&self, error: &BrokerError) {
+        if self.env.tasks.is_stopped() && matches!(error, BrokerError::ClosedHere | BrokerError::Closed) {
+            return;
+        }
         self.env.observer.event(InstanceEvent::Connection { peer: BROKER, error });
     }
 }

@@ -143,8 +143,9 @@ fn receive(payload: &[u8], connection: &Rc<Connection>, handler: &CommandHandler
     if is_own_row(payload, handler.instance()) {
         return; // a writer receives its own rows too, and need not parse them
     }
-    let error = match parse(payload) {
-        Ok(command) => return handler.received(connection, command),
+    let error = match parse(payload, connection, handler) {
+        Ok(Some(command)) => return handler.received(connection, command),
+        Ok(None) => return,
         Err(error) => error,
     };
     match Header::peek(&String::from_utf8_lossy(payload)) {
@@ -159,9 +160,13 @@ fn is_own_row(payload: &[u8], instance: &InstanceName) -> bool {
     words.next() == Some(b"RDATA") && words.nth(1) == Some(instance.as_str().as_bytes())
 }
 
-fn parse(payload: &[u8]) -> Result<Command, BrokerError> {
+/// Parses a payload. Returns none for a command of a newer version.
+fn parse(payload: &[u8], connection: &Connection, handler: &CommandHandler) -> Result<Option<Command>, BrokerError> {
     let text = std::str::from_utf8(payload).map_err(|_| BrokerError::NotUtf8)?;
-    Ok(Command::parse(text)?)
+    match Command::parse(text) {
+        Ok(command) => Ok(Some(command)),
+        Err(error) => Ok(handler.newer(connection, text, error)?),
+    }
 }
 
 /// Pings the broker until it fails to answer, or until the instance does not hear what it publishes.

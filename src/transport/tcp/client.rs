@@ -6,6 +6,7 @@ use super::connection;
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::replication::{Backoff, CommandHandler};
+use crate::transport::tls_mismatch::Plain;
 use squall_env::Address;
 use squall_protocol::InstanceName;
 
@@ -22,8 +23,8 @@ pub async fn stay_connected(target: InstanceName, address: Address, handler: Rc<
             Ok(_) if env.tasks.is_stopped() => return,
             Ok(stream) => {
                 let connection = handler.opened(Some(&target));
-                let error = connection::run(Rc::clone(&connection), stream, &handler, &env).await;
-                env.observer.event(InstanceEvent::Connection { peer: target.as_str(), error: &error });
+                let error = connection::run(Rc::clone(&connection), Plain::connected(stream), &handler, &env).await;
+                error.report(target.as_str(), &env);
                 if connection.was_set_up() {
                     backoff.reset();
                 }

@@ -42,7 +42,7 @@ pub enum ConnectionError {
     /// A received line is too long or is not UTF-8.
     #[error("{0}")]
     Line(#[from] LineError),
-    /// A received line is not a command.
+    /// A received line is not a command, of no version.
     #[error("{0}")]
     Parse(#[from] ParseError),
     /// The peer sent a command that only this end may send.
@@ -57,6 +57,16 @@ pub enum ConnectionError {
     /// This instance closed the connection and sent the reason.
     #[error("closed by this end")]
     ClosedHere,
+}
+
+impl ConnectionError {
+    /// Reports the end of the connection to `peer`, except that of an orderly stop.
+    pub(super) fn report(&self, peer: &str, env: &Env) {
+        let is_orderly = matches!(self, ConnectionError::ClosedHere | ConnectionError::Closed);
+        if !(is_orderly && env.tasks.is_stopped()) {
+            env.observer.event(InstanceEvent::Connection { peer, error: self });
+        }
+    }
 }
 
 /// Carries the commands of `connection` over `stream` until either end closes it.
@@ -172,7 +182,16 @@ async fn receive_lines(
         if !connection.is_open() {
             continue; // this end is closing: further commands are ignored, above all those of a server of another homeserver
         }
-        let command = Command::parse(&line?)?;
+        let line = line?;
+        let command = match Command::parse(&line) {
+            Ok(command) => Some(command),
+            Err(error) => handler.newer(connection, &line, error)?,
+        };
+        let Some(command) = command else {
+            // Not a sign of life, and not the first command that is due from a client.
+            tokio::task::consume_budget().await;
+            continue;
+        };
         if !incoming.allows(&command) {
             return Err(ConnectionError::Direction(command.name()));
         }

@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use super::connection;
 use crate::observer::Env;
-use crate::observer::InstanceEvent;
 use crate::replication::CommandHandler;
 use crate::tasks;
 use crate::transport::accept::{AcceptOptions, BoundedListener, TooManyConnections};
@@ -27,7 +26,7 @@ pub async fn accept_connections(listener: Box<dyn Listener>, handler: Rc<Command
         let connection_env = env.clone();
         env.tasks.spawn(tasks::SERVER_CONNECTION, async move {
             let error = connection::run(Rc::clone(&connection), stream, &handler, &connection_env).await;
-            connection_env.observer.event(InstanceEvent::Connection { peer: &connection.peer(), error: &error });
+            error.report(&connection.peer(), &connection_env);
             drop(slot);
         });
     }

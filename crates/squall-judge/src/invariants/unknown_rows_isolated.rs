@@ -4,9 +4,9 @@
 //! it does not know. They harm nothing else: the connection goes on, and they are reported, so that an operator learns of
 //! them. In Synapse a `POSITION` of an unknown stream raised an exception in the receive path, and every connection was
 //! closed; a row that could not be read was skipped silently. `no_missed_rows` judges that no such row is missed: the
-//! writer has it in a shape that every instance knows. The same holds for odd lines that are commands or blank, such as a
-//! line of the greatest length, and over Redis for payloads that are not commands: no connection is closed because of one
-//! (Synapse #14449).
+//! writer has it in a shape that every instance knows. The same holds for odd lines that are blank (Synapse #14449), of the
+//! greatest length, or commands of a newer version, which are unknown or have an argument more (Synapse #19946): no
+//! connection is closed because of one.
 //!
 //! No false alarm:
 //!
@@ -19,7 +19,7 @@
 //! - Lines are handled in order. A line is handled when a later position has arrived on the same connection. From a broker
 //!   one task reads and another one handles, so there `HANDLED_AFTER_MS` have to pass as well.
 //! - A process or a connection that has ended need not report.
-//! - Over TCP an end closes the connection for a line that is too long or not a command. Then no earlier line is the cause.
+//! - Over TCP an end closes the connection for a line that is too long. Then no earlier line is the cause.
 //!
 //! That an unknown row was reported is the instance's own word: the report itself is the property.
 

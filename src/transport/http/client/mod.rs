@@ -29,6 +29,7 @@ use crate::observer::Env;
 use crate::replication::{Backoff, WaitError};
 use crate::streams::{RemoteUpdates, UpdateError};
 use crate::tasks;
+use crate::transport::tls_mismatch::{self, Plain};
 use squall_env::{Address, LocalBoxFuture};
 use squall_protocol::rows::{Row, RowError, Updates};
 use squall_protocol::{InstanceName, JsonError, StreamName, Token, json};
@@ -59,6 +60,9 @@ pub enum HttpError {
     /// The connection failed before the response was complete.
     #[error("{0}")]
     Exchange(#[from] hyper::Error),
+    /// The other instance's port speaks TLS.
+    #[error("{0} speaks TLS, and instances speak HTTP to each other without it: name the port of an instance")]
+    Tls(Address),
     /// The response is longer than [`ANSWER_BYTES_MAX`].
     #[error("the response of {0} is longer than {ANSWER_BYTES_MAX} bytes")]
     TooLong(Address),
@@ -253,6 +257,7 @@ impl HttpClient {
         let env = &self.shared.env;
         let address = self.address(target)?;
         let stream = env.network.connect(address).await.map_err(|error| HttpError::Connect(address.clone(), error))?;
+        let stream = Plain::connected(stream);
         let exchange = async {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             // The sender also gets the errors of the connection.
@@ -268,8 +273,13 @@ impl HttpClient {
             let body = String::from_utf8_lossy(&body).chars().take(REFUSAL_CHARS_MAX).collect();
             Err(HttpError::Status { address: address.clone(), status, body })
         };
-        let answer = tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await;
-        answer.unwrap_or_else(|_| Err(HttpError::Timeout(address.clone())))
+        match tokio::time::timeout(RESPONSE_TIMEOUT, exchange).await {
+            Ok(Err(HttpError::Exchange(error))) if tls_mismatch::is_cause_of(&error) => {
+                Err(HttpError::Tls(address.clone()))
+            }
+            Ok(answer) => answer,
+            Err(_) => Err(HttpError::Timeout(address.clone())),
+        }
     }
 }
 
