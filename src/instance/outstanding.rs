@@ -34,7 +34,9 @@ impl Outstanding {
         let number = self.begun.get();
         self.begun.set(number + 1);
         let write = OutstandingWrite { since: Instant::now(), token: None, operation };
-        self.change(|writes| drop(writes.insert(number, write)));
+        self.change(|writes| {
+            writes.insert(number, write);
+        });
         Held { outstanding: Rc::clone(self), number }
     }
 
@@ -69,6 +71,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.outstanding.change(|writes| drop(writes.remove(&self.number)));
+        self.outstanding.change(|writes| {
+            writes.remove(&self.number);
+        });
     }
 }

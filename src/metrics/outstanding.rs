@@ -18,8 +18,11 @@ use squall_protocol::{InstanceName, StreamName};
 #[derive(Clone)]
 pub(super) struct OldestOutstanding {
     gauge: GaugeVec,
-    since: Arc<Mutex<BTreeMap<(StreamName, InstanceName), Option<Instant>>>>,
+    since: Arc<Mutex<SinceByWriter>>,
 }
+
+/// The time at which the oldest write of each stream and writer began.
+type SinceByWriter = BTreeMap<(StreamName, InstanceName), Option<Instant>>;
 
 impl OldestOutstanding {
     /// Creates the gauge and registers it.
@@ -39,7 +42,7 @@ impl OldestOutstanding {
         self.since().insert((stream.clone(), writer.clone()), since);
     }
 
-    fn since(&self) -> MutexGuard<'_, BTreeMap<(StreamName, InstanceName), Option<Instant>>> {
+    fn since(&self) -> MutexGuard<'_, SinceByWriter> {
         self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

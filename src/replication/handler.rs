@@ -297,7 +297,7 @@ impl CommandHandler {
         }
         Ok(match newer {
             Newer::Command(_) => None,
-            Newer::Arguments { known, .. } => known,
+            Newer::Arguments { known, .. } => known.map(|known| *known),
         })
     }
 

@@ -72,15 +72,15 @@ impl Plain {
     /// Returns a stream that a client has opened to this instance.
     pub(crate) fn accepted(stream: BoxStream) -> (BoxStream, Notice) {
         let notice = Notice::default();
-        (Plain::new(stream, TlsMismatch::Client, notice.clone()), notice)
+        (Plain::boxed(stream, TlsMismatch::Client, notice.clone()), notice)
     }
 
     /// Returns a stream that this instance has opened to a server.
     pub(crate) fn connected(stream: BoxStream) -> BoxStream {
-        Plain::new(stream, TlsMismatch::Server, Notice::default())
+        Plain::boxed(stream, TlsMismatch::Server, Notice::default())
     }
 
-    fn new(stream: BoxStream, mismatch: TlsMismatch, notice: Notice) -> BoxStream {
+    fn boxed(stream: BoxStream, mismatch: TlsMismatch, notice: Notice) -> BoxStream {
         Box::new(Plain { stream, mismatch, first: [0; 2], seen: 0, notice })
     }
 

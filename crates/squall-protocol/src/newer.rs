@@ -29,7 +29,7 @@ pub enum Newer {
         /// The command's name.
         name: String,
         /// The command as this version knows it, where the additional arguments leave no doubt.
-        known: Option<Command>,
+        known: Option<Box<Command>>,
     },
 }
 
@@ -41,7 +41,7 @@ impl Newer {
         match error.kind {
             ParseErrorKind::UnknownCommand(_) if could_be_a_name(name) => Some(Newer::Command(name.to_owned())),
             ParseErrorKind::TooManyArguments => {
-                Some(Newer::Arguments { name: name.to_owned(), known: known_part(name, text) })
+                Some(Newer::Arguments { name: name.to_owned(), known: known_part(name, text).map(Box::new) })
             }
             ParseErrorKind::WrongLength { expected, found } if found > expected => {
                 Some(Newer::Arguments { name: name.to_owned(), known: None })
@@ -148,7 +148,7 @@ mod tests {
         let Some(Newer::Arguments { known, .. }) = newer("USER_SYNC abcde @u:h DEVICE start 1000 online") else {
             panic!("it has an argument more")
         };
-        assert_eq!(known, Command::parse("USER_SYNC abcde @u:h DEVICE start 1000").ok());
+        assert_eq!(known.map(|known| *known), Command::parse("USER_SYNC abcde @u:h DEVICE start 1000").ok());
     }
 
     #[test]
