@@ -89,6 +89,18 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_kept_for_a_day() {
+        run(|tx| {
+            record(tx, &request("a"), "{}", 7)?;
+            for (now_ms, is_kept) in [(86_400_007, true), (86_400_008, false)] {
+                record(tx, &request(now_ms.to_string()), "{}", now_ms)?;
+                assert_eq!(recorded(tx, &request("a"))?.is_some(), is_kept, "{now_ms}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
     fn the_oldest_answers_are_found_without_a_scan() {
         run(|tx| {
             let query = "EXPLAIN QUERY PLAN SELECT endpoint FROM replication_transactions

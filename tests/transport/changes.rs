@@ -483,10 +483,7 @@ fn a_body_that_is_too_long_or_too_deep_is_refused() {
         let deep = format!("{{\"content\":{}{}}}", "[".repeat(200), "]".repeat(200));
         let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &deep).await;
         assert!(status == 400 && answer.contains("M_NOT_JSON"), "{status} {answer}");
-        let longest = " ".repeat(BODY_BYTES_MAX);
-        let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &longest).await;
-        assert!(status == 400 && answer.contains("M_NOT_JSON"), "{status} {answer}");
-        let long = longest + " ";
+        let long = " ".repeat(BODY_BYTES_MAX + 1);
         let (status, answer) = post(&deployment, "master", ACCOUNT_DATA, &long).await;
         assert!(status == 413 && answer.contains("M_TOO_LARGE"), "{status} {answer}");
     });

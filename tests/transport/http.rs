@@ -12,7 +12,7 @@ use squall_protocol::Token;
 use squall_protocol::rows::Updates;
 use squall_protocol::rows::events::{EventRow, StateRow};
 
-use crate::deployment::{Deployment, SECRET};
+use crate::deployment::{Deployment, SECRET, SERVER_NAME};
 use crate::peer::Peer;
 use crate::requests::{ask, get};
 use crate::run;
@@ -294,6 +294,30 @@ fn a_body_that_is_announced_as_too_long_is_refused_before_it_arrives() {
     });
 }
 
+/// Receives a request, and returns its body.
+async fn hear_body(server: &mut Peer) -> Value {
+    let length = server.hear("content-length: ").await;
+    server.hear("\r").await;
+    let length = length.trim_end().trim_start_matches("content-length: ").parse().unwrap();
+    serde_json::from_str(&server.text(length).await).unwrap()
+}
+
+#[test]
+fn receipts_that_an_instance_sends_are_not_to_be_shared_out_again() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play_http("master").await;
+        let env = deployment.env("worker1");
+        let client = HttpClient::new(env, "worker1".into(), deployment.config().http_addresses(), SECRET.into());
+        let client = client.retrying_for(Duration::from_secs(1));
+        let master = "master".into();
+        let sent = client.send_receipts(&master, SERVER_NAME, Vec::new());
+        let server = async { hear_body(&mut Peer::new(port.accept().await.unwrap())).await };
+        let (_, body) = tokio::join!(sent, server);
+        assert_eq!(body, json!({ "content": {}, "origin": SERVER_NAME, "is_shared_out": true }));
+    });
+}
+
 #[test]
 fn a_client_that_writes_tells_the_server_its_own_positions() {
     run(async {
@@ -304,16 +328,9 @@ fn a_client_that_writes_tells_the_server_its_own_positions() {
         let datum = Datum { user_id: "@a:b".into(), room_id: None, kind: "m.direct".into(), content: json!({}) };
         let master = "master".into();
         let set = client.set_account_data(&master, &datum);
-        let server = async {
-            let mut server = Peer::new(port.accept().await.unwrap());
-            let length = server.hear("content-length: ").await;
-            server.hear("\r").await;
-            let length = length.trim_end().trim_start_matches("content-length: ").parse().unwrap();
-            server.text(length).await
-        };
+        let server = async { hear_body(&mut Peer::new(port.accept().await.unwrap())).await };
         let (_, body) = tokio::join!(set, server);
-        let body: Value = serde_json::from_str(&body).unwrap();
-        let positions = json!({ "instance_name": "writer1", "streams": { "events": 1 } });
+        let positions = json!({ "instance_name": "writer1", "streams": { "events": 1, "caches": 1 } });
         assert_eq!(body["_INT_STREAM_POS"], positions);
     });
 }

@@ -202,3 +202,18 @@ fn parse_query(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.map(|(key, value)| (decode(key), decode(value))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_body_of_more_bytes_than_the_limit_is_refused_for_its_length() {
+        for (bytes, status) in
+            [(BODY_BYTES_MAX, StatusCode::BAD_REQUEST), (BODY_BYTES_MAX + 1, StatusCode::PAYLOAD_TOO_LARGE)]
+        {
+            let body = Full::new(Bytes::from(vec![b' '; bytes]));
+            assert_eq!(read_body(body).await.unwrap_err().status, status, "{bytes} bytes");
+        }
+    }
+}

@@ -219,3 +219,42 @@ pub(super) fn settle(connection: &Connection, env: &Env) {
         env.observer.set_up(&connection.peer());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use squall_env::network::TokioNetwork;
+    use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
+
+    #[test]
+    fn only_a_refusal_of_the_credentials_or_the_command_is_one() {
+        let of_code = |code: &str| BrokerError::Redis(redis::make_extension_error(code.into(), None));
+        for code in ["NOAUTH", "WRONGPASS", "NOPERM"] {
+            assert!(of_code(code).is_refusal(), "{code}");
+        }
+        let failed = RedisError::from((ErrorKind::AuthenticationFailed, "wrong"));
+        assert!(BrokerError::Redis(failed).is_refusal());
+        for other in [of_code("LOADING"), BrokerError::Closed, BrokerError::Silent("PING")] {
+            assert!(!other.is_refusal(), "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broker_whose_users_have_passwords_is_told_the_user() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let config = RedisConfig { host: "127.0.0.1".into(), port, password: Some("secret".into()), tls: None };
+        let env = Env {
+            network: Rc::new(TokioNetwork),
+            clock: Rc::new(SystemClock),
+            seeds: SeedTree::from_seed(1),
+            observer: Rc::new(Noop),
+            tasks: TaskSpawner::new(Rc::new(Noop)),
+        };
+        for user in [None, Some("squall")] {
+            let broker = Broker::new(&config, &env).with_user(user.map(str::to_owned));
+            let (_, info, _) = broker.open().await.unwrap();
+            assert_eq!((info.username(), info.password()), (user, Some("secret")));
+        }
+    }
+}

@@ -151,6 +151,9 @@ impl AsyncRead for LimitedReader {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -206,21 +209,35 @@ mod tests {
         assert!((REPLY_BYTES_MAX..REPLY_BYTES_MAX + 100_000).contains(&bytes), "{bytes} bytes");
     }
 
+    /// True once it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[tokio::test]
-    async fn a_reader_that_waits_goes_on_once_bytes_are_handled() {
+    async fn a_reader_that_waits_is_woken_once_fewer_bytes_than_the_limit_wait() {
         let (near, mut far) = tokio::io::duplex(64);
         far.write_all(b"abcdefgh").await.unwrap();
         let (mut limited, limiter) = ReadLimiter::on(Box::new(near), Limits { waiting: 4, reply: 10 });
         limiter.drained(Waker::noop());
         let mut buffer = [0; 4];
         limited.read_exact(&mut buffer).await.unwrap();
-        let second = std::time::Duration::from_secs(1);
-        let (read, ()) = tokio::join!(tokio::time::timeout(second, limited.read_exact(&mut buffer)), async {
-            tokio::task::yield_now().await;
-            limiter.handled(4);
-        });
-        read.expect("the reader is woken").unwrap();
-        assert_eq!(&buffer, b"efgh");
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut buffer = ReadBuf::new(&mut buffer);
+        assert!(Pin::new(&mut limited).poll_read(&mut cx, &mut buffer).is_pending());
+        limiter.handled(0);
+        assert!(!woken.0.load(Ordering::Relaxed), "the limit is still reached");
+        limiter.handled(1);
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(Pin::new(&mut limited).poll_read(&mut cx, &mut buffer).is_ready());
+        assert_eq!(buffer.filled(), b"efgh");
     }
 
     #[tokio::test]

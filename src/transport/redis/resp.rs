@@ -284,8 +284,14 @@ mod tests {
         ] {
             assert_eq!(requests(bytes, 100), Err(error), "{}", String::from_utf8_lossy(bytes));
         }
-        assert_eq!(requests(&vec![b'x'; LINE_BYTES_MAX], 1000), Ok(Vec::new()), "its end may be next");
-        assert_eq!(requests(&vec![b'x'; LINE_BYTES_MAX + 1], 1000), Err(ProtocolError::LineTooLong));
+        assert_eq!(requests(&[b'x'; 65_537], 1000), Err(ProtocolError::LineTooLong));
+    }
+
+    #[test]
+    fn a_request_may_be_as_long_as_redis_allows() {
+        for bytes in [&b"*1048576\r\n"[..], b"*1\r\n$536870912\r\n", &[b'x'; 65_536]] {
+            assert_eq!(requests(bytes, 1000), Ok(Vec::new()), "the rest of it may be next");
+        }
     }
 
     #[test]

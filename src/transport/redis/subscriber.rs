@@ -188,20 +188,62 @@ async fn keep_pinging(connection: &Connection, mut sink: PubSubSink, echoes: &Ec
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
     use crate::limits::Limits;
+    use crate::observer::{InstanceEvent, Observer};
     use crate::replication::Consumers;
     use squall_env::network::TokioNetwork;
-    use squall_env::{Noop, SeedTree, SystemClock, TaskSpawner};
+    use squall_env::{Noop, SeedTree, SystemClock, TaskObserver, TaskSpawner};
 
-    fn env() -> Env {
+    /// The problems that were reported.
+    #[derive(Default)]
+    struct Problems(RefCell<Vec<String>>);
+
+    impl TaskObserver for Problems {}
+
+    impl Observer for Problems {
+        fn event(&self, event: InstanceEvent<'_>) {
+            self.0.borrow_mut().push(match event {
+                InstanceEvent::Connection { error, .. } => error.to_string(),
+                InstanceEvent::UnknownStream { stream } => format!("unknown stream {stream}"),
+                other => panic!("not expected here: {other:?}"),
+            });
+        }
+    }
+
+    fn env(observer: Rc<dyn Observer>) -> Env {
         Env {
             network: Rc::new(TokioNetwork),
             clock: Rc::new(SystemClock),
             seeds: SeedTree::from_seed(1),
-            observer: Rc::new(Noop),
+            observer,
             tasks: TaskSpawner::new(Rc::new(Noop)),
         }
+    }
+
+    /// Returns the handler of an instance that has no streams.
+    fn handler(name: &str, env: &Env) -> Rc<CommandHandler> {
+        let (consumers, limits) = (Consumers::default(), Limits::default());
+        CommandHandler::new(name.into(), "hs".into(), Vec::new(), consumers, limits, env.clone())
+    }
+
+    #[tokio::test]
+    async fn the_handler_fetches_a_row_that_is_not_json_and_other_bad_payloads_are_reported() {
+        let problems = Rc::new(Problems::default());
+        let env = env(problems.clone());
+        let config = RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None };
+        let (handler, broker) = (handler("me", &env), Broker::new(&config, &env));
+        let connection = handler.subscribed();
+        for payload in ["RDATA events other 7 not JSON", "RDATA events me 7 not JSON", "NOSUCH command"] {
+            receive(payload.as_bytes(), &connection, &handler, &broker);
+        }
+        receive(b"PING \xff", &connection, &handler, &broker);
+        let problems = problems.0.borrow();
+        assert_eq!(problems.len(), 3, "an own row is not even parsed: {problems:?}");
+        assert_eq!(problems[0], "unknown stream events");
+        assert!(problems[1].contains("NOSUCH") && problems[2] == "a payload that is not UTF-8", "{problems:?}");
     }
 
     #[test]
@@ -219,9 +261,7 @@ mod tests {
     fn the_master_alone_subscribes_to_the_ips_of_users() {
         for (name, is_subscribed) in [("master", true), ("worker1", false)] {
             let echoes = Echoes::new("hs", &SeedTree::from_seed(1));
-            let (consumers, limits) = (Consumers::default(), Limits::default());
-            let handler = CommandHandler::new(name.into(), "hs".into(), Vec::new(), consumers, limits, env());
-            let channels = channels(&handler, &echoes);
+            let channels = channels(&handler(name, &env(Rc::new(Noop))), &echoes);
             assert_eq!(channels[0], "hs");
             assert_eq!(channels.contains(&user_ip_channel("hs")), is_subscribed, "{name}: {channels:?}");
         }
