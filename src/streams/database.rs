@@ -95,3 +95,40 @@ impl Stream for DatabaseStream {
     /// Does nothing: tokens of a stream in the database never go back.
     fn reset(&self, _writer: &InstanceName) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::IdGeneratorOptions;
+    use crate::store::account_data::{self, Datum};
+    use crate::store::memory::MemoryBackend;
+
+    #[tokio::test]
+    async fn an_answer_has_about_as_many_rows_as_one_query_aims_to_return() {
+        let backend = MemoryBackend::open();
+        let writer = InstanceName::from("writer");
+        let options = IdGeneratorOptions {
+            stream: account_data::SOURCE.name.into(),
+            instance: "worker".into(),
+            writers: vec![writer.clone()],
+            sequence: account_data::SOURCE.sequence,
+            tables: account_data::SOURCE.tables,
+            poke: Default::default(),
+        };
+        let ids = IdGenerator::load(backend.database(), options).await.unwrap();
+        for token in (2..=6).map(Token) {
+            let (by, kind) = (writer.clone(), format!("kind{token}"));
+            let datum = Datum { user_id: "@user:hs".into(), room_id: None, kind, content: json!({}) };
+            let set = move |tx: &rusqlite::Transaction<'_>| account_data::set(tx, &by, token, &datum);
+            backend.database().transaction("set", set).await.unwrap();
+        }
+        let stream = DatabaseStream::new(account_data::SOURCE, ids, backend.database(), CacheViews::default());
+        let all = stream.updates(&writer, Token(1), Token(6)).await.unwrap();
+        assert_eq!((all.rows.len(), all.upto, all.limited), (5, Token(6), false));
+        let stream = stream.with_rows_per_query(2);
+        let part = stream.updates(&writer, Token(1), Token(6)).await.unwrap();
+        assert_eq!((part.rows.len(), part.upto, part.limited), (2, Token(3), true));
+    }
+}
