@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
+use super::names::{FOLLOWER_LABELS, opts};
 use super::outstanding::OldestOutstanding;
 use crate::observer::{InstanceEvent, Observer, OutstandingWrite};
 use crate::replication::Consumer;
@@ -38,9 +39,6 @@ pub struct Metrics {
     tasks_running: IntGaugeVec,
     task_seconds: CounterVec,
 }
-
-/// The labels of metrics that are per writer of a stream.
-pub(super) const FOLLOWER_LABELS: [&str; 2] = ["stream", "writer"];
 
 impl Metrics {
     /// Creates the metrics and registers them with `registry`.
@@ -106,10 +104,6 @@ impl Metrics {
             )?,
         })
     }
-}
-
-pub(super) fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("squall")
 }
 
 fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {

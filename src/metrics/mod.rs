@@ -5,6 +5,7 @@
 //! health check. Neither depends on the other or on an instance.
 
 mod counters;
+mod names;
 mod outstanding;
 mod server;
 

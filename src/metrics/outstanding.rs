@@ -11,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Registry};
 use tokio::time::Instant;
 
-use super::counters::{FOLLOWER_LABELS, opts};
+use super::names::{FOLLOWER_LABELS, opts};
 use squall_protocol::{InstanceName, StreamName};
 
 /// The gauge `squall_oldest_outstanding_seconds`: 0 for a stream without outstanding ids.

@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(own, expected);
         let is_refused = |line: &&InjectedLine| matches!(line.content, Content::Refused(_));
         assert_eq!(injected.iter().filter(is_refused).count(), refused);
-        assert!(refused > 10 && newer > refused, "{refused} and {newer} of {}", injected.len());
+        assert!(refused > 0 && newer > 10, "{refused} and {newer} of {}", injected.len());
     }
 
     #[test]

@@ -102,6 +102,7 @@ impl AsyncRead for Plain {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if self.begins_a_record(&buf.filled()[before..]) {
+            buf.set_filled(before);
             self.notice.0.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, self.mismatch)));
         }

@@ -33,6 +33,7 @@ impl Observer for Reports {
     fn event(&self, event: InstanceEvent<'_>) {
         let report = match event {
             InstanceEvent::Connection { peer, error } => format!("{peer}: {}", with_causes(error)),
+            InstanceEvent::NewerCommand { peer, newer } => format!("{peer}: {newer}"),
             InstanceEvent::CatchUp { error, .. } => format!("catch-up: {}", with_causes(error)),
             other => format!("{other:?}"),
         };

@@ -325,7 +325,7 @@ fn a_malformed_payload_does_not_affect_the_next_one() {
         let mut scene = Scene::new().await;
         let mut client = scene.at(Stage::Subscribed).await;
         for (payload, why) in [
-            ("NOSUCH a", "unknown command"),
+            ("NOSUCH a", "is unknown to this version"),
             ("", "unknown command"),
             ("POSITION events writer1 2", "missing argument"),
             ("RDATA events writer1 two []", "not an integer"),

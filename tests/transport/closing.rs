@@ -132,7 +132,7 @@ fn a_peer_that_never_takes_its_error_is_closed_all_the_same() {
         for number in 0..MANY {
             connection.send(&numbered(number)).unwrap();
         }
-        client.say("NOSUCH").await;
+        client.say("nosuch").await;
         sleep(CLOSE_GRACE - PING_INTERVAL).await;
         assert_eq!(master.handler().connections().len(), 1, "the peer still has time to read");
         sleep(3 * PING_INTERVAL).await;

@@ -42,6 +42,21 @@ impl<'a> Arguments<'a> {
     }
 }
 
+/// Returns the number of arguments of the command called `name`, if each of them is a word.
+pub(crate) fn words_max(name: &str) -> Option<usize> {
+    match name {
+        "POSITION" => Some(4),
+        "USER_SYNC" => Some(5),
+        "FEDERATION_ACK" => Some(2),
+        _ => None,
+    }
+}
+
+/// Returns true if the arguments of the command called `name` are all words, and `text` has more of them.
+pub(crate) fn has_too_many_words(name: &str, text: &str) -> bool {
+    words_max(name).is_some_and(|most| text.trim_end().split(' ').count() > most)
+}
+
 /// Parses an integer as Python's `int()` does: with a sign, leading zeros and white space around it.
 ///
 /// Underscores, and digits and spaces outside ASCII, which Python also accepts and no Synapse writes, are refused. So are

@@ -5,11 +5,10 @@
 
 use thiserror::Error;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, has_too_many_words};
 use super::commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSync};
 use super::error::{ParseError, ParseErrorKind};
 use super::excerpt::excerpt;
-use super::newer;
 
 /// A command from one instance to others. [`super::Direction`] has the commands that are allowed over TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +85,7 @@ impl Command {
 
     fn from_parts(name: &str, text: &str) -> Result<Command, ParseErrorKind> {
         let known = Command::from_known_parts(name, text);
-        known.map_err(|kind| newer::too_many_arguments(name, text).unwrap_or(kind))
+        known.map_err(|kind| if has_too_many_words(name, text) { ParseErrorKind::TooManyArguments } else { kind })
     }
 
     fn from_known_parts(name: &str, text: &str) -> Result<Command, ParseErrorKind> {

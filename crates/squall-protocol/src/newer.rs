@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, words_max};
 use super::command::{Command, split_name};
 use super::commands::UserSync;
 use super::error::{ParseError, ParseErrorKind};
@@ -75,22 +75,6 @@ impl fmt::Display for Newer {
 fn could_be_a_name(name: &str) -> bool {
     let is_fit = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_fit)
-}
-
-/// Returns the error of a command with more words than it has in this version.
-pub(super) fn too_many_arguments(name: &str, text: &str) -> Option<ParseErrorKind> {
-    let most = words_max(name)?;
-    (text.trim_end().split(' ').count() > most).then_some(ParseErrorKind::TooManyArguments)
-}
-
-/// Returns the number of arguments of a command whose arguments are all words.
-fn words_max(name: &str) -> Option<usize> {
-    match name {
-        "POSITION" => Some(4),
-        "USER_SYNC" => Some(5),
-        "FEDERATION_ACK" => Some(2),
-        _ => None,
-    }
 }
 
 fn known_part(name: &str, text: &str) -> Option<Command> {
