@@ -17,7 +17,6 @@ mod class;
 mod connections;
 mod finding;
 mod ignored;
-mod newcomers;
 mod origin;
 mod payload;
 mod preceding;

@@ -12,7 +12,7 @@
 //! share its tokens, so each of them may announce that it skips the same ones: a token is reported once.
 //!
 //! Class: load. A follower notices such a position and fetches the rows, late and by a query of its own. It is a habit of a
-//! process that has just connected: Synapse drops what it writes while it is not connected, at its end and at its start, and
+//! process that has just connected ([`Connections`]): Synapse drops what it writes while it is not connected, at its end and at its start, and
 //! its first position makes every follower fetch that.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -22,8 +22,8 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
+use crate::audit::connections::{Connections, Shown};
 use crate::audit::finding::{Findings, RuleViolation};
-use crate::audit::newcomers::Newcomers;
 use crate::audit::origin::Origin;
 use crate::audit::payload::{ParsedPayload, RowHead};
 use crate::audit::rule::Rule;
@@ -95,7 +95,7 @@ pub(super) struct PositionsMeet {
     positions: BTreeMap<Origin, Token>,
     sent: BTreeMap<StreamName, Sent>,
     unsettled: VecDeque<Gap>,
-    newcomers: Newcomers,
+    connections: Connections,
     /// Number of payloads so far.
     payloads: u64,
     judged: u64,
@@ -184,7 +184,7 @@ impl PositionsMeet {
     }
 
     /// Marks the gaps of a process that has just connected.
-    fn mark_newcomer(&mut self, writer: &InstanceName) {
+    fn mark_connected(&mut self, writer: &InstanceName) {
         let answers = self.unsettled.iter_mut().filter(|gap| gap.origin.writer == *writer && gap.is_answer);
         for gap in answers {
             gap.just_connected = true;
@@ -213,7 +213,7 @@ impl Rule for PositionsMeet {
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.settle(payload.at, false, findings);
         self.payloads += 1;
-        self.newcomers.check(payload);
+        let shown = self.connections.check(payload);
         if let Some(RowHead { origin, token: Some(token) }) = payload.row() {
             let before = self.positions.get(&origin).copied().unwrap_or(token);
             self.advance(origin.clone(), token.max(before));
@@ -232,14 +232,14 @@ impl Rule for PositionsMeet {
                 Some(from) => {
                     let ParsedPayload { line, at, .. } = *payload;
                     let payloads = self.payloads;
-                    let is_answer = self.newcomers.is_answer(payload, position);
+                    let is_answer = shown != Shown::Nothing;
                     let gap = Gap { payloads, line, at, origin, from, prev, is_answer, just_connected: false };
                     self.unsettled.push_back(gap);
                 }
                 None => self.judged += u64::from(before.is_some()),
             }
-            if self.newcomers.contains(&position.writer) {
-                self.mark_newcomer(&position.writer);
+            if self.connections.has_connected(&position.writer) {
+                self.mark_connected(&position.writer);
             }
         }
         self.settle(payload.at, false, findings);
@@ -253,7 +253,7 @@ impl Rule for PositionsMeet {
         self.positions.clear();
         self.sent.clear();
         self.unsettled.clear();
-        self.newcomers.clear();
+        self.connections.clear();
     }
 
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {

@@ -25,7 +25,7 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
-use crate::audit::connections::{Connections, TOGETHER_MS};
+use crate::audit::connections::{AWAITED_MS, Connections, Shown, TOGETHER_MS};
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -38,10 +38,7 @@ use squall_protocol::{Command, InstanceName, Position, Rdata, StreamName, Token}
 pub const AWAY_MS_MAX: u64 = 65_000;
 
 /// Time after which a row is judged, in milliseconds: a process that sends heartbeats has sent one by then.
-pub const JUDGED_AFTER_MS: u64 = UNASKED_AFTER_MS + 7_000;
-
-/// Time after a REPLICATE from which on a position is no answer to it, in milliseconds.
-const UNASKED_AFTER_MS: u64 = 5_000;
+pub const JUDGED_AFTER_MS: u64 = AWAITED_MS + 7_000;
 
 /// Age of a heartbeat that still shows that an instance sends heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 30_000;
@@ -201,10 +198,9 @@ impl Suspect {
 
 impl PositionsPrecedeRows {
     fn replicate_came(&mut self, line: u64, at: SimTime) {
-        self.connections.replicate(at);
         let mut is_alone = true;
         if let Some(mut before) = self.last.take() {
-            is_alone = at.ms_since(before.at) > TOGETHER_MS;
+            is_alone = at.ms_since(before.at) >= TOGETHER_MS;
             before.is_alone &= is_alone;
             if before.is_alone && !before.suspects.is_empty() {
                 before.announced.clear();
@@ -222,17 +218,20 @@ impl PositionsPrecedeRows {
         });
     }
 
-    fn position_came(&mut self, at: SimTime, position: &Position) {
-        if self.connections.position(at, position) {
+    fn position_came(&mut self, at: SimTime, position: &Position, shown: Shown) {
+        if matches!(shown, Shown::Connected { is_first: true } | Shown::TooOften) {
             let connected = self.connected.entry(position.writer.clone()).or_insert((at, None));
             if connected.0 < at {
                 *connected = (at, Some(connected.0));
             }
-            if let Some(replicate) = &mut self.last {
+            // A later answer may be to a REPLICATE before it.
+            if let Some(replicate) = &mut self.last
+                && at.ms_since(replicate.at) < TOGETHER_MS
+            {
                 replicate.asked_by.insert(position.writer.clone(), connected.1);
             }
         }
-        let is_answer = self.last.as_ref().is_some_and(|replicate| at.ms_since(replicate.at) < UNASKED_AFTER_MS);
+        let is_answer = self.last.as_ref().is_some_and(|replicate| at.ms_since(replicate.at) < AWAITED_MS);
         if position.prev == position.new && !is_answer {
             self.heartbeats.insert(position.writer.clone(), at);
         }
@@ -316,9 +315,10 @@ impl Rule for PositionsPrecedeRows {
         self.report_certain(payload.at, findings);
         // Without times the process that connected is not recognised.
         let Some(at) = payload.at else { return };
+        let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload.line, at),
-            Ok(Command::Position(position)) => self.position_came(at, position),
+            Ok(Command::Position(position)) => self.position_came(at, position, shown),
             Ok(Command::Rdata(rdata)) => self.row_came(payload.line, at, rdata),
             _ => {}
         }
@@ -330,7 +330,7 @@ impl Rule for PositionsPrecedeRows {
 
     fn missed(&mut self, _now: Option<SimTime>) {
         // A missed position may be the one that a row lacks, or the one that shows another process.
-        self.connections.missed();
+        self.connections.clear();
         self.last = None;
         self.unjudged.clear();
         self.sent.clear();
@@ -416,6 +416,9 @@ mod tests {
         assert_eq!(lost(&two), []);
         let another = (12_000, "POSITION caches d 1 1");
         assert_eq!(lost(&in_order(&[another, another, POSITION_A, ROW_B, POSITION_B])), [], "one did not send it");
+        let c = (13_500, "POSITION caches c 1 1");
+        let asked_before = [REPLICATE, (13_000, "REPLICATE"), (13_001, POSITION_A.1), (13_002, ROW_B.1), c, c, c];
+        assert_eq!(lost(&[&BEFORE[..], &asked_before].concat()), [], "a slow process sent the REPLICATE before");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! [`HEARTBEAT_WITHIN_MS`], in which such a writer sends its next heartbeat.
 //!
 //! Class: no answer is a loss, because rows of that writer are not applied. A second answer is load, because every instance
-//! reads it. It is a habit if the process has just connected and answers no more than twice: so it is in every start of
+//! reads it. It is a habit if the process has just connected ([`Connections`]) and answers no more than twice: so it is in every start of
 //! Synapse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,8 +21,8 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
+use crate::audit::connections::{AWAITED_MS, Connections, Shown};
 use crate::audit::finding::{Finding, Findings, RuleViolation};
-use crate::audit::newcomers::Newcomers;
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
@@ -37,9 +37,6 @@ pub const HEARTBEAT_WITHIN_MS: u64 = 7_000;
 
 /// Time after which a repeated position is a heartbeat and not a second answer, in milliseconds.
 const TOGETHER_MS: u64 = 2_000;
-
-/// Time between two REPLICATEs after which each has its own answers, in milliseconds.
-const APART_MS: u64 = 5_000;
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -105,7 +102,7 @@ pub(super) struct ReplicateAnsweredOnce {
     with_heartbeats: BTreeSet<InstanceName>,
     /// Repeated positions of writers that have sent no heartbeat yet.
     repeated: VecDeque<(SimTime, InstanceName, Finding<Violation>)>,
-    newcomers: Newcomers,
+    connections: Connections,
     judged: u64,
 }
 
@@ -129,7 +126,7 @@ struct Answers {
 impl ReplicateAnsweredOnce {
     fn replicate_came(&mut self, payload: &ParsedPayload<'_>) {
         let interval = self.last_replicate.zip(payload.at).map(|(before, at)| at.ms_since(before));
-        if interval.is_none_or(|ms| ms >= APART_MS) {
+        if interval.is_none_or(|ms| ms >= AWAITED_MS) {
             self.settled = self.replicates;
         }
         self.replicates += 1;
@@ -137,7 +134,13 @@ impl ReplicateAnsweredOnce {
         self.pending = payload.at.map(|at| Replicate { line: payload.line, at, unanswered: self.known.clone() });
     }
 
-    fn position_came(&mut self, payload: &ParsedPayload<'_>, position: &Position, findings: &mut Findings<Violation>) {
+    fn position_came(
+        &mut self,
+        payload: &ParsedPayload<'_>,
+        position: &Position,
+        shown: Shown,
+        findings: &mut Findings<Violation>,
+    ) {
         let origin = Origin::from(position);
         if let Some(replicate) = &mut self.pending
             && replicate.unanswered.remove(&origin)
@@ -158,7 +161,7 @@ impl ReplicateAnsweredOnce {
         if given < self.replicates || last != position.new {
             return;
         }
-        let just_connected = self.newcomers.may_repeat(&origin);
+        let just_connected = matches!(shown, Shown::Connected { .. });
         let violation = Violation::Twice { origin, position: last, first_on, just_connected };
         let Some((at, then)) = payload.at.zip(then) else { return findings.add(payload.line, violation) };
         let writer = position.writer.clone();
@@ -172,7 +175,7 @@ impl ReplicateAnsweredOnce {
 
     /// Returns true if every REPLICATE was received that may still be answered at `at`.
     fn has_every_replicate(&self, at: SimTime) -> bool {
-        self.receiving_since.is_none_or(|since| at.ms_since(since) >= APART_MS)
+        self.receiving_since.is_none_or(|since| at.ms_since(since) >= AWAITED_MS)
     }
 
     /// Reports repeated positions and missing answers that have become certain.
@@ -199,7 +202,7 @@ impl Rule for ReplicateAnsweredOnce {
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.receiving_since = self.receiving_since.or(payload.at);
         self.report_certain(payload.at, findings);
-        self.newcomers.check(payload);
+        let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload),
             Ok(Command::Rdata(rdata)) => {
@@ -209,7 +212,7 @@ impl Rule for ReplicateAnsweredOnce {
                 }
                 self.known.insert(origin);
             }
-            Ok(Command::Position(position)) => self.position_came(payload, position, findings),
+            Ok(Command::Position(position)) => self.position_came(payload, position, shown, findings),
             _ => {}
         }
     }
@@ -224,7 +227,7 @@ impl Rule for ReplicateAnsweredOnce {
         self.pending = None;
         self.settled = self.replicates;
         self.repeated.clear();
-        self.newcomers.clear();
+        self.connections.clear();
         self.receiving_since = now;
     }
 
@@ -242,7 +245,7 @@ mod tests {
     use super::*;
     use crate::audit::testing::{found_at, kinds};
 
-    const START: u64 = APART_MS;
+    const START: u64 = AWAITED_MS;
 
     /// Returns the lines of repeated positions among these payloads. A payload comes long before them.
     fn repeated(payloads: &[(u64, &str)]) -> Vec<u64> {

@@ -23,7 +23,7 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
-use crate::audit::connections::Connections;
+use crate::audit::connections::{Connections, Shown};
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -217,7 +217,6 @@ impl ReplicatesBounded {
 
     fn replicate_came(&mut self, line: u64, at: SimTime) {
         self.judged += 1;
-        self.connections.replicate(at);
         let announced = self.processes.iter().filter(|(_, then)| at.ms_since(**then) <= ANNOUNCED_MS);
         let processes = announced.map(|(id, _)| id.clone()).take(NAMED_MAX).collect();
         self.recent.push_back(Replicate { at, before: self.preceding.before(at), processes });
@@ -348,11 +347,12 @@ impl Rule for ReplicatesBounded {
             _ => {}
         }
         let Some(at) = payload.at else { return };
+        let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload.line, at),
             Ok(Command::Position(position)) => {
                 self.answer_came(at, position);
-                if self.connections.position(at, position) {
+                if shown == (Shown::Connected { is_first: true }) {
                     self.instance_connected(payload.line, at, &position.writer);
                 }
             }
@@ -376,7 +376,7 @@ impl Rule for ReplicatesBounded {
         }
         // Without all answers it is not known which instances were away.
         self.answers.clear();
-        self.connections.missed();
+        self.connections.clear();
         self.preceding.missed();
         self.processes.clear();
     }
