@@ -87,6 +87,7 @@ fn of_report(path: &Path, report: &Report, arguments: &AuditArguments) -> String
     let verbose = arguments.verbose;
     let summary = Summary {
         tally: &report.tally,
+        has_heard: true,
         checks: report.checks.iter().map(|(rule, checks)| (*rule, *checks)).collect(),
         gaps: report.gaps.iter().collect(),
         gap_count: report.gaps.len() as u64,

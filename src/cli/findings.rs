@@ -54,6 +54,8 @@ pub(super) struct KindFound<'a> {
 /// The results of an audit, for a reader.
 pub(super) struct Summary<'a> {
     pub tally: &'a Tally,
+    /// True if an instance was heard, so that there is a verdict.
+    pub has_heard: bool,
     /// Number of checks of each rule.
     pub checks: Vec<(&'static str, u64)>,
     /// The last gaps.
@@ -98,6 +100,9 @@ impl Summary<'_> {
 
     /// Returns the number of findings of each class.
     fn verdict(&self) -> String {
+        if !self.has_heard {
+            return "nothing was heard".to_owned();
+        }
         let found = count(&self.kinds);
         let mut verdict = if found == 0 {
             "no findings".to_owned()

@@ -40,6 +40,13 @@ fn a_recording_is_not_written_over() {
 }
 
 #[test]
+fn no_verdict_is_given_of_what_was_not_heard() {
+    let output = squall(&["follow", "--redis", "redis://127.0.0.1:1", "--server-name", "squall.test", "--for", "1s"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), text.lines().last()), (Some(2), Some("verdict: nothing was heard")), "{text}");
+}
+
+#[test]
 fn a_broker_that_is_not_there_is_tried_again() {
     for url in ["redis://127.0.0.1:1", "redis://no-such-host.invalid:6379"] {
         let output = squall(&["follow", "--redis", url, "--server-name", "squall.test", "--for", "1s", "--json"]);

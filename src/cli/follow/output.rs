@@ -108,6 +108,7 @@ impl<'a> Output<'a> {
         kinds.sort_by_key(|kind| kind.class);
         let summary = Summary {
             tally: follower.tally(),
+            has_heard: follower.has_heard(),
             checks: follower.judged().collect(),
             gaps: gaps.last.iter().collect(),
             gap_count: gaps.count,
