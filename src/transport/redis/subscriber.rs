@@ -236,14 +236,14 @@ mod tests {
         let config = RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None };
         let (handler, broker) = (handler("me", &env), Broker::new(&config, &env));
         let connection = handler.subscribed();
-        for payload in ["RDATA events other 7 not JSON", "RDATA events me 7 not JSON", "NOSUCH command"] {
+        for payload in ["RDATA events other 7 not JSON", "RDATA events me 7 not JSON", "nosuch command"] {
             receive(payload.as_bytes(), &connection, &handler, &broker);
         }
         receive(b"PING \xff", &connection, &handler, &broker);
         let problems = problems.0.borrow();
         assert_eq!(problems.len(), 3, "an own row is not even parsed: {problems:?}");
         assert_eq!(problems[0], "unknown stream events");
-        assert!(problems[1].contains("NOSUCH") && problems[2] == "a payload that is not UTF-8", "{problems:?}");
+        assert!(problems[1].contains("nosuch") && problems[2] == "a payload that is not UTF-8", "{problems:?}");
     }
 
     #[test]
