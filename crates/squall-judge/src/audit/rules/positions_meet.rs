@@ -12,7 +12,7 @@
 //! share its tokens, so each of them may announce that it skips the same ones: a token is reported once.
 //!
 //! Class: load. A follower notices such a position and fetches the rows, late and by a query of its own. It is a habit of a
-//! process that has just connected ([`Connections`]): Synapse drops what it writes while it is not connected, at its end and at its start, and
+//! process that has just connected (`Connections`): Synapse drops what it writes while it is not connected, at its end and at its start, and
 //! its first position makes every follower fetch that.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -8,7 +8,7 @@
 //! any position. In a recording of Synapse 1.163 with a process that reconnected 16 times under load, its clients missed
 //! 92 of 860 messages in this way.
 //!
-//! No false alarm: a process that connected is recognised by its positions ([`Connections`]). It ignores its own rows and
+//! No false alarm: a process that connected is recognised by its positions (`Connections`). It ignores its own rows and
 //! positions, so both writers must be others. Nothing is found if the process is not recognised (a REPLICATE of
 //! `squall follow`, or several at once), or if the writer sent no row while the process may have been away. That is the
 //! time since it connected before, but at most [`AWAY_MS_MAX`]. A process of Squall waits for the position of each writer,

@@ -11,7 +11,7 @@
 //! [`HEARTBEAT_WITHIN_MS`], in which such a writer sends its next heartbeat.
 //!
 //! Class: no answer is a loss, because rows of that writer are not applied. A second answer is load, because every instance
-//! reads it. It is a habit if the process has just connected ([`Connections`]) and answers no more than twice: so it is in every start of
+//! reads it. It is a habit if the process has just connected (`Connections`) and answers no more than twice: so it is in every start of
 //! Synapse.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -5,8 +5,8 @@
 //! which closes its connection at a `POSITION` of a stream that it does not have, sent 59 REPLICATEs a minute.
 //!
 //! The finding names the instances that connect and the payloads that came right before, as far as the traffic shows them:
-//! an instance by its positions ([`Connections`]), or by the id under which its users sync; a payload if it came before
-//! most of the REPLICATEs ([`Preceding`]). Where all instances reconnect at once, not every connection is recognised. But an
+//! an instance by its positions (`Connections`), or by the id under which its users sync; a payload if it came before
+//! most of the REPLICATEs (`Preceding`). Where all instances reconnect at once, not every connection is recognised. But an
 //! instance that answered some REPLICATEs and not all of them was away meanwhile.
 //!
 //! No false alarm: within [`WINDOW_MS`] every instance that was ever named may connect [`CONNECTIONS_MAX`] times. Some

@@ -12,7 +12,7 @@
 //! rows, too, but it has them: load. In `caches` two of these are a habit. The query of Synapse for that stream ignores its
 //! upper bound, so it returns rows beyond the position that the writer then announces, and the next query returns them
 //! again. So the position goes back among rows that were only just sent, and never below an announced one; and only those
-//! rows are repeated, at most [`OVERSHOT_MAX`].
+//! rows are repeated, at most `OVERSHOT_MAX`.
 
 use std::collections::BTreeMap;
 
