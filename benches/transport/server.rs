@@ -30,7 +30,7 @@ impl Server {
 
     /// Returns the configuration of instances that use this server.
     pub(crate) fn config(&self) -> RedisConfig {
-        RedisConfig { host: "127.0.0.1".into(), port: self.port, password: None, tls: None }
+        RedisConfig::at("127.0.0.1", self.port)
     }
 }
 

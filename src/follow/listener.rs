@@ -40,8 +40,6 @@ const REPLICATE: &[u8] = b"REPLICATE";
 pub struct Target {
     /// The broker.
     pub broker: RedisConfig,
-    /// The user of the broker, if it has several.
-    pub user: Option<String>,
     /// The homeserver's name.
     pub server_name: String,
     /// True if one REPLICATE is to be published. Nothing else is ever published.
@@ -65,7 +63,7 @@ pub struct Refused {
 ///
 /// A lost connection is retried for ever, with a back-off. Returns only if the broker refuses the first subscription.
 pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher: &mut dyn Watcher) -> Refused {
-    let broker = Broker::new(&target.broker, env).with_user(target.user.clone()).with_limits(LIMITS);
+    let broker = Broker::new(&target.broker, env).with_limits(LIMITS);
     let channels = [target.server_name.clone(), user_ip_channel(&target.server_name)];
     let mut backoff = Backoff::new(&env.seeds.child("follow"));
     let mut was_subscribed = false;
@@ -274,8 +272,8 @@ mod tests {
                 observer: Rc::new(Noop),
                 tasks: TaskSpawner::new(Rc::new(Noop)),
             };
-            let broker = RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None };
-            let target = Target { broker, user: None, server_name: "h".to_owned(), send_replicate: false };
+            let broker = RedisConfig::at("broker", 6379);
+            let target = Target { broker, server_name: "h".to_owned(), send_replicate: false };
             let mut events = EventLog::default();
             let journal = Journal::new(&*env.clock, None);
             let mut follower = Follower::new(Audit::new(Transport::Redis, None), journal, &mut events);

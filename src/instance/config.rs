@@ -114,6 +114,15 @@ pub enum ConfigError {
     /// Redis is configured, but the program was built without it.
     #[error("redis is configured, but this program was built without it: build it with the feature `redis`")]
     NoRedis,
+    /// The broker has no address.
+    #[error("redis names neither a host nor sentinels: add redis.host, or [redis.sentinel] with master and addresses")]
+    NoBroker,
+    /// A sentinel has no address.
+    #[error("redis.sentinel.addresses has {0:?}: write HOST:PORT")]
+    BadSentinel(String),
+    /// TLS is configured for a broker that sentinels name.
+    #[error("redis.tls does not work together with redis.sentinel: leave one of them out")]
+    SentinelWithTls,
     /// A name or secret that does not fit a line or header.
     #[error("{0} contains a space or a control character: {1:?}")]
     BadName(&'static str, String),
@@ -155,6 +164,9 @@ impl Config {
         }
         if cfg!(not(feature = "redis")) && self.redis.is_some() {
             return Err(ConfigError::NoRedis);
+        }
+        if let Some(redis) = &self.redis {
+            check_broker(redis)?;
         }
         match self.listeners().into_iter().find(|name| !self.instance_map.contains_key(name)) {
             Some(unreachable) => Err(ConfigError::NoAddress(unreachable)),
@@ -233,9 +245,26 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// Checks that the broker has an address, or sentinels that have one.
+fn check_broker(redis: &RedisConfig) -> Result<(), ConfigError> {
+    let Some(sentinel) = &redis.sentinel else {
+        return if redis.host.is_empty() { Err(ConfigError::NoBroker) } else { Ok(()) };
+    };
+    if sentinel.addresses.is_empty() {
+        return Err(ConfigError::NoBroker);
+    }
+    if redis.tls.is_some() {
+        return Err(ConfigError::SentinelWithTls);
+    }
+    let bad = sentinel.addresses.iter().find(|address| address.parse::<Address>().is_err());
+    bad.map_or(Ok(()), |bad| Err(ConfigError::BadSentinel(bad.clone())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "redis")]
+    use crate::transport::SentinelConfig;
 
     fn config(events: &[&str]) -> Config {
         let location = |host: &str| InstanceLocation { host: host.into(), replication_port: 9092, http_port: 9093 };
@@ -262,6 +291,25 @@ mod tests {
         assert_eq!(twice.validate(), Err(ConfigError::TwiceAWriter("events", "writer1".into())));
     }
 
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_broker_needs_an_address_or_sentinels_that_have_one() {
+        let with = |redis| Config { redis: Some(redis), ..config(&["writer1"]) }.validate();
+        let sentinels = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
+            let sentinel = SentinelConfig { master: "m".into(), addresses, password: None };
+            RedisConfig { sentinel: Some(sentinel), ..RedisConfig::at("", 6379) }
+        };
+        assert_eq!(with(RedisConfig::at("", 6379)), Err(ConfigError::NoBroker));
+        assert_eq!(with(sentinels(&[])), Err(ConfigError::NoBroker));
+        assert_eq!(with(sentinels(&["a:26379", "[::1]:26379"])), Ok(()));
+        for bad in ["a", "a:", ":26379", "a:b"] {
+            assert_eq!(with(sentinels(&["a:26379", bad])), Err(ConfigError::BadSentinel(bad.into())));
+        }
+        let with_tls = RedisConfig { tls: Some(Default::default()), ..sentinels(&["a:26379"]) };
+        assert_eq!(with(with_tls), Err(ConfigError::SentinelWithTls));
+    }
+
     #[test]
     fn a_writer_of_caches_alone_needs_an_address_where_others_connect_to_it() {
         let mut config = config(&["writer1"]);
@@ -269,7 +317,7 @@ mod tests {
         assert_eq!(config.writers_of("caches"), ["master", "worker1", "writer1"].map(InstanceName::from));
         assert_eq!(config.validate(), Err(ConfigError::NoAddress("worker1".into())));
         if cfg!(feature = "redis") {
-            config.redis = Some(RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None });
+            config.redis = Some(RedisConfig::at("broker", 6379));
             assert_eq!(config.validate(), Ok(()));
             assert!(!config.listeners().contains(&InstanceName::from("worker1")));
             assert_eq!(config.writers_of("caches").len(), 3);

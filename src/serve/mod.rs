@@ -222,7 +222,6 @@ fn is_connected(instance: &Instance) -> Result<(), String> {
     let Some(broker) = &instance.config().redis else { return Ok(()) };
     let connections = instance.handler().connections();
     let connection = |role| connections.iter().find(|connection| connection.role() == role);
-    let broker = broker.address();
     if connection(Role::Publisher).is_none() {
         return Err(format!("not connected to publish at the broker at {broker}"));
     }

@@ -146,7 +146,7 @@ fn endpoint(host: &str) -> InstanceLocation {
 
 fn redis_config(plan: &BrokerPlan) -> RedisConfig {
     let password = plan.has_password.then(|| BROKER_PASSWORD.to_owned());
-    RedisConfig { host: BROKER.into(), port: BROKER_PORT, password, tls: None }
+    RedisConfig { password, ..RedisConfig::at(BROKER, BROKER_PORT) }
 }
 
 /// Returns the port of the replication connections between two hosts.

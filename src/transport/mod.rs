@@ -8,5 +8,5 @@ pub mod redis;
 pub mod tcp;
 pub(crate) mod tls_mismatch;
 
-pub use config::{InstanceLocation, RedisConfig};
+pub use config::{InstanceLocation, RedisConfig, SentinelConfig};
 pub use tls_mismatch::TlsMismatch;

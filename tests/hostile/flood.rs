@@ -122,7 +122,7 @@ fn stand_still() {
 
 #[test]
 fn excess_input_waits_at_the_broker() {
-    let redis = RedisConfig { host: "127.0.0.1".into(), port: play(serve_as_broker), password: None, tls: None };
+    let redis = RedisConfig::at("127.0.0.1", play(serve_as_broker));
     // With a broker, no instance connects to the writer's port.
     handles_the_flood(1, Some(redis), 4 * HELD_BYTES_MAX); // messages of the `redis` crate take much more than their bytes
 }

@@ -96,8 +96,7 @@ impl Following {
     fn begin(server: &Server, announce: bool) -> Self {
         let reports = Rc::new(Reports::default());
         let recording = MemoryFile::default();
-        let target =
-            Target { broker: server.config(), user: None, server_name: SERVER_NAME.into(), send_replicate: announce };
+        let target = Target { broker: server.config(), server_name: SERVER_NAME.into(), send_replicate: announce };
         let (end, ended) = oneshot::channel();
         let mut watcher = Recorder(Rc::clone(&reports));
         let writer = Box::new(recording.clone());
@@ -430,7 +429,7 @@ async fn a_follower_needs_the_password(kind: Kind) {
     for password in [None, Some("wrong")] {
         let mut wrong = server.config();
         wrong.password = password.map(str::to_owned);
-        let target = Target { broker: wrong, user: None, server_name: SERVER_NAME.into(), send_replicate: true };
+        let target = Target { broker: wrong, server_name: SERVER_NAME.into(), send_replicate: true };
         let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));
         let mut watcher = Recorder(Rc::default());
         let mut follower = Follower::new(audit(), Journal::new(&*env.clock, None), &mut watcher);

@@ -20,6 +20,8 @@ mod redis;
 mod rows;
 #[path = "../support/schema.rs"]
 mod schema;
+#[cfg(feature = "services")]
+mod sentinel;
 mod server;
 #[cfg(feature = "services")]
 mod stopping;

@@ -134,7 +134,7 @@ impl Server {
     /// Returns the configuration of instances that use this broker.
     pub(crate) fn config(&self) -> RedisConfig {
         let (password, tls) = (self.password.map(str::to_owned), self.tls.as_ref().map(Certificates::config));
-        RedisConfig { host: "127.0.0.1".into(), port: self.port, password, tls }
+        RedisConfig { password, tls, ..RedisConfig::at("127.0.0.1", self.port) }
     }
 }
 

@@ -222,7 +222,7 @@ impl Observer for Errors {
 }
 
 /// Starts a master with this broker, and waits until it reports two errors of its connections.
-async fn errors_of_master(test: &str, broker: RedisConfig) -> Vec<String> {
+pub(crate) async fn errors_of_master(test: &str, broker: RedisConfig) -> Vec<String> {
     let deployment = Deployment::new(test, Some(broker));
     let errors = Rc::<Errors>::default();
     let master = deployment.start_observed("master", errors.clone()).await;

@@ -83,7 +83,7 @@ impl Deployment {
     #[cfg(feature = "sim")]
     /// Returns the deployment with a broker on `host`.
     pub(crate) fn with_broker(self, host: &str) -> Self {
-        let redis = RedisConfig { host: host.into(), port: REDIS_PORT, password: None, tls: None };
+        let redis = RedisConfig::at(host, REDIS_PORT);
         Deployment { config: Rc::new(Config { redis: Some(redis), ..(*self.config).clone() }), ..self }
     }
 

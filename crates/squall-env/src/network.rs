@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,21 @@ impl Address {
     /// Returns the path, if this is the address of a Unix socket.
     pub fn socket_path(&self) -> Option<&Path> {
         self.host.starts_with('/').then(|| Path::new(&*self.host))
+    }
+}
+
+/// A text that is not `HOST:PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not HOST:PORT")]
+pub struct NotAnAddress;
+
+impl FromStr for Address {
+    type Err = NotAnAddress;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAddress> {
+        let (host, port) = text.rsplit_once(':').ok_or(NotAnAddress)?;
+        let port = port.parse().map_err(|_| NotAnAddress)?;
+        if host.is_empty() { Err(NotAnAddress) } else { Ok(Address::new(host, port)) }
     }
 }
 

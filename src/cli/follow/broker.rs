@@ -57,14 +57,6 @@ impl fmt::Debug for Url {
     }
 }
 
-/// The broker's address and credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broker {
-    pub config: RedisConfig,
-    /// The user, if the broker has several.
-    pub user: Option<String>,
-}
-
 /// An error about the options that name the broker. None has the password.
 #[derive(Debug, Error)]
 pub(in crate::cli) enum BrokerArgumentError {
@@ -92,7 +84,7 @@ pub(in crate::cli) enum BrokerArgumentError {
 
 impl BrokerArguments {
     /// Returns the broker that the options name, or else the one in Synapse's configuration.
-    pub(super) fn broker(&self, synapse: Option<&SynapseConfig>) -> Result<Broker, BrokerArgumentError> {
+    pub(super) fn broker(&self, synapse: Option<&SynapseConfig>) -> Result<RedisConfig, BrokerArgumentError> {
         self.broker_with(synapse, Source::from_environment())
     }
 
@@ -100,19 +92,19 @@ impl BrokerArguments {
         &self,
         synapse: Option<&SynapseConfig>,
         environment: Option<Source>,
-    ) -> Result<Broker, BrokerArgumentError> {
+    ) -> Result<RedisConfig, BrokerArgumentError> {
         let mut places = Vec::new();
         let mut broker = match (&self.redis, synapse.and_then(|synapse| synapse.redis.as_ref())) {
-            (Some(Url(url)), _) => Broker::parse(url)?,
-            (None, Some(redis)) => Broker::of_synapse(redis, &mut places),
+            (Some(Url(url)), _) => parse(url)?,
+            (None, Some(redis)) => of_synapse(redis, &mut places),
             (None, None) => return Err(BrokerArgumentError::NotInSynapse),
         };
-        places.extend(broker.config.password.take().map(Source::Address));
+        places.extend(broker.password.take().map(Source::Address));
         places.extend(self.password_file.clone().map(Source::File));
         places.extend(environment);
-        broker.config.password = password::only(places)?;
+        broker.password = password::only(places)?;
         let BrokerArguments { ca_file, certificate_file, private_key_file, .. } = self;
-        match &mut broker.config.tls {
+        match &mut broker.tls {
             Some(tls) => {
                 tls.ca_file = ca_file.clone().or(tls.ca_file.take());
                 if certificate_file.is_some() {
@@ -130,44 +122,41 @@ impl BrokerArguments {
     }
 }
 
-impl Broker {
-    /// Parses the address of `--redis`. It may have a password.
-    fn parse(url: &str) -> Result<Broker, BrokerArgumentError> {
-        let (plain, tls) = match url.strip_prefix("rediss:") {
-            Some(rest) => (format!("redis:{rest}"), Some(TlsConfig::default())),
-            None => (url.to_owned(), None),
-        };
-        let info = plain.into_connection_info().map_err(|_| BrokerArgumentError::NotAnAddress)?;
-        let (host, port) = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
-            // Channels are not in a database, so the number of the database does not matter.
-            ConnectionAddr::Unix(path) => {
-                let path = path.to_str().filter(|path| path.starts_with('/'));
-                (path.ok_or(BrokerArgumentError::NotAnAddress)?.to_owned(), 0)
-            }
-            _ => return Err(BrokerArgumentError::NotAnAddress),
-        };
-        if host.is_empty() {
-            return Err(BrokerArgumentError::NoHost);
+/// Parses the address of `--redis`. It may have a password.
+fn parse(url: &str) -> Result<RedisConfig, BrokerArgumentError> {
+    let (plain, tls) = match url.strip_prefix("rediss:") {
+        Some(rest) => (format!("redis:{rest}"), Some(TlsConfig::default())),
+        None => (url.to_owned(), None),
+    };
+    let info = plain.into_connection_info().map_err(|_| BrokerArgumentError::NotAnAddress)?;
+    let (host, port) = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
+        // Channels are not in a database, so the number of the database does not matter.
+        ConnectionAddr::Unix(path) => {
+            let path = path.to_str().filter(|path| path.starts_with('/'));
+            (path.ok_or(BrokerArgumentError::NotAnAddress)?.to_owned(), 0)
         }
-        if host.starts_with('/') && tls.is_some() {
-            return Err(BrokerArgumentError::TlsOnSocket);
-        }
-        let user = info.redis_settings().username().map(str::to_owned);
-        let password = info.redis_settings().password().map(str::to_owned);
-        Ok(Broker { config: RedisConfig { host: host.into(), port, password, tls }, user })
+        _ => return Err(BrokerArgumentError::NotAnAddress),
+    };
+    if host.is_empty() {
+        return Err(BrokerArgumentError::NoHost);
     }
+    if host.starts_with('/') && tls.is_some() {
+        return Err(BrokerArgumentError::TlsOnSocket);
+    }
+    let user = info.redis_settings().username().map(str::to_owned);
+    let password = info.redis_settings().password().map(str::to_owned);
+    Ok(RedisConfig { user, password, tls, ..RedisConfig::at(host, port) })
+}
 
-    /// Returns the broker in Synapse's configuration, and adds its password to the places that have one.
-    fn of_synapse(redis: &SynapseRedis, places: &mut Vec<Source>) -> Broker {
-        let SynapseRedis { host, port, password, tls } = redis;
-        places.extend(password.as_ref().map(|password| match password {
-            SynapsePassword::Text(password) => Source::Synapse(password.clone()),
-            SynapsePassword::File(path) => Source::SynapseFile(path.clone()),
-        }));
-        let config = RedisConfig { host: host.as_str().into(), port: *port, password: None, tls: tls.clone() };
-        Broker { config, user: None }
-    }
+/// Returns the broker in Synapse's configuration, and adds its password to the places that have one.
+fn of_synapse(redis: &SynapseRedis, places: &mut Vec<Source>) -> RedisConfig {
+    let SynapseRedis { host, port, password, tls } = redis;
+    places.extend(password.as_ref().map(|password| match password {
+        SynapsePassword::Text(password) => Source::Synapse(password.clone()),
+        SynapsePassword::File(path) => Source::SynapseFile(path.clone()),
+    }));
+    RedisConfig { tls: tls.clone(), ..RedisConfig::at(host.as_str(), *port) }
 }
 
 /// Returns the surroundings with TLS on connections to the broker, if it uses TLS.
@@ -187,7 +176,7 @@ mod tests {
         BrokerArguments { redis, password_file: None, ca_file: None, certificate_file: None, private_key_file: None }
     }
 
-    fn broker(url: &str) -> Broker {
+    fn broker(url: &str) -> RedisConfig {
         arguments(Some(url)).broker_with(None, None).unwrap()
     }
 
@@ -198,14 +187,14 @@ mod tests {
     #[test]
     fn an_address_has_a_host_or_a_socket_and_may_have_credentials() {
         let tcp = broker("redis://user:p%40ss@h:6380/3");
-        assert_eq!((tcp.config.address().to_string(), tcp.user.as_deref()), ("h:6380".to_owned(), Some("user")));
-        assert_eq!(tcp.config.password.as_deref(), Some("p@ss"));
+        assert_eq!((tcp.address().to_string(), tcp.user.as_deref()), ("h:6380".to_owned(), Some("user")));
+        assert_eq!(tcp.password.as_deref(), Some("p@ss"));
         for url in ["unix:///run/redis.sock", "redis+unix:///run/redis.sock?db=2"] {
-            assert_eq!(broker(url).config.address().to_string(), "/run/redis.sock", "{url}");
+            assert_eq!(broker(url).address().to_string(), "/run/redis.sock", "{url}");
         }
         let socket = broker("unix:///run/redis.sock?user=u&pass=p");
-        assert_eq!((socket.user.as_deref(), socket.config.password.as_deref()), (Some("u"), Some("p")));
-        assert!(broker("rediss://h").config.tls.is_some());
+        assert_eq!((socket.user.as_deref(), socket.password.as_deref()), (Some("u"), Some("p")));
+        assert!(broker("rediss://h").tls.is_some());
     }
 
     #[test]
@@ -220,7 +209,7 @@ mod tests {
     #[test]
     fn the_password_of_an_option_or_the_environment_counts_for_any_address() {
         let given = |url| arguments(Some(url)).broker_with(None, Some(Source::Variable("v".into())));
-        assert_eq!(given("redis://user@h").unwrap().config.password.as_deref(), Some("v"));
+        assert_eq!(given("redis://user@h").unwrap().password.as_deref(), Some("v"));
         let error = given("redis://:precious@h").unwrap_err().to_string();
         assert!(error.contains("by the address and by SQUALL_REDIS_PASSWORD"), "{error}");
         let mut twice = arguments(Some("redis://h"));
@@ -240,9 +229,9 @@ mod tests {
         let synapse = SynapseConfig { redis: Some(redis), ..SynapseConfig::default() };
         let mut arguments = arguments(None);
         let broker = arguments.broker_with(Some(&synapse), None).unwrap();
-        assert_eq!((&*broker.config.host, broker.config.password.as_deref()), ("synapse", Some("precious")));
+        assert_eq!((&*broker.host, broker.password.as_deref()), ("synapse", Some("precious")));
         arguments.ca_file = Some("ours.pem".into());
-        let tls = arguments.broker_with(Some(&synapse), None).unwrap().config.tls.unwrap();
+        let tls = arguments.broker_with(Some(&synapse), None).unwrap().tls.unwrap();
         assert_eq!(tls.ca_file, Some("ours.pem".into()));
         let error = arguments.broker_with(Some(&synapse), Some(Source::Variable("v".into()))).unwrap_err();
         assert!(error.to_string().contains("by redis.password of --synapse-config and by SQUALL"), "{error}");
@@ -250,7 +239,7 @@ mod tests {
         arguments.redis = Some(Url("redis://other".to_owned()));
         arguments.ca_file = None;
         let other = arguments.broker_with(Some(&synapse), None).unwrap();
-        assert_eq!((&*other.config.host, other.config.password, other.config.tls), ("other", None, None));
+        assert_eq!((&*other.host, other.password, other.tls), ("other", None, None));
         arguments.redis = None;
         assert!(matches!(arguments.broker_with(None, None), Err(BrokerArgumentError::NotInSynapse)));
     }

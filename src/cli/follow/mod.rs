@@ -29,7 +29,7 @@ use crate::follow::{Event, FollowMetrics, Follower, Journal, Target, Watcher, li
 use crate::metrics::{self, Health};
 use crate::observer::{Env, process_env};
 use crate::tasks;
-use broker::{Broker, BrokerArguments};
+use broker::BrokerArguments;
 use output::Output;
 use squall_env::Noop;
 use squall_judge::audit::{Audit, Transport, Writers};
@@ -83,11 +83,11 @@ impl FollowArguments {
     /// Returns the deployment to follow.
     fn target(&self) -> Result<Target, CliError> {
         let synapse = self.writers.synapse()?;
-        let Broker { config: broker, user } = self.broker.broker(synapse.as_ref())?;
+        let broker = self.broker.broker(synapse.as_ref())?;
         let of_synapse = |synapse: SynapseConfig| synapse.server_name;
         let server_name = self.server_name.clone().or_else(|| synapse.and_then(of_synapse));
         let server_name = server_name.ok_or(ServerNameError)?;
-        Ok(Target { broker, user, server_name, send_replicate: self.send_replicate })
+        Ok(Target { broker, server_name, send_replicate: self.send_replicate })
     }
 }
 

@@ -9,6 +9,7 @@ use redis::{ErrorKind, RedisConnectionInfo, RedisError};
 use thiserror::Error;
 
 use super::read_limiter::{Limits, ReadLimiter};
+use super::sentinel::{self, NoMaster};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::replication::handler::BROKER;
@@ -28,6 +29,9 @@ pub enum BrokerError {
     /// The connection could not be established.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// No sentinel names the broker.
+    #[error("{0}")]
+    NoMaster(#[from] NoMaster),
     /// The broker refused a command, or closed the connection.
     #[error("{0}")]
     Redis(#[from] RedisError),
@@ -106,7 +110,6 @@ const _: () = assert!(PAYLOAD_BYTES_MAX + 16 * 1024 < REPLY_BYTES_MAX, "a messag
 /// The broker's address, the credentials, and the limits of a connection.
 pub struct Broker {
     config: RedisConfig,
-    user: Option<String>,
     limits: Limits,
     env: Env,
 }
@@ -115,12 +118,7 @@ impl Broker {
     /// Creates the broker that `config` describes.
     pub fn new(config: &RedisConfig, env: &Env) -> Self {
         let limits = Limits { waiting: WAITING_BYTES_MAX, reply: REPLY_BYTES_MAX };
-        Broker { config: config.clone(), user: None, limits, env: env.clone() }
-    }
-
-    /// Returns the broker with a user name, for a broker whose users have passwords of their own.
-    pub fn with_user(self, user: Option<String>) -> Self {
-        Broker { user, ..self }
+        Broker { config: config.clone(), limits, env: env.clone() }
     }
 
     /// Returns the broker with other limits.
@@ -130,7 +128,11 @@ impl Broker {
 
     /// Opens a connection and the limiter that bounds its unhandled bytes. The `redis` crate authenticates on it.
     pub async fn open(&self) -> Result<(BoxStream, RedisConnectionInfo, ReadLimiter), BrokerError> {
-        let stream = self.env.network.connect(&self.config.address()).await?;
+        let address = match &self.config.sentinel {
+            Some(sentinel) => sentinel::address_of_master(sentinel, &self.env).await?,
+            None => self.config.address(),
+        };
+        let stream = self.env.network.connect(&address).await?;
         let (stream, limiter) = ReadLimiter::on(stream, self.limits);
         // The name of the client library is not needed, and a command that is not sent cannot fail.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -138,7 +140,7 @@ impl Broker {
             Some(password) => info.set_password(password),
             None => info,
         };
-        let info = match &self.user {
+        let info = match &self.config.user {
             Some(user) => info.set_username(user),
             None => info,
         };
@@ -243,7 +245,6 @@ mod tests {
     async fn a_broker_whose_users_have_passwords_is_told_the_user() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let config = RedisConfig { host: "127.0.0.1".into(), port, password: Some("secret".into()), tls: None };
         let env = Env {
             network: Rc::new(TokioNetwork),
             clock: Rc::new(SystemClock),
@@ -252,7 +253,9 @@ mod tests {
             tasks: TaskSpawner::new(Rc::new(Noop)),
         };
         for user in [None, Some("squall")] {
-            let broker = Broker::new(&config, &env).with_user(user.map(str::to_owned));
+            let (user_name, password) = (user.map(str::to_owned), Some("secret".to_owned()));
+            let config = RedisConfig { user: user_name, password, ..RedisConfig::at("127.0.0.1", port) };
+            let broker = Broker::new(&config, &env);
             let (_, info, _) = broker.open().await.unwrap();
             assert_eq!((info.username(), info.password()), (user, Some("secret")));
         }

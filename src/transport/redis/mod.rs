@@ -22,6 +22,7 @@ mod predecessor;
 mod publisher;
 mod read_limiter;
 pub mod resp;
+mod sentinel;
 mod subscriber;
 
 pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT, WAITING_BYTES_MAX, answer};

@@ -233,7 +233,7 @@ mod tests {
     async fn the_handler_fetches_a_row_that_is_not_json_and_other_bad_payloads_are_reported() {
         let problems = Rc::new(Problems::default());
         let env = env(problems.clone());
-        let config = RedisConfig { host: "broker".into(), port: 6379, password: None, tls: None };
+        let config = RedisConfig::at("broker", 6379);
         let (handler, broker) = (handler("me", &env), Broker::new(&config, &env));
         let connection = handler.subscribed();
         for payload in ["RDATA events other 7 not JSON", "RDATA events me 7 not JSON", "nosuch command"] {
