@@ -78,13 +78,35 @@ async fn reply(port: u16, command: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&reply[..length]).into_owned())
 }
 
+/// Starts a master and its replica.
+async fn start_servers() -> (Server, Server) {
+    let first = Server::start(Kind::Real, None).await;
+    let second = Server::start(Kind::Real, None).await;
+    replies(second.port, &format!("REPLICAOF 127.0.0.1 {}", first.port), "+OK").await;
+    replies(first.port, "INFO replication", "state=online").await;
+    (first, second)
+}
+
+#[test]
+fn instances_leave_a_master_that_lives_on_as_a_replica() {
+    run(async {
+        let (first, second) = start_servers().await;
+        let sentinel = Sentinel::start("sentinel-switch-files", first.port).await;
+        let deployment = Deployment::new("sentinel-switch", Some(sentinel.config()));
+        let writer1 = deployment.start("writer1").await;
+        replies(sentinel.port, &format!("SENTINEL FAILOVER {MASTER}"), "+OK").await;
+        replies(sentinel.port, &format!("SENTINEL GET-MASTER-ADDR-BY-NAME {MASTER}"), &second.port.to_string()).await;
+        // It connects to the new master alone.
+        let worker = deployment.start("worker").await;
+        let token = writer1.persist(ids("switch", 3)).await;
+        worker.follower.reaches(events::NAME, "writer1", token).await;
+    });
+}
+
 #[test]
 fn instances_follow_the_sentinels_to_the_next_master() {
     run(async {
-        let mut first = Server::start(Kind::Real, None).await;
-        let second = Server::start(Kind::Real, None).await;
-        replies(second.port, &format!("REPLICAOF 127.0.0.1 {}", first.port), "+OK").await;
-        replies(first.port, "INFO replication", "state=online").await;
+        let (mut first, second) = start_servers().await;
         let sentinel = Sentinel::start("sentinel-files", first.port).await;
 
         let deployment = Deployment::new("sentinel", Some(sentinel.config()));
@@ -103,9 +125,7 @@ fn instances_follow_the_sentinels_to_the_next_master() {
 #[test]
 fn a_master_that_no_sentinel_knows_is_reported_with_the_reason_of_each() {
     run(async {
-        let first = Server::start(Kind::Real, None).await;
-        let second = Server::start(Kind::Real, None).await;
-        replies(second.port, &format!("REPLICAOF 127.0.0.1 {}", first.port), "+OK").await;
+        let (first, _second) = start_servers().await;
         let sentinel = Sentinel::start("sentinel-unknown-files", first.port).await;
         let mut config = sentinel.config();
         config.sentinel.as_mut().unwrap().master = "another".into();

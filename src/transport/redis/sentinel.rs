@@ -1,8 +1,9 @@
 //! Sentinels: processes that know which Redis server is the master at present.
 //!
 //! A Redis deployment with sentinels has no fixed broker. Each connection asks them for the master and goes there. After a
-//! failover the connections to the old master end with it. If the old one lives on, the [name check](super::name_check)
-//! finds it: a message on a new connection, to the new master, does not reach the subscription to the old one.
+//! failover the connections to the old master end with it. If the old one lives on, it becomes a replica, and sentinels end
+//! all of its connections then. Before that, the [name check](super::name_check) may find it: a message on a new
+//! connection, to the new master, does not reach the subscription to the old one.
 
 use std::time::Duration;
 
