@@ -55,8 +55,9 @@ pub struct StreamWriters {
     pub receipts: Vec<InstanceName>,
     /// The one writer of messages to devices.
     pub to_device: InstanceName,
-    /// The writers of `caches` besides the master and the writers of the other streams, which all write it. Every process of
-    /// Synapse writes it.
+    /// The writers of `caches` besides the master and the writers of the other streams, which all write it. An instance can
+    /// follow processes of Synapse so, each of which writes it. But it must write nothing itself then, because it has another
+    /// database than they have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub caches: Vec<InstanceName>,
 }

@@ -56,11 +56,11 @@ impl<R> Written<R> {
 }
 
 impl Written<Token> {
-    /// Returns the result of writes under `own` tokens, for each of which the write of one of `standing` stands: itself, or an
-    /// earlier one. The reply is the last of these.
+    /// Returns the result of writes under `own` tokens, which ascend, for each of which the write of one of `standing` stands:
+    /// itself, or an earlier one. The reply is the last of these.
     pub(super) fn standing(rows: Vec<(Token, Row)>, own: &[Token], standing: Vec<Token>) -> Self {
         let reply = standing.iter().copied().max().unwrap_or_default();
-        let earlier = standing.into_iter().filter(|token| !own.contains(token)).collect();
+        let earlier = standing.into_iter().filter(|token| own.binary_search(token).is_err()).collect();
         Written { rows, reply, earlier }
     }
 }
@@ -170,11 +170,15 @@ impl StreamWriter {
     /// Allocates `count` tokens, and reports a database that is not the deployment's.
     async fn allocate(&self, count: usize) -> Result<Allocation, AllocateError> {
         let allocated = self.ids.allocate(count).await;
-        let refusal = allocated.as_ref().err().filter(|error| matches!(error, AllocateError::ForeignDatabase { .. }));
-        if let Some(error) = refusal {
-            self.env.observer.event(InstanceEvent::ForeignDatabase { stream: &self.stream, error });
+        match &allocated {
+            Ok(_) => *self.refusal.borrow_mut() = None,
+            Err(error @ AllocateError::ForeignDatabase { .. }) => {
+                *self.refusal.borrow_mut() = Some(error.to_string());
+                self.env.observer.event(InstanceEvent::ForeignDatabase { stream: &self.stream, error });
+            }
+            // It says nothing about which database it is.
+            Err(_) => {}
         }
-        *self.refusal.borrow_mut() = refusal.map(ToString::to_string);
         allocated
     }
 

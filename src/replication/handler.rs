@@ -233,7 +233,9 @@ impl CommandHandler {
     /// Handles a command. The caller has checked that it may travel in this direction.
     pub fn received(&self, connection: &Rc<Connection>, command: Command) {
         self.env.observer.received(command.name());
-        self.note_own_token(&command);
+        if let Command::Position(position) = &command {
+            self.note_own_position(position);
+        }
         match command {
             Command::Rdata(rdata) => self.on_rdata(connection, rdata),
             Command::Position(position) => self.on_position(connection, position),
@@ -271,17 +273,12 @@ impl CommandHandler {
         }
     }
 
-    /// Tells a stream about the token of a command under the name of this instance. Normally the command is an echo.
-    /// Otherwise another process has the name, and the stream may refuse to write.
-    fn note_own_token(&self, command: &Command) {
-        let (stream, writer, token) = match command {
-            Command::Rdata(Rdata { stream, writer, token: Some(token), .. }) => (stream, writer, *token),
-            Command::Position(Position { stream, writer, new, .. }) => (stream, writer, *new),
-            _ => return,
-        };
-        let own = self.stream(stream.as_str()).filter(|_| *writer == self.instance);
+    /// Tells a stream about a position under the name of this instance. Normally it is an echo. Otherwise another process has
+    /// the name, and the stream may refuse to write. Rows under the own name are dropped before they get here.
+    fn note_own_position(&self, position: &Position) {
+        let own = self.stream(position.stream.as_str()).filter(|_| position.writer == self.instance);
         if let Some(stream) = own {
-            stream.heard_of_itself(token);
+            stream.heard_of_itself(position.new);
         }
     }
 

@@ -82,6 +82,8 @@ async fn reply(port: u16, command: &str) -> std::io::Result<String> {
 async fn start_servers() -> (Server, Server) {
     let first = Server::start(Kind::Real, None).await;
     let second = Server::start(Kind::Real, None).await;
+    // Otherwise the master waits five seconds for more replicas.
+    replies(first.port, "CONFIG SET repl-diskless-sync-delay 0", "+OK").await;
     replies(second.port, &format!("REPLICAOF 127.0.0.1 {}", first.port), "+OK").await;
     replies(first.port, "INFO replication", "state=online").await;
     (first, second)

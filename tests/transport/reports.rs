@@ -268,6 +268,26 @@ fn a_position_of_a_writer_that_the_configuration_does_not_name_is_reported_and_k
     });
 }
 
+#[test]
+fn a_writer_whose_name_another_process_has_refuses_to_write_what_that_one_may_have_written() {
+    run(async {
+        let deployment = Deployment::new();
+        let mut port = deployment.play("master").await;
+        let (writer, reports) = start(&deployment, "writer1").await;
+        let mut server = Peer::new(port.accept().await.unwrap());
+        server.hear("REPLICATE").await;
+        server.say("SERVER squall.test").await;
+        server.say("POSITION events writer1 10340 10340").await;
+        server.lines_for(MOMENT).await;
+        let event = EventRow::message("$event".to_owned(), format!("!room:{SERVER_NAME}"));
+        let refused = writer.events().unwrap().persist(vec![Write { event: Some(event), state: Vec::new() }]).await;
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("allocated 2 on events, and 10340 was announced before"), "{error}");
+        assert_eq!(reports.containing("ForeignDatabase").len(), 1);
+        assert!(error.contains(&writer.refusal_to_write().unwrap()));
+    });
+}
+
 /// The beginning of a client's handshake.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 

@@ -188,6 +188,39 @@ fn views_are_invalidated_only_after_the_rows_are_committed() {
 }
 
 #[test]
+fn a_refusal_lasts_until_the_database_has_allocated_enough() {
+    let database = MemoryBackend::open();
+    on_instance(&database.clone(), database.clone(), |Instance { account_data, diary, .. }| async move {
+        let write = |count| account_data.persist("set", count, |tx, tokens| set_one(tx, *tokens.last().unwrap()));
+        diary.ids.heard_of_itself(Token(50));
+        for _ in 0..2 {
+            let refused = write(30).await;
+            let is_foreign = matches!(
+                &refused,
+                Err(PersistError::Allocate(AllocateError::ForeignDatabase { heard: Token(50), .. }))
+            );
+            assert!(is_foreign && account_data.refusal().is_some(), "{refused:?}");
+        }
+        assert_eq!(write(1).await.unwrap(), Token(62), "60 were allocated in vain");
+        assert_eq!(account_data.refusal(), None);
+    });
+}
+
+#[test]
+fn a_database_that_fails_does_not_end_a_refusal() {
+    let database = MemoryBackend::open();
+    on_instance(&database.clone(), database.clone(), |Instance { account_data, diary, .. }| async move {
+        let write = || account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0]));
+        diary.ids.heard_of_itself(Token(50));
+        assert!(write().await.is_err());
+        database.database().begin_session(&"me".into()).await.unwrap();
+        let fenced = write().await;
+        assert!(matches!(fenced, Err(PersistError::Allocate(AllocateError::Database(_)))), "{fenced:?}");
+        assert!(account_data.refusal().is_some());
+    });
+}
+
+#[test]
 fn a_write_that_an_earlier_one_stands_for_is_answered_once_that_one_is_shown() {
     let database = MemoryBackend::open();
     on_instance(&database.clone(), Rc::new(Slow(database)), |Instance { account_data, diary, .. }| async move {
