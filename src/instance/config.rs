@@ -1,6 +1,7 @@
 //! The configuration of a deployment, the same for all its instances.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,7 +19,7 @@ use squall_env::TlsError;
 use squall_protocol::{InstanceName, MASTER, rows};
 
 /// A deployment: its instances, their addresses, and the streams that each writes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The homeserver's name, which must be the same at both ends of a connection.
     pub server_name: String,
@@ -37,6 +38,17 @@ pub struct Config {
     /// The limits of each instance. Default: those of production.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl fmt::Debug for Config {
+    /// Writes everything but the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config { server_name, secret: _, instance_map, stream_writers, presence, redis, limits } = self;
+        let mut text = f.debug_struct("Config");
+        text.field("server_name", server_name).field("secret", &"(secret)").field("instance_map", instance_map);
+        text.field("stream_writers", stream_writers).field("presence", presence);
+        text.field("redis", redis).field("limits", limits).finish()
+    }
 }
 
 /// The instances that write each stream. The master writes the streams that are left out.
@@ -118,15 +130,21 @@ pub enum ConfigError {
     /// The broker has no address.
     #[error("redis names neither a host nor sentinels: add redis.host, or [redis.sentinel] with master and addresses")]
     NoBroker,
-    /// A sentinel has no address.
-    #[error("redis.sentinel.addresses has {0:?}: write HOST:PORT")]
-    BadSentinel(String),
+    /// The broker has an address, and sentinels that name another one.
+    #[error("redis names a host and sentinels: leave one of them out")]
+    TwoBrokers,
+    /// A user without a password cannot log in.
+    #[error("redis.user has no redis.password: add it, or leave the user out")]
+    UserWithoutPassword,
     /// TLS is configured for a broker that sentinels name.
     #[error("redis.tls does not work together with redis.sentinel: leave one of them out")]
     SentinelWithTls,
-    /// A name or secret that does not fit a line or header.
-    #[error("{0} contains a space or a control character: {1:?}")]
+    /// A name that does not fit a line or header.
+    #[error("{0} is empty, or contains a space or a control character: {1:?}")]
     BadName(&'static str, String),
+    /// The secret does not fit a header.
+    #[error("secret is empty, or contains a space or a control character")]
+    BadSecret,
 }
 
 impl Config {
@@ -146,10 +164,10 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let names = self.instance_map.keys().chain(self.stream_writers.all()).chain(&self.stream_writers.caches);
         let names = names.map(|name| ("instance", name.as_str()));
-        let others = [("server_name", self.server_name.as_str()), ("secret", self.secret.as_str())];
-        for (what, name) in names.chain(others) {
+        for (what, name) in names.chain([("server_name", self.server_name.as_str())]) {
             check_name(what, name)?;
         }
+        check_name("secret", &self.secret).map_err(|_| ConfigError::BadSecret)?;
         for (stream, writers) in self.stream_writers.shared() {
             if writers.is_empty() {
                 return Err(ConfigError::NoWriter(stream));
@@ -231,7 +249,7 @@ impl Config {
 
 /// Returns the writer among `writers` to which `key` is assigned: the SHA-256 of `key` as a little-endian number, modulo
 /// the number of writers, as in Synapse.
-fn writer_for<'a>(writers: &'a [InstanceName], key: &str) -> &'a InstanceName {
+pub(super) fn writer_for<'a>(writers: &'a [InstanceName], key: &str) -> &'a InstanceName {
     let digest = Sha256::digest(key.as_bytes());
     let index = digest.iter().rev().fold(0, |rest, byte| (rest * 256 + usize::from(*byte)) % writers.len());
     &writers[index]
@@ -246,19 +264,19 @@ pub fn check_name(what: &'static str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks that the broker has an address, or sentinels that have one.
+/// Checks that the broker has one address, or sentinels that know it.
 fn check_broker(redis: &RedisConfig) -> Result<(), ConfigError> {
-    let Some(sentinel) = &redis.sentinel else {
-        return if redis.host.is_empty() { Err(ConfigError::NoBroker) } else { Ok(()) };
-    };
-    if sentinel.addresses.is_empty() {
-        return Err(ConfigError::NoBroker);
+    if redis.user.is_some() && redis.password.is_none() {
+        return Err(ConfigError::UserWithoutPassword);
     }
-    if redis.tls.is_some() {
-        return Err(ConfigError::SentinelWithTls);
+    match &redis.sentinel {
+        None if redis.host.is_empty() => Err(ConfigError::NoBroker),
+        None => Ok(()),
+        Some(sentinel) if sentinel.addresses.is_empty() || sentinel.master.is_empty() => Err(ConfigError::NoBroker),
+        Some(_) if !redis.host.is_empty() => Err(ConfigError::TwoBrokers),
+        Some(_) if redis.tls.is_some() => Err(ConfigError::SentinelWithTls),
+        Some(_) => Ok(()),
     }
-    let bad = sentinel.addresses.iter().find(|address| address.parse::<Address>().is_err());
-    bad.map_or(Ok(()), |bad| Err(ConfigError::BadSentinel(bad.clone())))
 }
 
 #[cfg(test)]
@@ -296,19 +314,29 @@ mod tests {
     #[test]
     fn a_broker_needs_an_address_or_sentinels_that_have_one() {
         let with = |redis| Config { redis: Some(redis), ..config(&["writer1"]) }.validate();
-        let sentinels = |addresses: &[&str]| {
-            let addresses = addresses.iter().map(|&address| address.to_owned()).collect();
-            let sentinel = SentinelConfig { master: "m".into(), addresses, password: None };
+        let sentinels = |master: &str, addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let sentinel = SentinelConfig { master: master.into(), addresses, password: None };
             RedisConfig { sentinel: Some(sentinel), ..RedisConfig::at("", 6379) }
         };
         assert_eq!(with(RedisConfig::at("", 6379)), Err(ConfigError::NoBroker));
-        assert_eq!(with(sentinels(&[])), Err(ConfigError::NoBroker));
-        assert_eq!(with(sentinels(&["a:26379", "[::1]:26379"])), Ok(()));
-        for bad in ["a", "a:", ":26379", "a:b"] {
-            assert_eq!(with(sentinels(&["a:26379", bad])), Err(ConfigError::BadSentinel(bad.into())));
-        }
-        let with_tls = RedisConfig { tls: Some(Default::default()), ..sentinels(&["a:26379"]) };
+        assert_eq!(with(sentinels("m", &[])), Err(ConfigError::NoBroker));
+        assert_eq!(with(sentinels("", &["a:26379"])), Err(ConfigError::NoBroker));
+        let known = sentinels("m", &["a:26379", "[::1]:26379"]);
+        assert_eq!(with(known.clone()), Ok(()));
+        assert_eq!(with(RedisConfig { host: "h".into(), ..known.clone() }), Err(ConfigError::TwoBrokers));
+        let with_tls = RedisConfig { tls: Some(Default::default()), ..known.clone() };
         assert_eq!(with(with_tls), Err(ConfigError::SentinelWithTls));
+        let user = RedisConfig { user: Some("u".into()), ..known };
+        assert_eq!(with(user.clone()), Err(ConfigError::UserWithoutPassword));
+        assert_eq!(with(RedisConfig { password: Some("p".into()), ..user }), Ok(()));
+    }
+
+    #[test]
+    fn the_secret_is_in_no_error_and_in_no_debug_output() {
+        let config = Config { secret: "pre cious".into(), ..config(&["writer1"]) };
+        assert_eq!(config.validate(), Err(ConfigError::BadSecret));
+        assert!(!format!("{config:?}").contains("pre cious"));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct RedisConfig {
     /// The host name, or the path of the broker's Unix socket. Not used with `sentinel`.
     #[serde(default)]
     pub host: Arc<str>,
-    /// The port.
+    /// The port. Not used with `sentinel`.
     #[serde(default = "default_redis_port")]
     pub port: u16,
     /// The user, if the broker has several.
@@ -61,8 +61,8 @@ pub struct RedisConfig {
 pub struct SentinelConfig {
     /// The name of the master that serves as the broker.
     pub master: String,
-    /// The sentinels, each as `HOST:PORT`. They are asked in this order.
-    pub addresses: Vec<String>,
+    /// The sentinels. They are asked in this order.
+    pub addresses: Vec<Address>,
     /// The password of the sentinels, if they require one.
     #[serde(default)]
     pub password: Option<String>,
@@ -113,7 +113,7 @@ impl fmt::Display for RedisConfig {
     /// Writes the broker's address, or the name by which the sentinels know it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.sentinel {
-            Some(SentinelConfig { master, .. }) => write!(f, "the master {master}"),
+            Some(SentinelConfig { master, .. }) => write!(f, "{master}, as sentinels know it"),
             None => write!(f, "{}", self.address()),
         }
     }

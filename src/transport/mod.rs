@@ -9,4 +9,3 @@ pub mod tcp;
 pub(crate) mod tls_mismatch;
 
 pub use config::{InstanceLocation, RedisConfig, SentinelConfig};
-pub use tls_mismatch::TlsMismatch;

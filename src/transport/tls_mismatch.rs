@@ -27,7 +27,7 @@ const VERSION: u8 = 3;
 
 /// A connection of which one end speaks TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum TlsMismatch {
+pub(crate) enum TlsMismatch {
     /// The client does, and this port does not.
     #[error("the client speaks TLS, and this port does not: let the client connect without TLS")]
     Client,

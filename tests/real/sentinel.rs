@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use squall::transport::{RedisConfig, SentinelConfig};
+use squall_env::Address;
 use squall_protocol::rows::events;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,7 +43,7 @@ impl Sentinel {
     fn config(&self) -> RedisConfig {
         // The first one does not run.
         let dead = free_port().local_addr().unwrap().port();
-        let addresses = [dead, self.port].map(|port| format!("127.0.0.1:{port}")).into();
+        let addresses = [dead, self.port].map(|port| Address::new("127.0.0.1", port)).into();
         let sentinel = SentinelConfig { master: MASTER.into(), addresses, password: None };
         RedisConfig { sentinel: Some(sentinel), ..RedisConfig::at("", 0) }
     }

@@ -26,8 +26,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// A [`Stream`] of any kind.
 pub type BoxStream = Box<dyn Stream>;
 
-/// The address of a port: a host name and a number. Or the path of a Unix socket.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The address of a port: a host name and a number. Or the path of a Unix socket. In a configuration a port is written as
+/// `HOST:PORT`, and an IPv6 address in brackets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Address {
     /// Host name, resolved by the network. If it begins with `/`, it is the path of a Unix socket.
     pub host: Arc<str>,
@@ -48,17 +50,34 @@ impl Address {
 }
 
 /// A text that is not `HOST:PORT`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not HOST:PORT")]
-pub struct NotAnAddress;
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an address: write HOST:PORT")]
+pub struct NotAnAddress(String);
 
 impl FromStr for Address {
     type Err = NotAnAddress;
 
     fn from_str(text: &str) -> Result<Self, NotAnAddress> {
-        let (host, port) = text.rsplit_once(':').ok_or(NotAnAddress)?;
-        let port = port.parse().map_err(|_| NotAnAddress)?;
-        if host.is_empty() { Err(NotAnAddress) } else { Ok(Address::new(host, port)) }
+        let bad = || NotAnAddress(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
+        let port = port.parse().map_err(|_| bad())?;
+        // The brackets only tell the colons of an IPv6 address from that of the port.
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if host.is_empty() { Err(bad()) } else { Ok(Address::new(host, port)) }
+    }
+}
+
+impl TryFrom<String> for Address {
+    type Error = NotAnAddress;
+
+    fn try_from(text: String) -> Result<Self, NotAnAddress> {
+        text.parse()
+    }
+}
+
+impl From<Address> for String {
+    fn from(address: Address) -> String {
+        address.to_string()
     }
 }
 
@@ -66,6 +85,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.socket_path() {
             Some(path) => write!(f, "{}", path.display()),
+            None if self.host.contains(':') => write!(f, "[{}]:{}", self.host, self.port),
             None => write!(f, "{}:{}", self.host, self.port),
         }
     }
@@ -185,6 +205,17 @@ mod tests {
     fn an_address_is_written_as_a_port_of_a_host_or_as_a_path() {
         assert_eq!(Address::new("localhost", 6379).to_string(), "localhost:6379");
         assert_eq!(Address::new("/run/redis.sock", 0).to_string(), "/run/redis.sock");
+        assert_eq!(Address::new("::1", 6379).to_string(), "[::1]:6379");
+    }
+
+    #[test]
+    fn an_address_is_read_as_it_is_written() {
+        assert_eq!("a.example:26379".parse(), Ok(Address::new("a.example", 26_379)));
+        assert_eq!("[::1]:26379".parse(), Ok(Address::new("::1", 26_379)));
+        for bad in ["a", "a:", ":26379", "a:b", "a:99999", "[]:1"] {
+            let error = bad.parse::<Address>().unwrap_err().to_string();
+            assert_eq!(error, format!("{bad:?} is not an address: write HOST:PORT"));
+        }
     }
 
     #[cfg(unix)]

@@ -15,6 +15,7 @@ use crate::observer::InstanceEvent;
 use crate::replication::handler::BROKER;
 use crate::replication::{Backoff, Connection};
 use crate::transport::RedisConfig;
+use crate::transport::tls_mismatch::{self, Plain};
 use squall_env::BoxStream;
 use squall_protocol::{PAYLOAD_BYTES_MAX, ParseError};
 
@@ -52,12 +53,13 @@ pub enum BrokerError {
     /// The broker closed the connection.
     #[error("closed by the broker")]
     Closed,
-    /// The broker closed the connection before it answered. A port for TLS does so if it is addressed without.
+    /// The broker closed the connection before it answered. A port for TLS does so if it is addressed without, or if the
+    /// client's certificate is not the right one.
     #[error(
-        "closed by the broker before it answered. If its port is for TLS, connect with TLS: rediss:// in an address, \
-         [redis.tls] in a configuration"
+        "closed by the broker before it answered ({0}). If its port is for TLS, connect with TLS, by rediss:// in an \
+         address or [redis.tls] in a configuration. If you do, check the certificate that it asks for"
     )]
-    Unanswered(#[source] RedisError),
+    Unanswered(RedisError),
     /// The broker answered with an alert of TLS.
     #[error(
         "the broker's port is for TLS: connect with TLS, by rediss:// in an address or [redis.tls] in a configuration"
@@ -133,6 +135,7 @@ impl Broker {
             None => self.config.address(),
         };
         let stream = self.env.network.connect(&address).await?;
+        let stream = if self.config.tls.is_some() { stream } else { Plain::connected(stream) };
         let (stream, limiter) = ReadLimiter::on(stream, self.limits);
         // The name of the client library is not needed, and a command that is not sent cannot fail.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -156,9 +159,6 @@ impl Broker {
     }
 }
 
-/// First byte of an alert of TLS. No reply of a broker begins with it.
-const TLS_ALERT: u8 = 0x15;
-
 /// Returns the error for a connection that the broker closed.
 pub(super) fn closed(limiter: &ReadLimiter) -> BrokerError {
     cause(BrokerError::Closed, limiter)
@@ -170,12 +170,10 @@ pub(super) fn cause(error: BrokerError, limiter: &ReadLimiter) -> BrokerError {
     if let Some(overlong) = limiter.overlong_reply() {
         return BrokerError::Io(overlong);
     }
-    match (error, limiter.first()) {
-        (BrokerError::Redis(_), Some(TLS_ALERT)) => BrokerError::ForTls,
-        (BrokerError::Redis(error), None) if error.is_io_error() || error.is_connection_dropped() => {
-            BrokerError::Unanswered(error)
-        }
-        (error, _) => error,
+    match error {
+        BrokerError::Redis(error) if tls_mismatch::is_cause_of(&error) => BrokerError::ForTls,
+        BrokerError::Redis(error) if error.is_io_error() && !limiter.has_read() => BrokerError::Unanswered(error),
+        error => error,
     }
 }
 

@@ -41,8 +41,8 @@ struct State {
     waiting: usize,
     /// Number of bytes that have been read since the last complete reply.
     unfinished: usize,
-    /// The first byte that was read.
-    first: Option<u8>,
+    /// True once anything has been read.
+    has_read: bool,
     /// Time at which reading last stopped at the limit of waiting bytes while the consumer had messages to handle.
     stopped_at: Option<Instant>,
     /// True once a consumer takes messages. Before that, and on a connection with replies only, just the length of a
@@ -90,9 +90,9 @@ impl ReadLimiter {
         self.wake(state);
     }
 
-    /// Returns the first byte that was read, if any was.
-    pub fn first(&self) -> Option<u8> {
-        self.state().first
+    /// Returns true if anything has been read.
+    pub fn has_read(&self) -> bool {
+        self.state().has_read
     }
 
     /// Returns true if reading stopped within this time because too many bytes were unhandled.
@@ -142,7 +142,7 @@ impl AsyncRead for LimitedReader {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         let mut state = self.limiter.state();
-        state.first = state.first.or_else(|| buf.filled().get(before).copied());
+        state.has_read |= read > 0;
         state.waiting += read;
         state.unfinished += read;
         Poll::Ready(Ok(()))

@@ -15,12 +15,13 @@ use super::read_limiter::{Limits, ReadLimiter};
 use crate::observer::Env;
 use crate::tasks;
 use crate::transport::SentinelConfig;
+use crate::transport::tls_mismatch::Plain;
 use squall_env::Address;
 
 /// Time in which a sentinel answers. After it the next one is asked.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum length of a sentinel's reply, in bytes, and of what waits to be read. A reply has an address.
+/// Maximum length of a sentinel's reply, in bytes. A reply has an address.
 const REPLY_BYTES_MAX: usize = 4 * 1024;
 
 /// No sentinel has named the master.
@@ -47,10 +48,10 @@ pub(super) async fn address_of_master(config: &SentinelConfig, env: &Env) -> Res
 }
 
 /// Returns the address of the master as one sentinel knows it.
-async fn ask(sentinel: &str, config: &SentinelConfig, env: &Env) -> Result<Option<Address>, RedisError> {
-    let address = sentinel.parse().map_err(std::io::Error::other)?;
-    let stream = env.network.connect(&address).await?;
-    let (stream, _limiter) = ReadLimiter::on(stream, Limits { waiting: REPLY_BYTES_MAX, reply: REPLY_BYTES_MAX });
+async fn ask(sentinel: &Address, config: &SentinelConfig, env: &Env) -> Result<Option<Address>, RedisError> {
+    let stream = env.network.connect(sentinel).await?;
+    let (stream, _limiter) =
+        ReadLimiter::on(Plain::connected(stream), Limits { waiting: REPLY_BYTES_MAX, reply: REPLY_BYTES_MAX });
     let info = RedisConnectionInfo::default().set_skip_set_lib_name();
     let info = match &config.password {
         Some(password) => info.set_password(password),
