@@ -195,7 +195,11 @@ fn receipts_of_rooms_with_several_writers_are_shared_out_by_any_instance() {
         }
         let writers = query::<i64>(&deployment, "SELECT COUNT(DISTINCT instance_name) FROM receipts_linearized").await;
         assert_eq!(writers, 2);
-        // Not passed back and forth, where the configurations differ.
+        // Where the configurations differ, receipts are not passed back and forth.
+        let written_by =
+            async || query::<i64>(&deployment, "SELECT COUNT(DISTINCT instance_name) FROM receipts_linearized").await;
+        let (status, answer) = send("writer1", "shared", true).await;
+        assert_eq!((status, written_by().await), (200, 1), "{answer}");
         let (status, answer) = send("writer2", "shared", true).await;
         assert_eq!(status, 400);
         assert!(answer.contains("ask there"), "{answer}");
@@ -203,15 +207,18 @@ fn receipts_of_rooms_with_several_writers_are_shared_out_by_any_instance() {
 }
 
 #[test]
-fn the_writer_of_another_room_is_named() {
+fn a_writer_writes_to_any_room_and_any_other_instance_names_the_writer() {
     run(async {
-        let deployment = Deployment::new();
+        let writers = StreamWriters { events: vec!["writer1".into(), "writer2".into()], ..StreamWriters::default() };
+        let deployment = Deployment::of(&["master", "writer1", "writer2"], writers);
         let _master = deployment.start("master").await;
         let _writer = deployment.start("writer1").await;
-        let event = message(&room_of(&deployment, "writer1"), "hello");
-        let (status, answer) = post(&deployment, "master", &format!("{SEND}/a"), &sending(&event)).await;
+        let event = message(&room_of(&deployment, "writer2"), "hello");
+        let (status, answer) = post(&deployment, "writer1", &format!("{SEND}/a"), &sending(&event)).await;
+        assert_eq!(status, 200, "the sender may have another configuration: {answer}");
+        let (status, answer) = post(&deployment, "master", &format!("{SEND}/b"), &sending(&event)).await;
         assert_eq!(status, 400);
-        assert!(answer.contains("is written by writer1: ask there"), "{answer}");
+        assert!(answer.contains("is written by writer2: ask there"), "{answer}");
         let (status, answer) = post(&deployment, "writer1", ACCOUNT_DATA, r#"{"content":{}}"#).await;
         assert_eq!(status, 400);
         assert!(answer.contains("account_data is written by master: ask there"), "{answer}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use super::{check_writer, idempotency_key};
+use super::{check_writer, check_writers, idempotency_key};
 use crate::instance::Instance;
 use crate::store::to_device::Message;
 use crate::transport::http::endpoints::fed_send_edu::{
@@ -34,7 +34,7 @@ async fn on_receipts(instance: &Instance, request: &EndpointRequest) -> Result<R
     let mut rows = Vec::new();
     for (room_id, kinds) in content {
         if is_shared_out {
-            check_writer(instance, &format!("receipts of {room_id}"), instance.config().receipts_writer_of(&room_id))?;
+            check_writers(instance, receipts::NAME, &room_id, &instance.config().stream_writers.receipts)?;
         }
         for (kind, users) in kinds {
             for (user_id, receipt) in users.into_iter().filter(|(user_id, _)| is_user_of(user_id, &origin)) {
@@ -45,7 +45,12 @@ async fn on_receipts(instance: &Instance, request: &EndpointRequest) -> Result<R
     if rows.is_empty() {
         return Ok(Reply::read(Map::new()));
     }
-    let token = instance.share_out_receipts(idempotency_key(instance, request), &origin, rows).await?;
+    let key = idempotency_key(instance, request);
+    let token = if is_shared_out {
+        Some(instance.insert_receipts_once(key, rows).await?)
+    } else {
+        instance.share_out_receipts(key, &origin, rows).await?
+    };
     Ok(token.map_or(Reply::read(Map::new()), |token| Reply::wrote(Map::new(), receipts::NAME, token)))
 }
 

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
+use super::config::writer_for;
 use super::{IdempotencyKey, Instance, PersistError};
 use crate::store::AllocateError;
 use crate::transport::http::{Endpoint, EndpointRequest, HttpRefusal, Reply, RequestHandler};
@@ -49,6 +50,23 @@ fn check_writer(instance: &Instance, what: &str, writer: &InstanceName) -> Resul
         return Ok(());
     }
     Err(HttpRefusal::bad_request(format!("{what} is written by {writer}: ask there")))
+}
+
+/// Refuses a request to write to `room_id` unless this instance is one of `writers`, the writers of `stream`. The refusal
+/// names the writer of the room.
+///
+/// Any of the writers may write to any room: while a writer is added, the sender may have another configuration, by which
+/// this instance is the writer of the room.
+fn check_writers(
+    instance: &Instance,
+    stream: &str,
+    room_id: &str,
+    writers: &[InstanceName],
+) -> Result<(), HttpRefusal> {
+    if writers.contains(instance.name()) {
+        return Ok(());
+    }
+    check_writer(instance, &format!("{stream} of the room {room_id}"), writer_for(writers, room_id))
 }
 
 /// Returns the key by which the database recognises a repeated request.

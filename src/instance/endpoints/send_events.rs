@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{check_writer, idempotency_key, object};
+use super::{check_writers, idempotency_key, object};
 use crate::instance::{Instance, Write};
 use crate::transport::http::endpoints::send_events::{Body, SentEvent};
 use crate::transport::http::event_id::{EventIdError, RoomVersion};
@@ -18,8 +18,7 @@ pub(super) async fn handle(instance: &Instance, request: &EndpointRequest) -> Re
     let writes: Vec<Write> = events.iter().map(to_write).collect::<Result<_, _>>()?;
     let sent: Vec<&EventRow> = writes.iter().filter_map(|write| write.event.as_ref()).collect();
     for event in &sent {
-        let writer = instance.config().events_writer_of(&event.room_id);
-        check_writer(instance, &format!("the room {}", event.room_id), writer)?;
+        check_writers(instance, events::NAME, &event.room_id, &instance.config().stream_writers.events)?;
     }
     let last = sent.last().ok_or_else(|| HttpRefusal::bad_json("there are no events to persist"))?;
     let event_id = last.event_id.clone();
