@@ -134,12 +134,13 @@ impl Measured {
         }
     }
 
-    /// Returns true if the defect was found everywhere, by a small plan that passes without the defect.
+    /// Returns true if the defect was found everywhere, by a plan that passes without the defect. The plan must be small,
+    /// unless the defect needs rare situations, which take many faults to bring about.
     pub fn is_well(&self) -> bool {
         self.found
             && self.passes_without
             && self.corpus_finds != Some(false)
-            && self.shrunk.is_some_and(|size| size.is_small())
+            && self.shrunk.is_some_and(|size| size.is_small() || self.needs.is_some())
     }
 }
 
@@ -207,7 +208,8 @@ pub fn measure(
     if let Some(path) = entry_of(corpus, &patch.name)? {
         report_progress("replaying its entry of the corpus");
         measured.corpus_finds = Some(planted.fails_on(&path)?);
-        if measured.shrunk.is_none() {
+        // One range may only have a plan that does not shrink as far as the entry did.
+        if !measured.shrunk.is_some_and(|size| size.is_small()) {
             let entry = Entry::read(&path)?;
             measured.shrunk = Some(Size::from(&entry.plan));
             measured.passes_without = entry.replay().passed();
@@ -301,5 +303,8 @@ mod tests {
         assert!(Measured { shrunk: large(5, 20), ..measured(&[Some(1)]) }.is_well());
         assert!(!Measured { shrunk: large(6, 1), ..measured(&[Some(1)]) }.is_well());
         assert!(!Measured { shrunk: large(1, 21), ..measured(&[Some(1)]) }.is_well());
+        let needs = || Some("two races at once".to_owned());
+        assert!(Measured { shrunk: large(7, 38), needs: needs(), ..measured(&[Some(1)]) }.is_well());
+        assert!(!Measured { shrunk: None, needs: needs(), ..measured(&[Some(1)]) }.is_well());
     }
 }

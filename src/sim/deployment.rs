@@ -50,7 +50,26 @@ pub struct Deployment {
     /// The broker through which instances replicate. Without one they connect to each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker: Option<BrokerPlan>,
+    /// The writer that is added while the deployment runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<AddedWriter>,
 }
+
+/// A writer of `events` or `receipts` that is added while the deployment runs: the other instances are restarted one after
+/// the other, with a configuration that names it, and then it starts for the first time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddedWriter {
+    /// The host. It writes no stream that has one writer.
+    pub host: String,
+    /// The time of the first restart, in simulated milliseconds since the start.
+    pub at_ms: u64,
+    /// The pause between one restart and the next, in milliseconds.
+    pub pause_ms: u64,
+}
+
+/// The longest `pause_ms` of a writer that is added.
+pub const ADDED_PAUSE_MS_MAX: u64 = 10_000;
 
 /// A Redis server, on the host [`BROKER`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +129,29 @@ impl Deployment {
             ("topology.to_device_writer", &self.to_device_writer),
         ];
         events.chain(receipts).chain(single).map(|(field, writer)| (field, writer.as_str()))
+    }
+
+    /// Returns the deployment as it is before a writer is added.
+    pub(super) fn without_added(&self) -> Deployment {
+        let mut before = self.clone();
+        if let Some(AddedWriter { host, .. }) = before.added.take() {
+            for hosts in [&mut before.events_writers, &mut before.receipts_writers, &mut before.workers] {
+                hosts.retain(|name| *name != host);
+            }
+        }
+        before
+    }
+
+    /// Returns true if `host` can be a writer that is added: it is not the master, it writes a stream, and each stream that
+    /// it writes has another writer.
+    pub(super) fn can_be_added(&self, host: &str) -> bool {
+        let single = [&self.typing_writer, &self.account_data_writer, &self.presence_writer, &self.to_device_writer];
+        let writes = |writers: &[String]| writers.iter().any(|writer| writer == host);
+        let shared = [&self.events_writers, &self.receipts_writers];
+        host != MASTER
+            && single.iter().all(|writer| *writer != host)
+            && shared.iter().any(|writers| writes(writers))
+            && shared.iter().all(|writers| !writes(writers) || writers.len() > 1)
     }
 
     /// Returns true if `host` writes `events`.

@@ -23,6 +23,7 @@ mod probe;
 mod read_backs;
 mod recorder;
 mod requests;
+mod rollout;
 pub mod runner;
 pub mod shrink;
 mod skewed_network;

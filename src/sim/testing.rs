@@ -39,6 +39,7 @@ pub(super) fn small_plan() -> Plan {
             to_device_writer: MASTER.into(),
             workers: vec!["worker1".into(), "worker2".into()],
             broker: None,
+            added: None,
         },
         network: NetworkPlan { latency_us_min: 1_000, latency_us_max: 5_000 },
         scheduling: SchedulingPlan::default(),

@@ -17,7 +17,7 @@ pub(super) fn topology(plan: &Plan) -> Topology {
     if plan.limits.items_queued_max.or(plan.limits.batch_rows_max).is_some() {
         topology = topology.with_discarded_rows();
     }
-    if plan.limits.http_connections_max.is_some() {
+    if plan.limits.http_connections_max.or(plan.limits.tcp_connections_max).is_some() {
         topology = topology.with_few_connections();
     }
     if plan.limits.commands_queued_max.is_some() {

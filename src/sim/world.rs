@@ -18,6 +18,7 @@ use super::odd_framing::OddFraming;
 use super::plan::{OperationKind, Plan, SchedulingPlan};
 use super::recorder::Recorder;
 use super::requests::Client;
+use super::rollout::Rollout;
 use super::skewed_network::VersionSkew;
 use super::witness::{StackWitness, Witness};
 use super::workload;
@@ -122,7 +123,7 @@ impl Drop for RequestUnderWay {
 /// The hosts, processes and database of a run.
 pub(super) struct World {
     engine: Rc<dyn Engine>,
-    config: Rc<Config>,
+    rollout: Rollout,
     seeds: SeedTree,
     database: SimDatabase,
     timing: DatabaseTiming,
@@ -178,7 +179,7 @@ impl World {
     ) -> Rc<Self> {
         Rc::new(World {
             engine,
-            config: Rc::new(plan.topology.config(&plan.presence, plan.limits.limits())),
+            rollout: Rollout::new(plan),
             seeds,
             database,
             timing: timing_of(plan),
@@ -213,9 +214,16 @@ impl World {
         }
     }
 
-    /// Starts the process on a host, unless it is running already.
-    pub(super) fn start(&self, name: &InstanceName) {
-        if self.engine.is_up(name.as_str()) {
+    /// Starts the process on a host, unless a fault keeps the host down.
+    pub(super) fn start_unless_kept_down(&self, name: &InstanceName) {
+        if !self.down.borrow().contains(name) {
+            self.start(name);
+        }
+    }
+
+    /// Starts the process on a host, unless it is running already or its turn has not come.
+    fn start(&self, name: &InstanceName) {
+        if self.engine.is_up(name.as_str()) || !self.rollout.may_start(name) {
             return;
         }
         match &self.broker {
@@ -250,7 +258,7 @@ impl World {
         self.recorder.observe(&Observation::Started { instance: name.clone(), boot });
         let process = Boot {
             name: name.clone(),
-            config: Rc::clone(&self.config),
+            config: Rc::clone(self.rollout.config_of(name)),
             poll_delay: poll_delay_of(&self.scheduling, &seeds),
             seeds,
             database: Database::new(Rc::new(database.clone())),
@@ -300,7 +308,7 @@ impl World {
 
     /// Sends an operation of the plan to the process that carries it out, if it is running.
     pub(super) fn perform(&self, id: usize, operation: OperationKind) {
-        let target = workload::target(&self.config, &operation);
+        let target = workload::target(self.rollout.config_of_clients(), &operation);
         if let Some(process) = self.processes.borrow().get(&target) {
             // A process that is ending takes no more orders, like one that is down.
             let _ = process.orders.send(Order::Perform(id, operation));
@@ -320,9 +328,14 @@ impl World {
         self.requests.0.get() > 0
     }
 
-    /// Returns the configuration that all instances share.
+    /// Returns the configuration that all instances share once the storm is over.
     pub(super) fn config(&self) -> &Config {
-        &self.config
+        self.rollout.config_of_clients()
+    }
+
+    /// Returns the configurations of the run.
+    pub(super) fn rollout(&self) -> &Rollout {
+        &self.rollout
     }
 
     /// Returns the host of every instance.

@@ -73,6 +73,8 @@ const EVENT_SENT_AGAIN: &str = "event_sent_again";
 const QUIET_MS: u64 = 600_000;
 /// Time after which a state that was set counts no more, unless the device syncs.
 const SET_MS: u64 = 30_000;
+/// A writer was added to the deployment while it ran.
+const WRITER_ADDED: &str = "writer_added";
 /// The broker dropped a client for exceeding the output-buffer limit. Only with a broker.
 pub(crate) const OUTPUT_LIMIT: &str = "output_limit";
 /// A publisher waited for the broker's replies with more to publish. Only with a broker.
@@ -95,7 +97,7 @@ const LIMITS: [&str; 9] = [
 ];
 
 /// Every other mark.
-const ALL: [&str; 26] = [
+const ALL: [&str; 27] = [
     MEMORY_RESET,
     STATE_ALL_APPLIED,
     SET_UP,
@@ -121,6 +123,7 @@ const ALL: [&str; 26] = [
     MESSAGES_MISSED,
     FORMER_OUTLIER,
     EVENT_SENT_AGAIN,
+    WRITER_ADDED,
     OUTPUT_LIMIT,
 ];
 
@@ -233,6 +236,7 @@ impl Marks {
             Observation::Expired { .. } => self.reach(EXPIRY),
             Observation::LimitHit { limit, .. } => self.reach(limit),
             Observation::SubscribersDropped { count } => *self.counts.entry(OUTPUT_LIMIT).or_default() += count,
+            Observation::WriterAdded { .. } => self.reach(WRITER_ADDED),
             Observation::LateCommit { .. } => self.reach(LATE_COMMIT),
             Observation::Fenced { .. } => self.reach(FENCED_COMMIT),
             Observation::AcknowledgementLost { .. } => self.reach(LOST_ACKNOWLEDGEMENT),

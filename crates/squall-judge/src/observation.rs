@@ -294,6 +294,8 @@ pub enum Observation {
     FaultEnded { hosts: Vec<InstanceName>, lingers_ms: u64 },
     /// The broker's name leads to another server, and some connections stay on the old one. Witness: the storm.
     BrokerFailedOver,
+    /// A writer that the configuration of the start does not name was added. Witness: the storm.
+    WriterAdded { instance: InstanceName },
     /// A stream cannot be read any more, and never will be: its missing rows are no fault of the stack. Witness: the storm.
     StreamBroken { stream: StreamName },
     /// The presence writer took a silent process for dead. This is the stack's own word, and no invariant uses it: it only

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
-use super::{BROKER, DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
+use super::{ADDED_PAUSE_MS_MAX, AddedWriter, BROKER, DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
 use crate::presence::PresenceConfig;
 use crate::sim::invalid::{InvalidValue, check_at_least, check_at_most, check_per_mille, check_range};
 
@@ -86,6 +86,15 @@ pub enum PlanError {
     NoHosts {
         /// The place.
         place: Place,
+    },
+    /// A host cannot be added while the deployment runs.
+    #[error(
+        "topology.added.host cannot be `{host}`: name a writer of events or receipts beside others, which writes nothing \
+         else and is not the master"
+    )]
+    CannotBeAdded {
+        /// The host.
+        host: String,
     },
     /// An operation or a fault comes after the end of the storm.
     #[error("{place} is at {at_ms} ms, after the storm's end: use a time up to {storm_ms} ms, or raise storm_ms")]
@@ -220,6 +229,12 @@ impl Plan {
         for (field, writer) in self.topology.stream_writers() {
             self.check_host(Place::Field(field), writer)?;
         }
+        if let Some(AddedWriter { host, pause_ms, .. }) = &self.topology.added {
+            if !self.topology.can_be_added(host) {
+                return Err(PlanError::CannotBeAdded { host: host.clone() });
+            }
+            check_at_most(*pause_ms, ADDED_PAUSE_MS_MAX).map_err(Place::Field("topology.added.pause_ms").holds())?;
+        }
         for (index, operation) in self.operations.iter().enumerate() {
             if let Some(host) = operation.kind.host() {
                 self.check_host(Place::Operation(index), host)?;
@@ -281,7 +296,8 @@ impl Plan {
         let operations = self.operations.iter().map(|operation| operation.at_ms).enumerate();
         let faults = self.faults.iter().map(|entry| entry.at_ms).enumerate();
         let operations = operations.map(|(index, at_ms)| (Place::Operation(index), at_ms));
-        let mut all = operations.chain(faults.map(|(index, at_ms)| (Place::Fault(index), at_ms)));
+        let added = self.topology.added.iter().map(|added| (Place::Field("topology.added"), added.at_ms));
+        let mut all = operations.chain(faults.map(|(index, at_ms)| (Place::Fault(index), at_ms))).chain(added);
         let storm_ms = self.storm_ms;
         match all.find(|(_, at_ms)| *at_ms > storm_ms) {
             Some((place, at_ms)) => Err(PlanError::TooLate { place, at_ms, storm_ms }),
@@ -438,6 +454,26 @@ mod tests {
         assert!(matches!(error, PlanError::TwiceAWriter { stream: "events", .. }), "{error}");
         let error = edited(|plan| plan.topology.receipts_writers = twice());
         assert!(matches!(error, PlanError::TwiceAWriter { stream: "receipts", .. }), "{error}");
+    }
+
+    #[test]
+    fn only_a_writer_beside_others_can_be_added() {
+        let added = |host: &str, pause_ms| AddedWriter { host: host.into(), at_ms: 1, pause_ms };
+        let error = |host| edited(|plan| plan.topology.added = Some(added(host, 0)));
+        for host in ["master", "worker1", "nobody"] {
+            assert!(matches!(error(host), PlanError::CannotBeAdded { .. }), "{host}");
+        }
+        let mut plan = Plan::generate(Scenario::Storm, 7);
+        plan.topology.events_writers = vec!["writer1".into(), "writer2".into()];
+        plan.topology.added = Some(added("writer2", ADDED_PAUSE_MS_MAX));
+        for single in [true, false] {
+            plan.topology.typing_writer = if single { "writer2".into() } else { "master".into() };
+            assert_eq!(Plan::load(&plan.to_json()).is_err(), single);
+        }
+        plan.topology.added = Some(added("writer2", ADDED_PAUSE_MS_MAX + 1));
+        assert!(Plan::load(&plan.to_json()).unwrap_err().to_string().contains("topology.added.pause_ms"));
+        plan.topology.added = Some(AddedWriter { at_ms: plan.storm_ms + 1, ..added("writer2", 0) });
+        assert!(matches!(Plan::load(&plan.to_json()), Err(PlanError::TooLate { .. })));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::presence::PresenceConfig;
 
-pub use super::deployment::{BROKER, BrokerPlan, Deployment};
+pub use super::deployment::{ADDED_PAUSE_MS_MAX, AddedWriter, BROKER, BrokerPlan, Deployment};
 pub use super::faults::{Family, Fault, FaultEntry};
 pub use super::invalid::InvalidValue;
 pub use client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX, ClientPlan, DEVICES};

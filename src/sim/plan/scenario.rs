@@ -83,6 +83,7 @@ impl Scenario {
             to_device_writer: MASTER.to_owned(),
             workers: (1..=workers).map(|n| format!("worker{n}")).collect(),
             broker: None,
+            added: None,
         }
     }
 }

@@ -20,6 +20,7 @@ use super::plan::{Fault, FaultEntry, Operation, Plan};
 use super::probe;
 pub use super::recorder::Counts;
 use super::recorder::Recorder;
+use super::rollout;
 use super::sync_clients;
 use super::topology::topology;
 use super::verdict::{Conclusion, Finding, Verdict};
@@ -188,11 +189,16 @@ impl Run {
         let end = Instant::now() + Duration::from_millis(self.plan.storm_ms);
         let operations = tokio::task::spawn_local(operate(Rc::clone(&world), self.plan.operations.clone()));
         let storm: Vec<_> = self.plan.faults.iter().map(|entry| self.schedule(&world, entry, end, &faults)).collect();
+        let added = self.plan.topology.added.clone();
+        let added = added.map(|added| tokio::task::spawn_local(rollout::run(Rc::clone(&world), added)));
         tokio::time::sleep_until(end).await;
 
         operations.abort();
         for fault in storm {
             fault.await.expect("a fault ends by itself, at the end of the storm at the latest");
+        }
+        if let Some(added) = added {
+            added.await.expect("a writer is added once every fault is over, at the latest");
         }
         world.start_all();
         world.observe_broker();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::sim::faults::{Cut, HalfOpen, Partition, PowerCut};
-use crate::sim::plan::{OperationKind, SchedulingPlan, Writing};
+use crate::sim::plan::{AddedWriter, Deployment, OperationKind, SchedulingPlan, Writing};
 use crate::sim::testing::small_plan;
 use squall_protocol::Token;
 
@@ -175,4 +175,20 @@ fn a_wait_for_a_violation_ends_with_that_violation() {
         assert!(sees(&fingerprint).await, "{fingerprint}");
         assert!(!sees("another").await);
     });
+}
+
+#[test]
+fn a_writer_is_added_while_configurations_differ_and_nothing_is_lost() {
+    let sends = |at_ms| (0..4).map(move |room| Operation::new(at_ms, OperationKind::Send { room }));
+    let mut plan = Plan { storm_ms: 30_000, ..small_plan() };
+    plan.topology.events_writers.push("writer2".into());
+    plan.topology.added = Some(AddedWriter { host: "writer2".into(), at_ms: 5_000, pause_ms: 500 });
+    plan.operations = [1_000, 25_000].into_iter().flat_map(sends).collect();
+    let verdict = run_plan(&plan);
+    assert!(verdict.passed(), "{verdict:?}");
+    assert_eq!((verdict.marks["writer_added"], verdict.rows_committed), (1, 8));
+    // The first four are those of the first writer alone, which three instances follow; the others have two writers.
+    assert!(verdict.rows_applied >= 4 * 3, "{}", verdict.rows_applied);
+    let late = Plan { topology: Deployment { added: None, ..plan.topology.clone() }, ..plan.clone() };
+    assert_eq!(run_plan(&late).marks["writer_added"], 0);
 }

@@ -9,13 +9,14 @@ pub(super) fn simpler_limits() -> impl Iterator<Item = fn(LimitsPlan) -> LimitsP
 }
 
 /// Functions that each simplify one setting of a plan.
-pub(super) const SIMPLER: [fn(Plan) -> Plan; 8] = [
+pub(super) const SIMPLER: [fn(Plan) -> Plan; 9] = [
     |plan| Plan { scheduling: SchedulingPlan::default(), ..plan },
     |plan| Plan { database: DatabasePlan { before_us: (0, 0), after_us: (0, 0), rollback_per_mille: 0 }, ..plan },
     |plan| Plan { database: DatabasePlan { rollback_per_mille: 0, ..plan.database }, ..plan },
     |plan| Plan { network: NetworkPlan { latency_us_min: 200, latency_us_max: 1_000 }, ..plan },
     |plan| Plan { presence: Default::default(), ..plan },
     |plan| Plan { has_probe: false, ..plan },
+    |plan| Plan { topology: Deployment { added: None, ..plan.topology }, ..plan },
     without_broker,
     with_plain_broker,
 ];

@@ -2,7 +2,7 @@
 
 use rand::RngExt;
 
-use crate::sim::plan::{LimitsPlan, NetworkPlan};
+use crate::sim::plan::{LimitsPlan, NetworkPlan, Plan};
 use squall_env::SeedTree;
 
 /// The least number of payloads that an instance must be able to publish, in payloads a second. The storm writes some thirty.
@@ -12,10 +12,11 @@ const PAYLOADS_A_SECOND: u64 = 200;
 ///
 /// The amounts are one to ten times as much as an instance has at a quiet moment, so that a burst, a slow reader or a
 /// disconnect exceeds them.
-pub(super) fn draw(seeds: &SeedTree, has_broker: bool, network: &NetworkPlan) -> LimitsPlan {
+pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> LimitsPlan {
     if !seeds.rng().random_ratio(1, 2) {
         return LimitsPlan::default();
     }
+    let (has_broker, peers) = (plan.topology.broker.is_some(), plan.topology.hosts().count() - 1);
     let one_of = |key: &str, amounts: &[usize]| {
         let mut rng = seeds.child(key).rng();
         rng.random_ratio(1, 2).then(|| amounts[rng.random_range(0..amounts.len())])
@@ -27,8 +28,10 @@ pub(super) fn draw(seeds: &SeedTree, has_broker: bool, network: &NetworkPlan) ->
         items_queued_max: one_of("items_queued_max", &[1, 3, 10, 30]),
         batch_rows_max: one_of("batch_rows_max", &[1, 20, 50, 100, 150]),
         rows_per_query: one_of("rows_per_query", &[2, 3, 5, 10, 30]),
-        unanswered_max: one_of("unanswered_max", &[1, 3, 10, 30]).filter(|max| has_broker && keeps_up(*max, network)),
-        tcp_connections_max: None,
+        unanswered_max: one_of("unanswered_max", &[1, 3, 10, 30])
+            .filter(|max| has_broker && keeps_up(*max, &plan.network)),
+        // Enough for all peers, but not for one that comes back while its old connection is half open.
+        tcp_connections_max: one_of("tcp_connections_max", &[0, 1, 2]).filter(|_| !has_broker).map(|more| peers + more),
         http_connections_max: one_of("http_connections_max", &[3, 5, 10]),
         answers_kept_max: one_of("answers_kept_max", &[1, 3, 10]),
         answers_kept_ms: ms("answers_kept_ms", &[1, 500, 3_000, 10_000]),

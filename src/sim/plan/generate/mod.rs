@@ -3,6 +3,7 @@
 //! Every draw has a key of its own (purpose, family, ordinal), so that one draw more or less changes no other one: a seed that
 //! showed a defect still shows it when an unrelated family of faults is changed.
 
+mod added;
 mod clients;
 mod faults;
 mod gap;
@@ -50,6 +51,7 @@ impl Plan {
         presence::draw_times(&seeds.child("presence times"), &mut plan.presence);
         if scenario.is_wide() {
             world::widen(&seeds.child("world"), &mut plan);
+            plan.topology.added = added::draw(&seeds.child("added"), &plan);
         } else {
             move_writers(&seeds, &mut plan.topology);
         }
@@ -67,7 +69,7 @@ impl Plan {
         plan.operations.sort_by_key(|operation| operation.at_ms);
         plan.clients = clients::draw(&seeds.child("clients"), &plan);
         if scenario.is_wide() {
-            plan.limits = limits::draw(&seeds.child("limits"), scenario.is_over_redis(), &plan.network);
+            plan.limits = limits::draw(&seeds.child("limits"), &plan);
             gap::insert(&seeds.child("gap"), &mut plan);
         }
         plan
@@ -215,7 +217,10 @@ mod tests {
         let unanswered = set.remove("unanswered_max").unwrap();
         assert!((15..=45).contains(&unanswered), "{unanswered}");
         assert!(set.values().all(|count| (30..=70).contains(count)), "{set:?}");
-        assert!((0..50).all(|seed| Plan::generate(Scenario::Swarm, seed).limits.unanswered_max.is_none()));
+        let over_tcp: Vec<LimitsPlan> = (0..50).map(|seed| Plan::generate(Scenario::Swarm, seed).limits).collect();
+        assert!(over_tcp.iter().all(|limits| limits.unanswered_max.is_none()));
+        let few = over_tcp.iter().filter(|limits| limits.tcp_connections_max.is_some()).count();
+        assert!((5..=25).contains(&few), "{few}");
     }
 
     #[test]

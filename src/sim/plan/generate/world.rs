@@ -86,6 +86,7 @@ fn deployment(seeds: &SeedTree) -> Deployment {
         to_device_writer: MASTER.to_owned(),
         workers,
         broker: None,
+        added: None,
     };
     let hosts: Vec<String> = deployment.hosts().map(str::to_owned).collect();
     for (stream, writer) in [
