@@ -37,7 +37,8 @@ pub(super) struct AuditArguments {
 }
 
 pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
-    let writers = arguments.writers.by_stream()?;
+    let synapse = arguments.writers.synapse()?;
+    let writers = arguments.writers.by_stream(synapse.as_ref())?;
     let mut stdout = std::io::stdout();
     let mut is_readable = true;
     let mut is_clean = true;

@@ -26,9 +26,9 @@ pub(super) struct WriterArguments {
 }
 
 impl WriterArguments {
-    /// Returns the named writers of each stream.
-    pub(super) fn by_stream(&self) -> Result<Writers, CliError> {
-        let mut by_stream = self.synapse()?.map_or_else(Writers::new, |synapse| synapse.writers);
+    /// Returns the named writers of each stream, among them those of Synapse's configuration.
+    pub(super) fn by_stream(&self, synapse: Option<&SynapseConfig>) -> Result<Writers, CliError> {
+        let mut by_stream = synapse.map_or_else(Writers::new, |synapse| synapse.writers.clone());
         if let Some(path) = &self.config {
             let config = File::load(path).map_err(ServeError::from)?.config;
             let writers = |stream: &&str| ((*stream).into(), config.writers_of(stream).into_iter().collect());
@@ -40,7 +40,7 @@ impl WriterArguments {
         Ok(by_stream)
     }
 
-    /// Returns Synapse's configuration, if files of it were named.
+    /// Reads Synapse's configuration, if files of it were named. They may be pipes, which can be read only once.
     pub(super) fn synapse(&self) -> Result<Option<SynapseConfig>, CliError> {
         if self.synapse_config.is_empty() {
             return Ok(None);

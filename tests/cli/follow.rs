@@ -14,7 +14,7 @@ fn a_deployment_that_cannot_be_followed_is_refused() {
         refused(&follow(&["--redis", url]), "write redis://HOST:PORT");
     }
     refused(&follow(&["--redis", "redis+unix://run/redis.sock"]), "unix:///PATH for a socket");
-    refused(&follow(&["--redis", "redis://127.0.0.1:1", "--ca-file", "ca.pem"]), "write rediss://");
+    refused(&follow(&["--redis", "redis://127.0.0.1:1", "--ca-file", "ca.pem"]), "--redis rediss://HOST:PORT");
     let over_tls = |arguments: &[&'static str]| follow(&[&["--redis", "rediss://127.0.0.1:1"], arguments].concat());
     refused(&over_tls(&["--ca-file", "no-such-file.pem"]), "cannot use no-such-file.pem");
     refused(&over_tls(&["--ca-file", "Cargo.toml"]), "The file must hold certificates in PEM");

@@ -1,5 +1,8 @@
 //! `--synapse-config` and the password of the broker, for `follow` and `audit`.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::program::command;
@@ -81,6 +84,52 @@ fn a_configuration_without_a_broker_or_a_name_is_refused() {
     refused(&["follow", "--synapse-config", wrong.path()], "redis.port must be a port, and is keys with values");
 }
 
+/// A broker that Squall cannot use as it is configured.
+const UNUSABLE: [&str; 3] = [
+    "redis: {enabled: true, host: 127.0.0.1, port: 1, use_tls: true, ca_path: /etc/ssl/certs}\n",
+    "redis: {enabled: true, password: precious, password_path: precious}\n",
+    "redis: localhost\n",
+];
+
+#[test]
+fn a_broker_that_is_not_used_need_not_be_usable() {
+    let recording = Scratch::new("unused.jsonl", "{\"t\": 1, \"ch\": \"h\", \"data\": \"POSITION typing a 1 1\"}");
+    for (number, redis) in UNUSABLE.into_iter().enumerate() {
+        let file = Scratch::new(&format!("unusable-{number}.yaml"), &format!("server_name: h\n{redis}"));
+        let output = squall(&["follow", "--synapse-config", file.path(), "--for", "1s"]);
+        assert!(
+            String::from_utf8(output.stderr).unwrap().starts_with("error: ") && output.stdout.is_empty(),
+            "{redis}"
+        );
+        let url = "redis://127.0.0.1:1";
+        let output = squall(&["follow", "--synapse-config", file.path(), "--redis", url, "--for", "1s"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("nothing was heard of h on the broker at 127.0.0.1:1 ("), "{error}");
+        assert_eq!(found(&["--synapse-config", file.path(), recording.path()]), ["one_writer/typing/not_its_writer"]);
+    }
+}
+
+#[test]
+fn a_folder_of_authorities_has_a_remedy_that_works() {
+    let file = Scratch::new("ca-path.yaml", &format!("server_name: h\n{}", UNUSABLE[0]));
+    let follow = ["follow", "--synapse-config", file.path(), "--for", "1s"];
+    refused(&follow, "name one with the broker's authority by --ca-file");
+    // It is read now, and is no certificate.
+    refused(&[&follow[..], &["--ca-file", "Cargo.toml"]].concat(), "cannot use Cargo.toml");
+}
+
+#[test]
+fn synapses_configuration_may_be_a_pipe() {
+    for command_line in [&["follow", "--for", "1s"][..], &["audit", "tests/data/tcp_1.19.1.txt.gz"]] {
+        let mut command = command(&[command_line, &["--synapse-config", "/dev/stdin"]].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(HOMESERVER.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains("verdict: "), "{command_line:?}: {text}");
+    }
+}
+
 #[test]
 fn a_password_is_given_once_and_never_printed() {
     let url = "redis://:precious@127.0.0.1:1";
@@ -89,7 +138,7 @@ fn a_password_is_given_once_and_never_printed() {
     let follow = |arguments: &[&str], variable: Option<&str>| {
         let arguments = [&["follow", "--server-name", "h", "--for", "1s"], arguments].concat();
         let mut command = command(&arguments);
-        command.env_remove("SQUALL_REDIS_PASSWORD").envs(variable.map(|value| ("SQUALL_REDIS_PASSWORD", value)));
+        command.envs(variable.map(|value| ("SQUALL_REDIS_PASSWORD", value)));
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         assert!(!text.contains("precious"), "{text}");
@@ -114,6 +163,7 @@ fn a_password_is_given_once_and_never_printed() {
         (&["--redis", "redis://h", "--password-file", "no-such-file"], None, "cannot read the password"),
         (&["--redis", "redis://h"], Some(""), "SQUALL_REDIS_PASSWORD has no password in it"),
         (&["--redis", "redis://:precious@h:99999"], None, "write redis://HOST:PORT"),
+        (&["--redis", "redis://precious@h"], None, "has a user and no password"),
     ] {
         let (status, text) = follow(arguments, variable);
         assert!(status == Some(2) && text.contains(part), "{arguments:?}: {text}");

@@ -2,10 +2,10 @@
 
 use std::process::{Command, Output};
 
-/// Returns a command that runs `squall` with these arguments.
+/// Returns a command that runs `squall` with these arguments. A password in this process's environment is not passed on.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
-    command.args(arguments);
+    command.args(arguments).env_remove("SQUALL_REDIS_PASSWORD");
     command
 }
 

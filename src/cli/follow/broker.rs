@@ -8,7 +8,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use thiserror::Error;
 
 use super::password::{self, PasswordError, Source};
-use crate::cli::synapse_config::{SynapseConfig, SynapsePassword, SynapseRedis};
+use crate::cli::synapse_config::{SynapseConfig, SynapseConfigError, SynapsePassword, SynapseRedis};
 use crate::observer::Env;
 use crate::transport::RedisConfig;
 use squall_env::{TlsConfig, TlsError};
@@ -70,8 +70,29 @@ pub(in crate::cli) enum BrokerArgumentError {
     #[error("the address of --redis is a socket, which has no TLS: {FORMS}")]
     TlsOnSocket,
     /// A file for TLS was given, but TLS is not used.
-    #[error("{} is a file for TLS, but the broker's address is redis://: write rediss://", .0.display())]
+    #[error(
+        "{} is a file for TLS, but the broker is addressed without TLS: name it by --redis rediss://HOST:PORT, or leave the \
+         file out",
+        .0.display()
+    )]
     NoTls(PathBuf),
+    /// The certificate authorities are in a folder.
+    #[error(
+        "redis.ca_path of --synapse-config is a folder of certificate authorities, {}, and Squall reads only a file: name \
+         one with the broker's authority by --ca-file",
+        .0.display()
+    )]
+    CaFolder(PathBuf),
+    /// The address has a user, who cannot log in without a password.
+    #[error(
+        "the address of --redis has a user and no password, without which nobody logs in: give it by --password-file or \
+         {}, or leave the user out. To a user who needs no password any one will do",
+        password::VARIABLE
+    )]
+    NoPassword,
+    /// The broker in Synapse's configuration cannot be used.
+    #[error(transparent)]
+    Synapse(#[from] SynapseConfigError),
     /// Synapse's configuration has no broker.
     #[error(
         "the files of --synapse-config enable no broker (redis.enabled): add the file that does, or name it by --redis"
@@ -85,28 +106,44 @@ pub(in crate::cli) enum BrokerArgumentError {
 impl BrokerArguments {
     /// Returns the broker that the options name, or else the one in Synapse's configuration.
     pub(super) fn broker(&self, synapse: Option<&SynapseConfig>) -> Result<RedisConfig, BrokerArgumentError> {
-        self.broker_with(synapse, Source::from_environment())
+        // Not looked at beside an address.
+        let synapse = synapse.filter(|_| self.redis.is_none()).map(SynapseConfig::redis).transpose()?;
+        self.broker_with(synapse.flatten(), Source::from_environment())
     }
 
     fn broker_with(
         &self,
-        synapse: Option<&SynapseConfig>,
+        synapse: Option<SynapseRedis>,
         environment: Option<Source>,
     ) -> Result<RedisConfig, BrokerArgumentError> {
         let mut places = Vec::new();
-        let mut broker = match (&self.redis, synapse.and_then(|synapse| synapse.redis.as_ref())) {
+        let mut ca_folder = None;
+        let mut broker = match (&self.redis, synapse) {
             (Some(Url(url)), _) => parse(url)?,
-            (None, Some(redis)) => of_synapse(redis, &mut places),
+            (None, Some(SynapseRedis { host, port, password, tls, ca_folder: folder })) => {
+                places.extend(password.map(|password| match password {
+                    SynapsePassword::Text(password) => Source::Synapse(password),
+                    SynapsePassword::File(path) => Source::SynapseFile(path),
+                }));
+                ca_folder = folder;
+                RedisConfig { tls, ..RedisConfig::at(host, port) }
+            }
             (None, None) => return Err(BrokerArgumentError::NotInSynapse),
         };
         places.extend(broker.password.take().map(Source::Address));
         places.extend(self.password_file.clone().map(Source::File));
         places.extend(environment);
         broker.password = password::only(places)?;
+        if broker.user.is_some() && broker.password.is_none() {
+            return Err(BrokerArgumentError::NoPassword);
+        }
         let BrokerArguments { ca_file, certificate_file, private_key_file, .. } = self;
         match &mut broker.tls {
             Some(tls) => {
                 tls.ca_file = ca_file.clone().or(tls.ca_file.take());
+                if let (None, Some(folder)) = (&tls.ca_file, ca_folder) {
+                    return Err(BrokerArgumentError::CaFolder(folder));
+                }
                 if certificate_file.is_some() {
                     tls.certificate_file.clone_from(certificate_file);
                     tls.private_key_file.clone_from(private_key_file);
@@ -147,16 +184,6 @@ fn parse(url: &str) -> Result<RedisConfig, BrokerArgumentError> {
     let user = info.redis_settings().username().map(str::to_owned);
     let password = info.redis_settings().password().map(str::to_owned);
     Ok(RedisConfig { user, password, tls, ..RedisConfig::at(host, port) })
-}
-
-/// Returns the broker in Synapse's configuration, and adds its password to the places that have one.
-fn of_synapse(redis: &SynapseRedis, places: &mut Vec<Source>) -> RedisConfig {
-    let SynapseRedis { host, port, password, tls } = redis;
-    places.extend(password.as_ref().map(|password| match password {
-        SynapsePassword::Text(password) => Source::Synapse(password.clone()),
-        SynapsePassword::File(path) => Source::SynapseFile(path.clone()),
-    }));
-    RedisConfig { tls: tls.clone(), ..RedisConfig::at(host.as_str(), *port) }
 }
 
 /// Returns the surroundings with TLS on connections to the broker, if it uses TLS.
@@ -219,26 +246,67 @@ mod tests {
     }
 
     #[test]
-    fn synapses_broker_counts_unless_an_address_is_given() {
-        let redis = SynapseRedis {
+    fn a_user_needs_a_password() {
+        let error = refused("redis://precious@h");
+        assert!(
+            error.contains("by --password-file or SQUALL_REDIS_PASSWORD") && !error.contains("precious"),
+            "{error}"
+        );
+        assert!(refused("unix:///run/redis.sock?user=u").contains("--password-file"));
+    }
+
+    /// Returns a broker in Synapse's configuration, with TLS.
+    fn synapse() -> SynapseRedis {
+        SynapseRedis {
             host: "synapse".into(),
             port: 1,
             password: Some(SynapsePassword::Text("precious".into())),
             tls: Some(TlsConfig { ca_file: Some("theirs.pem".into()), ..TlsConfig::default() }),
+            ca_folder: None,
+        }
+    }
+
+    #[test]
+    fn a_folder_of_authorities_is_refused_unless_a_file_is_given() {
+        let in_folder = |ca_file: Option<&str>| {
+            let tls = TlsConfig { ca_file: ca_file.map(PathBuf::from), ..TlsConfig::default() };
+            SynapseRedis { tls: Some(tls), ca_folder: Some("/etc/ssl".into()), ..synapse() }
         };
-        let synapse = SynapseConfig { redis: Some(redis), ..SynapseConfig::default() };
         let mut arguments = arguments(None);
-        let broker = arguments.broker_with(Some(&synapse), None).unwrap();
+        let error = arguments.broker_with(Some(in_folder(None)), None).unwrap_err().to_string();
+        assert!(error.contains("/etc/ssl") && error.contains("by --ca-file"), "{error}");
+        // Synapse reads both.
+        assert!(arguments.broker_with(Some(in_folder(Some("theirs.pem"))), None).is_ok());
+        arguments.ca_file = Some("ours.pem".into());
+        let tls = arguments.broker_with(Some(in_folder(None)), None).unwrap().tls.unwrap();
+        assert_eq!(tls.ca_file, Some("ours.pem".into()));
+    }
+
+    #[test]
+    fn a_file_for_tls_is_refused_without_tls() {
+        for redis in [None, Some("redis://h"), Some("unix:///run/redis.sock")] {
+            let mut arguments = arguments(redis);
+            arguments.ca_file = Some("ours.pem".into());
+            let plain = SynapseRedis { tls: None, ..synapse() };
+            let error = arguments.broker_with(Some(plain), None).unwrap_err().to_string();
+            assert!(error.contains("--redis rediss://HOST:PORT, or leave the file out"), "{redis:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn synapses_broker_counts_unless_an_address_is_given() {
+        let mut arguments = arguments(None);
+        let broker = arguments.broker_with(Some(synapse()), None).unwrap();
         assert_eq!((&*broker.host, broker.password.as_deref()), ("synapse", Some("precious")));
         arguments.ca_file = Some("ours.pem".into());
-        let tls = arguments.broker_with(Some(&synapse), None).unwrap().tls.unwrap();
+        let tls = arguments.broker_with(Some(synapse()), None).unwrap().tls.unwrap();
         assert_eq!(tls.ca_file, Some("ours.pem".into()));
-        let error = arguments.broker_with(Some(&synapse), Some(Source::Variable("v".into()))).unwrap_err();
+        let error = arguments.broker_with(Some(synapse()), Some(Source::Variable("v".into()))).unwrap_err();
         assert!(error.to_string().contains("by redis.password of --synapse-config and by SQUALL"), "{error}");
         // The password of one broker is not sent to another one.
         arguments.redis = Some(Url("redis://other".to_owned()));
         arguments.ca_file = None;
-        let other = arguments.broker_with(Some(&synapse), None).unwrap();
+        let other = arguments.broker_with(Some(synapse()), None).unwrap();
         assert_eq!((&*other.host, other.password, other.tls), ("other", None, None));
         arguments.redis = None;
         assert!(matches!(arguments.broker_with(None, None), Err(BrokerArgumentError::NotInSynapse)));

@@ -81,10 +81,9 @@ pub(super) struct ServerNameError;
 
 impl FollowArguments {
     /// Returns the deployment to follow.
-    fn target(&self) -> Result<Target, CliError> {
-        let synapse = self.writers.synapse()?;
-        let broker = self.broker.broker(synapse.as_ref())?;
-        let of_synapse = |synapse: SynapseConfig| synapse.server_name;
+    fn target(&self, synapse: Option<&SynapseConfig>) -> Result<Target, CliError> {
+        let broker = self.broker.broker(synapse)?;
+        let of_synapse = |synapse: &SynapseConfig| synapse.server_name.clone();
         let server_name = self.server_name.clone().or_else(|| synapse.and_then(of_synapse));
         let server_name = server_name.ok_or(ServerNameError)?;
         Ok(Target { broker, server_name, send_replicate: self.send_replicate })
@@ -110,8 +109,9 @@ impl Watcher for Outputs<'_> {
 }
 
 pub(super) fn follow(arguments: &FollowArguments) -> Result<ExitCode, CliError> {
-    let writers = arguments.writers.by_stream()?;
-    let target = arguments.target()?;
+    let synapse = arguments.writers.synapse()?;
+    let writers = arguments.writers.by_stream(synapse.as_ref())?;
+    let target = arguments.target(synapse.as_ref())?;
     let recording = match &arguments.record {
         Some(path) => {
             let file = OpenOptions::new().write(true).create_new(true).open(path);

@@ -1,5 +1,6 @@
 //! YAML files of Synapse, read key by key. Each error names the file and the key.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -49,10 +50,16 @@ pub(in crate::cli) enum DocumentError {
 }
 
 /// A configuration file that has been read.
-#[derive(Debug)]
 pub(super) struct Document {
     path: PathBuf,
     root: Yaml,
+}
+
+impl fmt::Debug for Document {
+    /// Writes the path alone, because any value may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Document {
@@ -89,7 +96,7 @@ impl Document {
 }
 
 /// A value in a document.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Node<'a> {
     document: &'a Document,
     /// Its key, with the keys above it.
@@ -106,11 +113,6 @@ impl<'a> Node<'a> {
     /// Returns the file that the value is in.
     pub(super) fn path(&self) -> &'a Path {
         &self.document.path
-    }
-
-    /// Returns true if both values are the same.
-    pub(super) fn has_value_of(&self, other: &Node<'_>) -> bool {
-        self.value == other.value
     }
 
     /// Returns the value of a key of this mapping. A key without a value counts as absent, as for Synapse.

@@ -5,7 +5,7 @@
 
 mod document;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -47,15 +47,18 @@ const WRITER_KEYS: [&str; 9] = [
 const OF_MASTER: [&str; 5] =
     ["federation", "pushers", "quarantined_media", "un_partial_stated_event", "un_partial_stated_room"];
 
+/// Keys of `stream_writers` of which the order of the writers matters to Synapse: an event belongs to the writer that the
+/// hash of its room counts to, and the first writer of `device_lists` does what only one may do.
+const ORDERED: [&str; 2] = ["device_lists", "events"];
+
 /// The parts of Synapse's configuration that Squall needs.
 #[derive(Debug, Default)]
 pub(super) struct SynapseConfig {
     /// The name of the homeserver, if a file has it.
     pub server_name: Option<String>,
-    /// The broker, if a file enables it.
-    pub redis: Option<SynapseRedis>,
     /// The writers of each stream.
     pub writers: Writers,
+    documents: Vec<Document>,
 }
 
 /// The `redis` section.
@@ -69,6 +72,8 @@ pub(super) struct SynapseRedis {
     pub password: Option<SynapsePassword>,
     /// The files for TLS, if connections use TLS.
     pub tls: Option<TlsConfig>,
+    /// The folder of certificate authorities, `ca_path`, which Squall does not read.
+    pub ca_folder: Option<PathBuf>,
 }
 
 /// The password in the `redis` section.
@@ -125,12 +130,6 @@ pub(super) enum SynapseConfigError {
     /// The password is given twice.
     #[error("{}: redis has both password and password_path: keep one of them", .0.display())]
     TwoPasswords(PathBuf),
-    /// The certificate authorities are in a folder.
-    #[error(
-        "{}: redis.ca_path names a folder of certificate authorities, and Squall reads only a file: name one by --ca-file",
-        .0.display()
-    )]
-    CaFolder(PathBuf),
 }
 
 impl SynapseConfig {
@@ -140,19 +139,23 @@ impl SynapseConfig {
         for path in paths {
             documents.push(Document::load(path)?);
         }
-        Self::of(&documents)
+        Self::of(documents)
     }
 
-    fn of(documents: &[Document]) -> Result<Self, SynapseConfigError> {
-        let server_name = match shared(documents, "server_name")? {
+    fn of(documents: Vec<Document>) -> Result<Self, SynapseConfigError> {
+        let server_name = match shared(&documents, "server_name", Node::text)? {
             Some(node) => Some(node.text()?.to_owned()),
             None => None,
         };
-        let redis = match last(documents, "redis") {
-            Some(node) => redis(&node)?,
-            None => None,
-        };
-        Ok(SynapseConfig { server_name, redis, writers: writers(documents)? })
+        Ok(SynapseConfig { server_name, writers: writers(&documents)?, documents })
+    }
+
+    /// Returns the broker, if a file enables it.
+    ///
+    /// # Errors
+    /// The section `redis` cannot be used. It is not looked at before.
+    pub(super) fn redis(&self) -> Result<Option<SynapseRedis>, SynapseConfigError> {
+        last(&self.documents, "redis").map_or(Ok(None), |node| redis(&node))
     }
 }
 
@@ -161,12 +164,16 @@ fn last<'a>(documents: &'a [Document], key: &str) -> Option<Node<'a>> {
     documents.iter().rev().find_map(|document| document.get(key))
 }
 
-/// Returns the value of a key that all files with it must agree on.
-fn shared<'a>(documents: &'a [Document], key: &'static str) -> Result<Option<Node<'a>>, SynapseConfigError> {
+/// Returns the value of a key that all files with it must agree on: its `meaning` must be the same.
+fn shared<'a, M: PartialEq>(
+    documents: &'a [Document],
+    key: &'static str,
+    meaning: impl Fn(&Node<'a>) -> Result<M, DocumentError>,
+) -> Result<Option<Node<'a>>, SynapseConfigError> {
     let mut nodes = documents.iter().filter_map(|document| document.get(key));
     let Some(first) = nodes.next() else { return Ok(None) };
     for other in nodes {
-        if !first.has_value_of(&other) {
+        if meaning(&first)? != meaning(&other)? {
             let (first, second) = (first.path().to_owned(), other.path().to_owned());
             return Err(SynapseConfigError::Differ { key, first, second });
         }
@@ -182,8 +189,9 @@ fn redis(node: &Node<'_>) -> Result<Option<SynapseRedis>, SynapseConfigError> {
         return Ok(None);
     }
     let text = |key: &str| node.get(key).map(|value| value.text()).transpose();
-    // A socket takes precedence over a host and a port.
-    let host = match text("path")? {
+    // A socket takes precedence over a host and a port, and has no TLS.
+    let path = text("path")?;
+    let host = match path {
         Some(path) => path,
         None => text("host")?.unwrap_or("localhost"),
     };
@@ -194,17 +202,14 @@ fn redis(node: &Node<'_>) -> Result<Option<SynapseRedis>, SynapseConfigError> {
         (None, Some(path)) => Some(SynapsePassword::File(path.into())),
         (None, None) => None,
     };
-    let tls = if is_true("use_tls")? { Some(tls(node)?) } else { None };
-    Ok(Some(SynapseRedis { host: host.to_owned(), port, password, tls }))
-}
-
-fn tls(node: &Node<'_>) -> Result<TlsConfig, SynapseConfigError> {
-    let file = |key: &str| node.get(key).map(|value| value.text().map(PathBuf::from)).transpose();
-    let ca_file = file("ca_file")?;
-    if ca_file.is_none() && node.get("ca_path").is_some() {
-        return Err(SynapseConfigError::CaFolder(node.path().to_owned()));
+    let mut redis = SynapseRedis { host: host.to_owned(), port, password, tls: None, ca_folder: None };
+    if is_true("use_tls")? && path.is_none() {
+        let file = |key: &str| text(key).map(|path| path.map(PathBuf::from));
+        let (certificate_file, private_key_file) = (file("certificate_file")?, file("private_key_file")?);
+        redis.tls = Some(TlsConfig { ca_file: file("ca_file")?, certificate_file, private_key_file });
+        redis.ca_folder = file("ca_path")?;
     }
-    Ok(TlsConfig { ca_file, certificate_file: file("certificate_file")?, private_key_file: file("private_key_file")? })
+    Ok(Some(redis))
 }
 
 /// Returns the writers of each stream: those in `stream_writers`, or else the main process.
@@ -219,7 +224,7 @@ fn writers(documents: &[Document]) -> Result<Writers, SynapseConfigError> {
     for stream in OF_MASTER {
         writers.insert(stream.into(), master.clone());
     }
-    let Some(section) = shared(documents, "stream_writers")? else { return Ok(writers) };
+    let Some(section) = shared(documents, "stream_writers", named_writers)? else { return Ok(writers) };
     let instances = instances(documents)?;
     for key in section.keys()? {
         let Some(node) = section.get(key) else { continue };
@@ -240,6 +245,24 @@ fn writers(documents: &[Document]) -> Result<Writers, SynapseConfigError> {
         }
     }
     Ok(writers)
+}
+
+/// Returns the writers that a section `stream_writers` names under each key, as far as Synapse tells them apart.
+fn named_writers<'a>(section: &Node<'a>) -> Result<BTreeMap<&'a str, Vec<&'a str>>, DocumentError> {
+    let mut named = BTreeMap::new();
+    for key in section.keys()? {
+        let Some(node) = section.get(key) else { continue };
+        let mut names = node.names()?;
+        if !ORDERED.contains(&key) {
+            names.sort_unstable();
+            names.dedup();
+        }
+        // That is the default.
+        if names != [MASTER] {
+            named.insert(key, names);
+        }
+    }
+    Ok(named)
 }
 
 /// Returns the streams of a key of `stream_writers`.

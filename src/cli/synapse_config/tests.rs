@@ -40,7 +40,12 @@ fn loaded(texts: &[&str]) -> Result<SynapseConfig, String> {
         let path = PathBuf::from(format!("{number}.yaml"));
         documents.push(Document::parse(&path, text).map_err(|error| error.to_string())?);
     }
-    SynapseConfig::of(&documents).map_err(|error| error.to_string())
+    SynapseConfig::of(documents).map_err(|error| error.to_string())
+}
+
+/// Returns the broker of a configuration, if it enables one.
+fn broker_of(texts: &[&str]) -> Result<Option<SynapseRedis>, String> {
+    loaded(texts)?.redis().map_err(|error| error.to_string())
 }
 
 fn writers_of(config: &SynapseConfig, stream: &str) -> Vec<String> {
@@ -52,7 +57,7 @@ fn writers_of(config: &SynapseConfig, stream: &str) -> Vec<String> {
 fn a_configuration_names_the_server_the_broker_and_the_writers() {
     let config = loaded(&[HOMESERVER]).unwrap();
     assert_eq!(config.server_name.as_deref(), Some("example.org"));
-    let redis = config.redis.as_ref().unwrap();
+    let redis = config.redis().unwrap().unwrap();
     assert_eq!((&*redis.host, redis.port, &redis.tls), ("redis.example.org", 6380, &None));
     assert!(matches!(&redis.password, Some(SynapsePassword::Text(text)) if text == "precious"));
     for stream in ["events", "backfill", "sticky_events"] {
@@ -72,25 +77,27 @@ fn a_configuration_names_the_server_the_broker_and_the_writers() {
 
 #[test]
 fn no_secret_is_written_for_debugging() {
-    let text = format!("{:?}", loaded(&[HOMESERVER]).unwrap());
+    let config = loaded(&[HOMESERVER]).unwrap();
+    let text = format!("{config:?} {:?}", config.redis().unwrap());
     assert!(text.contains("(secret)") && !text.contains("precious") && !text.contains("never-read"), "{text}");
 }
 
 #[test]
 fn without_sections_the_main_process_writes_and_there_is_no_broker() {
     let config = loaded(&["report_stats: false\nredis:\nstream_writers:\n"]).unwrap();
-    assert!(config.server_name.is_none() && config.redis.is_none());
+    assert!(config.server_name.is_none() && config.redis().unwrap().is_none());
     assert_eq!(writers_of(&config, "events"), ["master"]);
     assert_eq!(writers_of(&config, "typing"), ["master"]);
-    assert!(loaded(&["redis: {host: h}"]).unwrap().redis.is_none(), "it is not enabled");
+    assert!(broker_of(&["redis: {host: h}"]).unwrap().is_none(), "it is not enabled");
 }
 
 #[test]
 fn a_broker_has_defaults_a_socket_and_tls() {
-    let redis = |section: &str| loaded(&[&format!("redis: {{enabled: yes, {section}}}")]).map(|c| c.redis.unwrap());
+    let redis = |section: &str| broker_of(&[&format!("redis: {{enabled: yes, {section}}}")]).map(Option::unwrap);
     let plain = redis("").unwrap();
     assert_eq!((&*plain.host, plain.port, plain.password.is_none()), ("localhost", 6379, true));
-    assert_eq!(redis("host: h, path: /run/redis.sock").unwrap().host, "/run/redis.sock");
+    let socket = redis("host: h, path: /run/redis.sock, use_tls: true, ca_path: /etc/ssl").unwrap();
+    assert_eq!((&*socket.host, socket.tls, socket.ca_folder), ("/run/redis.sock", None, None));
     let file = redis("password_path: /run/secrets/redis").unwrap().password;
     assert!(matches!(file, Some(SynapsePassword::File(path)) if path == Path::new("/run/secrets/redis")));
     let tls = redis("use_tls: true, ca_file: ca.pem, certificate_file: c.pem, private_key_file: k.pem").unwrap().tls;
@@ -99,7 +106,11 @@ fn a_broker_has_defaults_a_socket_and_tls() {
     assert!(redis("ca_file: ca.pem").unwrap().tls.is_none());
     let twice = redis("password: precious, password_path: f").unwrap_err();
     assert_eq!(twice, "0.yaml: redis has both password and password_path: keep one of them");
-    assert!(redis("use_tls: true, ca_path: /etc/ssl").unwrap_err().contains("name one by --ca-file"));
+    let folder = redis("use_tls: true, ca_path: /etc/ssl").unwrap();
+    assert_eq!((folder.tls, folder.ca_folder), (Some(TlsConfig::default()), Some("/etc/ssl".into())));
+    // Synapse logs in with an empty password, which every broker refuses.
+    assert!(redis("password: ''").unwrap_err().contains("redis.password must be text, and is empty text"));
+    assert!(redis("password:").unwrap().password.is_none());
 }
 
 #[test]
@@ -108,10 +119,10 @@ fn a_later_file_adds_to_an_earlier_one() {
     let writers = "stream_writers: {to_device: writer2}\n";
     let config = loaded(&["server_name: h\nredis: {enabled: true}\n", writers, worker]).unwrap();
     assert_eq!(writers_of(&config, "to_device"), ["writer2"]);
-    assert_eq!((config.server_name.as_deref(), config.redis.is_some()), (Some("h"), true));
+    assert_eq!((config.server_name.as_deref(), config.redis().unwrap().is_some()), (Some("h"), true));
     // The broker may have another name for each process, and the last one counts.
     let redis = |host: &str| format!("redis: {{enabled: true, host: {host}}}");
-    assert_eq!(loaded(&[&redis("a"), &redis("b")]).unwrap().redis.unwrap().host, "b");
+    assert_eq!(broker_of(&[&redis("a"), &redis("b")]).unwrap().unwrap().host, "b");
 }
 
 #[test]
@@ -124,6 +135,21 @@ fn processes_that_do_not_agree_are_an_error() {
     assert_eq!(error, expected);
     assert!(loaded(&["server_name: a", "server_name: b"]).unwrap_err().contains("different server_name"));
     assert!(loaded(&[&first, "stream_writers: {events: [a]}"]).is_ok());
+}
+
+#[test]
+fn writers_that_mean_the_same_to_synapse_do_not_differ() {
+    let agree = |first: &str, second: &str| {
+        let file = |writers: &str| format!("instance_map: {{a: {{}}, b: {{}}}}\nstream_writers: {writers}\n");
+        loaded(&[&file(first), &file(second)]).is_ok()
+    };
+    assert!(agree("{events: [a, b], typing: a}", "{typing: a, events: [a, b]}"), "the order of the keys");
+    assert!(agree("{typing: a, events: b}", "{typing: [a], events: [b]}"), "one text, or a list of one");
+    assert!(agree("{typing: a, receipts: master}", "{typing: a, presence: }"), "the default");
+    assert!(agree("{thread_subscriptions: [a, b]}", "{thread_subscriptions: [b, a]}"), "any of them writes");
+    assert!(!agree("{events: [a, b]}", "{events: [b, a]}"), "a room belongs to another writer");
+    assert!(!agree("{device_lists: [a, b]}", "{device_lists: [b, a]}"), "another writer is the first");
+    assert!(!agree("{typing: a}", "{typing: b}"));
 }
 
 #[test]
@@ -145,7 +171,7 @@ fn a_wrong_shape_is_an_error_with_its_key() {
         ("stream_writers: {events: {a: b}}", "stream_writers.events must be the name of an instance"),
         ("stream_writers: {events: a}\ninstance_map: a", "instance_map must be keys with values, and is text"),
     ] {
-        let error = loaded(&[text]).unwrap_err();
+        let error = broker_of(&[text]).unwrap_err();
         assert!(error.contains(part), "{text}: {error}");
     }
 }
