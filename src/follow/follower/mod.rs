@@ -347,6 +347,8 @@ impl Follower {
     }
 
     fn add_gap(&mut self, until: SimTime, why: String, watcher: &mut dyn Watcher) {
+        // The answers may be among the missed payloads.
+        self.asked_at = None;
         let gap = Gap { since: self.proven.max(self.last_payload).min(until), until, why };
         self.enter(until, Entry::Gap(gap.clone()), true, watcher);
         self.gaps.count += 1;

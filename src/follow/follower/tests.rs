@@ -225,6 +225,18 @@ async fn a_replicate_that_no_instance_answers_is_reported_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_may_have_been_missed_is_not_missed() {
+    let mut test = Test::subscribed();
+    test.receives(&["POSITION typing a 1 1"]);
+    test.follower.replicate_sent();
+    test.follower.connection_lost("closed".to_owned(), &mut test.events);
+    test.follower.subscribed(&mut test.events);
+    test.events.0.clear();
+    test.is_quiet(60).await;
+    assert!(test.events.0.is_empty(), "{:?}", test.events.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deployment_that_was_heard_may_be_silent() {
     let mut test = Test::subscribed();
     test.follower.replicate_sent();
