@@ -21,6 +21,13 @@ on_both! {
     a_deployment_that_says_nothing_is_reported;
 }
 
+/// Returns a command that runs `squall` with these arguments. A password in this process's environment is not passed on.
+pub(crate) fn command(arguments: &[&str]) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
+    command.args(arguments).env_remove("SQUALL_REDIS_PASSWORD");
+    command
+}
+
 /// A running `squall follow` and the lines that it prints. Dropping it kills the process.
 pub(crate) struct Program {
     child: Child,
@@ -38,8 +45,8 @@ impl Program {
 
     /// Runs `squall follow` with these arguments and variables of the environment.
     pub(crate) fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-        command.arg("follow").args(arguments).envs(variables.iter().copied());
+        let mut command = command(&[&["follow"], arguments].concat());
+        command.envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Program { child, lines }
@@ -130,7 +137,7 @@ async fn findings_and_gaps_are_reported(kind: Kind) {
     assert_eq!((&summary["away"]["times"], &summary["tally"]["commands"]["REPLICATE"]), (&json!(1), &json!(1)));
     assert_eq!(program.ends().await, Some(1));
 
-    let audited = Command::new(env!("CARGO_BIN_EXE_squall")).args(["audit", "--json", recording]).output().unwrap();
+    let audited = command(&["audit", "--json", recording]).output().await.unwrap();
     assert_eq!(audited.status.code(), Some(1), "{}", String::from_utf8_lossy(&audited.stderr));
     let report: Value = serde_json::from_slice(&audited.stdout).unwrap();
     let [violation] = report["violations"].as_array().unwrap().as_slice() else { panic!("{report}") };
@@ -160,8 +167,7 @@ async fn without_findings_it_exits_with_status_0(kind: Kind) {
 
     // A missing password is reported with the remedy.
     let wrong = format!("redis://127.0.0.1:{}", server.port);
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-    let output = command.args(["follow", "--redis", &wrong, "--server-name", SERVER_NAME]).output().await.unwrap();
+    let output = command(&["follow", "--redis", &wrong, "--server-name", SERVER_NAME]).output().await.unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("redis://:PASSWORD@HOST:PORT"), "{error}");
@@ -171,9 +177,8 @@ async fn a_deployment_that_says_nothing_is_reported(kind: Kind) {
     let server = Server::start(kind, Some("secret")).await;
     let url = format!("redis://:secret@127.0.0.1:{}", server.port);
     let follow = async |arguments: &[&str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-        command.args(["follow", "--redis", &url, "--server-name", "another.test", "--for", "12s"]).args(arguments);
-        let output = command.output().await.unwrap();
+        let follow = ["follow", "--redis", &url, "--server-name", "another.test", "--for", "12s"];
+        let output = command(&[&follow, arguments].concat()).output().await.unwrap();
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains("nothing was heard of another.test on the broker at 127.0.0.1:"), "{error}");

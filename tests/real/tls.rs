@@ -21,7 +21,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::deployment::{Deployment, PATIENCE, Scratch};
-use crate::follow_program::Program;
+use crate::follow_program::{Program, command};
 use crate::server::{Kind, Server, on_both};
 
 on_both! {
@@ -185,9 +185,8 @@ async fn follow_listens_over_tls(kind: Kind) {
 
 /// Returns the status and the errors of a follower that hears nothing.
 async fn follow_in_vain(url: &str, duration: &str, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_squall"));
-    command.args(["follow", "--redis", url, "--server-name", "squall.test", "--for", duration]).args(arguments);
-    let output = command.output().await.unwrap();
+    let follow = ["follow", "--redis", url, "--server-name", "squall.test", "--for", duration];
+    let output = command(&[&follow, arguments].concat()).output().await.unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
