@@ -12,9 +12,12 @@
 //! positions, so both writers must be others. Nothing is found if the process is not recognised (a REPLICATE of
 //! `squall follow`, or several at once), or if the writer sent no row while the process may have been away. That is the
 //! time since it connected before, but at most [`AWAY_MS_MAX`]. A process of Squall waits for the position of each writer,
-//! so it loses nothing. It announces positions every few seconds without a REPLICATE; so nothing is found before
-//! [`JUDGED_AFTER_MS`], and not of an instance that does this. The traffic does not show how long the process was away, so
-//! it lost these rows or fewer. Nor does it show the version: this is what Synapse does up to 1.163.
+//! so it loses nothing. It announces each position every 5 s without a REPLICATE. Nothing is found of an instance that does
+//! this, and nothing before it would have shown. If no other REPLICATE came within 5 s, a process has two answers at most,
+//! and the third position is such an announcement: a row is judged after [`JUDGED_ALONE_AFTER_MS`]. Otherwise only positions
+//! 5 s after the REPLICATE are told from answers, and a row is judged after [`JUDGED_AFTER_MS`]. The traffic does not show
+//! how long the process was away, so it lost these rows or fewer. Nor does it show the version: this is what Synapse does up
+//! to 1.163.
 //!
 //! Class: loss. Nothing brings the rows back.
 
@@ -39,6 +42,13 @@ pub const AWAY_MS_MAX: u64 = 65_000;
 
 /// Time after which a row is judged, in milliseconds: a process that sends heartbeats has sent one by then.
 pub const JUDGED_AFTER_MS: u64 = AWAITED_MS + 7_000;
+
+/// The same where the REPLICATE is the only one, so that the first heartbeat shows, in milliseconds. Heartbeats come every
+/// 5 s.
+pub const JUDGED_ALONE_AFTER_MS: u64 = 8_500;
+
+/// Number of a process's answers to its own REPLICATE, in each stream. Other processes have one.
+const ANSWERS_MAX: u32 = 2;
 
 /// Age of a heartbeat that still shows that an instance sends heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 30_000;
@@ -107,6 +117,8 @@ pub(super) struct PositionsPrecedeRows {
     connected: BTreeMap<InstanceName, (SimTime, Option<SimTime>)>,
     /// The time of each instance's last position that was no answer.
     heartbeats: BTreeMap<InstanceName, SimTime>,
+    /// The time since which every payload was heard.
+    heard_since: Option<SimTime>,
     judged: u64,
 }
 
@@ -117,6 +129,10 @@ struct Replicate {
     at: SimTime,
     /// True if no other REPLICATE came at the same time.
     is_alone: bool,
+    /// True if no other REPLICATE came in the [`AWAITED_MS`] before it, nor after it.
+    is_only: bool,
+    /// Number of each writer's positions that answer it.
+    answers: BTreeMap<Origin, u32>,
     /// The instances that are recognised to have connected, with the time of the connection before.
     asked_by: BTreeMap<InstanceName, Option<SimTime>>,
     /// The writers of each stream whose positions have come.
@@ -125,6 +141,23 @@ struct Replicate {
     suspects: BTreeMap<Origin, Suspect>,
     /// The writers of all such rows. The first row of each is judged.
     suspected: BTreeSet<Origin>,
+}
+
+impl Replicate {
+    /// Returns true if a position without news may be an answer to it, or to one before it.
+    fn explains(&mut self, at: SimTime, position: &Position) -> bool {
+        if at.ms_since(self.at) >= AWAITED_MS {
+            return false;
+        }
+        let answers = self.answers.entry(Origin::from(position)).or_default();
+        *answers += 1;
+        !self.is_only || *answers <= ANSWERS_MAX
+    }
+
+    /// Returns the time after which its suspects are judged, in milliseconds.
+    fn judged_after_ms(&self) -> u64 {
+        if self.is_only { JUDGED_ALONE_AFTER_MS } else { JUDGED_AFTER_MS }
+    }
 }
 
 /// A row that came before its writer's position.
@@ -199,11 +232,15 @@ impl Suspect {
 impl PositionsPrecedeRows {
     fn replicate_came(&mut self, line: u64, at: SimTime) {
         let mut is_alone = true;
+        let mut is_only = self.heard_since.is_some_and(|since| at.ms_since(since) >= AWAITED_MS);
         if let Some(mut before) = self.last.take() {
+            is_only &= at.ms_since(before.at) >= AWAITED_MS;
+            before.is_only = false;
             is_alone = at.ms_since(before.at) >= TOGETHER_MS;
             before.is_alone &= is_alone;
             if before.is_alone && !before.suspects.is_empty() {
                 before.announced.clear();
+                before.answers.clear();
                 self.unjudged.push_back(before);
             }
         }
@@ -211,6 +248,8 @@ impl PositionsPrecedeRows {
             line,
             at,
             is_alone,
+            is_only,
+            answers: BTreeMap::new(),
             asked_by: BTreeMap::new(),
             announced: BTreeMap::new(),
             suspects: BTreeMap::new(),
@@ -231,8 +270,8 @@ impl PositionsPrecedeRows {
                 replicate.asked_by.insert(position.writer.clone(), connected.1);
             }
         }
-        let is_answer = self.last.as_ref().is_some_and(|replicate| at.ms_since(replicate.at) < AWAITED_MS);
-        if position.prev == position.new && !is_answer {
+        let is_explained = |replicate: &mut Replicate| replicate.explains(at, position);
+        if position.prev == position.new && !self.last.as_mut().is_some_and(is_explained) {
             self.heartbeats.insert(position.writer.clone(), at);
         }
         if let Some(replicate) = &mut self.last {
@@ -288,7 +327,8 @@ fn report(
     now: SimTime,
     findings: &mut Findings<Violation>,
 ) {
-    let is_certain = |suspect: &Suspect| now.ms_since(suspect.at) >= JUDGED_AFTER_MS;
+    let judged_after_ms = replicate.judged_after_ms();
+    let is_certain = |suspect: &Suspect| now.ms_since(suspect.at) >= judged_after_ms;
     let certain: BTreeSet<Origin> = replicate
         .suspects
         .iter()
@@ -315,6 +355,7 @@ impl Rule for PositionsPrecedeRows {
         self.report_certain(payload.at, findings);
         // Without times the process that connected is not recognised.
         let Some(at) = payload.at else { return };
+        self.heard_since.get_or_insert(at);
         let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload.line, at),
@@ -328,7 +369,7 @@ impl Rule for PositionsPrecedeRows {
         self.report_certain(now, findings);
     }
 
-    fn missed(&mut self, _now: Option<SimTime>) {
+    fn missed(&mut self, now: Option<SimTime>) {
         // A missed position may be the one that a row lacks, or the one that shows another process.
         self.connections.clear();
         self.last = None;
@@ -336,6 +377,7 @@ impl Rule for PositionsPrecedeRows {
         self.sent.clear();
         self.connected.clear();
         self.heartbeats.clear();
+        self.heard_since = now;
     }
 
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {
@@ -428,6 +470,43 @@ mod tests {
         assert_eq!(lost(&before), []);
         let after = in_order(&[&rest[..], &[(17_500, "POSITION caches c 1 1")]].concat());
         assert_eq!(lost(&after), []);
+    }
+
+    /// Returns the time of the finding after these payloads and the row of b, in milliseconds since the row.
+    fn found_after_ms(payloads: &[(u64, &str)]) -> Option<u64> {
+        let mut rule = PositionsPrecedeRows::default();
+        let mut findings = Findings::default();
+        for (line, (at, text)) in (1..).zip(payloads) {
+            check(&mut rule, line, Some(SimTime(*at)), text, &mut findings);
+        }
+        (0..20_000).step_by(100).find(|ms| {
+            rule.tick(Some(SimTime(ROW_B.0 + ms)), &mut findings);
+            !findings.0.is_empty()
+        })
+    }
+
+    const LONG_BEFORE: (u64, &str) = (7_000, "PING 1");
+
+    #[test]
+    fn the_only_process_that_connects_is_judged_sooner() {
+        let payloads = in_order(&[POSITION_A, ROW_B, POSITION_B]);
+        let sooner = [&[LONG_BEFORE], &payloads[..]].concat();
+        assert_eq!(found_after_ms(&sooner), Some(JUDGED_ALONE_AFTER_MS));
+        assert_eq!(found_after_ms(&payloads), Some(JUDGED_AFTER_MS), "a REPLICATE may have come before");
+        let another = (7_500, "REPLICATE");
+        let before = [&[LONG_BEFORE, another], &payloads[..]].concat();
+        assert_eq!(found_after_ms(&before), Some(JUDGED_AFTER_MS));
+        let after = [&sooner[..], &[(ROW_B.0 + 6_000, "REPLICATE")]].concat();
+        assert_eq!(found_after_ms(&after), Some(JUDGED_AFTER_MS));
+    }
+
+    #[test]
+    fn a_third_position_is_a_heartbeat_if_only_one_process_connects() {
+        let payloads = in_order(&[POSITION_A, ROW_B, POSITION_B, (16_900, "POSITION caches c 1 1")]);
+        assert_eq!(found_after_ms(&[&[LONG_BEFORE], &payloads[..]].concat()), None);
+        assert_eq!(found_after_ms(&payloads), Some(JUDGED_AFTER_MS), "it may be an answer to another REPLICATE");
+        let slow = in_order(&[POSITION_A, ROW_B, POSITION_B, (16_900, "POSITION receipts c 1 1")]);
+        assert_eq!(found_after_ms(&[&[LONG_BEFORE], &slow[..]].concat()), Some(JUDGED_ALONE_AFTER_MS));
     }
 
     #[test]
