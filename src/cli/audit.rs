@@ -14,6 +14,9 @@ use super::{CliError, status};
 use squall_judge::audit::{Audit, Capture, Report};
 use squall_protocol::Dialect;
 
+/// The result for a recording without a payload.
+const NOTHING: &str = "there is no payload in it, so nothing was checked";
+
 #[derive(Debug, Args)]
 pub(super) struct AuditArguments {
     /// Recordings: of Redis, {"t": seconds, "ch": channel, "data": payload} on each line; of TCP, the lines that one end of
@@ -60,7 +63,11 @@ pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
         for error in &report.errors {
             eprintln!("error: {}: {error}", path.display());
         }
-        is_readable &= report.errors.is_empty();
+        let is_empty = report.tally.payloads == 0;
+        if is_empty {
+            eprintln!("error: {}: {NOTHING}. Name a recording with traffic in it", path.display());
+        }
+        is_readable &= report.errors.is_empty() && !is_empty;
         is_clean &= !report.findings.iter().any(|finding| arguments.findings.counts(finding.violation.class()));
         if arguments.json {
             writeln!(stdout, "{}", report.to_json(&path.display().to_string()))?;
@@ -79,16 +86,17 @@ fn of_report(path: &Path, report: &Report, arguments: &AuditArguments) -> String
         let _ = write!(title, ", {last}");
     }
     let groups = report.groups_by_class();
-    let mut kinds = Vec::new();
-    let mut habits = Vec::new();
-    for ((class, fingerprint), group) in &groups {
-        let list = if arguments.findings.counts(*class) { &mut kinds } else { &mut habits };
-        list.push(KindFound { class: *class, fingerprint, count: group.count as u64, first: group.first });
-    }
+    let found = groups.iter().map(|((class, fingerprint), group)| KindFound {
+        class: *class,
+        fingerprint,
+        count: group.count as u64,
+        first: group.first,
+    });
+    let (kinds, habits) = found.partition(|kind| arguments.findings.counts(kind.class));
     let verbose = arguments.verbose;
     let summary = Summary {
         tally: &report.tally,
-        has_heard: true,
+        nothing: (report.tally.payloads == 0).then_some(NOTHING),
         checks: report.checks.iter().map(|(rule, checks)| (*rule, *checks)).collect(),
         gaps: report.gaps.iter().collect(),
         gap_count: report.gaps.len() as u64,
@@ -130,12 +138,12 @@ mod tests {
         let tcp = "tests/data/tcp_1.19.1.txt.gz";
         let lenient: &[&str] = &[];
         let cases = [
-            (redis, lenient, "verdict: 1 finding of 1 kind: 1 loss; 1759 habits"),
-            (redis, &["--verbose"], "verdict: 1 finding of 1 kind: 1 loss; 1759 habits"),
-            (redis, &["--strict"], "verdict: 1760 findings of 26 kinds: 1 loss, 1759 habit"),
+            (redis, lenient, "verdict: 1 loss of 1 kind; 1759 habits"),
+            (redis, &["--verbose"], "verdict: 1 loss of 1 kind; 1759 habits"),
+            (redis, &["--strict"], "verdict: 1760 findings of 26 kinds: 1 loss, 1759 habits"),
             (tcp, lenient, "verdict: no findings; 3 habits"),
             (tcp, &["--verbose"], "verdict: no findings; 3 habits"),
-            (tcp, &["--strict"], "verdict: 3 findings of 1 kind: 3 habit"),
+            (tcp, &["--strict"], "verdict: 3 habits of 1 kind"),
         ];
         for (path, options, verdict) in cases {
             let text = text_of(path, options);

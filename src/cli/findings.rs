@@ -54,8 +54,8 @@ pub(super) struct KindFound<'a> {
 /// The results of an audit, for a reader.
 pub(super) struct Summary<'a> {
     pub tally: &'a Tally,
-    /// True if an instance was heard, so that there is a verdict.
-    pub has_heard: bool,
+    /// The reason why nothing was checked, if there is one, in place of a verdict.
+    pub nothing: Option<&'static str>,
     /// Number of checks of each rule.
     pub checks: Vec<(&'static str, u64)>,
     /// The last gaps.
@@ -100,21 +100,19 @@ impl Summary<'_> {
 
     /// Returns the number of findings of each class.
     fn verdict(&self) -> String {
-        if !self.has_heard {
-            return "nothing was heard".to_owned();
+        if let Some(nothing) = self.nothing {
+            return nothing.to_owned();
         }
-        let found = count(&self.kinds);
-        let mut verdict = if found == 0 {
-            "no findings".to_owned()
-        } else {
-            format!("{} of {}: ", of_count(found, "finding"), of_count(self.kinds.len(), "kind"))
-        };
-        let mut of_class: BTreeMap<Class, u64> = BTreeMap::new();
+        let mut by_class: BTreeMap<Class, u64> = BTreeMap::new();
         for kind in &self.kinds {
-            *of_class.entry(kind.class).or_default() += kind.count;
+            *by_class.entry(kind.class).or_default() += kind.count;
         }
-        let classes: Vec<String> = of_class.iter().map(|(class, count)| format!("{count} {class}")).collect();
-        verdict.push_str(&classes.join(", "));
+        let kinds = of_count(self.kinds.len(), "kind");
+        let mut verdict = match by_class.len() {
+            0 => "no findings".to_owned(),
+            1 => format!("{} of {kinds}", of_classes(&by_class)),
+            _ => format!("{} of {kinds}: {}", of_count(count(&self.kinds), "finding"), of_classes(&by_class)),
+        };
         if !self.habits.is_empty() {
             let _ = write!(verdict, "; {}", of_count(count(&self.habits), "habit"));
         }
@@ -284,6 +282,15 @@ impl Summary<'_> {
         }
         table.render()
     }
+}
+
+/// Returns the number of findings of each class in words: "1 loss, 2 habits".
+pub(super) fn of_classes(counts: &BTreeMap<Class, u64>) -> String {
+    let words = counts.iter().filter(|(_, count)| **count > 0).map(|(class, count)| match (class, count) {
+        (Class::Loss, 2..) => format!("{count} losses"),
+        _ => of_count(*count, &class.to_string()),
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the number of all findings of these kinds.

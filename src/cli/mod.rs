@@ -2,11 +2,11 @@
 //!
 //! | exit status | meaning |
 //! |---|---|
-//! | 0 | no finding |
-//! | 1 | a finding: a run failed, a defect was not found, or a recording has a violation that is no habit of Synapse |
-//! | 2 | the arguments, a file or the set-up are wrong |
+//! | 0 | no finding; `soak --stop-on` found its failure; `serve` stopped in order; the output's reader closed it |
+//! | 1 | a finding: a run failed, a planted defect or the failure of `--stop-on` was not found, a violation counts |
+//! | 2 | no result: the arguments, a file or the set-up are wrong, or nothing was heard, read or recorded to its end |
 //! | 101 | Squall panicked |
-//! | 128 + N | signal N stopped the command |
+//! | 128 + N | signal N stopped the command before its end. The first signal is the end of `follow` and of `serve` |
 
 mod audit;
 mod defects;

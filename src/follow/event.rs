@@ -1,5 +1,6 @@
 //! Events that a follower reports.
 
+use crate::transport::redis::BrokerError;
 use squall_judge::audit::{Finding, Gap};
 
 /// An event that a follower reports to its watcher.
@@ -8,7 +9,7 @@ pub enum Event<'a> {
     /// The subscription is in place: from now on every payload is received.
     Subscribed,
     /// The connection is lost or was not made, for this reason. It will be retried.
-    Disconnected(&'a str),
+    Disconnected(&'a BrokerError),
     /// Payloads of this time may have been missed.
     Gap(&'a Gap),
     /// A rule was violated.

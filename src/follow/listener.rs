@@ -95,7 +95,7 @@ pub async fn listen(target: &Target, env: &Env, follower: &mut Follower, watcher
         if since.elapsed() >= QUIET_UNTIL_SET_UP {
             backoff.reset();
         }
-        follower.connection_lost(error.to_string(), watcher);
+        follower.connection_lost(&error, watcher);
         with_ticks(tokio::time::sleep(backoff.next_delay()), follower, watcher).await;
     }
 }
@@ -253,7 +253,7 @@ mod tests {
         fn on_event(&mut self, now: SimTime, event: Event<'_>, _follower: &Follower) {
             let text = match event {
                 Event::Subscribed => "subscribed".to_owned(),
-                Event::Disconnected(why) => why.to_owned(),
+                Event::Disconnected(error) => error.to_string(),
                 Event::Gap(gap) => format!("gap since {}", gap.since.0),
                 _ => return,
             };

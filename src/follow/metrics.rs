@@ -5,7 +5,8 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeV
 
 use super::event::Event;
 use super::follower::Follower;
-use squall_judge::audit::{Origin, Violation};
+use super::writers::WriterState;
+use squall_judge::audit::Violation;
 use squall_judge::observation::SimTime;
 
 /// The follower's metrics. Their labels are names from the traffic, the number of which is bounded by
@@ -92,30 +93,29 @@ impl FollowMetrics {
         self.gaps.inc_by(gaps.count - self.gaps.get());
         self.gap_seconds.set(gaps.ms as f64 / 1_000.0);
         self.listening.set(i64::from(follower.disconnected().is_none()));
-        for (stream, writers) in &tally.streams {
-            let first = writers.values().filter_map(|counts| counts.last_token).max();
-            for (writer, counts) in writers {
-                let labels = [stream.as_str(), writer.as_str()];
-                if let Some((token, first)) = counts.last_token.zip(first) {
-                    self.position.with_label_values(&labels).set(token.0);
-                    self.behind.with_label_values(&labels).set(first.0.saturating_sub(token.0));
-                }
-                let rows = self.rows.with_label_values(&labels);
-                rows.inc_by(counts.rows - rows.get());
-                if let Some(row) = counts.last_dated {
-                    let late_ms = follower.late_ms(row);
-                    self.late_seconds.with_label_values(&labels).set(late_ms as f64 / 1_000.0);
-                }
-                if let Some(last_at) = counts.last_at {
-                    self.silent_seconds.with_label_values(&labels).set((now.ms_since(last_at) / 1_000) as i64);
-                }
-                let origin = Origin { stream: stream.clone(), writer: writer.clone() };
-                let skipped = follower.found_of(&origin).skipped;
-                self.skipped.with_label_values(&labels).set(i64::try_from(skipped).unwrap_or(i64::MAX));
-                self.unsent.with_label_values(&labels).set(i64::try_from(counts.unsent).unwrap_or(i64::MAX));
+        for WriterState { origin, counts, behind, silent_ms, late_ms, found } in follower.writers(now) {
+            let labels = [origin.stream.as_str(), origin.writer.as_str()];
+            if let Some((token, behind)) = counts.last_token.zip(behind) {
+                self.position.with_label_values(&labels).set(token.0);
+                self.behind.with_label_values(&labels).set(gauge_value(behind));
             }
+            let rows = self.rows.with_label_values(&labels);
+            rows.inc_by(counts.rows - rows.get());
+            if let Some(late_ms) = late_ms {
+                self.late_seconds.with_label_values(&labels).set(late_ms as f64 / 1_000.0);
+            }
+            if let Some(silent_ms) = silent_ms {
+                self.silent_seconds.with_label_values(&labels).set(gauge_value(silent_ms / 1_000));
+            }
+            self.skipped.with_label_values(&labels).set(gauge_value(found.skipped));
+            self.unsent.with_label_values(&labels).set(gauge_value(counts.unsent));
         }
     }
+}
+
+/// Returns a count as the value of a gauge.
+fn gauge_value(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn opts(name: &str, help: &str) -> Opts {

@@ -17,12 +17,14 @@ mod follower;
 mod journal;
 mod listener;
 mod metrics;
+mod writers;
 
 pub use event::{Event, Unheard};
 pub use follower::{
-    FindingsOfClass, FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, HEARD_WITHIN_MS,
-    REPORT_WINDOW_MS, REPORTED_MAX, Watcher,
+    FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, HEARD_WITHIN_MS, REPORT_WINDOW_MS, REPORTED_MAX,
+    Watcher,
 };
 pub use journal::Journal;
 pub use listener::{Refused, Target, listen};
 pub use metrics::FollowMetrics;
+pub use writers::WriterState;

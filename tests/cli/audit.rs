@@ -31,6 +31,20 @@ fn recordings_are_audited_one_by_one() {
 }
 
 #[test]
+fn a_recording_without_a_payload_has_no_verdict() {
+    let empty = Scratch::new("empty.jsonl", "");
+    let mark = Scratch::new("mark.jsonl", "{\"t\": 1, \"mark\": true}\n");
+    for recording in [empty, mark] {
+        let output = squall(&["audit", recording.path()]);
+        let (text, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        let nothing = "there is no payload in it, so nothing was checked";
+        assert_eq!((output.status.code(), text.lines().last()), (Some(2), Some(&*format!("verdict: {nothing}"))));
+        assert!(error.starts_with(&format!("error: {}: {nothing}. Name a recording", recording.path())), "{error}");
+        assert_eq!(audited(&[recording.path(), RECORDINGS[1]]).0, Some(2));
+    }
+}
+
+#[test]
 fn an_audit_for_a_reader_groups_what_it_found() {
     let output = squall(&["audit", "--strict", RECORDINGS[1]]);
     let text = String::from_utf8(output.stdout).unwrap();

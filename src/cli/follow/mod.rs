@@ -189,6 +189,6 @@ async fn follow_until_end(
     }
     Ok(match follower.recording_error() {
         Some(_) => ExitCode::from(2),
-        None => status(!follower.found_by_class().any(|(_, class, _)| arguments.findings.counts(class))),
+        None => status(!follower.found().any(|(_, class, _)| arguments.findings.counts(class))),
     })
 }

@@ -1,12 +1,9 @@
 //! The output of `squall follow`, for a terminal, for a file and for a program.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
-use strum::IntoEnumIterator;
 use tokio::sync::Notify;
 
 use super::FollowArguments;
@@ -29,8 +26,8 @@ pub(super) struct Output<'a> {
     arguments: &'a FollowArguments,
     server_name: &'a str,
     broker: Address,
-    /// The reason for which the connection was lost, while it is lost.
-    last_told: RefCell<Option<String>>,
+    /// True while the connection is lost: the reason was told.
+    is_disconnected: bool,
     closed: Rc<Notify>,
 }
 
@@ -51,8 +48,7 @@ impl<'a> Output<'a> {
             (false, false) => Mode::Lines,
             (false, true) => Mode::Table(Live::new()),
         };
-        let last_told = RefCell::default();
-        Output { mode, arguments, server_name, broker: broker.clone(), last_told, closed: Rc::default() }
+        Output { mode, arguments, server_name, broker: broker.clone(), is_disconnected: false, closed: Rc::default() }
     }
 
     /// Returns a notification for the end of the reader: standard output is closed.
@@ -99,16 +95,17 @@ impl<'a> Output<'a> {
 
     fn text_summary(&self, follower: &Follower) -> String {
         let gaps = follower.gaps();
-        let mut kinds = Vec::new();
-        let mut habits = Vec::new();
-        for (fingerprint, class, found) in follower.found_by_class() {
-            let list = if self.arguments.findings.counts(class) { &mut kinds } else { &mut habits };
-            list.push(KindFound { class, fingerprint, count: found.count, first: &found.first });
-        }
+        let found = follower.found().map(|(fingerprint, class, found)| KindFound {
+            class,
+            fingerprint,
+            count: found.count,
+            first: &found.first,
+        });
+        let (mut kinds, habits): (Vec<_>, _) = found.partition(|kind| self.arguments.findings.counts(kind.class));
         kinds.sort_by_key(|kind| kind.class);
         let summary = Summary {
             tally: follower.tally(),
-            has_heard: follower.has_heard(),
+            nothing: (!follower.has_heard()).then_some("nothing was heard"),
             checks: follower.judged().collect(),
             gaps: gaps.last.iter().collect(),
             gap_count: gaps.count,
@@ -133,21 +130,21 @@ impl<'a> Output<'a> {
     }
 
     /// Returns an event as text, if it has one.
-    fn text_of(&self, event: Event<'_>) -> Option<String> {
+    fn text_of(&mut self, event: Event<'_>) -> Option<String> {
         let server_name = self.server_name;
         let broker = &self.broker;
         let text = match event {
             Event::Subscribed => {
-                self.last_told.take();
+                self.is_disconnected = false;
                 format!("listening to {server_name} on the broker at {broker}")
             }
-            Event::Disconnected(why) => {
-                self.last_told.borrow_mut().get_or_insert_with(|| why.to_owned());
-                let closed = if why == BrokerError::Closed.to_string() { CLOSED } else { "" };
-                format!("disconnected from the broker at {broker}, retrying: {why}{closed}")
+            Event::Disconnected(error) => {
+                self.is_disconnected = true;
+                let closed = if matches!(error, BrokerError::Closed) { CLOSED } else { "" };
+                format!("disconnected from the broker at {broker}, retrying: {error}{closed}")
             }
             // The reason was told when the connection was lost.
-            Event::Gap(Gap { since, until, why }) if self.last_told.borrow().as_ref() == Some(why) => {
+            Event::Gap(Gap { since, until, .. }) if self.is_disconnected => {
                 format!("payloads from {since} to {until} may have been missed")
             }
             Event::Gap(gap) => gap.to_string(),
@@ -168,7 +165,9 @@ impl<'a> Output<'a> {
     fn json_of(&self, event: Event<'_>) -> Value {
         match event {
             Event::Subscribed => json!({ "kind": "listening", "broker": self.broker.to_string() }),
-            Event::Disconnected(why) => json!({ "kind": "deaf", "broker": self.broker.to_string(), "why": why }),
+            Event::Disconnected(error) => {
+                json!({ "kind": "deaf", "broker": self.broker.to_string(), "why": error.to_string() })
+            }
             Event::Gap(gap) => {
                 let seconds = gap.until.ms_since(gap.since) as f64 / 1_000.0;
                 json!({ "kind": "away", "seconds": seconds, "why": gap.why })
@@ -229,21 +228,15 @@ fn unheard_text(unheard: Unheard, server_name: &str) -> String {
 
 fn json_summary(follower: &Follower) -> Value {
     let checks: Map = follower.judged().map(|(rule, judged)| (rule.to_owned(), judged.into())).collect();
-    let findings: Map =
-        follower.found().iter().map(|(fingerprint, found)| (fingerprint.clone(), found.count.into())).collect();
     let gaps = follower.gaps();
-    let mut classes: BTreeMap<Class, u64> = Class::iter().map(|class| (class, 0)).collect();
-    for (_, class, found) in follower.found_by_class() {
-        *classes.entry(class).or_default() += found.count;
-    }
     json!({
         "kind": "summary",
         "seconds": follower.now().0 as f64 / 1_000.0,
         "tally": follower.tally(),
         "checks": checks,
         "away": { "times": gaps.count, "seconds": gaps.ms as f64 / 1_000.0 },
-        "findings": findings,
-        "classes": classes,
+        "findings": follower.counts_by_kind(),
+        "classes": follower.counts_by_class(),
         "ignored": follower.ignored(),
         "recording_error": follower.recording_error(),
     })

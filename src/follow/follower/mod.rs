@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
+use strum::IntoEnumIterator;
 use tokio::time::Instant;
 
 use super::event::{Event, Unheard};
 use super::journal::Journal;
+use crate::transport::redis::BrokerError;
 use squall_judge::audit::bounds::DELAY_MS_MAX;
 use squall_judge::audit::rules::positions_meet;
 use squall_judge::audit::{Audit, Class, DatedRow, Entry, Finding, Gap, Origin, Tally, Violation};
@@ -52,7 +54,8 @@ pub struct Follower {
     last_tick: SimTime,
     /// End of the last time in which this process stood still, so that the tick came late.
     last_stall: Option<SimTime>,
-    found: BTreeMap<String, FindingsOfKind>,
+    /// By fingerprint.
+    found: BTreeMap<String, BTreeMap<Class, FindingsOfKind>>,
     found_of: BTreeMap<Origin, FindingsOfOrigin>,
     gaps: Gaps,
     recording_error: Option<String>,
@@ -80,20 +83,9 @@ enum State {
     Ended,
 }
 
-/// Findings of one kind.
-#[derive(Debug, Clone)]
-pub struct FindingsOfKind {
-    /// Their number.
-    pub count: u64,
-    /// The first of them.
-    pub first: Finding,
-    /// Those of each class.
-    pub by_class: BTreeMap<Class, FindingsOfClass>,
-}
-
 /// Findings of one kind and class.
 #[derive(Debug, Clone)]
-pub struct FindingsOfClass {
+pub struct FindingsOfKind {
     /// Their number.
     pub count: u64,
     /// The first of them.
@@ -174,16 +166,29 @@ impl Follower {
         self.audit.judged()
     }
 
-    /// Returns the findings, by fingerprint.
-    pub fn found(&self) -> &BTreeMap<String, FindingsOfKind> {
-        &self.found
+    /// Returns the findings of each kind and class, with the fingerprint.
+    pub fn found(&self) -> impl Iterator<Item = (&str, Class, &FindingsOfKind)> {
+        self.found.iter().flat_map(|(fingerprint, by_class)| {
+            by_class.iter().map(|(class, found)| (fingerprint.as_str(), *class, found))
+        })
     }
 
-    /// Returns the findings of each kind and class, with the fingerprint.
-    pub fn found_by_class(&self) -> impl Iterator<Item = (&str, Class, &FindingsOfClass)> {
-        self.found.iter().flat_map(|(fingerprint, of_kind)| {
-            of_kind.by_class.iter().map(|(class, found)| (fingerprint.as_str(), *class, found))
-        })
+    /// Returns the number of findings of each kind, by fingerprint.
+    pub fn counts_by_kind(&self) -> BTreeMap<&str, u64> {
+        let mut counts = BTreeMap::new();
+        for (fingerprint, _, found) in self.found() {
+            *counts.entry(fingerprint).or_default() += found.count;
+        }
+        counts
+    }
+
+    /// Returns the number of findings of each class, also of those without any.
+    pub fn counts_by_class(&self) -> BTreeMap<Class, u64> {
+        let mut counts: BTreeMap<Class, u64> = Class::iter().map(|class| (class, 0)).collect();
+        for (_, class, found) in self.found() {
+            *counts.entry(class).or_default() += found.count;
+        }
+        counts
     }
 
     /// Returns the number of findings that the operator left out.
@@ -247,15 +252,16 @@ impl Follower {
     }
 
     /// Notes that the subscription ended, or that an attempt to subscribe failed.
-    pub fn connection_lost(&mut self, why: String, watcher: &mut dyn Watcher) {
+    pub fn connection_lost(&mut self, error: &BrokerError, watcher: &mut dyn Watcher) {
+        let why = error.to_string();
         let is_new = self.disconnected() != Some(&*why);
         let first = match std::mem::replace(&mut self.state, State::New) {
             State::Disconnected { first, .. } => first,
             _ => why.clone(),
         };
-        self.state = State::Disconnected { first, last: why.clone() };
+        self.state = State::Disconnected { first, last: why };
         if is_new {
-            watcher.on_event(self.now(), Event::Disconnected(&why), self);
+            watcher.on_event(self.now(), Event::Disconnected(error), self);
         }
     }
 
@@ -386,11 +392,9 @@ impl Follower {
                 found_of.skipped = found_of.skipped.saturating_add(*count);
             }
         }
-        let new = || FindingsOfKind { count: 0, first: finding.clone(), by_class: BTreeMap::new() };
-        let of_kind = self.found.entry(finding.violation.fingerprint()).or_insert_with(new);
-        of_kind.count += 1;
-        let new = || FindingsOfClass { count: 0, first: finding.clone(), window: at, reported: 0, suppressed: 0 };
-        let found = of_kind.by_class.entry(finding.violation.class()).or_insert_with(new);
+        let by_class = self.found.entry(finding.violation.fingerprint()).or_default();
+        let new = || FindingsOfKind { count: 0, first: finding.clone(), window: at, reported: 0, suppressed: 0 };
+        let found = by_class.entry(finding.violation.class()).or_insert_with(new);
         found.count += 1;
         if found.suppressed == 0 && at.ms_since(found.window) >= REPORT_WINDOW_MS {
             found.window = at;
@@ -405,10 +409,10 @@ impl Follower {
     }
 
     /// Reports the number of suppressed findings of each kind whose window `is_over`.
-    fn report_suppressed(&mut self, watcher: &mut dyn Watcher, is_over: impl Fn(&FindingsOfClass) -> bool) {
+    fn report_suppressed(&mut self, watcher: &mut dyn Watcher, is_over: impl Fn(&FindingsOfKind) -> bool) {
         let now = self.now();
         let mut suppressed = Vec::new();
-        for found in self.found.values_mut().flat_map(|of_kind| of_kind.by_class.values_mut()) {
+        for found in self.found.values_mut().flat_map(BTreeMap::values_mut) {
             if found.suppressed > 0 && is_over(found) {
                 suppressed.push((found.first.clone(), found.suppressed));
                 found.suppressed = 0;

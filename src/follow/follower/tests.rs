@@ -87,12 +87,17 @@ impl Test {
         self.follower.end(&mut self.events);
         let report = Report::of(Capture::new(Cursor::new(self.tape.0.take())).unwrap(), None);
         let recorded: Vec<_> = report.groups().into_iter().map(|(kind, group)| (kind, group.count as u64)).collect();
-        let found = self.follower.found().iter().map(|(kind, found)| (kind.clone(), found.count));
+        let found = self.follower.counts_by_kind().into_iter().map(|(kind, count)| (kind.to_owned(), count));
         assert_eq!(recorded, found.collect::<Vec<_>>());
         assert_eq!(report.gaps, Vec::from(self.follower.gaps().last.clone()));
         assert_eq!(report.checks, self.follower.judged().collect());
         self.events.0
     }
+}
+
+/// Returns an error with these words.
+fn lost(why: &str) -> BrokerError {
+    io::Error::other(why).into()
 }
 
 const BROKEN: [&str; 2] = ["POSITION receipts a 4 4", "POSITION receipts a 6 6"];
@@ -128,10 +133,10 @@ async fn no_violation_is_reported_that_a_gap_could_explain() {
     test.receives(&BROKEN);
     test.is_quiet(2).await;
     sleep(Duration::from_millis(500)).await;
-    test.follower.connection_lost("closed".to_owned(), &mut test.events);
+    test.follower.connection_lost(&lost("closed"), &mut test.events);
     sleep(Duration::from_secs(60)).await;
-    test.follower.connection_lost("refused".to_owned(), &mut test.events);
-    test.follower.connection_lost("refused".to_owned(), &mut test.events);
+    test.follower.connection_lost(&lost("refused"), &mut test.events);
+    test.follower.connection_lost(&lost("refused"), &mut test.events);
     test.follower.subscribed(&mut test.events);
     test.is_quiet(40).await;
     assert_eq!(test.follower.gaps().ms, 60_500);
@@ -165,7 +170,7 @@ async fn a_late_payload_or_answer_is_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn without_a_subscription_everything_is_a_gap() {
     let mut test = Test::new(usize::MAX);
-    test.follower.connection_lost("refused".to_owned(), &mut test.events);
+    test.follower.connection_lost(&lost("refused"), &mut test.events);
     sleep(Duration::from_secs(3)).await;
     assert_eq!(test.ends(), ["0 disconnected, refused", "3000 gap since 0, refused"]);
 }
@@ -229,7 +234,7 @@ async fn an_answer_that_may_have_been_missed_is_not_missed() {
     let mut test = Test::subscribed();
     test.receives(&["POSITION typing a 1 1"]);
     test.follower.replicate_sent();
-    test.follower.connection_lost("closed".to_owned(), &mut test.events);
+    test.follower.connection_lost(&lost("closed"), &mut test.events);
     test.follower.subscribed(&mut test.events);
     test.events.0.clear();
     test.is_quiet(60).await;
@@ -246,7 +251,7 @@ async fn a_deployment_that_was_heard_may_be_silent() {
     assert!(test.events.0.is_empty(), "{:?}", test.events.0);
 
     let mut test = Test::new(usize::MAX);
-    test.follower.connection_lost("refused".to_owned(), &mut test.events);
+    test.follower.connection_lost(&lost("refused"), &mut test.events);
     test.is_quiet(60).await;
     assert_eq!(test.events.0, ["0 disconnected, refused"], "the reason is known");
 }

@@ -1,4 +1,4 @@
-//! The live table of `squall follow`. It fits a terminal of 80 columns and 24 lines.
+//! The live table of `squall follow`. It fits the terminal.
 
 mod rates;
 mod screen;
@@ -6,11 +6,13 @@ mod view;
 
 use std::io::{self, Stdout};
 
+use console::Term;
+
 use crate::follow::Follower;
 use rates::Rates;
 use screen::Screen;
 use squall_judge::observation::SimTime;
-use view::View;
+use view::{Size, View};
 
 /// A table that is redrawn in place.
 pub(super) struct Live {
@@ -38,7 +40,12 @@ impl Live {
         counts_habits: bool,
     ) -> io::Result<()> {
         self.rates.sample(now, follower.tally());
-        self.screen.draw(View::of(title, now, follower, &self.rates, counts_habits).lines())
+        // Asked for each time, because the operator may change it.
+        let size = Term::stdout().size_checked().map_or(Size::default(), |(lines, columns)| Size {
+            lines: usize::from(lines),
+            columns: usize::from(columns),
+        });
+        self.screen.draw(View::of(title, now, follower, &self.rates, counts_habits).lines(size))
     }
 
     /// Removes the table.

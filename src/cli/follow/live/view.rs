@@ -1,20 +1,28 @@
 //! The text of the live table. A stream whose writers do not all fit has one line for them.
 
-use std::collections::BTreeMap;
-
 use super::rates::Rates;
-use crate::cli::findings::printable;
+use crate::cli::findings::{of_classes, printable};
 use crate::cli::table::{Align, Table, WIDTH};
-use crate::follow::Follower;
-use squall_judge::audit::{Class, Origin};
+use crate::follow::{Follower, WriterState};
 use squall_judge::observation::SimTime;
-
-/// Number of lines, with one left for the cursor.
-const LINES_MAX: usize = 23;
 
 /// Number of letters of a stream's name. With those of a writer's, the lines fit 80 columns.
 const STREAM_LETTERS_MAX: usize = 12;
 const WRITER_LETTERS_MAX: usize = 10;
+
+/// The size of a terminal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub lines: usize,
+    pub columns: usize,
+}
+
+impl Default for Size {
+    /// Returns the size of a terminal that does not tell its own.
+    fn default() -> Self {
+        Size { lines: 24, columns: WIDTH }
+    }
+}
 
 /// The content of the live table.
 #[derive(Debug, Default)]
@@ -42,30 +50,27 @@ struct Row {
 impl View {
     /// Returns what a follower knows now.
     pub(super) fn of(title: &str, now: SimTime, follower: &Follower, rates: &Rates, counts_habits: bool) -> View {
-        let mut streams = Vec::new();
+        let mut streams: Vec<(String, Vec<Row>)> = Vec::new();
         let mut total = 0.0;
-        for (stream, writers) in &follower.tally().streams {
-            let first = writers.values().filter_map(|counts| counts.last_token).max();
-            let mut lines = Vec::new();
-            for (writer, counts) in writers {
-                let origin = Origin { stream: stream.clone(), writer: writer.clone() };
-                let found = follower.found_of(&origin);
-                let behind = first.zip(counts.last_token).map_or(0, |(first, token)| first.0.saturating_sub(token.0));
-                let rows_per_second = rates.rows_per_second(&origin);
-                total += rows_per_second;
-                lines.push(Row {
-                    stream: printable(stream.as_str()),
-                    writer: printable(writer.as_str()),
-                    token: counts.last_token.map(|token| token.0),
-                    rows_per_second,
-                    behind: behind.unsigned_abs(),
-                    quiet_ms: counts.last_at.map(|last_at| now.ms_since(last_at)),
-                    late_ms: counts.last_dated.map(|row| follower.late_ms(row)),
-                    unsent: counts.unsent,
-                    findings: found.count + if counts_habits { found.habits } else { 0 },
-                });
+        for WriterState { origin, counts, behind, silent_ms, late_ms, found } in follower.writers(now) {
+            let rows_per_second = rates.rows_per_second(&origin);
+            total += rows_per_second;
+            let stream = printable(origin.stream.as_str());
+            let row = Row {
+                stream: stream.clone(),
+                writer: printable(origin.writer.as_str()),
+                token: counts.last_token.map(|token| token.0),
+                rows_per_second,
+                behind: behind.unwrap_or_default(),
+                quiet_ms: silent_ms,
+                late_ms,
+                unsent: counts.unsent,
+                findings: found.count + if counts_habits { found.habits } else { 0 },
+            };
+            match streams.last_mut() {
+                Some((last, rows)) if *last == stream => rows.push(row),
+                _ => streams.push((stream, vec![row])),
             }
-            streams.push((printable(stream.as_str()), lines));
         }
         let tally = follower.tally();
         let state = match follower.disconnected() {
@@ -79,8 +84,9 @@ impl View {
         View { head: vec![title.to_owned(), state, findings_by_class(follower)], streams }
     }
 
-    /// Returns the text, as at most 23 lines of at most 80 letters.
-    pub(super) fn lines(&self) -> Vec<String> {
+    /// Returns the text for a terminal of this size. It leaves a line for the cursor.
+    pub(super) fn lines(&self, size: Size) -> Vec<String> {
+        let lines_max = size.lines.saturating_sub(1);
         let mut table = Table::new([
             ("stream", Align::Left),
             ("writer", Align::Left),
@@ -92,7 +98,7 @@ impl View {
             ("unsent", Align::Right),
             ("found", Align::Right),
         ]);
-        for line in self.rows(LINES_MAX - self.head.len() - 1) {
+        for line in self.rows(lines_max.saturating_sub(self.head.len() + 1)) {
             let time = |ms: Option<u64>| ms.map_or_else(String::new, duration);
             table.row([
                 short(&line.stream, STREAM_LETTERS_MAX),
@@ -106,10 +112,12 @@ impl View {
                 number(line.findings, 5, false),
             ]);
         }
-        let mut lines: Vec<String> = self.head.iter().map(|line| short(line, WIDTH)).collect();
+        let mut lines: Vec<String> = self.head.iter().map(|line| short(line, size.columns.max(1))).collect();
         if !table.is_empty() {
+            // The terminal cuts the end of a line that is too long.
             lines.extend(table.lines());
         }
+        lines.truncate(lines_max);
         lines
     }
 
@@ -126,6 +134,9 @@ impl View {
             shown[index].clone_from(lines);
         }
         let mut lines = shown.concat();
+        if max == 0 {
+            return Vec::new();
+        }
         if lines.len() > max {
             let rest = lines.split_off(max - 1);
             let mut last = together(&rest);
@@ -158,15 +169,8 @@ fn together(lines: &[Row]) -> Row {
 }
 
 fn findings_by_class(follower: &Follower) -> String {
-    let mut by_class: BTreeMap<Class, u64> = BTreeMap::new();
-    for (_, class, found) in follower.found_by_class() {
-        *by_class.entry(class).or_default() += found.count;
-    }
-    if by_class.is_empty() {
-        return "no findings".to_owned();
-    }
-    let classes: Vec<String> = by_class.iter().map(|(class, count)| format!("{class} {count}")).collect();
-    format!("findings: {}", classes.join(", "))
+    let words = of_classes(&follower.counts_by_class());
+    if words.is_empty() { "no findings".to_owned() } else { format!("found: {words}") }
 }
 
 /// Cuts the middle out of a text that is too long.
@@ -242,7 +246,7 @@ mod tests {
     }
 
     fn assert_fits(view: &View) -> Vec<String> {
-        let lines = view.lines();
+        let lines = view.lines(Size::default());
         assert!(lines.len() <= 23, "{} lines: {lines:#?}", lines.len());
         for line in &lines {
             assert!(line.chars().count() <= 80, "{} letters: {line}", line.chars().count());
@@ -254,6 +258,21 @@ mod tests {
     fn it_fits_a_terminal_with_any_number_of_streams_and_writers() {
         for sizes in [&[20; 19][..], &[1; 19], &[2000; 100], &[1; 100], &[20, 1, 1], &[]] {
             assert_fits(&view(sizes));
+        }
+    }
+
+    #[test]
+    fn it_takes_the_lines_that_the_terminal_has() {
+        let view = view(&[20, 3, 2]);
+        let lines_at = |lines, columns| view.lines(Size { lines, columns });
+        assert_eq!(lines_at(50, 80).len(), 3 + 1 + 25, "every writer has a line");
+        for lines in 0..30 {
+            assert!(lines_at(lines, 80).len() <= lines.saturating_sub(1), "{lines}");
+        }
+        assert_eq!(lines_at(6, 80).last().unwrap().split_whitespace().next(), Some("3"), "3 more, on one line");
+        for columns in [0, 1, 20] {
+            let head = &lines_at(24, columns)[..3];
+            assert!(head.iter().all(|line| line.chars().count() <= columns.max(1)), "{head:?}");
         }
     }
 
