@@ -1,4 +1,4 @@
-//! What a follower knows of each writer, as the live table and the metrics show it.
+//! The state of each writer, for the live table and the metrics.
 
 use super::follower::{FindingsOfOrigin, Follower};
 use squall_judge::audit::{Origin, OriginTally};
