@@ -22,6 +22,7 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::bounds::WRITERS_MAX;
 use crate::audit::class::Class;
 use crate::audit::connections::{Connections, Shown};
 use crate::audit::finding::{Findings, RuleViolation};
@@ -50,6 +51,9 @@ const ANSWERED_MS: u64 = 1_000;
 
 /// Time before a REPLICATE in which a process announces its users' syncs anew, in milliseconds.
 const ANNOUNCED_MS: u64 = 100;
+
+/// Number of REPLICATEs that are remembered: one more than can be allowed.
+const RECENT_MAX: usize = CONNECTIONS_MAX * WRITERS_MAX + 1;
 
 /// Number of connections that are remembered.
 const CONNECTED_MAX: usize = 4_000;
@@ -220,7 +224,11 @@ impl ReplicatesBounded {
         let announced = self.processes.iter().filter(|(_, then)| at.ms_since(**then) <= ANNOUNCED_MS);
         let processes = announced.map(|(id, _)| id.clone()).take(NAMED_MAX).collect();
         self.recent.push_back(Replicate { at, before: self.preceding.before(at), processes });
-        self.recent.retain(|replicate| at.ms_since(replicate.at) < WINDOW_MS);
+        while self.recent.len() > RECENT_MAX
+            || self.recent.front().is_some_and(|first| at.ms_since(first.at) >= WINDOW_MS)
+        {
+            self.recent.pop_front();
+        }
         if self.recent.len() > self.allowed() {
             self.storm.get_or_insert(Storm { line, at });
         }
@@ -403,6 +411,21 @@ mod tests {
     #[test]
     fn a_reconnect_each_second_is_a_storm_for_as_long_as_it_lasts() {
         assert_eq!(found_at(ReplicatesBounded::default(), &every(1_000, 60)).len(), 5);
+    }
+
+    #[test]
+    fn few_replicates_are_remembered_if_time_stands_still() {
+        let mut rule = ReplicatesBounded::default();
+        let mut findings = Findings::default();
+        for line in 0..2 * RECENT_MAX as u64 {
+            check(&mut rule, line, Some(SimTime(7)), "REPLICATE", &mut findings);
+            assert!(rule.recent.len() <= RECENT_MAX);
+        }
+        rule.end(Some(SimTime(7)), &mut findings);
+        let [Finding { violation: Violation::Storm { replicates, .. }, .. }] = &findings.0[..] else {
+            panic!("{findings:?}")
+        };
+        assert_eq!(*replicates, RECENT_MAX);
     }
 
     #[test]
