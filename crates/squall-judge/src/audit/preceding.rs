@@ -1,8 +1,8 @@
 //! Payloads that came right before REPLICATEs, one of which may have made an instance reconnect.
 //!
-//! A process of Synapse closes its connection when it receives a line that it cannot handle: a command of another version,
-//! or a position of a stream that it does not have. It connects again about a second later, and sends `REPLICATE`. So the
-//! payload that a storm of REPLICATEs comes from precedes nearly all of them.
+//! A process of Synapse closes its connection when it receives a position of a stream that it does not have. It connects
+//! again about a second later, and sends `REPLICATE`. So the payload that a storm of REPLICATEs comes from precedes nearly
+//! all of them. A payload that it cannot parse ends nothing over Redis: Synapse logs and drops it.
 
 use std::collections::BTreeMap;
 
@@ -52,12 +52,12 @@ const STREAMS: [&str; 20] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Suspicion {
-    /// It is not a command.
-    NotACommand,
     /// It concerns a stream that Synapse 1.163 does not have.
     UnknownStream,
     /// It is a position of a stream that an older Synapse may not have; the newest stream has the least number.
     NewStream(usize),
+    /// It is not a command. Over Redis Synapse drops it, so it is hardly the cause.
+    NotACommand,
     /// It is a command that every process knows.
     Known,
 }
@@ -67,7 +67,7 @@ pub enum Suspicion {
 pub struct PayloadKind {
     /// The degree to which it can make a process reconnect.
     pub suspicion: Suspicion,
-    /// The name of the command, or the reason why it is none.
+    /// The name of the command, or the first word of a payload that is none.
     pub command: String,
     /// The stream that it concerns, if it concerns one.
     pub stream: Option<StreamName>,
@@ -80,7 +80,7 @@ impl PayloadKind {
         let command = match command {
             Ok(command) => command,
             Err(error) => {
-                let command = error.to_string();
+                let command = first_word(error)?.to_owned();
                 return Some(PayloadKind { suspicion: Suspicion::NotACommand, command, stream: None, writer: None });
             }
         };
@@ -106,6 +106,16 @@ impl std::fmt::Display for PayloadKind {
             (_, Some(stream), Some(writer)) => write!(f, "{} {stream} of {writer}", self.command),
             _ => f.write_str(&self.command),
         }
+    }
+}
+
+/// Returns the first word of a payload that is not a command: payloads are alike if they begin alike. Returns none for a
+/// payload that only this audit does not read.
+fn first_word(error: &Unreadable) -> Option<&str> {
+    match error {
+        Unreadable::NotACommand(error) => Some(error.line.split(' ').next().unwrap_or_default()),
+        Unreadable::NotUtf8(_) => Some("not UTF-8"),
+        Unreadable::TooLong(_) | Unreadable::Unfollowed(_) => None,
     }
 }
 
@@ -158,6 +168,7 @@ impl Preceding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::bounds::Excess;
 
     fn before(payloads: &[(u64, &str)], at: u64) -> Vec<String> {
         let mut preceding = Preceding::default();
@@ -179,15 +190,30 @@ mod tests {
             (5, "NOSUCH 1"),
             (6, "PING 1"),
         ];
-        let found = before(&payloads, 100);
         let expected = [
             "POSITION nonesuch of c",
             "POSITION profile_updates of b",
             "POSITION sticky_events of a",
+            "a payload that is no command (NOSUCH)",
             "RDATA caches of a",
         ];
-        assert_eq!(found[1..], expected);
-        assert!(found[0].starts_with("a payload that is no command (") && found[0].contains("NOSUCH"), "{}", found[0]);
+        assert_eq!(before(&payloads, 100), expected);
+    }
+
+    #[test]
+    fn payloads_that_are_no_command_are_alike_if_they_begin_alike() {
+        let payloads =
+            [(0, "NOSUCH 1"), (1, "NOSUCH 2"), (2, "RDATA typing a 5 ["), (3, "RDATA typing a 6 ["), (4, "")];
+        let expected = ["", "NOSUCH", "RDATA"].map(|word| format!("a payload that is no command ({word})"));
+        assert_eq!(before(&payloads, 100), expected);
+    }
+
+    #[test]
+    fn a_payload_that_only_the_audit_does_not_read_is_no_suspect() {
+        let mut preceding = Preceding::default();
+        preceding.payload(SimTime(0), Err(&Unreadable::TooLong(2_000_000)));
+        preceding.payload(SimTime(0), Err(&Unreadable::Unfollowed(Excess::Streams)));
+        assert_eq!(preceding.before(SimTime(0)), []);
     }
 
     #[test]

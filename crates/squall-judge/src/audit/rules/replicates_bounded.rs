@@ -163,13 +163,13 @@ fn explanation(
     };
     let _ = write!(text, ". Right before came {}", list(before));
     text.push_str(match suspicion {
-        Suspicion::NotACommand => ". A process that cannot read a payload may reconnect at it: stop its sender",
         Suspicion::UnknownStream => {
             ". Synapse 1.163 does not have the stream, and reconnects at its position: stop its writer, or upgrade"
         }
         Suspicion::NewStream(_) => {
             ". An older Synapse that does not have the stream reconnects at its position: upgrade what connects"
         }
+        Suspicion::NotACommand => ". Synapse drops what it cannot read and stays connected, so look for another cause, too",
         Suspicion::Known => "",
     });
     text
@@ -474,7 +474,9 @@ mod tests {
         let own = message(&["POSITION profile_updates a 1 1"]);
         assert!(own.contains("No payload is known"), "it has the stream: {own}");
         let unreadable = message(&["NOSUCH 1"]);
-        assert!(unreadable.contains("came a payload that is no command (") && unreadable.contains("NOSUCH"));
+        assert!(unreadable.contains("came a payload that is no command (NOSUCH) (before 6). Synapse drops"));
+        let both = message(&["NOSUCH 1", "POSITION profile_updates b 1 1"]);
+        assert!(both.contains("POSITION profile_updates of b (before 6). An older Synapse"), "{both}");
         let synced = message(&["USER_SYNC xyz @u:h D start 0"]);
         assert!(
             synced.contains("a 6; the syncs of process xyz were announced with them. Right before came USER_SYNC"),
