@@ -29,6 +29,24 @@ fn every_kind_of_finding_has_an_entry_and_every_entry_has_a_kind() {
     assert!(documented.windows(2).all(|pair| pair[0] < pair[1]), "the entries are in order, and none comes twice");
 }
 
+/// The kinds whose findings are habits in some circumstances.
+const HABITS: [&str; 6] = [
+    "announcements_are_own/of_others",
+    "positions_meet/skipped",
+    "replicate_answered_once/twice",
+    "state_with_its_event/too_early",
+    "tokens_ascend/repeated",
+    "tokens_ascend/went_back",
+];
+
+#[test]
+fn an_entry_of_a_kind_that_may_be_a_habit_says_when_it_is_one_and_what_else_it_may_be() {
+    for (kind, text) in entries() {
+        let says_both = text.contains("*habit*") && (text.contains("*load*") || text.contains("*loss*"));
+        assert_eq!(says_both, HABITS.contains(&kind), "{kind}");
+    }
+}
+
 #[test]
 fn every_entry_says_what_it_costs_and_what_to_do() {
     for (kind, text) in entries() {
