@@ -195,6 +195,7 @@ mod tests {
     use super::*;
     use crate::audit::rules::Violation;
     use squall_protocol::Token;
+    use squall_protocol::rows::{NAMES, Row};
 
     fn audit(payloads: &[(&str, u64)]) -> (Audit, Vec<Finding>) {
         let mut audit = Audit::new(Transport::Redis, None);
@@ -308,6 +309,28 @@ mod tests {
         assert_eq!(judge(true), BTreeSet::new());
     }
 
+    /// Returns rows of the shapes that the stream has, with extreme numbers.
+    fn rows_of(stream: &str) -> &'static [&'static str] {
+        match stream {
+            "account_data" => &[r#"["@u:h","!r","m.tag"]"#],
+            "caches" => &[r#"["f",["@u:h"],9223372036854775807]"#, r#"["f",null,-1]"#],
+            "events" => &[
+                r#"["ev",["$1","!r","m.room.create","",null,null,null,false,false]]"#,
+                r#"["state",["!r","t","","$1"]]"#,
+                r#"["state",["!r","t","","$2"]]"#,
+                r#"["ev",["$2","!r","t",null,null,null,null,false,false]]"#,
+            ],
+            "presence" => &[
+                r#"["@u:h","online",9223372036854775807,0,-9223372036854775808,null,true]"#,
+                r#"["@u:h","offline",0,0,0,null,false]"#,
+            ],
+            "receipts" => &[r#"["!r","m.read","@u:h","$1",null,{}]"#],
+            "to_device" => &[r#"["@u:h"]"#],
+            "typing" => &[r#"["!r",["@u:h"]]"#],
+            _ => panic!("the stream {stream} has no rows here"),
+        }
+    }
+
     #[test]
     fn no_payload_does_any_harm() {
         let min = i64::MIN;
@@ -319,6 +342,14 @@ mod tests {
             lines.push(format!(r#"RDATA events a {to} ["x"]"#).into_bytes());
             lines.push(format!(r#"RDATA events b {from} ["x"]"#).into_bytes());
             lines.push(format!("FEDERATION_ACK a {to}").into_bytes());
+            for stream in NAMES {
+                for row in rows_of(stream) {
+                    assert!(Row::parse(&stream.into(), serde_json::from_str(row).unwrap()).is_ok(), "{row}");
+                    lines.push(format!("RDATA {stream} a {from} {row}").into_bytes());
+                    lines.push(format!("RDATA {stream} a batch {row}").into_bytes());
+                    lines.push(format!("RDATA {stream} a {to} {row}").into_bytes());
+                }
+            }
         }
         lines.push(format!("RDATA events a 1 {}", "[".repeat(100_000)).into_bytes());
         let mut audit = Audit::new(Transport::Redis, Some(Dialect::V1_163));

@@ -168,7 +168,7 @@ impl Transaction {
 
     /// Begins another transaction, unless `token` and the room show that this one may go on.
     fn go_on(&mut self, token: Token, room_id: &str) {
-        let follows = self.last.is_some_and(|last| last == token || last.next() == token);
+        let follows = self.last.is_some_and(|last| last == token || last.0.checked_add(1) == Some(token.0));
         if !follows || self.room_id != room_id {
             let batch = std::mem::take(&mut self.batch);
             *self = Transaction { batch, room_id: room_id.to_owned(), has_only_state: true, ..Transaction::default() };
