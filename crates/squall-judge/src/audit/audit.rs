@@ -218,7 +218,10 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_read_is_one_finding_and_not_missing_too() {
         let long = format!(r#"RDATA events a 5 ["{}"]"#, "x".repeat(PAYLOAD_BYTES_MAX));
-        for unreadable in [long.as_str(), "RDATA events a 5 [", "RDATA events a 5 not json"] {
+        let no_command = "not_a_command";
+        let unreadable =
+            [(&*long, "unfollowed"), ("RDATA events a 5 [", no_command), ("RDATA events a 5 not json", no_command)];
+        for (unreadable, kind) in unreadable {
             let (mut audit, mut findings) = audit(&[
                 ("POSITION events a 4 4", 0),
                 ("RDATA events a batch [\"ev\"", 1),
@@ -228,7 +231,7 @@ mod tests {
             ]);
             findings.extend(audit.end());
             let kinds: Vec<_> = findings.iter().map(|finding| (finding.line, finding.violation.kind())).collect();
-            assert_eq!(kinds, [(2, "not_a_command"), (3, "not_a_command"), (4, "skipped")]);
+            assert_eq!(kinds, [(2, no_command), (3, kind), (4, "skipped")]);
             let Some(Finding { violation: Violation::PositionsMeet(skipped), .. }) = findings.last() else { panic!() };
             assert!(skipped.to_string().contains("no instance sent 6;"), "{skipped}");
             assert_eq!(audit.tally().streams["events"]["a"].last_unsent, [Token(6)]);

@@ -6,8 +6,8 @@
 //! No false alarm: rows are checked against the shapes of Synapse 1.163. Rows of an older dialect are not judged, nor are
 //! rows of streams that Squall does not have; the report names those streams.
 //!
-//! Class: loss. No instance applies the payload. If it is only not followed here, the audit cannot say that nothing of its
-//! stream or writer is lost.
+//! Class: loss. No instance applies the payload, and the traffic does not show whether it was meant for one. If it is
+//! only not followed here, the audit cannot say that nothing of its stream or writer is lost.
 
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
@@ -30,7 +30,7 @@ pub enum Violation {
     /// A payload is not a command.
     #[error("{error}")]
     NotACommand { error: String },
-    /// A payload names more streams, writers or letters than the audit remembers.
+    /// A payload is too long, or has more streams, more writers or longer names than the audit remembers.
     #[error("{error}")]
     Unfollowed { error: String },
     /// A row does not have the shape of its stream's rows.
@@ -67,7 +67,7 @@ impl Rule for PayloadsReadable {
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.judged += 1;
         match payload.command {
-            Err(error @ Unreadable::Unfollowed(_)) => {
+            Err(error @ (Unreadable::TooLong(_) | Unreadable::Unfollowed(_))) => {
                 findings.add(payload.line, Violation::Unfollowed { error: error.to_string() });
             }
             Err(error) => findings.add(payload.line, Violation::NotACommand { error: error.to_string() }),
