@@ -265,7 +265,8 @@ impl ReplicatesBounded {
         let mut away = self.away(at);
         away.retain(|instance| connected.iter().all(|each| each.instance != *instance));
         let (processes, before) = (self.accompanying(), self.suspects());
-        let within_ms = self.recent.front().map_or(0, |first| at.ms_since(first.at));
+        let ends = self.recent.front().zip(self.recent.back());
+        let within_ms = ends.map_or(0, |(first, last)| last.at.ms_since(first.at));
         findings.add(line, Violation::Storm { replicates, within_ms, instances, connected, away, processes, before });
         // A storm that goes on is found again in each window.
         self.recent.clear();
@@ -411,6 +412,15 @@ mod tests {
     #[test]
     fn a_reconnect_each_second_is_a_storm_for_as_long_as_it_lasts() {
         assert_eq!(found_at(ReplicatesBounded::default(), &every(1_000, 60)).len(), 5);
+    }
+
+    #[test]
+    fn the_replicates_of_a_storm_came_within_the_time_it_says() {
+        let found = found_at(ReplicatesBounded::default(), &every(100, 30));
+        let [Finding { line: 11, violation: Violation::Storm { replicates, within_ms, .. } }] = found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!((replicates, within_ms), (20, 1_900), "those that came while the last answers were awaited, too");
     }
 
     #[test]
