@@ -23,6 +23,7 @@ mod preceding;
 pub mod report;
 mod rule;
 pub mod rules;
+mod settled;
 mod tally;
 #[cfg(test)]
 mod testing;

@@ -9,8 +9,7 @@
 //! A token that its writer declares unused does not count: the position `POSITION <prev> <new>` says that the writer has read
 //! `(prev, new]` and there is no row. In Synapse 1.19 streams share tokens, so nothing is counted there.
 //!
-//! A token counts when a row or a position has passed it, and it has not come for [`SETTLED_MS_MAX`], or for
-//! [`SETTLED_MS_MIN`] and [`SETTLED_AFTER`] payloads. If it comes later, it counts no more. It counts for the writer that
+//! A token counts when a row or a position has passed it, and it can come no more (`settled`). If it comes all the same, it counts no more. It counts for the writer that
 //! passed it first. A writer may have sent rows before its first payload here, so no token up to that one counts.
 //!
 //! The memory is bounded: of each stream at most [`TOKENS_MAX`] tokens are remembered.
@@ -19,7 +18,7 @@ use std::collections::BTreeMap;
 
 use super::origin::Origin;
 use super::payload::{ParsedPayload, RowHead};
-use super::rules::positions_meet::{SETTLED_AFTER, SETTLED_MS_MAX, SETTLED_MS_MIN};
+use super::settled::PassedAt;
 use super::tally::Tally;
 use crate::due::run_of;
 use crate::observation::SimTime;
@@ -53,9 +52,7 @@ struct Progress {
 #[derive(Debug)]
 struct Passed {
     by: InstanceName,
-    at: Option<SimTime>,
-    /// Number of payloads before it.
-    payloads: u64,
+    since: PassedAt,
 }
 
 impl Progress {
@@ -67,7 +64,7 @@ impl Progress {
     }
 
     /// Moves the position of a writer, which passes every token below it that has not been passed yet.
-    fn advance(&mut self, writer: &InstanceName, token: Token, at: Option<SimTime>, payloads: u64) {
+    fn advance(&mut self, writer: &InstanceName, token: Token, since: PassedAt) {
         let before = self.positions.get(writer).copied();
         self.positions.insert(writer.clone(), before.map_or(token, |before| before.max(token)));
         let Some(max) = self.max.filter(|_| before.is_some()) else { return self.forget(token) };
@@ -78,7 +75,7 @@ impl Progress {
             return self.forget(token);
         }
         for passed in (max.0 + 1..=token.0).map(Token) {
-            self.waiting.insert(passed, Passed { by: writer.clone(), at, payloads });
+            self.waiting.insert(passed, Passed { by: writer.clone(), since });
         }
         self.max = Some(token);
         while self.waiting.len() > TOKENS_MAX {
@@ -109,7 +106,7 @@ impl Unsent {
 
     fn row(&mut self, origin: Origin, token: Token, at: Option<SimTime>, tally: &mut Tally) {
         let progress = self.streams.entry(origin.stream.clone()).or_default();
-        progress.advance(&origin.writer, token, at, self.payloads);
+        progress.advance(&origin.writer, token, PassedAt { at, payloads: self.payloads });
         progress.waiting.remove(&token);
         if let Some(writer) = progress.counted.remove(&token) {
             tally.came_late(Origin { stream: origin.stream, writer }, token);
@@ -126,7 +123,8 @@ impl Unsent {
             // From here on the same tokens mean other rows.
             *progress = Progress::default();
         }
-        progress.advance(&position.writer, position.prev.min(position.new), at, self.payloads);
+        let since = PassedAt { at, payloads: self.payloads };
+        progress.advance(&position.writer, position.prev.min(position.new), since);
         progress.declare(&position.writer, position.new);
         if before.is_none() {
             progress.forget(position.new);
@@ -137,7 +135,7 @@ impl Unsent {
     pub(super) fn settle(&mut self, now: Option<SimTime>, tally: &mut Tally) {
         for (stream, progress) in &mut self.streams {
             while let Some(first) = progress.waiting.first_entry() {
-                if !first.get().is_settled(now, self.payloads) {
+                if !first.get().since.is_settled(now, self.payloads) {
                     break;
                 }
                 let (token, passed) = first.remove_entry();
@@ -156,19 +154,11 @@ impl Unsent {
     }
 }
 
-impl Passed {
-    /// Returns true if its row can come no more, `now` and after so many payloads.
-    fn is_settled(&self, now: Option<SimTime>, payloads: u64) -> bool {
-        let are_enough = payloads >= self.payloads + SETTLED_AFTER;
-        let waited_ms = self.at.zip(now).map(|(at, now)| now.ms_since(at));
-        waited_ms.map_or(are_enough, |ms| are_enough && ms >= SETTLED_MS_MIN || ms >= SETTLED_MS_MAX)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::payload::Transport;
+    use crate::audit::settled::SETTLED_MS_MAX;
     use crate::violation::LISTED_MAX;
     use squall_protocol::Dialect;
 

@@ -6,14 +6,13 @@
 //!
 //! No false alarm: writers of one stream share its tokens, so a token that any writer sent is accounted for, and so is a
 //! token that a writer may have sent before its first payload here. A token may still be on its way, so nothing is found
-//! before [`SETTLED_AFTER`] more payloads and [`SETTLED_MS_MIN`], or [`SETTLED_MS_MAX`]. A restarted writer of a stream in
-//! memory begins with its own run of tokens, and skips none of those in between. A token that remains was
-//! sent by no instance: its row is missing, or its transaction failed. The traffic cannot show which. The writers of a stream
-//! share its tokens, so each of them may announce that it skips the same ones: a token is reported once.
+//! before it can come no more (`settled`). A restarted writer of a stream in memory begins with its own run of tokens, and
+//! skips none of those in between. A token that remains was sent by no instance: its row is missing, or its transaction
+//! failed. The traffic cannot show which. Each writer of a stream may skip the same tokens; a token is reported once.
 //!
-//! Class: load. A follower notices such a position and fetches the rows, late and by a query of its own. It is a habit of a
-//! process that has just connected (`Connections`): Synapse drops what it writes while it is not connected, at its end and at its start, and
-//! its first position makes every follower fetch that.
+//! Class: load. A follower notices such a position and fetches the rows, late and by a query of its own. It is a habit of
+//! a process that has just connected (`Connections`): Synapse drops what it writes while it stops or starts, and its first
+//! position makes every follower fetch that.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -27,19 +26,11 @@ use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::{ParsedPayload, RowHead};
 use crate::audit::rule::Rule;
+use crate::audit::settled::PassedAt;
 use crate::due::run_of;
 use crate::observation::SimTime;
 use crate::violation::{LISTED_MAX, list_first};
 use squall_protocol::{Command, InstanceName, Position, StreamName, Token};
-
-/// Number of payloads after which a token that was not sent counts as missing.
-pub const SETTLED_AFTER: u64 = 100;
-
-/// Time during which a token does not count as missing, even after that many payloads, in milliseconds.
-pub const SETTLED_MS_MIN: u64 = 1_000;
-
-/// Time after which a token counts as missing, even after fewer payloads, in milliseconds.
-pub const SETTLED_MS_MAX: u64 = 5_000;
 
 /// Number of tokens of a stream that are remembered.
 const TOKENS_MAX: usize = 10_000;
@@ -112,10 +103,8 @@ struct Sent {
 /// A position that begins beyond the last token of its writer. The tokens in between may still come.
 #[derive(Debug)]
 struct Gap {
-    /// Number of payloads before it.
-    payloads: u64,
+    since: PassedAt,
     line: u64,
-    at: Option<SimTime>,
     origin: Origin,
     from: Token,
     prev: Token,
@@ -161,15 +150,6 @@ impl Sent {
     }
 }
 
-impl Gap {
-    /// Returns true if its tokens can come no more, `now` and after so many payloads.
-    fn is_settled(&self, now: Option<SimTime>, payloads: u64) -> bool {
-        let are_enough = payloads >= self.payloads + SETTLED_AFTER;
-        let waited_ms = self.at.zip(now).map(|(at, now)| now.ms_since(at));
-        waited_ms.map_or(are_enough, |ms| are_enough && ms >= SETTLED_MS_MIN || ms >= SETTLED_MS_MAX)
-    }
-}
-
 impl PositionsMeet {
     /// Moves the position of `origin` to `token`, and returns the position before.
     ///
@@ -194,7 +174,7 @@ impl PositionsMeet {
     /// Reports the gaps whose missing tokens can come no more; all gaps if the traffic `is_over`.
     fn settle(&mut self, now: Option<SimTime>, is_over: bool, findings: &mut Findings<Violation>) {
         let payloads = self.payloads;
-        let settled = self.unsettled.iter().take_while(|gap| is_over || gap.is_settled(now, payloads)).count();
+        let settled = self.unsettled.iter().take_while(|gap| is_over || gap.since.is_settled(now, payloads)).count();
         for Gap { line, origin, from, prev, just_connected, .. } in self.unsettled.drain(..settled) {
             self.judged += 1;
             let sent = self.sent.entry(origin.stream.clone()).or_default();
@@ -230,10 +210,10 @@ impl Rule for PositionsMeet {
             let is_another_run = |before: Token| origin.is_in_memory() && run_of(prev) != run_of(before);
             match before.filter(|before| *before < prev && !is_another_run(*before)) {
                 Some(from) => {
-                    let ParsedPayload { line, at, .. } = *payload;
-                    let payloads = self.payloads;
+                    let line = payload.line;
+                    let since = PassedAt { at: payload.at, payloads: self.payloads };
                     let is_answer = shown != Shown::Nothing;
-                    let gap = Gap { payloads, line, at, origin, from, prev, is_answer, just_connected: false };
+                    let gap = Gap { since, line, origin, from, prev, is_answer, just_connected: false };
                     self.unsettled.push_back(gap);
                 }
                 None => self.judged += u64::from(before.is_some()),
@@ -268,6 +248,7 @@ impl Rule for PositionsMeet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::settled::SETTLED_AFTER;
     use crate::audit::testing::{check, found, found_at};
 
     #[test]
