@@ -1,27 +1,11 @@
-//! Kinds of findings that the operator wants to hear nothing of.
+//! Kinds of findings that the operator leaves out.
 
 use thiserror::Error;
 
 use super::rules::{self, Violation};
-use squall_protocol::rows::NAMES;
+use super::streams;
 
-/// Streams of Synapse 1.163 that Squall does not have.
-const OTHER_STREAMS: [&str; 12] = [
-    "backfill",
-    "device_lists",
-    "federation",
-    "presence_federation",
-    "profile_updates",
-    "push_rules",
-    "pushers",
-    "quarantined_media",
-    "sticky_events",
-    "thread_subscriptions",
-    "un_partial_stated_event",
-    "un_partial_stated_room",
-];
-
-/// A kind that the operator wants to hear nothing of: the beginning of a fingerprint, with or without the stream.
+/// A kind that the operator leaves out: the beginning of a fingerprint, with or without the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IgnoredKind(String);
 
@@ -42,14 +26,10 @@ impl IgnoredKind {
     /// # Errors
     /// No finding has such a fingerprint.
     pub fn parse(text: &str) -> Result<Self, UnknownKind> {
-        let unknown = UnknownKind { text: text.to_owned() };
-        if text.is_empty() {
-            Err(unknown)
-        } else if is_known(text) {
-            Ok(IgnoredKind(text.to_owned()))
-        } else {
-            Err(unknown)
+        if text.is_empty() || !is_known(text) {
+            return Err(UnknownKind { text: text.to_owned() });
         }
+        Ok(IgnoredKind(text.to_owned()))
     }
 
     /// Returns true if the violation is of this kind.
@@ -70,9 +50,7 @@ fn is_known(text: &str) -> bool {
     let stream = parts.next().unwrap_or_default();
     match parts.next() {
         Some(kind) => rules::kinds().any(|known| known.starts_with(&format!("{rule}/{kind}"))),
-        None => {
-            rules::NAMES.contains(&rule) && NAMES.iter().chain(&OTHER_STREAMS).any(|known| known.starts_with(stream))
-        }
+        None => rules::NAMES.contains(&rule) && streams::current().any(|known| known.starts_with(stream)),
     }
 }
 

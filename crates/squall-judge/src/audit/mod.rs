@@ -24,6 +24,7 @@ pub mod report;
 mod rule;
 pub mod rules;
 mod settled;
+mod streams;
 mod tally;
 #[cfg(test)]
 mod testing;

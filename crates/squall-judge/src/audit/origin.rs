@@ -5,13 +5,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::streams;
 use squall_protocol::{InstanceName, Position, Rdata, StreamName};
 
 /// The writers of each stream, as far as they are known. Any instance may write a stream that is not listed.
 pub type Writers = BTreeMap<StreamName, BTreeSet<InstanceName>>;
-
-/// Streams that are kept in memory. They begin again when the process that writes them is restarted.
-const IN_MEMORY: [&str; 3] = ["typing", "federation", "presence_federation"];
 
 /// One writer of one stream.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -25,7 +23,7 @@ pub struct Origin {
 impl Origin {
     /// Returns true if the stream is kept in memory, so that a new process of the writer begins again.
     pub fn is_in_memory(&self) -> bool {
-        IN_MEMORY.contains(&self.stream.as_str())
+        streams::IN_MEMORY.contains(&self.stream.as_str())
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::payload::Unreadable;
+use super::streams;
 use crate::observation::SimTime;
 use squall_protocol::{Command, InstanceName, StreamName};
 
@@ -21,40 +22,13 @@ const KINDS_MAX: usize = 1_000;
 /// Number of kinds of payloads before one REPLICATE that are remembered: the most suspicious ones.
 const KEPT_MAX: usize = 16;
 
-/// The newest streams of Synapse, the newest first. Of two versions, the older one may not have them.
-const NEWEST_STREAMS: [&str; 4] = ["profile_updates", "quarantined_media", "sticky_events", "thread_subscriptions"];
-
-/// The other streams of Synapse, and those of earlier versions.
-const STREAMS: [&str; 20] = [
-    "account_data",
-    "backfill",
-    "caches",
-    "device_lists",
-    "events",
-    "federation",
-    "groups",
-    "presence",
-    "presence_federation",
-    "public_rooms",
-    "push_rules",
-    "pushers",
-    "receipts",
-    "tag_account_data",
-    "to_device",
-    "typing",
-    "un_partial_stated_event",
-    "un_partial_stated_room",
-    "user_signature",
-    "current_state_deltas",
-];
-
 /// The degree to which a payload can make a process reconnect, the greatest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Suspicion {
     /// It concerns a stream that Synapse 1.163 does not have.
     UnknownStream,
-    /// It is a position of a stream that an older Synapse may not have; the newest stream has the least number.
+    /// It is a position of a stream that an older Synapse may not have. The number is that of the streams that are newer.
     NewStream(usize),
     /// It is not a command. Over Redis Synapse drops it, so it is hardly the cause.
     NotACommand,
@@ -119,17 +93,11 @@ fn first_word(error: &Unreadable) -> Option<&str> {
     }
 }
 
-/// Returns true if Synapse 1.163 or an earlier version has the stream.
-pub(super) fn is_known(stream: &StreamName) -> bool {
-    suspicion(stream, false) == Suspicion::Known
-}
-
 fn suspicion(stream: &StreamName, is_position: bool) -> Suspicion {
-    let newest = NEWEST_STREAMS.iter().position(|new| *new == stream.as_str());
-    match newest.filter(|_| is_position) {
-        Some(age) => Suspicion::NewStream(age),
-        None if newest.is_some() || STREAMS.contains(&stream.as_str()) => Suspicion::Known,
-        None => Suspicion::UnknownStream,
+    match streams::newer_than(stream.as_str()) {
+        Some(newer) if is_position => Suspicion::NewStream(newer),
+        _ if streams::is_known(stream.as_str()) => Suspicion::Known,
+        _ => Suspicion::UnknownStream,
     }
 }
 

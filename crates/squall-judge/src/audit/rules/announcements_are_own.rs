@@ -25,6 +25,7 @@ use crate::audit::finding::{Finding, Findings, RuleViolation};
 use crate::audit::origin::{Origin, Writers};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
+use crate::audit::streams;
 use crate::observation::SimTime;
 use crate::violation::list;
 use squall_protocol::{Command, InstanceName, Position, StreamName, Token};
@@ -40,9 +41,6 @@ pub const ECHOES_MAX: usize = 20;
 
 /// Number of echoes of a writer that are remembered while they are tolerated or wait for evidence.
 const REMEMBERED_MAX: usize = 2_000;
-
-/// Streams that every event persister writes, besides `events`.
-const PERSISTED: [&str; 3] = ["backfill", "profile_updates", "sticky_events"];
 
 /// Time in which a process shows that it is a writer of the stream, in milliseconds.
 pub const KNOWN_WITHIN_MS: u64 = 60_000;
@@ -106,7 +104,8 @@ impl KnownWriters {
             return writers.contains(&origin.writer);
         }
         let of_events = Origin { stream: "events".into(), writer: origin.writer.clone() };
-        self.seen.contains(origin) || PERSISTED.contains(&origin.stream.as_str()) && self.seen.contains(&of_events)
+        let is_persisted = streams::OF_EVENT_PERSISTERS.contains(&origin.stream.as_str());
+        self.seen.contains(origin) || is_persisted && self.seen.contains(&of_events)
     }
 
     fn add(&mut self, origin: Origin) {

@@ -23,23 +23,10 @@ use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::{Origin, Writers};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
+use crate::audit::streams;
 use crate::observation::SimTime;
 use crate::violation::list;
 use squall_protocol::{Command, InstanceName, StreamName};
-
-/// Streams that have one writer in every configuration of Synapse, or that only its main process writes.
-const SINGLE: [&str; 10] = [
-    "account_data",
-    "federation",
-    "presence",
-    "presence_federation",
-    "push_rules",
-    "pushers",
-    "to_device",
-    "typing",
-    "un_partial_stated_event",
-    "un_partial_stated_room",
-];
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -112,7 +99,7 @@ impl Rule for OneWriter {
             }
             return;
         }
-        if !SINGLE.contains(&origin.stream.as_str()) {
+        if !streams::OF_ONE_WRITER.contains(&origin.stream.as_str()) {
             return;
         }
         self.judged += 1;

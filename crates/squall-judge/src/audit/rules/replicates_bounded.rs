@@ -28,8 +28,9 @@ use crate::audit::connections::{Connections, Shown};
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
-use crate::audit::preceding::{self, PayloadKind, Preceding, Suspicion};
+use crate::audit::preceding::{PayloadKind, Preceding, Suspicion};
 use crate::audit::rule::Rule;
+use crate::audit::streams;
 use crate::observation::SimTime;
 use crate::violation::list;
 use squall_protocol::{Command, InstanceName, Position};
@@ -289,7 +290,7 @@ impl ReplicatesBounded {
     }
 
     fn answer_came(&mut self, at: SimTime, position: &Position) {
-        if self.recent.is_empty() || position.prev != position.new || !preceding::is_known(&position.stream) {
+        if self.recent.is_empty() || position.prev != position.new || !streams::is_known(position.stream.as_str()) {
             return;
         }
         self.answers.push_back((at, Origin::from(position)));
