@@ -2,6 +2,7 @@
 
 use super::bounds::{Bounds, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::capture::{Entry, Recorded};
+use super::connections::Connections;
 use super::ignored::IgnoredKind;
 use super::origin::{Origin, Writers};
 use super::payload::{ParsedPayload, Payload, RowHead, Transport, Unreadable};
@@ -22,6 +23,9 @@ pub struct Audit {
     bounds: Bounds,
     tally: Tally,
     unsent: Unsent,
+    connections: Connections,
+    /// The time from which on every payload was received, as far as the payloads show it.
+    receiving_since: Option<SimTime>,
     ignored: Vec<IgnoredKind>,
     ignored_count: u64,
     last: Option<SimTime>,
@@ -38,6 +42,8 @@ impl Audit {
             bounds,
             tally: Tally::default(),
             unsent: Unsent::default(),
+            connections: Connections::default(),
+            receiving_since: None,
             ignored: Vec::new(),
             ignored_count: 0,
             last: None,
@@ -75,6 +81,8 @@ impl Audit {
         let at = self.advance(payload.at);
         let command = self.parse(payload.data);
         self.tally.count(at, command.as_ref());
+        let shown = self.connections.check(at, command.as_ref().ok());
+        self.receiving_since = self.receiving_since.or(at);
         let unread = if command.is_err() { self.row_head(payload.data) } else { None };
         let parsed = ParsedPayload {
             line: payload.line,
@@ -84,6 +92,9 @@ impl Audit {
             dialect: self.dialect(),
             command: command.as_ref(),
             unread: unread.as_ref(),
+            shown,
+            just_connected: self.connections.is_of_connected(command.as_ref().ok()),
+            receiving_since: self.receiving_since,
         };
         if parsed.dialect == Dialect::V1_163 {
             self.unsent.check(&parsed, &mut self.tally);
@@ -121,6 +132,8 @@ impl Audit {
             rule.missed(now);
         }
         self.unsent.missed();
+        self.connections.clear();
+        self.receiving_since = now;
     }
 
     /// Moves the time to `now`, or leaves it where it is if the clock was set back.

@@ -22,7 +22,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::origin::Origin;
-use super::payload::ParsedPayload;
 use crate::observation::SimTime;
 use squall_protocol::{Command, InstanceName, Position};
 
@@ -47,9 +46,10 @@ pub(super) struct Connections {
 }
 
 /// The part of a payload in a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Shown {
     /// None: it is no answer to the last REPLICATEs.
+    #[default]
     Nothing,
     /// An answer that every process gives.
     Answer,
@@ -64,13 +64,13 @@ pub(super) enum Shown {
 
 impl Connections {
     /// Takes a payload into account.
-    pub(super) fn check(&mut self, payload: &ParsedPayload<'_>) -> Shown {
-        match payload.command {
-            Ok(Command::Replicate) => {
-                self.replicate(payload.at);
+    pub(super) fn check(&mut self, at: Option<SimTime>, command: Option<&Command>) -> Shown {
+        match command {
+            Some(Command::Replicate) => {
+                self.replicate(at);
                 Shown::Nothing
             }
-            Ok(Command::Position(position)) => self.position(payload.at, position),
+            Some(Command::Position(position)) => self.position(at, position),
             _ => Shown::Nothing,
         }
     }
@@ -113,9 +113,10 @@ impl Connections {
         }
     }
 
-    /// Returns true if that process had just connected when the last payload came.
-    pub(super) fn has_connected(&self, writer: &InstanceName) -> bool {
-        self.connected.iter().any(|(_, connected)| connected == writer)
+    /// Returns true if the last payload, `command`, is a position of a process that had just connected when it came.
+    pub(super) fn is_of_connected(&self, command: Option<&Command>) -> bool {
+        let Some(Command::Position(position)) = command else { return false };
+        self.connected.iter().any(|(_, connected)| *connected == position.writer)
     }
 
     /// Forgets everything: payloads may have been missed.
@@ -148,26 +149,18 @@ fn remember(times: &mut VecDeque<SimTime>, at: SimTime) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::payload::Transport;
-    use squall_protocol::Dialect;
 
-    /// Returns each payload's part in a connection, and the recogniser after them.
-    fn shown(payloads: &[(Option<u64>, &str)]) -> (Vec<Shown>, Connections) {
+    /// Returns each payload's part in a connection, and whether the last one is of a process that has just connected.
+    fn shown(payloads: &[(Option<u64>, &str)]) -> (Vec<Shown>, bool) {
         let mut connections = Connections::default();
         let mut shown = Vec::new();
-        for (line, (at, text)) in (1..).zip(payloads) {
+        let mut is_of_connected = false;
+        for (at, text) in payloads {
             let command = Command::parse(text).unwrap();
-            shown.push(connections.check(&ParsedPayload {
-                line,
-                at: at.map(SimTime),
-                channel: None,
-                transport: Transport::Redis,
-                dialect: Dialect::V1_163,
-                command: Ok(&command),
-                unread: None,
-            }));
+            shown.push(connections.check(at.map(SimTime), Some(&command)));
+            is_of_connected = connections.is_of_connected(Some(&command));
         }
-        (shown, connections)
+        (shown, is_of_connected)
     }
 
     /// Returns the processes that these payloads show to have connected, in order.
@@ -241,17 +234,16 @@ mod tests {
     #[test]
     fn a_process_has_just_connected_for_a_moment() {
         let twice = [(Some(0), "REPLICATE"), (Some(1), A), (Some(2), A)];
-        let has_connected = |after| shown(&[&twice[..], &[after]].concat()).1.has_connected(&"a".into());
-        assert!(has_connected((Some(5_001), B)));
-        assert!(!has_connected((Some(5_002), B)));
-        assert!(!has_connected((Some(5_002), "REPLICATE")));
+        let is_of_connected = |at, text| shown(&[&twice[..], &[(Some(at), text)]].concat()).1;
+        assert!(is_of_connected(5_001, A_TYPING));
+        assert!(!is_of_connected(5_002, A_TYPING));
+        assert!(!is_of_connected(3, B) && !is_of_connected(3, "REPLICATE"));
     }
 
     #[test]
     fn without_times_each_replicate_stands_alone() {
         let payloads = ["REPLICATE", A, B, "REPLICATE", B, A, A].map(|text| (None, text));
-        let (shown, connections) = shown(&payloads);
-        assert_eq!(shown[5..], [Shown::Answer, Shown::Connected { is_first: true }]);
-        assert!(!connections.has_connected(&"b".into()));
+        assert_eq!(shown(&payloads).0[5..], [Shown::Answer, Shown::Connected { is_first: true }]);
+        assert!(shown(&payloads).1 && !shown(&payloads[..5]).1);
     }
 }

@@ -5,6 +5,7 @@ use strum::Display;
 use thiserror::Error;
 
 use super::bounds::{Excess, PAYLOAD_BYTES_MAX};
+use super::connections::Shown;
 use super::origin::Origin;
 use crate::observation::SimTime;
 use squall_protocol::{Command, Dialect, ParseError, Token};
@@ -50,6 +51,13 @@ pub(super) struct ParsedPayload<'a> {
     pub command: Result<&'a Command, &'a Unreadable>,
     /// The head of a row, if the payload is a row that cannot be read.
     pub unread: Option<&'a RowHead>,
+    /// Its part in a connection.
+    pub shown: Shown,
+    /// True if it is a position, and its writer has just connected.
+    pub just_connected: bool,
+    /// The time of the first payload, or of the end of the last gap: from then on every payload was received. Payloads may
+    /// have been received for longer, but a recording does not show the time of the subscription.
+    pub receiving_since: Option<SimTime>,
 }
 
 /// The head of a row.

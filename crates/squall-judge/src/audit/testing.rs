@@ -1,20 +1,20 @@
 //! Made-up traffic for the tests of the rules.
 
+use super::connections::Connections;
 use super::finding::{Finding, Findings, RuleViolation};
 use super::payload::{ParsedPayload, Transport, Unreadable};
 use super::rule::Rule;
 use crate::observation::SimTime;
-use squall_protocol::Dialect;
+use squall_protocol::{Command, Dialect};
 
 /// Returns the findings of `rule` in these payloads, each with its time in milliseconds, on the channel `squall.test`.
 pub(super) fn found_at<R: Rule>(mut rule: R, payloads: &[(u64, &str)]) -> Vec<Finding<R::Violation>> {
+    let mut traffic = Traffic::default();
     let mut findings = Findings::default();
-    let mut last = None;
     for (line, (at, text)) in (1..).zip(payloads) {
-        last = Some(SimTime(*at));
-        check(&mut rule, line, last, text, &mut findings);
+        traffic.check(&mut rule, line, Some(SimTime(*at)), text, &mut findings);
     }
-    rule.end(last, &mut findings);
+    rule.end(payloads.last().map(|(at, _)| SimTime(*at)), &mut findings);
     findings.0
 }
 
@@ -29,16 +29,38 @@ pub(super) fn kinds<V: RuleViolation>(findings: &[Finding<V>]) -> Vec<(u64, &'st
     findings.iter().map(|finding| (finding.line, finding.violation.kind())).collect()
 }
 
-/// Gives one payload to `rule`.
-pub(super) fn check<R: Rule>(
-    rule: &mut R,
-    line: u64,
-    at: Option<SimTime>,
-    text: &str,
-    findings: &mut Findings<R::Violation>,
-) {
-    let command = Dialect::V1_163.parse(text).map_err(Unreadable::from);
-    let payload = ParsedPayload {
+/// The payloads so far, and what they show.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    connections: Connections,
+    receiving_since: Option<SimTime>,
+}
+
+impl Traffic {
+    /// Gives one payload to `rule`.
+    pub(super) fn check<R: Rule>(
+        &mut self,
+        rule: &mut R,
+        line: u64,
+        at: Option<SimTime>,
+        text: &str,
+        findings: &mut Findings<R::Violation>,
+    ) {
+        let command = Dialect::V1_163.parse(text).map_err(Unreadable::from);
+        self.receiving_since = self.receiving_since.or(at);
+        let payload = ParsedPayload {
+            shown: self.connections.check(at, command.as_ref().ok()),
+            just_connected: self.connections.is_of_connected(command.as_ref().ok()),
+            receiving_since: self.receiving_since,
+            ..payload(line, at, &command)
+        };
+        rule.check(&payload, findings);
+    }
+}
+
+/// Returns a payload on the channel `squall.test`, before which nothing is known.
+pub(super) fn payload(line: u64, at: Option<SimTime>, command: &Result<Command, Unreadable>) -> ParsedPayload<'_> {
+    ParsedPayload {
         line,
         at,
         channel: Some("squall.test"),
@@ -46,6 +68,8 @@ pub(super) fn check<R: Rule>(
         dialect: Dialect::V1_163,
         command: command.as_ref(),
         unread: None,
-    };
-    rule.check(&payload, findings);
+        shown: Default::default(),
+        just_connected: false,
+        receiving_since: at,
+    }
 }

@@ -157,23 +157,12 @@ impl Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::payload::Transport;
     use crate::audit::settled::SETTLED_MS_MAX;
+    use crate::audit::testing::payload;
     use crate::violation::LISTED_MAX;
-    use squall_protocol::Dialect;
 
     fn check(unsent: &mut Unsent, at: u64, text: &str, tally: &mut Tally) {
-        let command = Command::parse(text).unwrap();
-        let payload = ParsedPayload {
-            line: 1,
-            at: Some(SimTime(at)),
-            channel: None,
-            transport: Transport::Redis,
-            dialect: Dialect::V1_163,
-            command: Ok(&command),
-            unread: None,
-        };
-        unsent.check(&payload, tally);
+        unsent.check(&payload(1, Some(SimTime(at)), &Ok(Command::parse(text).unwrap())), tally);
     }
 
     /// Returns the tokens that count a while after these payloads, by `stream writer`.

@@ -127,18 +127,15 @@ impl Rule for CommandsInDirection {
 mod tests {
     use super::*;
     use crate::audit::payload::Unreadable;
-    use crate::audit::testing::kinds;
+    use crate::audit::testing::{kinds, payload};
 
     fn found(transport: Transport, payloads: &[(&str, &str)]) -> Vec<(u64, &'static str)> {
         let mut rule = CommandsInDirection::default();
         let mut findings = Findings::default();
         for (line, (channel, text)) in (1..).zip(payloads) {
             let channel = (transport == Transport::Redis).then_some(*channel);
-            let dialect = Dialect::V1_163;
-            let command = dialect.parse(text).map_err(Unreadable::from);
-            let command = command.as_ref();
-            let unread = None;
-            rule.check(&ParsedPayload { line, at: None, channel, transport, dialect, command, unread }, &mut findings);
+            let command = Dialect::V1_163.parse(text).map_err(Unreadable::from);
+            rule.check(&ParsedPayload { channel, transport, ..payload(line, None, &command) }, &mut findings);
         }
         kinds(&findings.0)
     }

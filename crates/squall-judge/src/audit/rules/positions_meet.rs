@@ -21,7 +21,7 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
-use crate::audit::connections::{Connections, Shown};
+use crate::audit::connections::Shown;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::{ParsedPayload, RowHead};
@@ -86,7 +86,6 @@ pub(super) struct PositionsMeet {
     positions: BTreeMap<Origin, Token>,
     sent: BTreeMap<StreamName, Sent>,
     unsettled: VecDeque<Gap>,
-    connections: Connections,
     /// Number of payloads so far.
     payloads: u64,
     judged: u64,
@@ -193,7 +192,6 @@ impl Rule for PositionsMeet {
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
         self.settle(payload.at, false, findings);
         self.payloads += 1;
-        let shown = self.connections.check(payload);
         if let Some(RowHead { origin, token: Some(token) }) = payload.row() {
             let before = self.positions.get(&origin).copied().unwrap_or(token);
             self.advance(origin.clone(), token.max(before));
@@ -212,13 +210,13 @@ impl Rule for PositionsMeet {
                 Some(from) => {
                     let line = payload.line;
                     let since = PassedAt { at: payload.at, payloads: self.payloads };
-                    let is_answer = shown != Shown::Nothing;
+                    let is_answer = payload.shown != Shown::Nothing;
                     let gap = Gap { since, line, origin, from, prev, is_answer, just_connected: false };
                     self.unsettled.push_back(gap);
                 }
                 None => self.judged += u64::from(before.is_some()),
             }
-            if self.connections.has_connected(&position.writer) {
+            if payload.just_connected {
                 self.mark_connected(&position.writer);
             }
         }
@@ -233,7 +231,6 @@ impl Rule for PositionsMeet {
         self.positions.clear();
         self.sent.clear();
         self.unsettled.clear();
-        self.connections.clear();
     }
 
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {
@@ -249,7 +246,7 @@ impl Rule for PositionsMeet {
 mod tests {
     use super::*;
     use crate::audit::settled::SETTLED_AFTER;
-    use crate::audit::testing::{check, found, found_at};
+    use crate::audit::testing::{Traffic, found, found_at};
 
     #[test]
     fn a_position_beyond_the_sent_rows_is_found() {
@@ -369,11 +366,12 @@ mod tests {
         let mut payloads = vec!["POSITION receipts a 4 4", "POSITION receipts a 6 6"];
         payloads.extend([r#"RDATA receipts a 7 ["x"]"#; 2 * SETTLED_AFTER as usize]);
         let found_by = |ms_apart: Option<u64>| {
+            let mut traffic = Traffic::default();
             let mut rule = PositionsMeet::default();
             let mut findings = Findings::default();
             for (ordinal, text) in (0..).zip(&payloads) {
                 let at = ms_apart.map(|ms| SimTime(ordinal * ms));
-                check(&mut rule, 1, at, text, &mut findings);
+                traffic.check(&mut rule, 1, at, text, &mut findings);
                 if !findings.0.is_empty() {
                     return ordinal;
                 }

@@ -28,7 +28,7 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
-use crate::audit::connections::{AWAITED_MS, Connections, Shown, TOGETHER_MS};
+use crate::audit::connections::{AWAITED_MS, Shown, TOGETHER_MS};
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -107,7 +107,6 @@ impl RuleViolation for Violation {
 /// Checks the rows after each REPLICATE.
 #[derive(Debug, Default)]
 pub(super) struct PositionsPrecedeRows {
-    connections: Connections,
     /// The last REPLICATE, and what came after it.
     last: Option<Replicate>,
     /// The REPLICATEs before it, with rows that are not judged yet.
@@ -356,10 +355,9 @@ impl Rule for PositionsPrecedeRows {
         // Without times the process that connected is not recognised.
         let Some(at) = payload.at else { return };
         self.heard_since.get_or_insert(at);
-        let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload.line, at),
-            Ok(Command::Position(position)) => self.position_came(at, position, shown),
+            Ok(Command::Position(position)) => self.position_came(at, position, payload.shown),
             Ok(Command::Rdata(rdata)) => self.row_came(payload.line, at, rdata),
             _ => {}
         }
@@ -371,7 +369,6 @@ impl Rule for PositionsPrecedeRows {
 
     fn missed(&mut self, now: Option<SimTime>) {
         // A missed position may be the one that a row lacks, or the one that shows another process.
-        self.connections.clear();
         self.last = None;
         self.unjudged.clear();
         self.sent.clear();
@@ -392,7 +389,7 @@ impl Rule for PositionsPrecedeRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::{check, found_at};
+    use crate::audit::testing::{Traffic, found_at};
 
     /// Returns the line, the process, and the first and last token of each finding, some time after these payloads.
     fn lost(payloads: &[(u64, &str)]) -> Vec<(u64, String, i64, i64)> {
@@ -527,10 +524,11 @@ mod tests {
 
     #[test]
     fn nothing_is_found_that_a_missed_payload_could_explain() {
+        let mut traffic = Traffic::default();
         let mut rule = PositionsPrecedeRows::default();
         let mut findings = Findings::default();
         for (line, (at, text)) in (1..).zip(in_order(&[POSITION_A, ROW_B])) {
-            check(&mut rule, line, Some(SimTime(at)), text, &mut findings);
+            traffic.check(&mut rule, line, Some(SimTime(at)), text, &mut findings);
         }
         rule.missed(Some(SimTime(13_000)));
         rule.tick(Some(SimTime(90_000)), &mut findings);

@@ -158,7 +158,7 @@ impl Rule for PresenceSteady {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::{check, found_at};
+    use crate::audit::testing::{Traffic, found_at};
 
     /// Returns rows of `@u:h` with these states in turn.
     fn rows(states: &[&str], every_ms: u64, times: u64) -> Vec<(u64, String)> {
@@ -199,11 +199,12 @@ mod tests {
 
     #[test]
     fn a_gap_does_not_hide_the_changes_that_came() {
+        let mut traffic = Traffic::default();
         let mut rule = PresenceSteady::default();
         let mut findings = Findings::default();
         for (line, (at, text)) in (1..).zip(rows(&["online", "busy"], 100, 22)) {
             rule.missed(Some(SimTime(at)));
-            check(&mut rule, line, Some(SimTime(at)), &text, &mut findings);
+            traffic.check(&mut rule, line, Some(SimTime(at)), &text, &mut findings);
         }
         let [finding] = &findings.0[..] else { panic!("{findings:?}") };
         let message = finding.violation.to_string();
@@ -212,11 +213,12 @@ mod tests {
 
     #[test]
     fn users_without_a_change_are_forgotten_if_there_are_too_many() {
+        let mut traffic = Traffic::default();
         let mut rule = PresenceSteady::default();
         let mut findings = Findings::default();
         for number in 0..=USERS_MAX as u64 {
             let row = format!(r#"RDATA presence p {number} ["@{number}:h","online",0,0,0,null,false]"#);
-            check(&mut rule, number, Some(SimTime(number * 2)), &row, &mut findings);
+            traffic.check(&mut rule, number, Some(SimTime(number * 2)), &row, &mut findings);
         }
         assert_eq!(rule.users.len() as u64, WINDOW_MS / 2);
     }

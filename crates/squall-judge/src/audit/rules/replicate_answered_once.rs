@@ -21,7 +21,7 @@ use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
 use crate::audit::class::Class;
-use crate::audit::connections::{AWAITED_MS, Connections, Shown};
+use crate::audit::connections::{AWAITED_MS, Shown};
 use crate::audit::finding::{Finding, Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -96,13 +96,10 @@ pub(super) struct ReplicateAnsweredOnce {
     last_replicate: Option<SimTime>,
     /// Number of REPLICATEs to which no more answers come.
     settled: u64,
-    /// Time from which on every REPLICATE was received.
-    receiving_since: Option<SimTime>,
     /// Writers that send heartbeats.
     with_heartbeats: BTreeSet<InstanceName>,
     /// Repeated positions of writers that have sent no heartbeat yet.
     repeated: VecDeque<(SimTime, InstanceName, Finding<Violation>)>,
-    connections: Connections,
     judged: u64,
 }
 
@@ -134,13 +131,7 @@ impl ReplicateAnsweredOnce {
         self.pending = payload.at.map(|at| Replicate { line: payload.line, at, unanswered: self.known.clone() });
     }
 
-    fn position_came(
-        &mut self,
-        payload: &ParsedPayload<'_>,
-        position: &Position,
-        shown: Shown,
-        findings: &mut Findings<Violation>,
-    ) {
+    fn position_came(&mut self, payload: &ParsedPayload<'_>, position: &Position, findings: &mut Findings<Violation>) {
         let origin = Origin::from(position);
         if let Some(replicate) = &mut self.pending
             && replicate.unanswered.remove(&origin)
@@ -161,21 +152,16 @@ impl ReplicateAnsweredOnce {
         if given < self.replicates || last != position.new {
             return;
         }
-        let just_connected = matches!(shown, Shown::Connected { .. });
+        let just_connected = matches!(payload.shown, Shown::Connected { .. });
         let violation = Violation::Twice { origin, position: last, first_on, just_connected };
         let Some((at, then)) = payload.at.zip(then) else { return findings.add(payload.line, violation) };
         let writer = position.writer.clone();
         if at.ms_since(then) >= TOGETHER_MS {
             self.repeated.retain(|(_, of, _)| *of != writer);
             self.with_heartbeats.insert(writer);
-        } else if !self.with_heartbeats.contains(&writer) && self.has_every_replicate(at) {
+        } else if !self.with_heartbeats.contains(&writer) && has_every_replicate(payload, at) {
             self.repeated.push_back((at, writer, Finding { line: payload.line, violation }));
         }
-    }
-
-    /// Returns true if every REPLICATE was received that may still be answered at `at`.
-    fn has_every_replicate(&self, at: SimTime) -> bool {
-        self.receiving_since.is_none_or(|since| at.ms_since(since) >= AWAITED_MS)
     }
 
     /// Reports repeated positions and missing answers that have become certain.
@@ -196,13 +182,16 @@ impl ReplicateAnsweredOnce {
     }
 }
 
+/// Returns true if every REPLICATE was received that may still be answered at `at`, when the payload came.
+fn has_every_replicate(payload: &ParsedPayload<'_>, at: SimTime) -> bool {
+    payload.receiving_since.is_none_or(|since| at.ms_since(since) >= AWAITED_MS)
+}
+
 impl Rule for ReplicateAnsweredOnce {
     type Violation = Violation;
 
     fn check(&mut self, payload: &ParsedPayload<'_>, findings: &mut Findings<Violation>) {
-        self.receiving_since = self.receiving_since.or(payload.at);
         self.report_certain(payload.at, findings);
-        let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload),
             Ok(Command::Rdata(rdata)) => {
@@ -212,7 +201,7 @@ impl Rule for ReplicateAnsweredOnce {
                 }
                 self.known.insert(origin);
             }
-            Ok(Command::Position(position)) => self.position_came(payload, position, shown, findings),
+            Ok(Command::Position(position)) => self.position_came(payload, position, findings),
             _ => {}
         }
     }
@@ -221,14 +210,12 @@ impl Rule for ReplicateAnsweredOnce {
         self.report_certain(now, findings);
     }
 
-    fn missed(&mut self, now: Option<SimTime>) {
+    fn missed(&mut self, _now: Option<SimTime>) {
         self.known.clear();
         self.answers.clear();
         self.pending = None;
         self.settled = self.replicates;
         self.repeated.clear();
-        self.connections.clear();
-        self.receiving_since = now;
     }
 
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {

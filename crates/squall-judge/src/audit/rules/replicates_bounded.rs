@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::audit::bounds::WRITERS_MAX;
 use crate::audit::class::Class;
-use crate::audit::connections::{Connections, Shown};
+use crate::audit::connections::Shown;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
 use crate::audit::payload::ParsedPayload;
@@ -170,7 +170,9 @@ fn explanation(
         Suspicion::NewStream(_) => {
             ". An older Synapse that does not have the stream reconnects at its position: upgrade what connects"
         }
-        Suspicion::NotACommand => ". Synapse drops what it cannot read and stays connected, so look for another cause, too",
+        Suspicion::NotACommand => {
+            ". Synapse drops what it cannot read and stays connected, so look for another cause, too"
+        }
         Suspicion::Known => "",
     });
     text
@@ -183,7 +185,6 @@ pub(super) struct ReplicatesBounded {
     recent: VecDeque<Replicate>,
     /// A storm whose last answers are awaited.
     storm: Option<Storm>,
-    connections: Connections,
     /// The connections that were recognised within the window.
     connected: VecDeque<(SimTime, InstanceName)>,
     /// The answers of each writer of a known stream within the window.
@@ -357,12 +358,11 @@ impl Rule for ReplicatesBounded {
             _ => {}
         }
         let Some(at) = payload.at else { return };
-        let shown = self.connections.check(payload);
         match payload.command {
             Ok(Command::Replicate) => self.replicate_came(payload.line, at),
             Ok(Command::Position(position)) => {
                 self.answer_came(at, position);
-                if shown == (Shown::Connected { is_first: true }) {
+                if payload.shown == (Shown::Connected { is_first: true }) {
                     self.instance_connected(payload.line, at, &position.writer);
                 }
             }
@@ -386,7 +386,6 @@ impl Rule for ReplicatesBounded {
         }
         // Without all answers it is not known which instances were away.
         self.answers.clear();
-        self.connections.clear();
         self.preceding.missed();
         self.processes.clear();
     }
@@ -404,7 +403,7 @@ impl Rule for ReplicatesBounded {
 mod tests {
     use super::*;
     use crate::audit::finding::Finding;
-    use crate::audit::testing::{check, found_at};
+    use crate::audit::testing::{Traffic, found_at};
 
     fn every(ms: u64, times: u64) -> Vec<(u64, &'static str)> {
         (0..times).map(|ordinal| (ordinal * ms, "REPLICATE")).collect()
@@ -426,10 +425,11 @@ mod tests {
 
     #[test]
     fn few_replicates_are_remembered_if_time_stands_still() {
+        let mut traffic = Traffic::default();
         let mut rule = ReplicatesBounded::default();
         let mut findings = Findings::default();
         for line in 0..2 * RECENT_MAX as u64 {
-            check(&mut rule, line, Some(SimTime(7)), "REPLICATE", &mut findings);
+            traffic.check(&mut rule, line, Some(SimTime(7)), "REPLICATE", &mut findings);
             assert!(rule.recent.len() <= RECENT_MAX);
         }
         rule.end(Some(SimTime(7)), &mut findings);
@@ -515,10 +515,11 @@ mod tests {
     #[test]
     fn a_gap_excuses_the_reconnects_before_it_but_no_storm() {
         let storm_with_gap_after = |replicates: u64| {
+            let mut traffic = Traffic::default();
             let mut rule = ReplicatesBounded::default();
             let mut findings = Findings::default();
             for (line, (at, text)) in (1..).zip(every(100, replicates)) {
-                check(&mut rule, line, Some(SimTime(at)), text, &mut findings);
+                traffic.check(&mut rule, line, Some(SimTime(at)), text, &mut findings);
             }
             rule.missed(Some(SimTime(2_000)));
             rule.tick(Some(SimTime(9_000)), &mut findings);

@@ -257,7 +257,7 @@ impl Rule for RowsComplete {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::{check, found_at};
+    use crate::audit::testing::{Traffic, found_at};
 
     /// Returns the tokens that are found to be passed over some time after these payloads, with the lines that show it.
     fn passed_over(payloads: &[&str]) -> Vec<(u64, Vec<i64>)> {
@@ -318,10 +318,11 @@ mod tests {
 
     #[test]
     fn a_missing_row_is_found_as_time_passes_and_once() {
+        let mut traffic = Traffic::default();
         let mut rule = RowsComplete::default();
         let mut findings = Findings::default();
         for (line, text) in (1..).zip([BOTH[0], A5, A7]) {
-            check(&mut rule, line, Some(SimTime(0)), text, &mut findings);
+            traffic.check(&mut rule, line, Some(SimTime(0)), text, &mut findings);
         }
         let mut found_by = |ms| {
             rule.tick(Some(SimTime(ms)), &mut findings);

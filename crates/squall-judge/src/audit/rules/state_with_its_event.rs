@@ -87,30 +87,26 @@ pub(super) struct StateWithItsEvent {
     judged: u64,
 }
 
-/// The rooms that were created just before.
+/// The rooms that were created just before, with the time of their creation.
 #[derive(Debug, Default)]
-struct NewRooms {
-    /// The rooms, with the time of their creation.
-    created: VecDeque<(String, Option<SimTime>)>,
-    /// The time from which on every payload was received.
-    receiving_since: Option<SimTime>,
-}
+struct NewRooms(VecDeque<(String, Option<SimTime>)>);
 
 impl NewRooms {
     fn create(&mut self, at: Option<SimTime>, room_id: &str) {
-        self.created.push_back((room_id.to_owned(), at));
+        self.0.push_back((room_id.to_owned(), at));
         let is_old = |(_, then): &(String, Option<SimTime>)| is_older(at, *then);
-        while self.created.len() > NEW_ROOMS_MAX || self.created.front().is_some_and(is_old) {
-            self.created.pop_front();
+        while self.0.len() > NEW_ROOMS_MAX || self.0.front().is_some_and(is_old) {
+            self.0.pop_front();
         }
     }
 
-    /// Returns true if the room of this transaction is new, or may be.
-    fn has(&self, at: Option<SimTime>, transaction: &Transaction) -> bool {
-        let is_it =
-            |(room_id, then): &(String, Option<SimTime>)| *room_id == transaction.room_id && !is_older(at, *then);
-        let may_have_come_before = !is_older(at, self.receiving_since) && transaction.has_only_state;
-        self.created.iter().any(is_it) || may_have_come_before
+    /// Returns true if the room of this transaction is new, or may be, when the payload comes.
+    fn has(&self, payload: &ParsedPayload<'_>, transaction: &Transaction) -> bool {
+        let is_it = |(room_id, then): &(String, Option<SimTime>)| {
+            *room_id == transaction.room_id && !is_older(payload.at, *then)
+        };
+        let may_have_come_before = !is_older(payload.at, payload.receiving_since) && transaction.has_only_state;
+        self.0.iter().any(is_it) || may_have_come_before
     }
 }
 
@@ -209,7 +205,6 @@ impl Rule for StateWithItsEvent {
         if rdata.stream.as_str() != events::NAME {
             return;
         }
-        self.new_rooms.receiving_since = self.new_rooms.receiving_since.or(payload.at);
         let origin = Origin::from(rdata);
         let content = Content::of(rdata);
         if let Some(Content::Event { room_id, is_create: true, .. }) = &content {
@@ -222,7 +217,7 @@ impl Rule for StateWithItsEvent {
             for (line, content) in std::mem::take(&mut writer.batch) {
                 if let Some((line, token_of_state, event_id)) = writer.row(line, token, content) {
                     let origin = origin.clone();
-                    let is_new_room = self.new_rooms.has(payload.at, writer);
+                    let is_new_room = self.new_rooms.has(payload, writer);
                     let event_token = token;
                     let token = token_of_state;
                     findings.add(line, Violation::TooEarly { origin, token, event_id, event_token, is_new_room });
@@ -234,9 +229,9 @@ impl Rule for StateWithItsEvent {
         }
     }
 
-    fn missed(&mut self, now: Option<SimTime>) {
+    fn missed(&mut self, _now: Option<SimTime>) {
         self.writers.clear();
-        self.new_rooms = NewRooms { created: VecDeque::new(), receiving_since: now };
+        self.new_rooms = NewRooms::default();
     }
 
     fn judged(&self) -> u64 {
@@ -247,7 +242,7 @@ impl Rule for StateWithItsEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::{check, found, found_at};
+    use crate::audit::testing::{Traffic, found, found_at};
 
     fn event(token: &str, room: &str, event: &str) -> String {
         format!(r#"RDATA events a {token} ["ev",["{event}","{room}","t","",null,null,null,false,false]]"#)
@@ -319,36 +314,41 @@ mod tests {
         assert_eq!(class_after(&first, 10_000, false), Class::Loss);
         assert_eq!(class_after("PING 1", 55_000, true), Class::Habit);
         // The room may have been created before the first payload.
-        let beginning = |has_message: bool| {
+        let after = |ping_ms: u64, has_message: bool| {
             let message = if has_message {
                 event("batch", "!r", "$m").replace(r#""","#, "null,")
             } else {
                 event("batch", "!r", "$m")
             };
             let rows = [message, state("11", "!r", "$1"), event("12", "!r", "$1")];
-            let payloads: Vec<_> = rows.iter().map(|row| (0, &**row)).collect();
+            let mut payloads = vec![(60_000 - ping_ms, "PING 1")];
+            payloads.extend(rows.iter().map(|row| (60_000, &**row)));
             found_at(StateWithItsEvent::default(), &payloads)[0].violation.class()
         };
-        assert_eq!((beginning(false), beginning(true)), (Class::Habit, Class::Loss));
+        assert_eq!((after(0, false), after(0, true)), (Class::Habit, Class::Loss));
+        assert_eq!(after(NEW_ROOM_MS, false), Class::Habit);
+        assert_eq!(after(NEW_ROOM_MS + 1, false), Class::Loss, "payloads came for so long");
     }
 
     #[test]
     fn a_gap_ends_the_transaction() {
+        let mut traffic = Traffic::default();
         let mut rule = StateWithItsEvent::default();
         let mut findings = Findings::default();
-        check(&mut rule, 1, None, &event("batch", "!r", "$m"), &mut findings);
-        check(&mut rule, 2, None, &state("11", "!r", "$1"), &mut findings);
+        traffic.check(&mut rule, 1, None, &event("batch", "!r", "$m"), &mut findings);
+        traffic.check(&mut rule, 2, None, &state("11", "!r", "$1"), &mut findings);
         rule.missed(None);
-        check(&mut rule, 3, None, &event("12", "!r", "$1"), &mut findings);
+        traffic.check(&mut rule, 3, None, &event("12", "!r", "$1"), &mut findings);
         assert_eq!(findings.0.len(), 0);
     }
 
     #[test]
     fn a_batch_without_an_end_is_forgotten() {
+        let mut traffic = Traffic::default();
         let mut rule = StateWithItsEvent::default();
         let mut findings = Findings::default();
         for line in 0..=ROWS_MAX as u64 {
-            check(&mut rule, line, None, &state("batch", "!r", "$1"), &mut findings);
+            traffic.check(&mut rule, line, None, &state("batch", "!r", "$1"), &mut findings);
         }
         assert!(rule.writers.is_empty());
     }
