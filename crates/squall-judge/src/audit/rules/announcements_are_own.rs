@@ -219,6 +219,12 @@ impl Rule for AnnouncementsAreOwn {
         }
     }
 
+    fn tick(&mut self, now: Option<SimTime>, findings: &mut Findings<Violation>) {
+        for echoes in self.echoes.values_mut() {
+            echoes.report(now, &self.known, false, findings);
+        }
+    }
+
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {
         for echoes in self.echoes.values_mut() {
             echoes.report(at, &self.known, true, findings);
@@ -238,7 +244,7 @@ impl Rule for AnnouncementsAreOwn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::found_at;
+    use crate::audit::testing::{Traffic, found_at};
 
     /// Returns the lines of findings if `echo` follows each row of `a`, and the rows come `apart_ms` apart.
     fn found(rows: u64, apart_ms: u64, echo: impl Fn(u64) -> String) -> Vec<u64> {
@@ -290,6 +296,23 @@ mod tests {
         assert_eq!(classes("events", row, "PING 1", &["a"]), load, "the operator named other writers");
         assert_eq!(classes("sticky_events", row, "PING 1", &[]), habit, "a stream of event persisters");
         assert_eq!(classes("caches", "POSITION caches b 0 0", "PING 1", &[]), load, "Synapse has no echoes there");
+    }
+
+    #[test]
+    fn echoes_that_have_ceased_are_reported_when_their_time_is_over() {
+        let mut rule = AnnouncementsAreOwn::default();
+        let mut traffic = Traffic::default();
+        let mut findings = Findings::default();
+        for token in 1..=40 {
+            let row = format!(r#"RDATA events a {token} ["x"]"#);
+            let echo = format!("POSITION events b {} {token}", token - 1);
+            traffic.check(&mut rule, 2 * token, Some(SimTime(token)), &row, &mut findings);
+            traffic.check(&mut rule, 2 * token + 1, Some(SimTime(token)), &echo, &mut findings);
+        }
+        rule.tick(Some(SimTime(KNOWN_WITHIN_MS)), &mut findings);
+        assert_eq!(findings.0, []);
+        rule.tick(Some(SimTime(KNOWN_WITHIN_MS + 40)), &mut findings);
+        assert_eq!(findings.0.len(), 40);
     }
 
     #[test]
