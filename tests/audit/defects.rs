@@ -37,12 +37,11 @@ fn the_process_that_lost_rows_is_named_with_the_rows() {
         else {
             panic!("{finding:?}")
         };
-        assert!(from <= upto && upto < row, "{finding:?}");
-        (origin.to_string(), asked_by.as_str(), row.0)
+        assert_eq!((origin.to_string().as_str(), asked_by.as_str()), ("events of persister2", "generic1"));
+        (from.0, upto.0, row.0)
     });
-    let lost: Vec<_> = lost.collect();
-    let of_persister2 = |row| ("events of persister2".to_owned(), "generic1", row);
-    assert_eq!(lost, [of_persister2(6_931), of_persister2(7_045)]);
+    // It lost these or fewer. The recording begins with row 6914; after the second reconnect, 6987 was the first row.
+    assert_eq!(lost.collect::<Vec<_>>(), [(6_914, 6_929, 6_931), (6_977, 7_044, 7_045)]);
     let first = found[0].violation.to_string();
     assert!(first.starts_with("events of persister2: generic1 may have lost its rows from "), "{first}");
 }

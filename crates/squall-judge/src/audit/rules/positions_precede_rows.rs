@@ -15,11 +15,14 @@
 //! so it loses nothing. It announces each position every 5 s without a REPLICATE. Nothing is found of an instance that does
 //! this, and nothing before it would have shown. If no other REPLICATE came within 5 s, a process has two answers at most,
 //! and the third position is such an announcement: a row is judged after [`JUDGED_ALONE_AFTER_MS`]. Otherwise only positions
-//! 5 s after the REPLICATE are told from answers, and a row is judged after [`JUDGED_AFTER_MS`]. The traffic does not show
-//! how long the process was away, so it lost these rows or fewer. Nor does it show the version: this is what Synapse does up
-//! to 1.163.
+//! 5 s after the REPLICATE are told from answers, and a row is judged after [`JUDGED_AFTER_MS`].
 //!
-//! Class: loss. Nothing brings the rows back.
+//! The traffic does not show how long the process was away: of the rows that were received here, it lost these or fewer.
+//! Nor does it show the version: this is what Synapse does up to 1.163. Nor does it show whether the process reconnected or
+//! was started. One that was started lost at most the rows since it read its positions from the database, and hardly has
+//! caches or clients that wait. The message names this case.
+//!
+//! Class: loss. Nothing brings the rows back to a process that runs on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -53,7 +56,7 @@ const ANSWERS_MAX: u32 = 2;
 /// Age of a heartbeat that still shows that an instance sends heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 30_000;
 
-/// Length of the intervals of which the first token is remembered, in milliseconds.
+/// Length of the intervals of which the first tokens are remembered, in milliseconds.
 const INTERVAL_MS: u64 = 500;
 
 /// Number of writers of which rows wait to be judged, for each REPLICATE.
@@ -69,7 +72,7 @@ pub enum Violation {
     #[error(
         "{origin}: {asked_by} may have lost its rows from {from} to {upto}. After the REPLICATE of {asked_by} (line \
          {asked_on}), row {row} came before the position of {} and after that of {announced_by}, which Synapse takes for \
-         the whole stream. Restart {asked_by}, whose caches may be stale",
+         the whole stream. Restart {asked_by}, whose caches may be stale, unless it had only just been started",
         origin.writer
     )]
     RowsLost {
@@ -168,8 +171,8 @@ struct Suspect {
     row: Option<Token>,
     /// The first two writers whose positions had come. One of them is not the process that connected.
     announced_by: Vec<InstanceName>,
-    /// The first row that its writer had sent in each interval.
-    firsts: Vec<(SimTime, Token)>,
+    /// The rows that its writer had sent.
+    intervals: Vec<Interval>,
     /// The last row that its writer had sent.
     last: (SimTime, Token),
 }
@@ -177,20 +180,42 @@ struct Suspect {
 /// The rows that a writer has sent.
 #[derive(Debug, Default)]
 struct Sent {
-    /// The time and token of the first row in each interval.
-    firsts: VecDeque<(SimTime, Token)>,
+    intervals: VecDeque<Interval>,
     /// The time and token of the last row.
     last: Option<(SimTime, Token)>,
+}
+
+/// The rows that a writer has sent in an interval.
+#[derive(Debug, Clone, Copy)]
+struct Interval {
+    /// The time and token of the first row.
+    first: (SimTime, Token),
+    /// The token of the second row, if there is one.
+    second: Option<Token>,
+    last_at: SimTime,
+}
+
+impl Interval {
+    /// Returns the lowest token of a row that may be lost. Not each time is remembered, so it may be the token of a row
+    /// before it.
+    fn first_lost(&self, is_lost: impl Fn(SimTime) -> bool) -> Option<Token> {
+        let (at, token) = self.first;
+        if is_lost(at) { Some(token) } else { self.second.filter(|_| is_lost(self.last_at)) }
+    }
 }
 
 impl Sent {
     fn row(&mut self, at: SimTime, token: Token) {
         self.last = Some((at, token));
-        if self.firsts.back().is_none_or(|(then, _)| at.ms_since(*then) >= INTERVAL_MS) {
-            self.firsts.push_back((at, token));
+        match self.intervals.back_mut().filter(|interval| at.ms_since(interval.first.0) < INTERVAL_MS) {
+            Some(interval) => {
+                interval.second.get_or_insert(token);
+                interval.last_at = at;
+            }
+            None => self.intervals.push_back(Interval { first: (at, token), second: None, last_at: at }),
         }
-        while self.firsts.front().is_some_and(|(then, _)| at.ms_since(*then) > AWAY_MS_MAX) {
-            self.firsts.pop_front();
+        while self.intervals.front().is_some_and(|interval| at.ms_since(interval.last_at) > AWAY_MS_MAX) {
+            self.intervals.pop_front();
         }
     }
 }
@@ -214,8 +239,7 @@ impl Suspect {
         if !is_lost(last_at) {
             return None;
         }
-        let first = self.firsts.iter().find(|(at, _)| is_lost(*at));
-        let from = first.map_or(upto, |(_, token)| *token);
+        let from = self.intervals.iter().find_map(|interval| interval.first_lost(is_lost)).unwrap_or(upto);
         Some(Violation::RowsLost {
             origin: origin.clone(),
             asked_by: asked_by.clone(),
@@ -295,8 +319,9 @@ impl PositionsPrecedeRows {
                 && replicate.suspected.insert(origin.clone())
             {
                 let announced_by = announced_by.iter().take(2).cloned().collect();
-                let firsts = sent.firsts.iter().copied().collect();
-                replicate.suspects.insert(origin, Suspect { line, at, row: rdata.token, announced_by, firsts, last });
+                let intervals = sent.intervals.iter().copied().collect();
+                let suspect = Suspect { line, at, row: rdata.token, announced_by, intervals, last };
+                replicate.suspects.insert(origin, suspect);
             }
         }
         if let Some(token) = rdata.token {
@@ -520,6 +545,26 @@ mod tests {
         let rest = [BEFORE[1], REPLICATE, CONNECTED[0], CONNECTED[1], POSITION_A, ROW_B];
         let found = lost(&[&BEFORE[..1], &connected_before, &rest].concat());
         assert_eq!(found, [(11, "c".to_owned(), 6, 6)]);
+    }
+
+    #[test]
+    fn no_row_of_the_time_away_is_left_out() {
+        let row = |at: u64, token: i64| (at, format!(r#"RDATA events b {token} ["x"]"#));
+        let connected = [(10_500, "REPLICATE"), (10_500, CONNECTED[0].1), (10_500, CONNECTED[0].1)];
+        let position = (10_500, "POSITION events b 5 5");
+        let rest = [REPLICATE, CONNECTED[0], CONNECTED[1], POSITION_A, ROW_B];
+        // The rows before and after the connection at 10 500 ms, and the first one that may be lost.
+        for (rows, from) in [
+            (vec![row(10_400, 4), row(10_600, 5), row(11_000, 6)], 5),
+            (vec![row(10_400, 3), row(10_450, 4), row(10_600, 5), row(11_000, 6)], 4),
+            (vec![row(10_400, 4), row(10_450, 5), row(11_000, 6)], 6),
+        ] {
+            let rows: Vec<_> = rows.iter().map(|(at, text)| (*at, &**text)).collect();
+            let before: Vec<_> = rows.iter().copied().filter(|(at, _)| *at < 10_500).collect();
+            let after: Vec<_> = rows.iter().copied().filter(|(at, _)| *at > 10_500).collect();
+            let found = lost(&[&before[..], &connected, &[position], &after, &rest].concat());
+            assert_eq!(found.iter().map(|(.., from, upto)| (*from, *upto)).collect::<Vec<_>>(), [(from, 6)]);
+        }
     }
 
     #[test]
