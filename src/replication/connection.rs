@@ -212,7 +212,7 @@ impl Connection {
     pub(super) fn is_new(&self, newer: &Newer) -> bool {
         let mut kinds = self.newer_kinds.borrow_mut();
         kinds.len() < NEWER_KINDS_MAX
-            && kinds.insert((newer.name().to_owned(), matches!(newer, Newer::Arguments { .. })))
+            && kinds.insert((newer.name().to_owned(), matches!(newer, Newer::Arguments(_))))
     }
 
     /// Waits for encoded commands to send. Returns none once the connection is to be closed and the outbox is empty.

@@ -283,19 +283,16 @@ impl CommandHandler {
     }
 
     /// Handles a line that is not a command of this version, because of `error`. One of a newer version is reported once for
-    /// each kind and connection. Returns the command as this version knows it, where that leaves no doubt.
+    /// each kind and connection, and passed over.
     ///
     /// # Errors
     /// The line is not a command of a newer version either.
-    pub fn newer(&self, connection: &Connection, line: &str, error: ParseError) -> Result<Option<Command>, ParseError> {
+    pub fn newer(&self, connection: &Connection, line: &str, error: ParseError) -> Result<(), ParseError> {
         let Some(newer) = Newer::of(line, &error) else { return Err(error) };
         if connection.is_new(&newer) {
             self.env.observer.event(InstanceEvent::NewerCommand { peer: &connection.peer(), newer: &newer });
         }
-        Ok(match newer {
-            Newer::Command(_) => None,
-            Newer::Arguments { known, .. } => known.map(|known| *known),
-        })
+        Ok(())
     }
 
     /// Answers a `REPLICATE` with this instance's positions.

@@ -43,7 +43,7 @@ impl<'a> Arguments<'a> {
 }
 
 /// Returns the number of arguments of the command called `name`, if each of them is a word.
-pub(crate) fn words_max(name: &str) -> Option<usize> {
+fn words_max(name: &str) -> Option<usize> {
     match name {
         "POSITION" => Some(4),
         "USER_SYNC" => Some(5),

@@ -6,14 +6,11 @@
 //!
 //! New arguments have so far come before known ones, in `POSITION` (Synapse #8499), `USER_SYNC` (#7128, #16172) and
 //! `FEDERATION_ACK` (#7798). So a longer line is not read as far as it is known: a `POSITION` could be taken for another
-//! one, and hide rows. Only where the known arguments cannot mean anything else are they read: the state of a `USER_SYNC`
-//! is a word of two, and the time behind it is a number.
+//! one, and hide rows.
 
 use std::fmt;
 
-use super::arguments::{Arguments, words_max};
-use super::command::{Command, split_name};
-use super::commands::UserSync;
+use super::command::split_name;
 use super::error::{ParseError, ParseErrorKind};
 
 /// The longest name that is taken for a command's, in bytes.
@@ -24,27 +21,20 @@ const NAME_BYTES_MAX: usize = 64;
 pub enum Newer {
     /// An unknown command of this name.
     Command(String),
-    /// A known command with more arguments than it has in this version.
-    Arguments {
-        /// The command's name.
-        name: String,
-        /// The command as this version knows it, where the additional arguments leave no doubt.
-        known: Option<Box<Command>>,
-    },
+    /// The known command of this name, with more arguments than it has in this version.
+    Arguments(String),
 }
 
 impl Newer {
-    /// Returns the part of a newer version that `line` shows, where `error` is the error of [`Command::parse`]; `None` if
+    /// Returns the part of a newer version that `line` shows, where `error` is the error of [`Command::parse`](super::Command::parse); `None` if
     /// the line is no command of any version.
     pub fn of(line: &str, error: &ParseError) -> Option<Newer> {
-        let (name, text) = split_name(line);
+        let (name, _) = split_name(line);
         match error.kind {
             ParseErrorKind::UnknownCommand(_) if could_be_a_name(name) => Some(Newer::Command(name.to_owned())),
-            ParseErrorKind::TooManyArguments => {
-                Some(Newer::Arguments { name: name.to_owned(), known: known_part(name, text).map(Box::new) })
-            }
+            ParseErrorKind::TooManyArguments => Some(Newer::Arguments(name.to_owned())),
             ParseErrorKind::WrongLength { expected, found } if found > expected => {
-                Some(Newer::Arguments { name: name.to_owned(), known: None })
+                Some(Newer::Arguments(name.to_owned()))
             }
             _ => None,
         }
@@ -52,7 +42,7 @@ impl Newer {
 
     /// Returns the command's name.
     pub fn name(&self) -> &str {
-        let (Newer::Command(name) | Newer::Arguments { name, .. }) = self;
+        let (Newer::Command(name) | Newer::Arguments(name)) = self;
         name
     }
 }
@@ -61,11 +51,8 @@ impl fmt::Display for Newer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Newer::Command(name) => write!(f, "{name} is unknown to this version, and is passed over"),
-            Newer::Arguments { name, known: None } => {
+            Newer::Arguments(name) => {
                 write!(f, "{name} has more arguments than this version knows, and is passed over")
-            }
-            Newer::Arguments { name, known: Some(_) } => {
-                write!(f, "{name} has more arguments than this version knows, which are ignored")
             }
         }
     }
@@ -77,24 +64,13 @@ fn could_be_a_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_fit)
 }
 
-fn known_part(name: &str, text: &str) -> Option<Command> {
-    if name != "USER_SYNC" {
-        return None;
-    }
-    let (end, _) = text.match_indices(' ').nth(words_max(name)? - 1)?;
-    UserSync::parse(Arguments::new(&text[..end])).ok().map(Command::UserSync)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Command;
 
     fn newer(line: &str) -> Option<Newer> {
         Newer::of(line, &Command::parse(line).expect_err(line))
-    }
-
-    fn longer(name: &str) -> Option<Newer> {
-        Some(Newer::Arguments { name: name.into(), known: None })
     }
 
     #[test]
@@ -117,22 +93,16 @@ mod tests {
     fn a_known_command_with_more_arguments_is_a_newer_one() {
         for line in [
             "USER_SYNC abcde @u:h DEVICE start online 1700000001000",
+            "USER_SYNC abcde @u:h DEVICE start 1000 online",
             "POSITION events writer1 3 7 8",
             "POSITION events writer1 kind 3 7",
             "FEDERATION_ACK sender1 5 6",
             r#"LOCK_RELEASED ["a","b","c","d"]"#,
             r#"USER_IP @u:h ["t","1","ua",null,5,6]"#,
         ] {
-            assert_eq!(newer(line), longer(line.split(' ').next().unwrap()), "{line}");
+            let name = line.split(' ').next().unwrap();
+            assert_eq!(newer(line), Some(Newer::Arguments(name.into())), "{line}");
         }
-    }
-
-    #[test]
-    fn a_sync_is_read_as_far_as_it_is_known_where_nothing_else_can_be_meant() {
-        let Some(Newer::Arguments { known, .. }) = newer("USER_SYNC abcde @u:h DEVICE start 1000 online") else {
-            panic!("it has an argument more")
-        };
-        assert_eq!(known.map(|known| *known), Command::parse("USER_SYNC abcde @u:h DEVICE start 1000").ok());
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn parse(payload: &[u8], connection: &Connection, handler: &CommandHandler) -> R
     let text = std::str::from_utf8(payload).map_err(|_| BrokerError::NotUtf8)?;
     match Command::parse(text) {
         Ok(command) => Ok(Some(command)),
-        Err(error) => Ok(handler.newer(connection, text, error)?),
+        Err(error) => Ok(handler.newer(connection, text, error).map(|()| None)?),
     }
 }
 

@@ -184,13 +184,13 @@ async fn receive_lines(
         }
         let line = line?;
         let command = match Command::parse(&line) {
-            Ok(command) => Some(command),
-            Err(error) => handler.newer(connection, &line, error)?,
-        };
-        let Some(command) = command else {
-            // Not a sign of life, and not the first command that is due from a client.
-            tokio::task::consume_budget().await;
-            continue;
+            Ok(command) => command,
+            Err(error) => {
+                handler.newer(connection, &line, error)?;
+                // Not a sign of life, and not the first command that is due from a client.
+                tokio::task::consume_budget().await;
+                continue;
+            }
         };
         if !incoming.allows(&command) {
             return Err(ConnectionError::Direction(command.name()));
