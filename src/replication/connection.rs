@@ -211,8 +211,7 @@ impl Connection {
     /// Notes that a command of a newer version arrived. Returns true for the first one of its kind.
     pub(super) fn is_new(&self, newer: &Newer) -> bool {
         let mut kinds = self.newer_kinds.borrow_mut();
-        kinds.len() < NEWER_KINDS_MAX
-            && kinds.insert((newer.name().to_owned(), matches!(newer, Newer::Arguments(_))))
+        kinds.len() < NEWER_KINDS_MAX && kinds.insert((newer.name().to_owned(), matches!(newer, Newer::Arguments(_))))
     }
 
     /// Waits for encoded commands to send. Returns none once the connection is to be closed and the outbox is empty.

@@ -4,13 +4,25 @@ use super::class::Class;
 use super::origin::Origin;
 use squall_protocol::StreamName;
 
-/// The violation of one rule: data that carries the evidence, and a text made from it.
-///
-/// Each rule has its own type, in the rule's file.
-pub(super) trait RuleViolation: std::error::Error {
+/// The name of a violation's kind.
+pub(super) trait Kind {
     /// Returns the name of the kind, as it stands in fingerprints and in JSON.
     fn kind(&self) -> &'static str;
+}
 
+impl<V> Kind for V
+where
+    for<'a> &'a V: Into<&'static str>,
+{
+    fn kind(&self) -> &'static str {
+        self.into()
+    }
+}
+
+/// The violation of one rule: data that carries the evidence, and a text made from it.
+///
+/// Each rule has its own type, in the rule's file. The name of the kind is that of the variant.
+pub(super) trait RuleViolation: std::error::Error + Kind {
     /// Returns the class: the cost of this very violation.
     fn class(&self) -> Class;
 

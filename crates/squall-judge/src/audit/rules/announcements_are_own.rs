@@ -65,10 +65,6 @@ pub enum Violation {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         let Violation::OfOthers { origin, is_writer, .. } = self;
         if *is_writer && origin.stream.as_str() != "caches" { Class::Habit } else { Class::Load }
@@ -244,6 +240,7 @@ impl Rule for AnnouncementsAreOwn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::finding::Kind;
     use crate::audit::testing::{Traffic, found_at};
 
     /// Returns the lines of findings if `echo` follows each row of `a`, and the rows come `apart_ms` apart.

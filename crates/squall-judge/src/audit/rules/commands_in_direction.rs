@@ -40,10 +40,6 @@ pub enum Violation {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         match self {
             Violation::WrongWay { .. } => Class::Load,

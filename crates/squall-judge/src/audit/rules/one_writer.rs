@@ -51,10 +51,6 @@ pub enum Violation {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         Class::Loss
     }

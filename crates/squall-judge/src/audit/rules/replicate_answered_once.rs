@@ -64,10 +64,6 @@ pub enum Violation {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         match self {
             Violation::Twice { just_connected: true, .. } => Class::Habit,
@@ -230,6 +226,7 @@ impl Rule for ReplicateAnsweredOnce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::finding::Kind;
     use crate::audit::testing::{found_at, kinds};
 
     const START: u64 = AWAITED_MS;

@@ -126,10 +126,6 @@ impl fmt::Display for Before {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         Class::Load
     }

@@ -64,10 +64,6 @@ pub enum Violation {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         let Violation::TooEarly { is_new_room, .. } = self;
         if *is_new_room { Class::Habit } else { Class::Loss }

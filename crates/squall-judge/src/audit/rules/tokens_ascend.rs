@@ -78,10 +78,6 @@ pub enum Violation {
 }
 
 impl RuleViolation for Violation {
-    fn kind(&self) -> &'static str {
-        self.into()
-    }
-
     fn class(&self) -> Class {
         match self {
             Violation::Repeated { origin, token, last } if is_overshot(origin, *token, *last) => Class::Habit,
@@ -196,6 +192,7 @@ impl Rule for TokensAscend {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::finding::Kind;
     use crate::audit::testing::{found, found_at};
 
     fn judge(payloads: &[&str]) -> Vec<(u64, &'static str)> {
