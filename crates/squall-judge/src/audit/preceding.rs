@@ -13,8 +13,8 @@ use super::streams;
 use crate::observation::SimTime;
 use squall_protocol::{Command, InstanceName, StreamName};
 
-/// Time within which a payload comes right before a REPLICATE, in milliseconds.
-pub(super) const BEFORE_MS: u64 = 1_500;
+/// Longest time by which a payload precedes the REPLICATE that it caused, in milliseconds.
+const PRECEDING_MS: u64 = 1_500;
 
 /// Number of kinds of payloads that are remembered.
 const KINDS_MAX: usize = 1_000;
@@ -114,7 +114,7 @@ impl Preceding {
         let Some(kind) = PayloadKind::of(command) else { return };
         self.last.insert(kind, at);
         if self.last.len() > KINDS_MAX {
-            self.last.retain(|_, then| at.ms_since(*then) <= BEFORE_MS);
+            self.last.retain(|_, then| at.ms_since(*then) <= PRECEDING_MS);
         }
         if self.last.len() > KINDS_MAX {
             self.last.clear();
@@ -123,7 +123,7 @@ impl Preceding {
 
     /// Returns the kinds of payloads that came right before `at`, the most suspicious first.
     pub(super) fn before(&self, at: SimTime) -> Vec<PayloadKind> {
-        let recent = self.last.iter().filter(|(_, then)| at.ms_since(**then) <= BEFORE_MS);
+        let recent = self.last.iter().filter(|(_, then)| at.ms_since(**then) <= PRECEDING_MS);
         recent.map(|(kind, _)| kind.clone()).take(KEPT_MAX).collect()
     }
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_payload_of_earlier_is_forgotten() {
         let payloads = [(0, "POSITION nonesuch c 5 5"), (1_000, "POSITION nonesuch d 5 5")];
-        assert_eq!(before(&payloads, BEFORE_MS + 1), ["POSITION nonesuch of d"]);
+        assert_eq!(before(&payloads, PRECEDING_MS + 1), ["POSITION nonesuch of d"]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Report {
     pub errors: Vec<CaptureError>,
 }
 
-/// Findings of one kind.
+/// Findings of one fingerprint, or of one class and fingerprint.
 #[derive(Debug, Clone, Copy)]
 pub struct Group<'a> {
     /// Their number.
@@ -88,9 +88,18 @@ impl Report {
 
     /// Groups the findings by their fingerprints.
     pub fn groups(&self) -> BTreeMap<String, Group<'_>> {
+        self.grouped(Violation::fingerprint)
+    }
+
+    /// Groups the findings by their classes and fingerprints.
+    pub fn groups_by_class(&self) -> BTreeMap<(Class, String), Group<'_>> {
+        self.grouped(|violation| (violation.class(), violation.fingerprint()))
+    }
+
+    fn grouped<K: Ord>(&self, key: impl Fn(&Violation) -> K) -> BTreeMap<K, Group<'_>> {
         let mut groups = BTreeMap::new();
         for first in &self.findings {
-            groups.entry(first.violation.fingerprint()).or_insert(Group { count: 0, first }).count += 1;
+            groups.entry(key(&first.violation)).or_insert(Group { count: 0, first }).count += 1;
         }
         groups
     }
@@ -102,16 +111,6 @@ impl Report {
             *classes.entry(finding.violation.class()).or_default() += 1;
         }
         classes
-    }
-
-    /// Groups the findings by their classes and fingerprints.
-    pub fn groups_by_class(&self) -> BTreeMap<(Class, String), Group<'_>> {
-        let mut groups = BTreeMap::new();
-        for first in &self.findings {
-            let key = (first.violation.class(), first.violation.fingerprint());
-            groups.entry(key).or_insert(Group { count: 0, first }).count += 1;
-        }
-        groups
     }
 
     /// Formats the report on the recording called `file` as one line of JSON.

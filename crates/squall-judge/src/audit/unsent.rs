@@ -6,11 +6,12 @@
 //! before it was read: `presence` does this all the time. So this is a number for the operator and no finding. In a healthy
 //! Synapse it stays at 0 for every stream but `presence`.
 //!
-//! A token that its writer declares unused does not count: the position `POSITION <prev> <new>` says that the writer has read
-//! `(prev, new]` and there is no row. In Synapse 1.19 streams share tokens, so nothing is counted there.
+//! A token that its writer declares unused does not count: the position `POSITION <prev> <new>` says that the writer has
+//! read `(prev, new]` and there is no row. In Synapse 1.19 streams share tokens, so nothing is counted there.
 //!
-//! A token counts when a row or a position has passed it, and it can come no more (`settled`). If it comes all the same, it counts no more. It counts for the writer that
-//! passed it first. A writer may have sent rows before its first payload here, so no token up to that one counts.
+//! A token counts when a row or a position has passed it, and it can come no more (`settled`). If it comes all the same, it
+//! counts no more. It counts for the writer that passed it first. A writer may have sent rows before its first payload here,
+//! so no token up to that one counts.
 //!
 //! The memory is bounded: of each stream at most [`TOKENS_MAX`] tokens are remembered.
 

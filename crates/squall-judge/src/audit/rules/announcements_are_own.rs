@@ -6,13 +6,13 @@
 //! row causes `n - 1` echoes.
 //!
 //! No false alarm: a position that moves over a token that is unknown, or the writer's own, is not an echo. An idle writer
-//! must announce its position now and then, so a writer with at most [`ECHOES_MAX`] echoes of one stream within
-//! [`WINDOW_MS`] is not reported; Squall needs half of that. Once a writer exceeds it, all its echoes are reported.
+//! must announce its position now and then, so at most [`ECHOES_MAX`] echoes of one writer and stream within [`WINDOW_MS`]
+//! are tolerated; Squall needs half of that. Once a writer exceeds it, all its echoes are reported.
 //!
-//! Class: load, because every process reads the echo. It is a habit of a known writer of the stream: one that has sent a row
-//! of it, has announced its position otherwise, or is named by the operator. (A writer of `events` also writes the other
-//! streams of event persisters.) A writer may be idle when the traffic begins, so its echoes wait for [`KNOWN_WITHIN_MS`] for
-//! the evidence. It is no habit in `caches`, where Synapse has no echoes, and of a process that is not among the named writers.
+//! Class: load, because every process reads the echo. It is a habit of a known writer of the stream: one that has sent a
+//! row of it, has announced its position otherwise, or is named by the operator. A writer of `events` also writes the other
+//! streams of event persisters. A writer may be idle when the traffic begins, so its echoes wait for [`KNOWN_WITHIN_MS`]
+//! for the evidence. It is no habit in `caches`, nor of a process that is not among the named writers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

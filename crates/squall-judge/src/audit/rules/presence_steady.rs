@@ -8,7 +8,7 @@
 //! twice a minute. Other changes come from clients that begin or end to sync or set a state, and a person does not do so
 //! [`CHANGES_MAX`] times within [`WINDOW_MS`].
 //!
-//! Class: load. The changes are true, and far too many.
+//! Class: load. Nothing is lost, but every process, client and server receives each change.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,7 +46,7 @@ const STATE_BYTES_MAX: usize = 32;
 pub enum Violation {
     /// A user's state changed too often.
     #[error(
-        "{origin}: {user_id} changed {changes} times within {within_ms} ms, between {}. Every change goes to every process \
+        "{origin}: the state of {user_id} changed {changes} times within {within_ms} ms, between {}. Every change goes to every process \
          and server. If two devices contradict each other, upgrade to a Synapse that combines them (Synapse #16066)",
         states.join(" and ")
     )]
@@ -56,7 +56,7 @@ pub enum Violation {
         user_id: String,
         changes: usize,
         within_ms: u64,
-        /// The states before and after the last change.
+        /// The two states of the last change, in alphabetical order.
         states: [String; 2],
     },
 }
@@ -204,7 +204,11 @@ mod tests {
         }
         let [finding] = &findings.0[..] else { panic!("{findings:?}") };
         let message = finding.violation.to_string();
-        assert!(message.starts_with("presence of p: @u:h changed 21 times within 2000 ms, between busy and online."));
+        assert!(
+            message.starts_with(
+                "presence of p: the state of @u:h changed 21 times within 2000 ms, between busy and online."
+            )
+        );
     }
 
     #[test]

@@ -4,15 +4,14 @@
 //! does not answer is cut off from it. And every instance reads every answer: in Synapse a process that connects announces
 //! its positions, receives its own REPLICATE and announces them again.
 //!
-//! No false alarm: a writer has failed to answer only after [`ANSWER_WITHIN_MS`]. There may be as many answers as REPLICATEs,
-//! also to those sent before the recording began. A position that comes again after any other row or position of the same
-//! writer and stream is not a repetition. Some writers, Squall's among them, announce their positions every few seconds
-//! without a REPLICATE. Their answers cannot be distinguished from heartbeats, so a second answer is reported only after
+//! No false alarm: a writer has failed to answer only after [`ANSWER_WITHIN_MS`]. There may be as many answers as
+//! REPLICATEs, also to those sent before the recording began. A position that comes again after any other row or position
+//! of the same writer and stream is not a repetition. Some writers, Squall's among them, announce their positions every few
+//! seconds without a REPLICATE. Their answers look like heartbeats, so a second answer is reported only after
 //! [`HEARTBEAT_WITHIN_MS`], in which such a writer sends its next heartbeat.
 //!
 //! Class: no answer is a loss, because rows of that writer are not applied. A second answer is load, because every instance
-//! reads it. It is a habit if the process has just connected (`Connections`) and answers no more than twice: so it is in every start of
-//! Synapse.
+//! reads it. It is a habit if the process has just connected (`Connections`) and answers no more than twice.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
