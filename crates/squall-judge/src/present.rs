@@ -47,6 +47,18 @@ impl Present {
         }
     }
 
+    /// Records a row that another writer committed, which overwrites an earlier one of its key: a room's writer changes when
+    /// a writer is added to the deployment.
+    pub(crate) fn overwritten(&mut self, token: Token, row: &Row) {
+        let key = key(row);
+        if self.overwrites
+            && let Some(before) = self.newest.get(&key).copied().filter(|before| *before < token)
+        {
+            self.newest.remove(&key);
+            self.remove_key(&key, before);
+        }
+    }
+
     /// Records a removed row.
     pub(crate) fn removed(&mut self, token: Token, row: &Row) {
         let key = key(row);

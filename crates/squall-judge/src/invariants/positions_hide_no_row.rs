@@ -48,6 +48,11 @@ impl Invariant for PositionsHideNoRow {
     fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
         match observation {
             Observation::Committed { stream, writer, token, row } => {
+                for ((of, by), present) in &mut self.present {
+                    if of == stream && by != writer {
+                        present.overwritten(*token, row);
+                    }
+                }
                 let present = self.present.entry((stream.clone(), writer.clone()));
                 present.or_insert_with(|| Present::new(stream, &self.topology)).written(*token, row);
             }
@@ -142,6 +147,10 @@ mod tests {
         story.row("account_data", "writer", 6, "b", true);
         story.row("account_data", "writer", 9, "a", true);
         assert_eq!(story.hidden("account_data", 4, 7), [6]);
+        story.row("account_data", "writer", 11, "c", true);
+        story.row("account_data", "writer", 12, "d", true);
+        story.row("account_data", "other", 13, "c", true);
+        assert_eq!(story.hidden("account_data", 10, 12), [12], "another writer has overwritten the other one");
         story.row("account_data", "writer", 6, "b", false);
         assert!(story.hidden("account_data", 4, 7).is_empty());
         assert_eq!(story.hidden("account_data", 4, 9), [9]);

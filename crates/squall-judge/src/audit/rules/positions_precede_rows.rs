@@ -494,8 +494,9 @@ mod tests {
     fn found_after_ms(payloads: &[(u64, &str)]) -> Option<u64> {
         let mut rule = PositionsPrecedeRows::default();
         let mut findings = Findings::default();
+        let mut traffic = Traffic::default();
         for (line, (at, text)) in (1..).zip(payloads) {
-            check(&mut rule, line, Some(SimTime(*at)), text, &mut findings);
+            traffic.check(&mut rule, line, Some(SimTime(*at)), text, &mut findings);
         }
         (0..20_000).step_by(100).find(|ms| {
             rule.tick(Some(SimTime(ROW_B.0 + ms)), &mut findings);

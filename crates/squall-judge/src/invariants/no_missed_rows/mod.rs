@@ -90,8 +90,11 @@ impl Invariant for NoMissedRows {
             }
             Observation::Committed { stream, writer, token, row }
             | Observation::Changed { stream, writer, token, row, .. } => {
-                if let Some(rows) = self.rows_of(stream, writer) {
-                    rows.written(*token, row);
+                for ((_, of), rows) in self.rows.iter_mut().filter(|((of, _), _)| of == stream) {
+                    match of == writer {
+                        true => rows.written(*token, row),
+                        false => rows.written_by_another(*token, row),
+                    }
                 }
             }
             Observation::StreamBroken { stream } => {

@@ -15,6 +15,8 @@ pub(super) trait Rows {
     fn begun(&mut self) {}
     /// Records a row that the writer wrote.
     fn written(&mut self, token: Token, row: &Row);
+    /// Records a row that another writer of the stream wrote.
+    fn written_by_another(&mut self, _token: Token, _row: &Row) {}
     /// Records that a row was removed.
     fn removed(&mut self, _token: Token, _row: &Row) {}
     /// Returns the highest token written.
