@@ -3,16 +3,20 @@
 //! They explain a finding, but never acquit: the judge's evidence comes from the database, the network and registered
 //! consumers instead.
 
+mod limiter;
+mod log;
+
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::errors::Causes;
 use crate::limits::LimitHit;
 use tokio::time::Instant;
 
 use squall_env::{Noop, TaskKind, TaskObserver, TaskSpawner};
 use squall_protocol::{InstanceName, Newer, Role, StreamName, Token};
+
+pub use log::Log;
 
 /// The surroundings of an instance.
 pub type Env = squall_env::Env<dyn Observer>;
@@ -93,6 +97,17 @@ pub enum InstanceEvent<'a> {
         /// The evidence.
         error: &'a dyn std::error::Error,
     },
+    /// A row or a position has a token that the database has not allocated. It is ignored.
+    NotAllocated {
+        /// The stream.
+        stream: &'a StreamName,
+        /// The writer, as the line says.
+        writer: &'a InstanceName,
+        /// The token.
+        token: Token,
+        /// True for the first one for a while.
+        is_first: bool,
+    },
     /// A row or a position belongs to a stream that this version of the program does not have.
     UnknownStream {
         /// The stream.
@@ -132,71 +147,6 @@ pub struct OutstandingWrite {
     pub token: Option<Token>,
     /// The name of its transaction.
     pub operation: &'static str,
-}
-
-/// Logs through `tracing`: problems as warnings, the rest at lower levels.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Log;
-
-impl TaskObserver for Log {
-    fn task_ended(&self, kind: TaskKind, took: Duration) {
-        tracing::trace!(%kind, ?took, "task ended");
-    }
-}
-
-impl Observer for Log {
-    fn event(&self, event: InstanceEvent<'_>) {
-        match event {
-            InstanceEvent::CatchUp { stream, writer, error } => {
-                tracing::warn!(%stream, %writer, %error, "catch-up failed; retrying");
-            }
-            InstanceEvent::Streaming { stream, error } => {
-                tracing::warn!(%stream, %error, "cannot read rows to send; retrying");
-            }
-            InstanceEvent::Connection { peer, error } => {
-                tracing::warn!(peer, error = %Causes(error), "connection ended");
-            }
-            InstanceEvent::Row { stream, error } => {
-                tracing::warn!(%stream, %error, "unknown shape of a row; fetching it from the source");
-            }
-            InstanceEvent::ForeignDatabase { stream, error } => tracing::error!(%stream, %error, "write refused"),
-            // One for each row of the stream, and the operator can do nothing about it here.
-            InstanceEvent::UnknownStream { stream } => tracing::debug!(%stream, "unknown stream; row ignored"),
-            InstanceEvent::NewerCommand { peer, newer } => {
-                tracing::warn!(peer, command = newer.name(), "a peer of a newer version: {newer}");
-            }
-            InstanceEvent::UnknownWriter { stream, writer, is_first } if is_first => {
-                tracing::warn!(
-                    %stream, %writer,
-                    "rows of a writer that the configuration does not name are ignored; restart with the configuration \
-                     that names it"
-                );
-            }
-            InstanceEvent::UnknownWriter { stream, writer, .. } => {
-                tracing::trace!(%stream, %writer, "unknown writer; row ignored");
-            }
-            InstanceEvent::UnclaimedPosition { stream, writer } => {
-                tracing::warn!(
-                    %stream, %writer,
-                    "the database has the position of a writer that the configuration does not name; if it runs, start \
-                     this instance with its configuration"
-                );
-            }
-        }
-    }
-
-    fn set_up(&self, target: &str) {
-        // A field called `target` would be the second one of this name in JSON.
-        tracing::info!(peer = target, "connection set up");
-    }
-
-    fn process_expired(&self, users: usize) {
-        tracing::warn!(users, "processes that served users were silent past their expiry");
-    }
-
-    fn unknown_cache(&self, name: &str) {
-        tracing::debug!(name, "invalidation of an unknown cache ignored");
-    }
 }
 
 /// Reports to two observers, the first one first.

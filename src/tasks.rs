@@ -4,6 +4,8 @@ use squall_env::TaskKind;
 
 /// Accepts connections of the line protocol.
 pub const ACCEPT_CONNECTIONS: TaskKind = TaskKind::new("accept_connections");
+/// Checks a position that was heard under the instance's own name.
+pub const CHECK_OWN_POSITION: TaskKind = TaskKind::new("check_own_position");
 /// Announces users that sync to the presence writer.
 pub const ANNOUNCE_USER_SYNCS: TaskKind = TaskKind::new("announce_user_syncs");
 /// Forgets processes that have been silent for too long.

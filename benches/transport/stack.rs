@@ -50,6 +50,7 @@ impl Scratch {
             stream_writers: StreamWriters::default(),
             presence: Default::default(),
             redis,
+            shares_database: true,
             limits: Default::default(),
         };
         Scratch { path, config }

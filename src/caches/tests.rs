@@ -261,6 +261,7 @@ async fn spied(backend: &Rc<MemoryBackend>, instance: &str) -> (Rc<IdGenerator>,
         writers: vec!["writer".into()],
         sequence: account_data::SOURCE.sequence,
         tables: account_data::SOURCE.tables,
+        shares_database: true,
         poke: Default::default(),
     };
     let ids = IdGenerator::load(backend.database(), options).await.unwrap();

@@ -13,7 +13,9 @@ mod defects;
 mod duration;
 mod findings;
 mod follow;
+mod logging;
 mod plan;
+mod repair;
 mod replay;
 mod run;
 mod serve;
@@ -75,6 +77,8 @@ enum Command {
     Follow(Box<follow::FollowArguments>),
     /// Run one instance of a deployment, on real sockets and a real database.
     Serve(serve::ServeArguments),
+    /// Lower recorded positions that are past the last id of their stream, with which no instance starts.
+    Repair(repair::RepairArguments),
     /// Print the plan of a seed. Edit it, and run it with `run --plan`.
     Plan(plan::PlanArguments),
 }
@@ -183,6 +187,9 @@ enum CliError {
     /// The instance cannot be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The deployment has no database.
+    #[error("there is no database at {0}: name the configuration file of a deployment that has run")]
+    NoDatabase(PathBuf),
     /// The broker refused the follower.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -240,6 +247,7 @@ pub fn main() -> ExitCode {
         Command::Audit(arguments) => audit::audit(&arguments),
         Command::Follow(arguments) => follow::follow(&arguments),
         Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Repair(arguments) => repair::repair(&arguments),
         Command::Plan(arguments) => plan::print(&arguments),
     };
     match result {

@@ -1,21 +1,18 @@
 //! `squall serve`: runs one instance.
 
-use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
 
 use super::CliError;
+use super::logging::{self, LogFormat};
 use super::signals::Signals;
+use crate::metrics::ReadCount;
 use crate::serve::{File, ServeError, serve as serve_instance};
 use squall_protocol::InstanceName;
 
@@ -42,29 +39,30 @@ pub(super) struct ServeArguments {
     log_level: Option<String>,
 }
 
-/// The format of the log.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    /// Text.
-    Text,
-    /// One JSON object on each line.
-    Json,
-}
-
 pub(super) fn serve(arguments: &ServeArguments) -> Result<ExitCode, CliError> {
     let level = match &arguments.log_level {
         Some(level) => level.clone(),
         None => std::env::var(LEVEL_VARIABLE).unwrap_or_else(|_| "info".to_owned()),
     };
-    log(arguments.log, &level)?;
+    let lines_dropped = logging::begin(arguments.log, &level)?;
+    let served = run(arguments, lines_dropped);
+    logging::end();
+    served
+}
+
+fn run(arguments: &ServeArguments, lines_dropped: ReadCount) -> Result<ExitCode, CliError> {
     let file = File::load(&arguments.config).map_err(ServeError::from)?;
     end_when_a_task_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Begin)?;
-    LocalSet::new().block_on(&runtime, until_stopped(arguments, &file))
+    LocalSet::new().block_on(&runtime, until_stopped(arguments, &file, lines_dropped))
 }
 
 /// Serves the instance until a signal asks the process to stop. Then shuts down, or ends at once at a second signal.
-async fn until_stopped(arguments: &ServeArguments, file: &File) -> Result<ExitCode, CliError> {
+async fn until_stopped(
+    arguments: &ServeArguments,
+    file: &File,
+    lines_dropped: ReadCount,
+) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen().map_err(CliError::Begin)?;
     let name = InstanceName::from(arguments.instance.as_str());
     let (stop, stopped) = oneshot::channel::<()>();
@@ -72,7 +70,7 @@ async fn until_stopped(arguments: &ServeArguments, file: &File) -> Result<ExitCo
         let _ = stopped.await;
     };
     let mut stop = Some(stop);
-    let mut serving = pin!(serve_instance(file, &name, arguments.metrics, stopped));
+    let mut serving = pin!(serve_instance(file, &name, arguments.metrics, lines_dropped, stopped));
     loop {
         tokio::select! {
             biased;
@@ -87,26 +85,12 @@ async fn until_stopped(arguments: &ServeArguments, file: &File) -> Result<ExitCo
     }
 }
 
-/// Starts logging on standard error.
-fn log(format: LogFormat, level: &str) -> Result<(), CliError> {
-    // `Targets` takes any other word for the name of a module, and would log nothing.
-    let is_known = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
-    let levels = level.parse::<Targets>().ok().filter(|_| level.split(',').all(is_known));
-    let levels = levels.ok_or_else(|| CliError::LogLevel(level.to_owned()))?;
-    let layer = fmt::layer().with_writer(io::stderr).with_ansi(false);
-    let layer = match format {
-        LogFormat::Text => layer.boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry().with(layer.with_filter(levels)).init();
-    Ok(())
-}
-
 /// Ends the process when a task panics. Other instances would wait in vain for an instance without that task, and a
 /// service manager can restart a process that has ended.
 fn end_when_a_task_panics() {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "ending");
+        logging::end();
         std::process::exit(101);
     }));
 }

@@ -35,19 +35,29 @@ pub struct Config {
     /// The Redis broker. Without one, instances connect to each other.
     #[serde(default)]
     pub redis: Option<RedisConfig>,
+    /// False if this instance follows a deployment whose database it does not have, such as processes of Synapse. It then
+    /// believes every token that it hears, and writes nothing. Default: true.
+    #[serde(default = "shared")]
+    pub shares_database: bool,
     /// The limits of each instance. Default: those of production.
     #[serde(default)]
     pub limits: Limits,
 }
 
+/// Returns the default of [`Config::shares_database`].
+pub(crate) fn shared() -> bool {
+    true
+}
+
 impl fmt::Debug for Config {
     /// Writes everything but the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { server_name, secret: _, instance_map, stream_writers, presence, redis, limits } = self;
+        let Config { server_name, secret: _, instance_map, stream_writers, presence, redis, shares_database, limits } =
+            self;
         let mut text = f.debug_struct("Config");
         text.field("server_name", server_name).field("secret", &"(secret)").field("instance_map", instance_map);
         text.field("stream_writers", stream_writers).field("presence", presence);
-        text.field("redis", redis).field("limits", limits).finish()
+        text.field("redis", redis).field("shares_database", shares_database).field("limits", limits).finish()
     }
 }
 
@@ -297,6 +307,7 @@ mod tests {
             },
             presence: PresenceConfig::default(),
             redis: None,
+            shares_database: true,
             limits: Limits::default(),
         }
     }

@@ -66,6 +66,7 @@ async fn load_ids(
         writers: config.writers_of(source.name),
         sequence: source.sequence,
         tables: source.tables,
+        shares_database: config.shares_database,
         poke: Default::default(),
     });
     IdGenerator::load_all(database.clone(), options.collect()).await

@@ -173,7 +173,10 @@ impl StreamWriter {
         match &allocated {
             Ok(_) => *self.refusal.borrow_mut() = None,
             Err(error @ AllocateError::ForeignDatabase { .. }) => {
-                *self.refusal.borrow_mut() = Some(error.to_string());
+                // A doubt ends by itself.
+                if self.ids.refusal().is_none() {
+                    *self.refusal.borrow_mut() = Some(error.to_string());
+                }
                 self.env.observer.event(InstanceEvent::ForeignDatabase { stream: &self.stream, error });
             }
             // It says nothing about which database it is.
@@ -184,7 +187,7 @@ impl StreamWriter {
 
     /// Returns the reason why the last write was refused, if the database is not the deployment's.
     pub(super) fn refusal(&self) -> Option<String> {
-        self.refusal.borrow().clone()
+        self.refusal.borrow().clone().or_else(|| self.ids.refusal().map(|error| error.to_string()))
     }
 
     /// Waits until the write of `token` is shown on this instance, if it is one of this instance that is under way.

@@ -149,6 +149,7 @@ impl Observer for Metrics {
             InstanceEvent::Connection { .. } => "connection",
             InstanceEvent::Row { .. } => "row",
             InstanceEvent::ForeignDatabase { .. } => "foreign_database",
+            InstanceEvent::NotAllocated { .. } => "not_allocated",
             InstanceEvent::UnknownStream { .. } => "unknown_stream",
             InstanceEvent::NewerCommand { .. } => "newer_command",
             InstanceEvent::UnknownWriter { .. } => "unknown_writer",

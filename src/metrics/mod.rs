@@ -5,9 +5,11 @@
 //! health check. Neither depends on the other or on an instance.
 
 mod counters;
+mod log_lines;
 mod names;
 mod outstanding;
 mod server;
 
 pub use counters::Metrics;
+pub use log_lines::{ReadCount, count_log_lines_dropped};
 pub use server::{Health, HealthCheck, serve};

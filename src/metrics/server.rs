@@ -43,10 +43,12 @@ pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: Heal
         connections_max: CONNECTIONS_MAX,
         refusal: TOO_MANY_CONNECTIONS,
     };
-    let mut listener = BoundedListener::new(listener, options, &tasks, &Log);
+    let log = Rc::new(Log::default());
+    let mut listener = BoundedListener::new(listener, options, &tasks, &*log);
     while let Some((stream, slot)) = listener.accept().await {
         let registry = registry.clone();
         let health = Rc::clone(&health);
+        let log = Rc::clone(&log);
         tasks.spawn(tasks::METRICS_CONNECTION, async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let response = answer(&request, &registry, &health);
@@ -55,7 +57,7 @@ pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: Heal
             let served = serve_connection(stream, service).await;
             match (slot.tls_mismatch(), served) {
                 // A misconfiguration, and not a client that went away.
-                (Some(error), _) => Log.event(InstanceEvent::Connection { peer: "a metrics client", error: &error }),
+                (Some(error), _) => log.event(InstanceEvent::Connection { peer: "a metrics client", error: &error }),
                 (None, Err(error)) => {
                     tracing::debug!(error = %Causes(&error), "connection of a metrics client ended");
                 }

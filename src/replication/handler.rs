@@ -14,6 +14,7 @@ use super::{Connection, Consumers, StreamFollower, Streamer, UnknownWriters, Use
 use crate::limits::{LimitHit, Limits};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
+use crate::store::Checked;
 use crate::streams::Stream;
 use crate::tasks;
 use squall_protocol::rows::Row;
@@ -35,6 +36,8 @@ pub struct CommandHandler {
     /// writers' batches arrive interleaved.
     batches: RefCell<BTreeMap<BatchKey, Batch>>,
     unknown_writers: UnknownWriters,
+    /// True while a position under the own name is checked.
+    checks_own_position: Rc<Cell<bool>>,
     connections: RefCell<BTreeMap<u64, Rc<Connection>>>,
     /// The connection to the broker on which this instance publishes, while there is one.
     publisher: RefCell<Option<Rc<Connection>>>,
@@ -100,6 +103,7 @@ impl CommandHandler {
             subscription: RefCell::default(),
             connections_made: Cell::new(0),
             unknown_writers: UnknownWriters::default(),
+            checks_own_position: Rc::default(),
             user_syncing: OnceCell::new(),
         })
     }
@@ -234,7 +238,7 @@ impl CommandHandler {
     pub fn received(&self, connection: &Rc<Connection>, command: Command) {
         self.env.observer.received(command.name());
         if let Command::Position(position) = &command {
-            self.note_own_position(position);
+            self.check_own_position(position);
         }
         match command {
             Command::Rdata(rdata) => self.on_rdata(connection, rdata),
@@ -273,13 +277,23 @@ impl CommandHandler {
         }
     }
 
-    /// Tells a stream about a position under the name of this instance. Normally it is an echo. Otherwise another process has
-    /// the name, and the stream may refuse to write. Rows under the own name are dropped before they get here.
-    fn note_own_position(&self, position: &Position) {
-        let own = self.stream(position.stream.as_str()).filter(|_| position.writer == self.instance);
-        if let Some(stream) = own {
-            stream.heard_of_itself(position.new);
+    /// Checks a position under the name of this instance. Normally it is an echo. Otherwise another process has the name, and
+    /// the stream refuses to write if that one has another database. Rows under the own name are ignored.
+    fn check_own_position(&self, Position { stream, writer, new: token, .. }: &Position) {
+        let own = self.stream(stream.as_str()).filter(|_| *writer == self.instance);
+        let Some(stream) = own.filter(|stream| stream.position(writer) < *token).cloned() else { return };
+        if self.checks_own_position.replace(true) {
+            return; // one check at a time: another process announces its positions again
         }
+        let (writer, token, observer) = (writer.clone(), *token, Rc::clone(&self.env.observer));
+        let is_checking = Rc::clone(&self.checks_own_position);
+        self.env.tasks.spawn(tasks::CHECK_OWN_POSITION, async move {
+            let checked = stream.check(token).await;
+            is_checking.set(false);
+            if let Ok(Checked::NotAllocated { is_first }) = checked {
+                observer.event(InstanceEvent::NotAllocated { stream: stream.name(), writer: &writer, token, is_first });
+            }
+        });
     }
 
     /// Handles a line that is not a command of this version, because of `error`. One of a newer version is reported once for
@@ -371,7 +385,11 @@ impl CommandHandler {
         let Position { stream, writer, prev, new } = position;
         let Some(follower) = self.follower(&stream, &writer) else { return };
         follower.position(connection, prev, new);
-        self.batches.borrow_mut().remove(&(connection.id(), stream, writer));
+        // Mostly the rows so far are those of an ended process. If a stranger sent the position, rows of the batch follow, and
+        // without the first ones they would be applied as if they were all.
+        if let Some(batch) = self.batches.borrow_mut().get_mut(&(connection.id(), stream, writer)) {
+            *batch = Batch { rows: Vec::new(), is_damaged: true };
+        }
     }
 
     /// Returns the follower of `writer`'s rows of `stream`. There is none for this instance's own rows, for unknown streams

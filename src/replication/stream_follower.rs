@@ -10,6 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::error;
 use std::rc::Rc;
 
 use thiserror::Error;
@@ -19,13 +20,18 @@ use super::{Backoff, Connection, Consumers};
 use crate::limits::{ITEMS_QUEUED_MAX, LimitHit};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
-use crate::streams::{Stream, UpdateError};
+use crate::store::Checked;
+use crate::streams::Stream;
 use crate::tasks;
 use squall_protocol::rows::{Row, Updates};
 use squall_protocol::{Delivery, InstanceName, StreamName, Token};
 
 /// The end of a range that covers all rows that a writer holds in memory.
 const EVERYTHING: Token = Token(i64::MAX);
+
+/// Number of answers after which a writer that holds its rows in memory is believed, and not the position that was announced
+/// in its name.
+const ANSWERS_BELIEVED: u32 = 3;
 
 /// Names a follower: the stream, and the writer whose rows are followed.
 pub(super) type FollowerKey = (StreamName, InstanceName);
@@ -46,8 +52,32 @@ pub(super) struct StreamFollower {
 
 /// A queued position or row, with the connection on which it arrived.
 enum Item {
-    Position { connection: Rc<Connection>, prev: Token, new: Token, pending: Pending },
-    Rows { connection: Rc<Connection>, token: Token, rows: Vec<Row> },
+    Position {
+        connection: Rc<Connection>,
+        prev: Token,
+        new: Token,
+        pending: Pending,
+    },
+    /// Stands for everything that was queued up to `upto`, which is to be fetched.
+    Discarded {
+        connection: Rc<Connection>,
+        upto: Token,
+        pending: Pending,
+    },
+    Rows {
+        connection: Rc<Connection>,
+        token: Token,
+        rows: Vec<Row>,
+    },
+}
+
+impl Item {
+    /// Returns the connection on which it arrived.
+    fn connection(self) -> Rc<Connection> {
+        let (Item::Position { connection, .. } | Item::Discarded { connection, .. } | Item::Rows { connection, .. }) =
+            self;
+        connection
+    }
 }
 
 /// Counts a position as pending on its connection until this is dropped.
@@ -69,19 +99,15 @@ impl Drop for Pending {
 /// The result for a position whose connection was closed: the next connection brings another position.
 struct Abandoned;
 
-/// The writer holds fewer rows than it announced, because it was restarted in between.
+/// An answer that cannot be used.
 #[derive(Debug, Error)]
-#[error("the writer announced position {announced} but is at {upto}: it must have been restarted")]
-struct WriterIsBehind {
-    upto: Token,
-    announced: Token,
-}
-
-/// The writer's answer is limited but makes no progress.
-#[derive(Debug, Error)]
-#[error("the writer says that it has more rows after {from}, but its answer holds none of them")]
-struct NoProgress {
-    from: Token,
+enum Unusable {
+    /// The writer holds fewer rows than it announced, because it was restarted in between.
+    #[error("the writer announced position {announced} but is at {upto}: it must have been restarted")]
+    WriterIsBehind { upto: Token, announced: Token },
+    /// The writer's answer is limited but makes no progress.
+    #[error("the writer says that it has more rows after {from}, but its answer holds none of them")]
+    NoProgress { from: Token },
 }
 
 impl StreamFollower {
@@ -125,10 +151,10 @@ impl StreamFollower {
         if queue.len() >= self.items_queued_max {
             self.env.observer.limit_hit(LimitHit::FollowerQueueOverflowed);
             // Everything queued can be fetched from the source, where it takes none of this instance's memory.
-            let (Item::Position { connection, .. } | Item::Rows { connection, .. }) = item;
+            let connection = item.connection();
             queue.clear();
             let pending = Pending::on(&connection);
-            queue.push_back(Item::Position { connection, prev: upto, new: upto, pending });
+            queue.push_back(Item::Discarded { connection, upto, pending });
         } else {
             queue.push_back(item);
         }
@@ -146,31 +172,75 @@ impl StreamFollower {
                     let _ = self.env.tasks.timed(tasks::ON_POSITION, handled).await;
                     drop(pending);
                 }
+                Some(Item::Discarded { connection, upto, pending }) => {
+                    let handled = self.on_discarded(&connection, upto);
+                    let _ = self.env.tasks.timed(tasks::ON_POSITION, handled).await;
+                    drop(pending);
+                }
                 Some(Item::Rows { connection, token, rows }) => {
-                    self.env.tasks.timed(tasks::ON_RDATA, async { self.on_rows(&connection, token, &rows) }).await;
+                    let handled = self.on_rows(&connection, token, &rows);
+                    let _ = self.env.tasks.timed(tasks::ON_RDATA, handled).await;
                 }
                 None => self.arrived.notified().await,
             }
         }
     }
 
-    fn on_rows(&self, connection: &Connection, token: Token, rows: &[Row]) {
-        if self.connected_on.get() == Some(connection.id()) {
+    async fn on_rows(&self, connection: &Connection, token: Token, rows: &[Row]) -> Result<(), Abandoned> {
+        if self.connected_on.get() == Some(connection.id()) && self.believes(connection, token).await? {
             self.apply(token, rows);
+        }
+        Ok(())
+    }
+
+    /// Returns true if `token` is one that the writer can have: no other may move the position, past rows to come.
+    async fn believes(&self, connection: &Connection, token: Token) -> Result<bool, Abandoned> {
+        let mut backoff = self.backoff("check", connection);
+        loop {
+            match self.stream.check(token).await {
+                Ok(Checked::Allocated) => return Ok(true),
+                Ok(Checked::NotAllocated { is_first }) => {
+                    let (stream, writer) = (self.stream.name(), &self.writer);
+                    self.env.observer.event(InstanceEvent::NotAllocated { stream, writer, token, is_first });
+                    return Ok(false);
+                }
+                Err(error) => self.failed(connection, &*error),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+            if !connection.is_open() {
+                // Rows of this connection that wait behind the token must not be applied without it.
+                self.connected_on.set(None);
+                return Err(Abandoned);
+            }
         }
     }
 
-    async fn on_position(&self, connection: &Connection, prev: Token, new: Token) -> Result<(), Abandoned> {
+    async fn on_discarded(&self, connection: &Connection, upto: Token) -> Result<(), Abandoned> {
+        if !self.on_position(connection, upto, upto).await? {
+            // The rows cannot be fetched up to here. The next position brings them.
+            self.connected_on.set(None);
+        }
+        Ok(())
+    }
+
+    /// Returns false if the position is not believed.
+    async fn on_position(&self, connection: &Connection, prev: Token, new: Token) -> Result<bool, Abandoned> {
+        if !self.believes(connection, new).await? {
+            return Ok(false);
+        }
         let is_first = self.connected_on.get() != Some(connection.id());
         self.connected_on.set(None);
         let current = self.stream.position(&self.writer);
         let lacks_rows = !(prev <= current && current <= new);
-        if self.stream.delivery() == Delivery::Memory && (is_first || lacks_rows) {
+        // Nothing but a row moves a writer with its rows in memory. If the position has moved without one, the writer is asked.
+        if self.stream.delivery() == Delivery::Memory && (is_first || current != new) {
             self.catch_up_in_memory(connection, new).await?;
-        } else if lacks_rows {
-            self.catch_up(connection, current, new).await?;
+        } else {
+            if lacks_rows {
+                self.catch_up(connection, current, new).await?;
+            }
+            self.stream.advance(&self.writer, new);
         }
-        self.stream.advance(&self.writer, new);
         // The position may be past the announced one, if the writer announced an old position again.
         let position = self.stream.position(&self.writer);
         self.consumers.notify(|consumer| consumer.positioned(self.stream.name(), &self.writer, position));
@@ -178,7 +248,7 @@ impl StreamFollower {
         if connection.caught_up(self.stream.name()) {
             self.env.observer.set_up(&connection.peer());
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Fetches and applies everything in `(from, upto]`.
@@ -197,8 +267,8 @@ impl StreamFollower {
     /// the writer has forgotten since, as it forgets rooms without typing users: an answer from the position held here
     /// would not have it. No reader sees the state in between.
     ///
-    /// A delayed position may be older than rows that overtook it, or come from an ended process. So the answer may reach
-    /// past `announced`, and the position moves to where the answer ends.
+    /// A delayed position may be older than rows that overtook it, or come from an ended process. Something else may have sent
+    /// it. So the answer may reach past `announced`, or not as far, and the position moves to where the answer ends.
     async fn catch_up_in_memory(&self, connection: &Connection, announced: Token) -> Result<(), Abandoned> {
         let mut upto = Token(0);
         let mut rows = Vec::new();
@@ -226,29 +296,52 @@ impl StreamFollower {
     }
 
     /// Fetches `(from, upto]` from the source, and retries until an answer is limited or reaches `due`. Without the
-    /// retries, one failed catch-up would leave the stream behind for ever.
+    /// retries, one failed catch-up would leave the stream behind for ever. A writer that has its rows in memory and is
+    /// behind `due` in answer after answer is right, because its position was announced before it was asked: `due` is not
+    /// its position, or no longer.
     async fn fetch(&self, connection: &Connection, from: Token, upto: Token, due: Token) -> Result<Updates, Abandoned> {
-        let purpose = format!("catch_up/{}/{}/{}", self.stream.name(), self.writer, connection.id());
-        let mut backoff = Backoff::new(&self.env.seeds.child(purpose));
+        let mut backoff = self.backoff("catch_up", connection);
+        let mut answers_behind = 0;
         loop {
             if !connection.is_open() {
                 return Err(Abandoned);
             }
-            let updates = self.stream.updates(&self.writer, from, upto).await;
-            match updates.and_then(|updates| usable(updates, from, due)) {
-                Ok(updates) => {
-                    self.env.observer.fetched(self.stream.name(), &self.writer, updates.rows.len());
-                    return Ok(updates);
-                }
-                Err(error) => {
-                    connection.catch_up_failed();
-                    let stream = self.stream.name();
-                    let writer = &self.writer;
-                    self.env.observer.event(InstanceEvent::CatchUp { stream, writer, error: &*error });
-                }
-            }
+            let error = match self.stream.updates(&self.writer, from, upto).await {
+                Ok(updates) => match usable(&updates, from, due) {
+                    Err(Unusable::WriterIsBehind { .. }) if answers_behind + 1 == ANSWERS_BELIEVED => {
+                        let (stream, writer) = (self.stream.name(), &self.writer);
+                        let event = InstanceEvent::NotAllocated { stream, writer, token: due, is_first: true };
+                        self.env.observer.event(event);
+                        return Ok(self.fetched(updates));
+                    }
+                    Err(error) => {
+                        answers_behind += u32::from(matches!(error, Unusable::WriterIsBehind { .. }));
+                        error.into()
+                    }
+                    Ok(()) => return Ok(self.fetched(updates)),
+                },
+                Err(error) => error,
+            };
+            self.failed(connection, &*error);
             tokio::time::sleep(backoff.next_delay()).await;
         }
+    }
+
+    /// Reports rows that were fetched.
+    fn fetched(&self, updates: Updates) -> Updates {
+        self.env.observer.fetched(self.stream.name(), &self.writer, updates.rows.len());
+        updates
+    }
+
+    fn backoff(&self, purpose: &str, connection: &Connection) -> Backoff {
+        let purpose = format!("{purpose}/{}/{}/{}", self.stream.name(), self.writer, connection.id());
+        Backoff::new(&self.env.seeds.child(purpose))
+    }
+
+    /// Reports a failure to read what is missing.
+    fn failed(&self, connection: &Connection, error: &dyn error::Error) {
+        connection.catch_up_failed();
+        self.env.observer.event(InstanceEvent::CatchUp { stream: self.stream.name(), writer: &self.writer, error });
     }
 
     /// Applies rows that ascend by token, each under its own token (Synapse #7286).
@@ -275,15 +368,15 @@ impl StreamFollower {
     }
 }
 
-/// Returns `updates` if they reach `due` or, where they are limited, past `from`. Without progress, fetching the rest
-/// would never end.
-fn usable(updates: Updates, from: Token, due: Token) -> Result<Updates, UpdateError> {
+/// Checks that `updates` reach `due` or, where they are limited, past `from`. Without progress, fetching the rest would never
+/// end.
+fn usable(updates: &Updates, from: Token, due: Token) -> Result<(), Unusable> {
     if updates.limited && updates.upto <= from {
-        Err(Box::new(NoProgress { from }))
+        Err(Unusable::NoProgress { from })
     } else if updates.limited || updates.upto >= due {
-        Ok(updates)
+        Ok(())
     } else {
-        Err(Box::new(WriterIsBehind { upto: updates.upto, announced: due }))
+        Err(Unusable::WriterIsBehind { upto: updates.upto, announced: due })
     }
 }
 

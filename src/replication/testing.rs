@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::{Connection, Consumer, Consumers};
 use crate::observer::InstanceEvent;
 use crate::observer::{Env, Observer};
+use crate::store::Checked;
 use crate::streams::{Stream, UpdateError};
 use squall_env::TaskObserver;
 use squall_env::network::TokioNetwork;
@@ -212,6 +213,7 @@ impl Observer for Journal {
             InstanceEvent::ForeignDatabase { stream, .. } => {
                 self.add(&stream.as_str().into(), Step::InstanceEvent("foreign database"))
             }
+            InstanceEvent::NotAllocated { writer, .. } => self.add(writer, Step::InstanceEvent("not allocated")),
             InstanceEvent::UnknownStream { stream, .. } => {
                 self.add(&stream.as_str().into(), Step::InstanceEvent("unknown stream"))
             }
@@ -248,6 +250,8 @@ pub(super) struct FakeStream {
     source: Rc<RefCell<BTreeMap<InstanceName, Source>>>,
     /// The highest token of a row that the writer has dropped.
     pub(super) forgotten_upto: Cell<Token>,
+    allocated_upto: Cell<Token>,
+    failing_checks: Cell<u32>,
     journal: Journal,
 }
 
@@ -270,8 +274,20 @@ impl FakeStream {
             source: Rc::new(RefCell::new(writers.iter().map(|writer| (writer.clone(), Source::default())).collect())),
             writers,
             forgotten_upto: Cell::default(),
+            allocated_upto: Cell::new(Token(i64::MAX)),
+            failing_checks: Cell::default(),
             journal: journal.clone(),
         })
+    }
+
+    /// Sets the last id that the database has allocated.
+    pub(super) fn allocate_upto(&self, token: i64) {
+        self.allocated_upto.set(Token(token));
+    }
+
+    /// Makes the next checks of tokens fail.
+    pub(super) fn fail_checks(&self, count: u32) {
+        self.failing_checks.set(count);
     }
 
     fn source<R>(&self, writer: &str, f: impl FnOnce(&mut Source) -> R) -> R {
@@ -363,6 +379,18 @@ impl Stream for FakeStream {
 
     fn written_upto(&self, writer: &InstanceName) -> Token {
         self.source(writer.as_str(), |source| source.rows.last().map_or(Token(0), |(token, _)| *token))
+    }
+
+    fn check(&self, token: Token) -> LocalBoxFuture<'static, Result<Checked, UpdateError>> {
+        let checked = match self.failing_checks.get().checked_sub(1) {
+            Some(left) => {
+                self.failing_checks.set(left);
+                Err("the database cannot be reached".into())
+            }
+            None if token <= self.allocated_upto.get() => Ok(Checked::Allocated),
+            None => Ok(Checked::NotAllocated { is_first: true }),
+        };
+        Box::pin(std::future::ready(checked))
     }
 
     fn updates(

@@ -103,6 +103,8 @@ struct FileToml {
     redis: Option<RedisConfig>,
     #[serde(default)]
     metrics: BTreeMap<InstanceName, SocketAddr>,
+    #[serde(default = "config::shared")]
+    shares_database: bool,
 }
 
 fn loopback() -> IpAddr {
@@ -124,10 +126,12 @@ impl File {
             Err(error) => return Err(FileError::Parse { path, error: Box::new(error) }),
         };
         let folder = path.parent().unwrap_or(Path::new(""));
-        let FileToml { server_name, secret, instance_map, stream_writers, presence, redis, .. } = written;
+        let FileToml { server_name, secret, instance_map, stream_writers, presence, redis, shares_database, .. } =
+            written;
         let redis = redis.map(|redis| RedisConfig { tls: redis.tls.map(|tls| tls.resolved_from(folder)), ..redis });
+        let limits = Limits::default();
         let config =
-            Config { server_name, secret, instance_map, stream_writers, presence, redis, limits: Limits::default() };
+            Config { server_name, secret, instance_map, stream_writers, presence, redis, shares_database, limits };
         let named = written.workers.iter().try_for_each(|name| config::check_name("instance", name.as_str()));
         if let Err(error) = config.validate().and(named) {
             return Err(FileError::Config { path, error });

@@ -23,7 +23,7 @@ use slow_writes::SlowWrites;
 
 use crate::errors::Causes;
 use crate::instance::{Instance, StartError};
-use crate::metrics::{self, Health, Metrics};
+use crate::metrics::{self, Health, Metrics, ReadCount};
 use crate::observer::{Log, Tee, process_env};
 use crate::replication::Consumers;
 use crate::store::{Database, DatabaseError, SqliteBackend};
@@ -111,7 +111,8 @@ enum State {
 }
 
 /// Runs the instance called `name` until `stop` completes, and then stops it gracefully. Must be called on a `LocalSet` of
-/// its own. Metrics are served at `metrics`, or else at the address in the file, if there is one.
+/// its own. Metrics are served at `metrics`, or else at the address in the file, if there is one. `log_lines_dropped` returns the
+/// number of lines of the log that were not written.
 ///
 /// # Errors
 /// The instance failed to start.
@@ -119,12 +120,14 @@ pub async fn serve(
     file: &File,
     name: &InstanceName,
     metrics: Option<SocketAddr>,
+    log_lines_dropped: ReadCount,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     file.check_instance(name)?;
     let _lock = lock(&file.database, name)?;
     let registry = Registry::new();
     let counters = Rc::new(Metrics::new(&registry).expect("the registry is empty"));
+    metrics::count_log_lines_dropped(&registry, log_lines_dropped).expect("the registry has no such counter");
     let state = Rc::new(RefCell::new(State::Starting));
     // Not the tasks of the instance: the health check also answers while the instance starts and stops.
     let tasks = TaskSpawner::new(Rc::new(Noop));
@@ -144,7 +147,7 @@ pub async fn serve(
     consumers.register(Rc::new(log::Rows));
     let slow_writes = Rc::<SlowWrites>::default();
     tasks.spawn(tasks::WATCH_SLOW_WRITES, Rc::clone(&slow_writes).watch());
-    let observers = Tee(Rc::new(Log), Rc::new(Tee(counters, slow_writes)));
+    let observers = Tee(Rc::<Log>::default(), Rc::new(Tee(counters, slow_writes)));
     let env = process_env(file.bind, Rc::new(observers));
     let env = file.config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));

@@ -177,6 +177,7 @@ impl Deployment {
             },
             presence: presence.clone(),
             redis: self.broker.as_ref().map(redis_config),
+            shares_database: true,
             limits,
         }
     }

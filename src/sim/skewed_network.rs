@@ -1,7 +1,7 @@
-//! A network whose peers are of a newer version: they send lines of a stream that this version does not have, and rows of a
-//! shape that it does not know.
+//! A network on which an instance hears lines that its peers do not send: those of peers of a newer version, which have a stream
+//! that this version does not have, and rows of a shape that it does not know, or positions that somebody else has made up.
 //!
-//! Both are injected into the lines that the peer really sends, between the network and the instance that reads: a line of an
+//! They are injected into the lines that the peer really sends, between the network and the instance that reads: a line of an
 //! unknown stream between two others, and a JSON string in the place of a row. The row itself is in the database; only this
 //! copy of it cannot be parsed.
 
@@ -21,22 +21,33 @@ use super::switch::{Rate, Switch};
 use super::wire;
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
 use squall_judge::{NAME_CHECK, PUBLICATIONS, SUBSCRIPTION};
-use squall_protocol::InstanceName;
+use squall_protocol::{InstanceName, StreamName};
 
 /// The name of the stream that no instance knows.
 pub(super) const UNKNOWN_STREAM: &str = "org.squall.newer";
 
-/// The version skew of the peers of one host: its switch hits reads. It outlives the host's processes.
+/// Tokens of positions that are made up: beyond every id of a run.
+const FORGED_TOKENS: [i64; 2] = [1_000_000, i64::MAX];
+
+/// The version skew of the peers of one host, or the positions that are made up for it: its switch hits reads. It outlives the
+/// host's processes.
 #[derive(Debug, Clone)]
 pub(super) struct VersionSkew {
     switch: Switch,
     injected: Injected,
+    /// The streams and writers whose positions are made up; none if the peers are of a newer version.
+    forged: Arc<[(StreamName, InstanceName)]>,
 }
 
 impl VersionSkew {
     /// Creates a version skew that is off. Lines that are injected once it is on are reported through `injected`.
     pub(super) fn new(injected: Injected) -> Self {
-        VersionSkew { switch: Switch::default(), injected }
+        VersionSkew::forging(injected, [].into())
+    }
+
+    /// Creates a switch that is off, and makes up positions of these streams and writers once it is on.
+    pub(super) fn forging(injected: Injected, forged: Arc<[(StreamName, InstanceName)]>) -> Self {
+        VersionSkew { switch: Switch::default(), injected, forged }
     }
 
     /// Returns the switch.
@@ -53,6 +64,11 @@ impl VersionSkew {
     fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Unknown, Arc<Rate>)> {
         self.switch.first()?;
         let drawn = rng.random_range(0..1_000);
+        if !self.forged.is_empty() {
+            let place = rng.random_range(0..self.forged.len());
+            let token = FORGED_TOKENS[rng.random_range(0..FORGED_TOKENS.len())];
+            return self.switch.hit_by(drawn).map(|rate| (Unknown::Forged { place, token }, rate));
+        }
         let unknown = [Unknown::Rows, Unknown::Position, Unknown::Shape][rng.random_range(0..3)];
         self.switch.hit_by(drawn).map(|rate| (unknown, rate))
     }
@@ -67,6 +83,8 @@ enum Unknown {
     Position,
     /// A row of a known stream in an unknown shape.
     Shape,
+    /// A position of a known stream and writer, by its place in the list.
+    Forged { place: usize, token: i64 },
 }
 
 /// The network of one process, whose peers may be of a newer version.
@@ -118,11 +136,10 @@ struct SkewedReader {
 
 impl SkewedReader {
     /// Counts and reports an injected line.
-    fn report(&self, rate: &Rate, stream: &str) {
+    fn report(&self, rate: &Rate, content: Content) {
         rate.count();
         let instance = self.instance.clone();
         let target = self.target.clone();
-        let content = Content::Unknown(stream.into());
         self.version_skew.injected.push(InjectedLine { instance, target, content });
     }
 
@@ -133,14 +150,22 @@ impl SkewedReader {
         let line = match unknown {
             Unknown::Rows => format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"),
             Unknown::Position => format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"),
+            Unknown::Forged { place, token } => {
+                let (stream, writer) = &self.version_skew.forged[*place];
+                format!("POSITION {stream} {writer} 3 {token}")
+            }
             Unknown::Shape => return false,
+        };
+        let content = match unknown {
+            Unknown::Forged { .. } => Content::Harmless("a position that nobody has announced"),
+            _ => Content::Unknown(UNKNOWN_STREAM.into()),
         };
         let line = self.place.encode(line);
         if !self.place.is_between() || buf.remaining() < line.len() {
             return false;
         }
         buf.put_slice(&line);
-        self.report(rate, UNKNOWN_STREAM);
+        self.report(rate, content);
         self.next = None;
         true
     }
@@ -158,7 +183,7 @@ impl SkewedReader {
                 let row = from + row..from + line.len();
                 bytes[row.clone()].fill(b'x');
                 (bytes[row.start], bytes[row.end - 1]) = (b'"', b'"');
-                self.report(rate, &stream);
+                self.report(rate, Content::Unknown(stream.as_str().into()));
                 self.next = None;
                 return;
             }

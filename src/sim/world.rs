@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,13 +27,14 @@ use crate::instance::{Config, Instance};
 use crate::observer::Env;
 use crate::replication::Consumers;
 use crate::store::Database;
-use crate::store::Source;
+use crate::store::{SOURCES, Source};
 use crate::sync::{SyncError, SyncResponse};
 use crate::tasks;
 use squall_env::{LocalBoxFuture, Network, PollDelay, SeedTree, TaskSpawner};
 use squall_judge::Observation;
 use squall_netsim::Engine;
-use squall_protocol::{InstanceMap, InstanceName};
+use squall_protocol::rows::typing;
+use squall_protocol::{InstanceMap, InstanceName, StreamName};
 
 /// The time after which a supervisor starts a process again that did not come up.
 pub(super) const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -81,11 +83,12 @@ struct HostFaults {
     cancellations: Cancellations,
     version_skew: VersionSkew,
     odd_framing: OddFraming,
+    forged_positions: VersionSkew,
     clock: SimClock,
 }
 
 impl HostFaults {
-    fn new(recorder: &Recorder) -> Self {
+    fn new(recorder: &Recorder, written: &Arc<[(StreamName, InstanceName)]>) -> Self {
         let version_skew = VersionSkew::new(recorder.injected());
         let odd_framing = OddFraming::new(recorder.injected());
         HostFaults {
@@ -93,6 +96,7 @@ impl HostFaults {
             cancellations: Cancellations::default(),
             version_skew,
             odd_framing,
+            forged_positions: VersionSkew::forging(recorder.injected(), Arc::clone(written)),
             clock: SimClock::default(),
         }
     }
@@ -168,6 +172,15 @@ fn poll_delay_of(scheduling: &SchedulingPlan, seeds: &SeedTree) -> Option<PollDe
     })
 }
 
+/// Returns each stream with each of its writers.
+fn written_streams(config: &Config) -> Arc<[(StreamName, InstanceName)]> {
+    let writers = |name| {
+        let stream = StreamName::from(name);
+        config.writers_of(name).into_iter().map(move |writer| (stream.clone(), writer))
+    };
+    SOURCES.iter().map(|source| source.name).chain([typing::NAME]).flat_map(writers).collect()
+}
+
 impl World {
     /// Creates the world, with all hosts down.
     pub(super) fn new(
@@ -177,14 +190,17 @@ impl World {
         database: SimDatabase,
         recorder: Rc<Recorder>,
     ) -> Rc<Self> {
+        let rollout = Rollout::new(plan);
+        let written = written_streams(rollout.config_of_clients());
+        let faults = |host: &str| (host.into(), HostFaults::new(&recorder, &written));
         Rc::new(World {
             engine,
-            rollout: Rollout::new(plan),
+            rollout,
             seeds,
             database,
             timing: timing_of(plan),
             scheduling: plan.scheduling.clone(),
-            host_faults: plan.topology.hosts().map(|host| (host.into(), HostFaults::new(&recorder))).collect(),
+            host_faults: plan.topology.hosts().map(faults).collect(),
             recorder,
             processes: RefCell::default(),
             instances: plan.topology.hosts().map(InstanceName::from).collect(),
@@ -266,6 +282,7 @@ impl World {
             cancellations: self.cancellations(name).clone(),
             version_skew: self.version_skew(name).clone(),
             odd_framing: self.odd_framing(name).clone(),
+            forged_positions: self.forged_positions(name).clone(),
             clock: self.host_faults[name].clock.clone(),
             requests: self.requests.clone(),
             orders: incoming,
@@ -410,6 +427,10 @@ impl Cluster for World {
         &self.host_faults[name].odd_framing
     }
 
+    fn forged_positions(&self, name: &InstanceName) -> &VersionSkew {
+        &self.host_faults[name].forged_positions
+    }
+
     fn step_clock(&self, name: &InstanceName, by_ms: i64) {
         self.host_faults[name].clock.step(by_ms);
     }
@@ -449,6 +470,7 @@ struct Boot {
     cancellations: Cancellations,
     version_skew: VersionSkew,
     odd_framing: OddFraming,
+    forged_positions: VersionSkew,
     clock: SimClock,
     requests: RequestsUnderWay,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -505,6 +527,7 @@ impl Boot {
     /// Starts the instance, and tries again after each failure, as a supervisor would.
     async fn start(&self, network: Rc<dyn Network>) -> Rc<Instance> {
         let network = self.version_skew.wrap(network, self.name.clone(), self.seeds.child("strangers"));
+        let network = self.forged_positions.wrap(network, self.name.clone(), self.seeds.child("forged positions"));
         let network = self.odd_framing.wrap(network, self.name.clone(), self.seeds.child("odd framing"));
         loop {
             let observer = Rc::new(StackWitness::new(self.witness.clone()));

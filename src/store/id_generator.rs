@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::database::{Database, DatabaseError};
+use super::doubt::{Doubt, Heard};
 use super::id_load::{self, IdGeneratorOptions, LoadError};
 use super::id_state::{FetchId, IdState, StartingPoint};
 use super::sequences;
@@ -35,7 +36,7 @@ pub enum AllocateError {
     /// The database has allocated less than the deployment: it is another database, or was set back. Rows under its ids
     /// would reach no follower, because followers have passed them.
     #[error(
-        "the database allocated {id} on {stream}, and {heard} was announced before: it is not the database of this \
+        "the database has allocated {id} on {stream}, and {heard} was announced: it is not the database of this \
          deployment, or an old copy of it. Nothing is written. Use the database that all instances use, or set the \
          sequence {sequence} to {heard} or higher"
     )]
@@ -44,14 +45,32 @@ pub enum AllocateError {
         stream: StreamName,
         /// The sequence that ids are taken from.
         sequence: &'static str,
-        /// The lowest id that the database allocated.
+        /// The id that the database allocated last.
         id: Token,
-        /// The highest token announced before.
+        /// The higher token that was announced.
         heard: Token,
     },
+    /// The instance follows another deployment, whose database it does not have.
+    #[error("shares_database is false: this instance has another database than the writers of {0}, and writes nothing")]
+    NotShared(StreamName),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+}
+
+/// The name of the transaction that checks a token.
+pub(crate) const CHECK: &str = "check_token";
+
+/// The result of checking a token that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// The database has allocated it.
+    Allocated,
+    /// The database has not allocated it. No instance of the deployment can have announced it.
+    NotAllocated {
+        /// True if it is the first one for a while.
+        is_first: bool,
+    },
 }
 
 /// The ids of one stream, as one instance sees and allocates them.
@@ -61,6 +80,9 @@ pub struct IdGenerator {
     /// The writers whose positions the database had at the start, and which are not configured.
     unclaimed: Vec<InstanceName>,
     ids: Arc<Ids>,
+    /// The highest id that the database is known to have allocated.
+    last_allocated: Cell<Token>,
+    doubt: Doubt,
     /// The own position as last recorded, so that an unchanged position is not written again (Synapse #18672).
     recorded: Cell<Token>,
 }
@@ -111,11 +133,13 @@ impl IdGenerator {
             let unclaimed = std::mem::take(&mut start.unclaimed);
             let instance = options.instance.clone();
             let recorded = start.positions.get(&instance).copied().unwrap_or_default();
+            let last_allocated = Cell::new(start.max_allocated);
             let state = IdState::new(instance.clone(), start);
             let ids = Ids { instance, state: Mutex::new(state), poke: options.poke.clone() };
             let database = database.clone();
             let (ids, recorded) = (Arc::new(ids), Cell::new(recorded));
-            Ok(Rc::new(IdGenerator { database, options, unclaimed, ids, recorded }))
+            let doubt = Doubt::default();
+            Ok(Rc::new(IdGenerator { database, options, unclaimed, ids, last_allocated, doubt, recorded }))
         };
         options.into_iter().zip(starts).map(load).collect()
     }
@@ -129,8 +153,12 @@ impl IdGenerator {
             let IdGeneratorOptions { instance, stream, .. } = self.options.clone();
             return Err(AllocateError::NotAWriter { instance, stream });
         }
+        let IdGeneratorOptions { sequence, shares_database, .. } = self.options;
+        if !shares_database {
+            return Err(AllocateError::NotShared(self.options.stream.clone()));
+        }
+        self.doubt.settle().await.map_err(|heard| self.foreign(heard))?;
         let fetch = Fetch::begin(&self.ids);
-        let sequence = self.options.sequence;
         let last = self.database.transaction("allocate_ids", move |tx| sequences::take_ids(tx, sequence, n)).await?;
         let ids: Vec<_> = (1..=n as i64).map(|i| Token(last.0 - n as i64 + i)).collect();
         let id = ids.first().copied().unwrap_or(last);
@@ -149,9 +177,33 @@ impl IdGenerator {
         self.ids.change(|state| state.advance_by_row(writer, token));
     }
 
-    /// Notes `token`, which a command under the name of this instance had. See [`AllocateError::ForeignDatabase`].
-    pub fn heard_of_itself(&self, token: Token) {
-        self.ids.state().heard_of_itself(token);
+    /// Checks `token`, which was heard. Every token is an id that the database has allocated. Where this instance has
+    /// another database, `shares_database` is false, and nothing is checked.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn check(&self, token: Token) -> Result<Checked, DatabaseError> {
+        let known = self.last_allocated.get().max(self.ids.state().max_allocated());
+        if token <= known || !self.options.shares_database {
+            return Ok(Checked::Allocated);
+        }
+        let sequence = self.options.sequence;
+        let last = self.database.transaction(CHECK, move |tx| sequences::last_taken(tx, sequence)).await?;
+        self.last_allocated.set(last.max(known));
+        if token <= last {
+            return Ok(Checked::Allocated);
+        }
+        Ok(Checked::NotAllocated { is_first: self.doubt.arise(token, last) })
+    }
+
+    /// Returns the reason why writes are refused, while tokens are heard that the database has not allocated.
+    pub fn refusal(&self) -> Option<AllocateError> {
+        self.doubt.renewed().map(|heard| self.foreign(heard))
+    }
+
+    fn foreign(&self, Heard { token, last_allocated, .. }: Heard) -> AllocateError {
+        let IdGeneratorOptions { stream, sequence, .. } = self.options.clone();
+        AllocateError::ForeignDatabase { stream, sequence, id: last_allocated, heard: token }
     }
 
     /// Returns the token up to which every writer is complete.

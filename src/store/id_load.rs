@@ -42,6 +42,8 @@ pub struct IdGeneratorOptions {
     pub sequence: &'static str,
     /// The tables that hold the stream's rows, each with its id column.
     pub tables: &'static [(&'static str, &'static str)],
+    /// False if this instance has another database than the writers, such as one that follows processes of Synapse.
+    pub shares_database: bool,
     /// Notified whenever the position that this instance announces has moved. Streams of one streamer share it.
     pub poke: Arc<Notify>,
 }
@@ -62,8 +64,10 @@ pub enum LoadError {
     /// A writer has announced ids that were never allocated. The sequence was set back, and would return ids again that
     /// readers have already passed (Synapse #16095, `IncorrectDatabaseSetup`).
     #[error(
-        "{writer} has announced {position} on {stream}, but the last id allocated is {last_allocated}: set the stream's \
-         sequence to {position} or higher"
+        "the database says that {writer} has announced {position} on {stream}, but the last id allocated is \
+         {last_allocated}. If the sequence was set back, as by restoring a part of the database, set it to {position} or \
+         higher. If something else had published this position, stop all instances and run `squall repair --config FILE`, \
+         which lowers it"
     )]
     PositionPastSequence {
         /// The stream.
@@ -82,7 +86,7 @@ pub(super) fn starting_point(
     tx: &Transaction<'_>,
     options: &IdGeneratorOptions,
 ) -> rusqlite::Result<Result<StartingPoint, LoadError>> {
-    let max_in_tables = max_in_tables(tx, options)?;
+    let max_in_tables = max_in_tables(tx, options.tables)?;
     let max_allocated = heal_sequence(tx, options.sequence, max_in_tables)?;
     let mut positions = recorded_positions(tx, &options.stream)?;
     if !options.is_writer() && positions.remove(&options.instance).is_some() {
@@ -134,9 +138,10 @@ pub(super) fn record_position(
     Ok(())
 }
 
-fn max_in_tables(tx: &Transaction<'_>, options: &IdGeneratorOptions) -> rusqlite::Result<Token> {
+/// Returns the highest id in `tables`, each with its id column.
+pub(super) fn max_in_tables(tx: &Transaction<'_>, tables: &[(&str, &str)]) -> rusqlite::Result<Token> {
     let mut max = SEQUENCE_START;
-    for (table, id) in options.tables {
+    for (table, id) in tables {
         let mut query = tx.prepare_cached(&format!("SELECT MAX({id}) FROM {table}"))?;
         let in_table: Option<i64> = query.query_row((), |row| row.get(0))?;
         max = in_table.map_or(max, |id| max.max(Token(id)));

@@ -15,8 +15,8 @@
 //! writer that has just started is at the last id of the sequence, which may be a third writer's and still outstanding.
 //! Here only a row is such proof, see [`IdState::advance`] and [`IdState::advance_by_row`].
 //!
-//! Every token that was heard had been taken from the sequence before. So an id that a later request gets is higher, or the
-//! database is not that of the deployment (or was set back), and no row may be written under it.
+//! Every token that was believed had been taken from the sequence before. So an id that a later request gets is higher, or the
+//! sequence was set back, and no row may be written under it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,8 +52,8 @@ pub(super) struct IdState {
     positions: BTreeMap<InstanceName, Token>,
     /// The own ids that may still commit.
     unfinished: BTreeSet<Token>,
-    /// The requests to the sequence, with what was known when they began.
-    fetches: BTreeMap<FetchId, Seen>,
+    /// The requests to the sequence, each with the highest id that was known when it began. Its answer will be above that.
+    fetches: BTreeMap<FetchId, Token>,
     fetches_begun: u64,
     /// The own finished ids above an outstanding one.
     finished: BTreeSet<Token>,
@@ -66,17 +66,6 @@ pub(super) struct IdState {
     local_position: Token,
     /// The highest own id that is settled, even if lower own ids are outstanding.
     last_own: Token,
-    /// The highest token that a command under the name of this instance had.
-    heard_of_itself: Token,
-}
-
-/// The tokens that were known when a request to the sequence began. Its answer will be above them.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    /// The highest id of any writer.
-    allocated: Token,
-    /// The highest token heard under the name of this instance.
-    of_itself: Token,
 }
 
 impl IdState {
@@ -94,7 +83,6 @@ impl IdState {
             max_allocated: start.max_allocated,
             local_position: Token::default(),
             last_own: Token::default(),
-            heard_of_itself: Token::default(),
         };
         state.raise();
         state.last_own = state.local_position;
@@ -104,8 +92,7 @@ impl IdState {
     /// Begins a request to the sequence for own ids.
     pub(super) fn begin_fetch(&mut self) -> FetchId {
         self.fetches_begun += 1;
-        let seen = Seen { allocated: self.max_allocated, of_itself: self.heard_of_itself };
-        self.fetches.insert(FetchId(self.fetches_begun), seen);
+        self.fetches.insert(FetchId(self.fetches_begun), self.max_allocated);
         FetchId(self.fetches_begun)
     }
 
@@ -114,7 +101,7 @@ impl IdState {
     /// # Errors
     /// A token as high as the lowest of `ids`, or higher, was known before the request. The ids are not used.
     pub(super) fn allocated(&mut self, fetch: FetchId, ids: &[Token]) -> Result<(), Token> {
-        let seen = self.fetches.remove(&fetch).map_or(Token::default(), |seen| seen.allocated.max(seen.of_itself));
+        let seen = self.fetches.remove(&fetch).unwrap_or_default();
         let is_above = ids.iter().all(|id| *id > seen);
         if is_above {
             self.unfinished.extend(ids);
@@ -160,9 +147,9 @@ impl IdState {
         self.advance(writer, token);
     }
 
-    /// Notes `token`, which a command under the name of this instance had: an echo, or another process of that name.
-    pub(super) fn heard_of_itself(&mut self, token: Token) {
-        self.heard_of_itself = self.heard_of_itself.max(token);
+    /// Returns the highest id known to have been allocated, by any writer.
+    pub(super) fn max_allocated(&self) -> Token {
+        self.max_allocated
     }
 
     /// Returns the token up to which every writer is settled (Synapse's `persisted_upto_position`).
@@ -222,7 +209,7 @@ impl IdState {
     fn first_outstanding(&self) -> Option<Token> {
         let unfinished = self.unfinished.first().copied();
         // The oldest request saw the lowest maximum.
-        let to_come = self.fetches.first_key_value().map(|(_, seen)| seen.allocated.next());
+        let to_come = self.fetches.first_key_value().map(|(_, seen)| seen.next());
         unfinished.into_iter().chain(to_come).min()
     }
 

@@ -5,6 +5,7 @@
 
 pub mod current_state;
 pub mod database;
+mod doubt;
 mod id_generator;
 mod id_load;
 mod id_state;
@@ -13,6 +14,7 @@ mod json_column;
 #[cfg(test)]
 pub(crate) mod memory;
 mod query;
+pub mod repair;
 pub mod schema;
 mod sequences;
 mod source;
@@ -20,7 +22,9 @@ mod sqlite;
 pub mod transactions;
 
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
-pub use id_generator::{AllocateError, Allocation, IdGenerator};
+pub use doubt::RENEWED_WITHIN;
+pub(crate) use id_generator::CHECK;
+pub use id_generator::{AllocateError, Allocation, Checked, IdGenerator};
 pub use id_load::{IdGeneratorOptions, LoadError};
 pub use json_column::JsonColumn;
 pub use query::UpdatesQuery;

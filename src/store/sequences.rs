@@ -11,6 +11,12 @@ pub(super) fn take_ids(tx: &Transaction<'_>, sequence: &'static str, n: usize) -
         .query_row((sequence, n as i64), |row| row.get(0).map(Token))
 }
 
+/// Returns the last id taken from `sequence`.
+pub(super) fn last_taken(tx: &Transaction<'_>, sequence: &'static str) -> rusqlite::Result<Token> {
+    tx.prepare_cached("SELECT last_value FROM sequences WHERE name = ?1")?
+        .query_row([sequence], |row| row.get(0).map(Token))
+}
+
 /// Raises `sequence` to `at_least`, the highest id in the tables, and returns its last value. A sequence that lags behind
 /// (a table was restored from elsewhere) would return ids a second time.
 pub(super) fn heal_sequence(tx: &Transaction<'_>, sequence: &'static str, at_least: Token) -> rusqlite::Result<Token> {
@@ -36,10 +42,9 @@ pub async fn last_allocated<const N: usize>(
     sequences: [&'static str; N],
 ) -> Result<[Token; N], DatabaseError> {
     let read = move |tx: &Transaction<'_>| {
-        let mut query = tx.prepare_cached("SELECT last_value FROM sequences WHERE name = ?1")?;
         let mut last = [Token(0); N];
         for (last, sequence) in last.iter_mut().zip(sequences) {
-            *last = query.query_row([sequence], |row| row.get(0).map(Token))?;
+            *last = last_taken(tx, sequence)?;
         }
         Ok(last)
     };

@@ -125,6 +125,7 @@ mod tests {
             writers: vec!["a".into(), "b".into()],
             sequence: "events_stream_seq",
             tables: &[("events", "stream_ordering")],
+            shares_database: true,
             poke: Default::default(),
         };
         IdGenerator::load(database.begin_session(&instance.into()).await.unwrap(), options).await.unwrap()

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::cache_view::CacheViews;
 use super::stream::{Stream, UpdateError};
-use crate::store::{Database, IdGenerator, Source, UpdatesQuery};
+use crate::store::{Checked, Database, IdGenerator, Source, UpdatesQuery};
 use squall_env::LocalBoxFuture;
 use squall_protocol::rows::{ROWS_TARGET, Row, Updates};
 use squall_protocol::{Delivery, InstanceName, StreamName, Token};
@@ -88,8 +88,9 @@ impl Stream for DatabaseStream {
         self.ids.advance(writer, token);
     }
 
-    fn heard_of_itself(&self, token: Token) {
-        self.ids.heard_of_itself(token);
+    fn check(&self, token: Token) -> LocalBoxFuture<'static, Result<Checked, UpdateError>> {
+        let ids = Rc::clone(&self.ids);
+        Box::pin(async move { Ok(ids.check(token).await?) })
     }
 
     /// Does nothing: tokens of a stream in the database never go back.
@@ -115,6 +116,7 @@ mod tests {
             writers: vec![writer.clone()],
             sequence: account_data::SOURCE.sequence,
             tables: account_data::SOURCE.tables,
+            shares_database: true,
             poke: Default::default(),
         };
         let ids = IdGenerator::load(backend.database(), options).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::store::Checked;
 use squall_env::LocalBoxFuture;
 use squall_protocol::rows::{Row, Updates};
 use squall_protocol::{Delivery, InstanceName, StreamName, Token};
@@ -56,9 +57,11 @@ pub trait Stream {
     /// Moves the position of `writer` forward to `token`, which it announced. There need not be a row of that token.
     fn advance(&self, writer: &InstanceName, token: Token);
 
-    /// Notes a token that a command under the name of this instance had. Normally it is an echo of its own command. Otherwise
-    /// another process has that name, and the stream may refuse to write.
-    fn heard_of_itself(&self, _token: Token) {}
+    /// Checks a token that was heard of a writer, before anything is done because of it. By default every token is believed:
+    /// only for streams whose followers ask the writer itself.
+    fn check(&self, _token: Token) -> LocalBoxFuture<'static, Result<Checked, UpdateError>> {
+        Box::pin(std::future::ready(Ok(Checked::Allocated)))
+    }
 
     /// Drops all rows of `writer` and moves its position back to the beginning. Only for [`Delivery::Memory`].
     fn reset(&self, writer: &InstanceName);

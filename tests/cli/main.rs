@@ -8,6 +8,7 @@ mod monitoring;
 mod ports;
 #[path = "../support/program.rs"]
 mod program;
+mod repair;
 mod replay;
 mod run;
 #[path = "../support/schema.rs"]

@@ -90,6 +90,7 @@ impl Scene {
         let deployment = Deployment::new().with_broker("redis");
         let port = deployment.play_broker("redis").await;
         let master = Target::start_with(&deployment, "master", consumers).await;
+        deployment.allocate_events().await;
         Scene { deployment, port, master }
     }
 

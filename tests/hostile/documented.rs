@@ -48,7 +48,7 @@ fn the_limits_are_those_of_the_document() {
         ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
         ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
     ];
-    let durations: [(&str, &[Duration]); 9] = [
+    let durations: [(&str, &[Duration]); 10] = [
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),
         ("PING_TIMEOUT", &[tcp::PING_TIMEOUT]),
         ("CLOSE_GRACE", &[tcp::CLOSE_GRACE]),
@@ -57,6 +57,7 @@ fn the_limits_are_those_of_the_document() {
         ("BODY_TIMEOUT", &[http::BODY_TIMEOUT]),
         ("WRITE_TIMEOUT", &[http::WRITE_TIMEOUT]),
         ("RESPONSE_TIMEOUT", &[http::RESPONSE_TIMEOUT]),
+        ("RENEWED_WITHIN", &[squall::store::RENEWED_WITHIN]),
         ("CONNECT_TIMEOUT", &[squall_env::network::CONNECT_TIMEOUT]),
     ];
     let amounts = amounts.map(|(name, limits)| (name, limits.iter().map(|limit| grouped(*limit)).collect()));

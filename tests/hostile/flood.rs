@@ -89,6 +89,8 @@ fn handles_the_flood(writer_port: u16, redis: Option<RedisConfig>, held_max: usi
         stream_writers: StreamWriters { events: vec!["master".into(), "writer1".into()], ..StreamWriters::default() },
         presence: Default::default(),
         redis,
+        // The peer that the test plays writes to none.
+        shares_database: false,
         limits: Default::default(),
     };
     let env = process_env(Ipv4Addr::LOCALHOST.into(), Rc::new(Noop));

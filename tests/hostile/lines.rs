@@ -221,6 +221,7 @@ fn a_row_nested_too_deep_costs_the_connection_and_not_the_stack() {
         let deployment = Deployment::new();
         let mut port = deployment.play("master").await;
         let worker = Target::start(&deployment, "worker1").await;
+        deployment.allocate_events().await;
         for levels in [1_000, LINE_BYTES_MAX / 2 - 100] {
             let mut server = play_master(&mut port).await;
             server.say(&format!("RDATA events master 2 {}", nested(levels))).await;
@@ -243,6 +244,7 @@ fn an_endless_batch_is_not_buffered() {
         let (applied, consumers) = (Rc::new(Applied::default()), Consumers::default());
         consumers.register(applied.clone());
         let worker = Target::start_with(&deployment, "worker1", consumers).await;
+        deployment.allocate_events().await;
         let mut server = play_master(&mut port).await;
         server.say("POSITION events master 1 1").await;
         let row = r#"["ev",["$e","!r:squall.test","m.room.message",null,null,null,null,false,false]]"#;

@@ -76,6 +76,7 @@ impl Deployment {
             },
             presence: Default::default(),
             redis,
+            shares_database: true,
             limits: Default::default(),
         };
         Deployment { scratch: Scratch::new(test), config: Rc::new(config) }

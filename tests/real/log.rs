@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for UniqueKeys {
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 
 /// Waits until the log has these words.
-async fn logs(program: &Program, words: &str) {
+pub(crate) async fn logs(program: &Program, words: &str) {
     let logged = async {
         while !program.log().contains(words) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -91,5 +91,51 @@ fn tls_at_the_port_of_the_metrics_is_named() {
         let _ = client.read_to_end(&mut Vec::new()).await;
         logs(&master, "a metrics client").await;
         logs(&master, "the client speaks TLS, and this port does not").await;
+    });
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_the_instance_nor_its_end() {
+    run(async {
+        let site = Site::new("log-unread", None);
+        let (mut master, _unread) = site.start_unread("master").await;
+        let dropped = async || master.value("squall_log_lines_dropped_total", &[]).await;
+        assert_eq!(dropped().await, 0);
+        // Each client costs some lines. The pipe holds some hundred of them, and the queue ten thousand.
+        let port = site.replication_port("master");
+        while dropped().await == 0 {
+            for _ in 0..500 {
+                let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                client.write_all(b"NOT_A_COMMAND\n").await.unwrap();
+                client.shutdown().await.unwrap();
+                let _ = client.read_to_end(&mut Vec::new()).await;
+            }
+            assert_eq!(master.get("/health").await.0, 200);
+        }
+        assert_eq!(master.stop("TERM").await.code(), Some(0));
+    });
+}
+
+#[test]
+fn a_peer_cannot_make_the_log_grow_by_much_more_than_it_sends() {
+    run(async {
+        let site = Site::new("log-amplified", None);
+        let master = site.start("master").await;
+        let before = master.log().len();
+        let mut client = TcpStream::connect(("127.0.0.1", site.replication_port("master"))).await.unwrap();
+        let (mut reading, mut writing) = client.split();
+        let mut sent = format!("NAME {}\u{1b}[2J\n", "B".repeat(16_000));
+        sent += &"ERROR x\n".repeat(20_000);
+        let mut answers = Vec::new();
+        let writing = async {
+            writing.write_all(sent.as_bytes()).await.unwrap();
+            writing.shutdown().await.unwrap();
+        };
+        let (read, ()) = tokio::join!(reading.read_to_end(&mut answers), writing);
+        read.unwrap();
+        logs(&master, "BBBB").await;
+        let grown = master.log().len() - before;
+        assert!(grown < 20_000, "{grown} bytes for {}", sent.len());
+        assert!(!master.log().contains('\u{1b}'));
     });
 }

@@ -67,11 +67,23 @@ impl Site {
     pub(crate) async fn start(&self, name: &'static str) -> Program {
         let run = self.runs.replace(self.runs.get() + 1);
         let log = self.scratch.path().join(format!("{run}-{name}.log"));
+        let stderr = std::fs::File::create(&log).unwrap();
+        self.start_with(name, "squall::serve=trace,info", log, stderr.into()).await
+    }
+
+    /// Starts `name` with a log that nobody reads, and waits until its health check succeeds. The second value is the end
+    /// from which the log could be read.
+    pub(crate) async fn start_unread(&self, name: &'static str) -> (Program, std::io::PipeReader) {
+        let (unread, log) = std::io::pipe().unwrap();
+        (self.start_with(name, "trace", PathBuf::from("/dev/null"), log.into()).await, unread)
+    }
+
+    async fn start_with(&self, name: &'static str, level: &str, log: PathBuf, stderr: Stdio) -> Program {
         let metrics_port = self.file.metrics_of(&name.into()).unwrap().port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
         command.arg("serve").arg("--config").arg(&self.file.path).args(["--instance", name]);
-        command.args(["--log", "json", "--log-level", "squall::serve=trace,info"]);
-        let child = command.stdin(Stdio::null()).stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+        command.args(["--log", "json", "--log-level", level]);
+        let child = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
         let mut program = Program { name, child, log, metrics_port };
         let healthy = async {
             loop {
@@ -88,6 +100,11 @@ impl Site {
         let is_healthy = tokio::time::timeout(PATIENCE, healthy).await.is_ok();
         assert!(is_healthy, "{name} did not become healthy: {}", program.log());
         program
+    }
+
+    /// Returns the port of the line protocol of `name`.
+    pub(crate) fn replication_port(&self, name: &str) -> u16 {
+        self.file.config.instance_map[name].replication_port
     }
 
     /// Lets later starts of instances use another database, a new and empty one.
@@ -224,7 +241,8 @@ impl Program {
     pub(crate) async fn value(&self, metric: &str, labels: &[&str]) -> i64 {
         let (_, text) = self.get("/metrics").await;
         let values = |line: &str| -> Vec<String> { line.split('"').skip(1).step_by(2).map(str::to_owned).collect() };
-        let is_it = |line: &&str| line.starts_with(&format!("{metric}{{")) && values(line) == labels;
+        let is_of_metric = |line: &str| line.strip_prefix(metric).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let is_it = |line: &&str| is_of_metric(line) && values(line) == labels;
         text.lines().find(is_it).map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
     }
 

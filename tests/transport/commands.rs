@@ -109,6 +109,7 @@ fn half_a_batch_of_a_lost_connection_is_not_completed_by_the_next() {
         let mut port = deployment.play("master").await;
         let (diary, consumers) = Diary::registered();
         let _worker = deployment.start_with("worker1", consumers).await;
+        deployment.allocate_events().await;
         let mut first = Peer::new(port.accept().await.unwrap());
         first.say("POSITION events master 1 1").await;
         first.say(r#"RDATA events master batch ["state-all",["!half:squall.test"]]"#).await;

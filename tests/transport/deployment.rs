@@ -73,6 +73,7 @@ impl Deployment {
             stream_writers,
             presence: Default::default(),
             redis: None,
+            shares_database: true,
             limits: Default::default(),
         };
         let database_delay = Delay::default();
@@ -91,6 +92,13 @@ impl Deployment {
     /// Opens the port of the broker on `host`, which the test plays.
     pub(crate) async fn play_broker(&self, host: &str) -> Box<dyn Listener> {
         self.hosts.seen_by(host).listen(REDIS_PORT).await.unwrap()
+    }
+
+    /// Allocates some ids of events, under which the test may send rows of a writer that it plays.
+    pub(crate) async fn allocate_events(&self) {
+        let take = "UPDATE sequences SET last_value = last_value + 100 WHERE name = 'events_stream_seq'";
+        let taken = self.database.transaction("allocate_events", move |tx| tx.execute(take, ())).await;
+        assert_eq!(taken.unwrap(), 1);
     }
 
     /// Returns the database that all instances share.

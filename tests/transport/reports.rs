@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::Value;
-use squall::instance::{Config, Instance, Write};
+use squall::instance::{Config, Instance, PersistError, Write};
 use squall::observer::{Env, InstanceEvent, Observer, OutstandingWrite};
 use squall::replication::Consumers;
 #[cfg(feature = "sim")]
@@ -16,7 +16,7 @@ use squall::store::account_data::Datum;
 use squall::transport::redis::resp::encode_request;
 use squall_env::TaskObserver;
 use squall_protocol::rows::events::EventRow;
-use squall_protocol::{InstanceName, StreamName};
+use squall_protocol::{InstanceName, StreamName, Token};
 use tokio::time::Instant;
 
 #[cfg(feature = "sim")]
@@ -26,6 +26,7 @@ use crate::peer::Peer;
 use crate::run;
 
 const MOMENT: Duration = Duration::from_secs(1);
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// An observer that keeps every report.
 #[derive(Default)]
@@ -229,6 +230,7 @@ fn caches_of_a_process_that_writes_nothing_else_are_followed_where_it_is_configu
         tokio::task::spawn_local(broker::serve(port, broker::Options::default()));
         let mut config = deployment.config().clone();
         config.stream_writers.caches = vec!["generic1".into()];
+        config.shares_database = false;
         let (worker, reports) = start_as(&deployment, config, "worker1").await;
         tokio::time::sleep(MOMENT).await;
         let mut generic = deployment.connect_to_port("redis", REDIS_PORT).await;
@@ -267,24 +269,74 @@ fn a_position_of_a_writer_that_the_configuration_does_not_name_is_reported_and_k
     });
 }
 
+/// Starts `writer1` beside a played master, and returns both with the reports of the writer.
+async fn beside_a_played_master(deployment: &Deployment) -> (Rc<Instance>, Peer, Rc<Reports>) {
+    let mut port = deployment.play("master").await;
+    let (writer, reports) = start(deployment, "writer1").await;
+    let mut server = Peer::new(port.accept().await.unwrap());
+    server.hear("REPLICATE").await;
+    server.say("SERVER squall.test").await;
+    (writer, server, reports)
+}
+
+/// Persists an event at `writer`.
+async fn persist_event(writer: &Instance) -> Result<Token, PersistError> {
+    let event = EventRow::message("$event".to_owned(), format!("!room:{SERVER_NAME}"));
+    writer.events().unwrap().persist(vec![Write { event: Some(event), state: Vec::new() }]).await
+}
+
 #[test]
-fn a_writer_whose_name_another_process_has_refuses_to_write_what_that_one_may_have_written() {
-    run(async {
-        let deployment = Deployment::new();
-        let mut port = deployment.play("master").await;
-        let (writer, reports) = start(&deployment, "writer1").await;
-        let mut server = Peer::new(port.accept().await.unwrap());
-        server.hear("REPLICATE").await;
-        server.say("SERVER squall.test").await;
-        server.say("POSITION events writer1 10340 10340").await;
-        server.lines_for(MOMENT).await;
-        let event = EventRow::message("$event".to_owned(), format!("!room:{SERVER_NAME}"));
-        let refused = writer.events().unwrap().persist(vec![Write { event: Some(event), state: Vec::new() }]).await;
-        let error = refused.unwrap_err().to_string();
-        assert!(error.contains("allocated 2 on events, and 10340 was announced before"), "{error}");
-        assert_eq!(reports.containing("ForeignDatabase").len(), 1);
-        assert!(error.contains(&writer.refusal_to_write().unwrap()));
-    });
+fn a_writer_whose_database_does_not_know_what_others_announce_refuses_to_write() {
+    for announced in ["events writer1", "events master"] {
+        run(async {
+            let deployment = Deployment::new();
+            let (writer, mut server, reports) = beside_a_played_master(&deployment).await;
+            let announcing = async {
+                loop {
+                    server.say(&format!("POSITION {announced} 10340 10340")).await;
+                    server.lines_for(HEARTBEAT).await;
+                }
+            };
+            let writing = async {
+                tokio::time::sleep(MOMENT).await;
+                let error = persist_event(&writer).await.unwrap_err().to_string();
+                assert!(error.contains("allocated 1 on events, and 10340 was announced"), "{error}");
+                assert!(error.contains(&writer.refusal_to_write().unwrap()));
+                assert_eq!(reports.containing("ForeignDatabase").len(), 1);
+            };
+            tokio::select! {
+                () = announcing => unreachable!("it goes on"),
+                () = writing => {}
+            }
+            let heard = reports.containing("NotAllocated");
+            assert!(heard.len() >= 2 && heard[0].contains("is_first: true"), "{heard:?}");
+        });
+    }
+}
+
+#[test]
+fn a_position_that_nobody_can_have_announced_moves_nothing_and_only_delays_writes() {
+    for announced in ["events writer1", "events master"] {
+        run(async {
+            let deployment = Deployment::new();
+            let (writer, mut server, reports) = beside_a_played_master(&deployment).await;
+            server.say(&format!("POSITION {announced} 5 1000000")).await;
+            server
+                .say(&format!(
+                    "RDATA {announced} 1000000 [\"ev\",[\"$x\",\"!r:x\",\"t\",null,null,null,null,null,null]]"
+                ))
+                .await;
+            tokio::time::sleep(MOMENT).await;
+            let position = |name: &str| writer.handler().position("events", &name.into()).unwrap();
+            assert_eq!((position("master"), position("writer1")), (Token(1), Token(1)));
+            assert_eq!(writer.refusal_to_write(), None);
+            let began = Instant::now();
+            assert_eq!(persist_event(&writer).await.unwrap(), Token(2));
+            assert!(began.elapsed() < 2 * HEARTBEAT, "{:?}", began.elapsed());
+            let heard = reports.containing("NotAllocated");
+            assert!(!heard.is_empty() && heard[0].contains("1000000"), "{heard:?}");
+        });
+    }
 }
 
 /// The beginning of a client's handshake.

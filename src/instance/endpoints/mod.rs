@@ -79,7 +79,9 @@ fn idempotency_key(instance: &Instance, request: &EndpointRequest) -> Option<Ide
 impl From<PersistError> for HttpRefusal {
     fn from(error: PersistError) -> Self {
         match error {
-            PersistError::Allocate(AllocateError::NotAWriter { .. }) => HttpRefusal::bad_request(error),
+            PersistError::Allocate(AllocateError::NotAWriter { .. } | AllocateError::NotShared(_)) => {
+                HttpRefusal::bad_request(error)
+            }
             // A retry fails in the same way.
             PersistError::Allocate(AllocateError::ForeignDatabase { .. }) => {
                 HttpRefusal::new(StatusCode::INTERNAL_SERVER_ERROR, "M_UNKNOWN", error)

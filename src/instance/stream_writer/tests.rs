@@ -111,6 +111,7 @@ fn on_instance<F: Future<Output = ()>>(
             writers: vec![name.clone()],
             sequence: source.sequence,
             tables: source.tables,
+            shares_database: true,
             poke: Arc::default(),
         });
         let ids = IdGenerator::load_all(session, options.into()).await.unwrap();
@@ -192,7 +193,7 @@ fn a_refusal_lasts_until_the_database_has_allocated_enough() {
     let database = MemoryBackend::open();
     on_instance(&database.clone(), database.clone(), |Instance { account_data, diary, .. }| async move {
         let write = |count| account_data.persist("set", count, |tx, tokens| set_one(tx, *tokens.last().unwrap()));
-        diary.ids.heard_of_itself(Token(50));
+        diary.ids.advance(&"other".into(), Token(50));
         for _ in 0..2 {
             let refused = write(30).await;
             let is_foreign = matches!(
@@ -211,7 +212,7 @@ fn a_database_that_fails_does_not_end_a_refusal() {
     let database = MemoryBackend::open();
     on_instance(&database.clone(), database.clone(), |Instance { account_data, diary, .. }| async move {
         let write = || account_data.persist("set", 1, |tx, tokens| set_one(tx, tokens[0]));
-        diary.ids.heard_of_itself(Token(50));
+        diary.ids.advance(&"other".into(), Token(50));
         assert!(write().await.is_err());
         database.database().begin_session(&"me".into()).await.unwrap();
         let fenced = write().await;

@@ -138,16 +138,19 @@ fn an_incomplete_batch_is_discarded_with_its_connection_and_no_other_is() {
 }
 
 #[test]
-fn an_incomplete_batch_is_discarded_by_a_position_of_its_own_writer_only() {
+fn a_position_amid_a_batch_of_its_own_writer_makes_the_batch_be_fetched_and_no_other() {
     on_paused_clock(async {
         let me = instance("me");
         let connection = me.connect("a").await;
         me.receive(&connection, &["POSITION events a 10 10", "POSITION events b 10 10"]);
-        me.receive(&connection, &[&rdata("a", "batch", "half"), &rdata("b", "batch", "kept")]);
+        me.receive(&connection, &[&rdata("a", "batch", "first"), &rdata("b", "batch", "kept")]);
         me.receive(&connection, &["POSITION events a 10 10"]);
-        me.receive(&connection, &[&rdata("a", "11", "whole"), &rdata("b", "12", "last")]);
+        me.stream.commit("a", 11, &["first", "last"]);
+        me.receive(&connection, &[&rdata("a", "11", "last"), &rdata("b", "12", "last")]);
+        me.receive(&connection, &[&rdata("a", "12", "whole")]);
         settle().await;
-        assert_eq!(me.journal.applied("a"), ["11: whole"]);
+        // If something else sent the position, the rows before it belong to the token; and if not, to none.
+        assert_eq!(me.journal.applied("a"), ["11: first last", "12: whole"]);
         assert_eq!(me.journal.applied("b"), ["12: kept last"]);
     });
 }

@@ -1,6 +1,7 @@
 //! The rows that a follower applies, the ranges that it fetches, and the order of its steps.
 
 mod catch_up;
+mod checks;
 mod memory;
 
 use super::*;

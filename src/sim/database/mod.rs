@@ -25,6 +25,7 @@ pub(super) use self::commits::{CommittedRow, InboxMessage, UniqueWrite};
 pub(super) use self::fate::DatabaseTiming;
 use self::fate::{Fate, Outcome, Purpose};
 use self::faults::DatabaseFaults;
+use crate::store::CHECK;
 use crate::store::database::{Backend, DatabaseError, Job};
 use crate::store::schema;
 use squall_env::{LocalBoxFuture, SeedTree};
@@ -137,6 +138,7 @@ impl SimDatabase {
             timing,
             faults,
             requests: Cell::new(0),
+            checks: Cell::new(0),
             rolled_back: Rc::new(Cell::new(0)),
             silenced: Cell::new(false),
         };
@@ -318,8 +320,23 @@ struct Host {
     timing: DatabaseTiming,
     faults: Rc<DatabaseFaults>,
     requests: Cell<u64>,
+    /// The number of requests that only check a token.
+    checks: Cell<u64>,
     rolled_back: Rc<Cell<u64>>,
     silenced: Cell<bool>,
+}
+
+impl Host {
+    /// Returns the seeds of the next transaction of this name. Checks of tokens, one for almost each row that arrives, have
+    /// seeds of their own: a row more or less changes no other draw.
+    fn seeds_of(&self, transaction: &str) -> SeedTree {
+        let (seeds, requests) = match transaction {
+            CHECK => (self.seeds.child(CHECK), &self.checks),
+            _ => (self.seeds.clone(), &self.requests),
+        };
+        requests.set(requests.get() + 1);
+        seeds.child(requests.get() - 1)
+    }
 }
 
 impl SimDatabaseHandle {
@@ -341,8 +358,7 @@ impl Backend for SimDatabaseHandle {
         if host.silenced.get() {
             return Box::pin(std::future::ready(Err(DatabaseError::Closed)));
         }
-        let seeds = host.seeds.child(host.requests.get());
-        host.requests.set(host.requests.get() + 1);
+        let seeds = host.seeds_of(job.name);
         let purpose = Purpose::of(job.name);
         let mut fate = host.timing.draw(&mut seeds.rng());
         host.faults.apply_to(&mut fate, job.name, &seeds);

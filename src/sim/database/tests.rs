@@ -224,6 +224,7 @@ async fn generator(database: Database) -> Rc<IdGenerator> {
         writers: vec![writer],
         sequence: "events_stream_seq",
         tables: &[("events", "stream_ordering")],
+        shares_database: true,
         poke: Arc::default(),
     };
     IdGenerator::load(database, options).await.unwrap()

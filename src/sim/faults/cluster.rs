@@ -39,6 +39,9 @@ pub(in crate::sim) trait Cluster {
     /// Returns the odd framing of what the instance `name` reads.
     fn odd_framing(&self, name: &InstanceName) -> &OddFraming;
 
+    /// Returns the forged positions among what the instance `name` reads.
+    fn forged_positions(&self, name: &InstanceName) -> &VersionSkew;
+
     /// Moves the wall clock of the host `name` forwards by so many milliseconds, or backwards.
     fn step_clock(&self, name: &InstanceName, by_ms: i64);
 

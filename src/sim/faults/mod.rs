@@ -216,6 +216,7 @@ faults! {
     late_bytes::LateBytes,
     broker_failover::BrokerFailover,
     odd_framing::OddFraming,
+    forged_positions::ForgedPositions,
     clock_step::ClockStep,
 }
 

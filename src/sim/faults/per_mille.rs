@@ -40,6 +40,12 @@ pub(super) trait PerMilleKind {
     /// The range of drawn durations, in milliseconds.
     const FOR_MS: RangeInclusive<u64>;
 
+    /// True if only the scenarios of wide worlds have the fault.
+    const WIDE_ONLY: bool = false;
+
+    /// The longest that effects of the fault last after it is over, in milliseconds.
+    const LINGER_MS: u64 = 0;
+
     /// Draws the host.
     fn draw_host(draw: &mut Draw<'_>) -> String;
 
@@ -66,6 +72,8 @@ impl<K> PerMilleFault<K> {
 
 impl<K: PerMilleKind> FaultKind for PerMilleFault<K> {
     const PER_PLAN: RangeInclusive<u32> = K::PER_PLAN;
+    const WIDE_ONLY: bool = K::WIDE_ONLY;
+    const LINGER_MS: u64 = K::LINGER_MS;
     const SHRINKABLE: &'static [&'static str] = &["per_mille", "for_ms"];
 
     fn draw(draw: &mut Draw<'_>) -> Option<Self> {

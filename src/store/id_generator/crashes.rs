@@ -303,6 +303,7 @@ impl World {
             writers: INSTANCES[..WRITERS].iter().map(|&writer| writer.into()).collect(),
             sequence: SEQUENCE,
             tables: &[("events", "stream_ordering")],
+            shares_database: true,
             poke: Arc::default(),
         };
         let database = now(self.backend.database().begin_session(&name)).unwrap();

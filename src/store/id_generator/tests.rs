@@ -37,6 +37,7 @@ impl Deployment {
             writers: writers.iter().map(|&writer| writer.into()).collect(),
             sequence: "events_stream_seq",
             tables: TABLES,
+            shares_database: true,
             poke: Arc::default(),
         };
         let database = now(self.0.database().begin_session(&instance.into()))?;

@@ -83,20 +83,10 @@ fn ids_at_or_below_what_was_heard_before_are_refused() {
 }
 
 #[test]
-fn ids_at_or_below_what_another_process_of_this_name_announced_are_refused() {
-    let mut state = starting("a", &[("a", 5)], &[]);
-    state.heard_of_itself(Token(10_340));
-    assert_eq!(own(&state), Token(5), "it is not this process that announced it");
-    let fetch = state.begin_fetch();
-    assert_eq!(state.allocated(fetch, &tokens(&[6])), Err(Token(10_340)));
-}
-
-#[test]
 fn ids_above_what_was_known_at_the_request_are_used_though_higher_ones_are_heard_meanwhile() {
     let mut state = starting("a", &[("a", 5), ("b", 5)], &[]);
     let fetch = state.begin_fetch();
     state.advance(&"b".into(), Token(7));
-    state.heard_of_itself(Token(8));
     assert_eq!(state.allocated(fetch, &tokens(&[6])), Ok(()));
     assert!(state.is_outstanding(Token(6)));
 }

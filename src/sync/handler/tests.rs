@@ -45,6 +45,7 @@ fn on_worker<F: Future<Output = ()>>(test: impl FnOnce(Rc<Worker>) -> F) {
             writers: vec!["a".into(), "b".into()],
             sequence: source.sequence,
             tables: source.tables,
+            shares_database: true,
             poke: Arc::default(),
         });
         let ids = IdGenerator::load_all(database.clone(), options.into()).await.unwrap();

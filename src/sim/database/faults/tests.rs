@@ -94,6 +94,7 @@ async fn generator(database: Database) -> Rc<IdGenerator> {
         writers: vec![instance()],
         sequence: "events_stream_seq",
         tables: &[("events", "stream_ordering")],
+        shares_database: true,
         poke: Default::default(),
     };
     IdGenerator::load(database, options).await.unwrap()
