@@ -77,6 +77,7 @@ pub mod limits;
 pub mod metrics;
 pub mod observer;
 pub mod presence;
+mod private_file;
 pub mod replication;
 #[cfg(feature = "serve")]
 pub mod serve;

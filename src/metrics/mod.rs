@@ -12,4 +12,4 @@ mod server;
 
 pub use counters::Metrics;
 pub use log_lines::{ReadCount, count_log_lines_dropped};
-pub use server::{Health, HealthCheck, serve};
+pub use server::{Health, HealthCheck, METRICS_CONNECTIONS_MAX, serve};

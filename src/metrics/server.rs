@@ -18,7 +18,7 @@ use crate::transport::http::{TOO_MANY_CONNECTIONS, serve_connection};
 use squall_env::{Listener, TaskSpawner};
 
 /// Maximum number of open connections.
-const CONNECTIONS_MAX: usize = 100;
+pub const METRICS_CONNECTIONS_MAX: usize = 100;
 
 /// The health of an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: Heal
     let options = AcceptOptions {
         listener: "the metrics listener",
         client: "a metrics client",
-        connections_max: CONNECTIONS_MAX,
+        connections_max: METRICS_CONNECTIONS_MAX,
         refusal: TOO_MANY_CONNECTIONS,
     };
     let log = Rc::new(Log::default());
@@ -177,5 +177,26 @@ mod tests {
         assert!(answers[0].starts_with("HTTP/1.1 404 "), "{}", answers[0]);
         assert!(answers[1].starts_with("HTTP/1.1 405 ") && answers[1].contains("allow: GET, HEAD\r\n"));
         assert!(answers[2].starts_with("HTTP/1.1 405 "), "{}", answers[2]);
+    }
+
+    #[test]
+    fn idle_clients_have_a_hundred_connections_and_not_for_long() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let mut ours = Vec::new();
+            let theirs = (0..=METRICS_CONNECTIONS_MAX).map(|_| {
+                let (our, their) = tokio::io::duplex(1024);
+                ours.push(our);
+                Ok(Box::new(their) as BoxStream)
+            });
+            let (listener, tasks) = (Script(theirs.collect()), TaskSpawner::new(Rc::new(Noop)));
+            tasks.spawn(tasks::SERVE_METRICS, serve(Box::new(listener), Registry::new(), healthy(), tasks.clone()));
+            let mut refused = String::new();
+            ours.last_mut().unwrap().read_to_string(&mut refused).await.unwrap();
+            assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+            let began = tokio::time::Instant::now();
+            ours[0].read_to_end(&mut Vec::new()).await.unwrap();
+            assert_eq!(began.elapsed(), crate::transport::http::HEAD_TIMEOUT);
+        });
     }
 }

@@ -13,6 +13,7 @@ use crate::instance::config::{self, StreamWriters};
 use crate::instance::{Config, ConfigError};
 use crate::limits::Limits;
 use crate::presence::PresenceConfig;
+use crate::private_file;
 use crate::transport::{InstanceLocation, RedisConfig};
 use squall_protocol::{InstanceName, MASTER};
 
@@ -45,12 +46,14 @@ pub enum FileError {
         error: io::Error,
     },
     /// The file is not TOML, or has an unknown setting.
-    #[error("{}: {}", path.display(), error.to_string().trim_end())]
+    #[error("{}, line {line}: {message}", path.display())]
     Parse {
         /// The path of the file.
         path: PathBuf,
-        /// The error, with its line.
-        error: Box<toml::de::Error>,
+        /// The line, from 1.
+        line: usize,
+        /// The parser's message, without any text of the file that may be a secret.
+        message: String,
     },
     /// The deployment is invalid.
     #[error("{}: {error}", path.display())]
@@ -107,6 +110,17 @@ struct FileToml {
     shares_database: bool,
 }
 
+/// Returns a parser's message without the value that it quotes: `invalid type: integer `5`, expected a string`.
+fn without_value(message: &str) -> String {
+    match (message.strip_prefix("invalid "), message.split_once(", expected ")) {
+        (Some(_), Some((found, expected))) => {
+            let kind: Vec<&str> = found.split(' ').take(3).filter(|word| !word.starts_with(['`', '"'])).collect();
+            format!("{}, expected {expected}", kind.join(" "))
+        }
+        _ => message.to_owned(),
+    }
+}
+
 fn loopback() -> IpAddr {
     Ipv4Addr::LOCALHOST.into()
 }
@@ -123,7 +137,11 @@ impl File {
         let path = path.to_owned();
         let written: FileToml = match toml::from_str(text) {
             Ok(written) => written,
-            Err(error) => return Err(FileError::Parse { path, error: Box::new(error) }),
+            Err(error) => {
+                let before = error.span().map_or("", |span| &text[..span.start]);
+                let (line, message) = (1 + before.matches('\n').count(), without_value(error.message()));
+                return Err(FileError::Parse { path, line, message });
+            }
         };
         let folder = path.parent().unwrap_or(Path::new(""));
         let FileToml { server_name, secret, instance_map, stream_writers, presence, redis, shares_database, .. } =
@@ -147,6 +165,11 @@ impl File {
             }
             None => Ok(file),
         }
+    }
+
+    /// Returns true if other users of this machine may read the file, which has the secrets of the deployment.
+    pub fn is_readable_by_all(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|metadata| private_file::is_readable_by_all(&metadata))
     }
 
     /// Returns all instances of the deployment.
@@ -221,8 +244,23 @@ mod tests {
             ("[redis]\nhost = 'x'\nprot = 1\n", "line 10"),
         ] {
             let error = parse(&format!("{MINIMAL}{more}")).unwrap_err();
-            assert!(error.starts_with("/etc/squall/squall.toml: "), "{error}");
-            assert!(error.contains(line) && error.contains("unknown field"), "{error}");
+            assert!(error.starts_with(&format!("/etc/squall/squall.toml, {line}: unknown field")), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_has_a_secret() {
+        for (text, message) in [
+            ("secret = hunter2\n".to_owned(), "line 1: string values must be quoted"),
+            (format!("{MINIMAL}[redis]\npassword = 'hunter2\n"), "line 9: invalid literal string"),
+            (
+                format!("{MINIMAL}[redis]\nhost = 'x'\nport = 'hunter2'\n"),
+                "line 10: invalid type: string, expected u16",
+            ),
+            (format!("{MINIMAL}[redis]\nhost = 'x'\npasword = 'hunter2'\n"), "line 10: unknown field `pasword`"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(message) && !error.contains("hunter2"), "{error}");
         }
     }
 

@@ -25,6 +25,7 @@ use crate::errors::Causes;
 use crate::instance::{Instance, StartError};
 use crate::metrics::{self, Health, Metrics, ReadCount};
 use crate::observer::{Log, Tee, process_env};
+use crate::private_file;
 use crate::replication::Consumers;
 use crate::store::{Database, DatabaseError, SqliteBackend};
 use crate::tasks;
@@ -124,6 +125,10 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     file.check_instance(name)?;
+    if file.is_readable_by_all() {
+        let path = file.path.display();
+        tracing::warn!(%path, "every user of this machine can read the configuration, which has secrets: chmod 600");
+    }
     let _lock = lock(&file.database, name)?;
     let registry = Registry::new();
     let counters = Rc::new(Metrics::new(&registry).expect("the registry is empty"));
@@ -176,7 +181,7 @@ fn lock(database: &Path, name: &InstanceName) -> Result<std::fs::File, ServeErro
     let mut lock = database.to_owned().into_os_string();
     lock.push(format!("-{}.lock", utf8_percent_encode(name.as_str(), NON_ALPHANUMERIC)));
     let lock = PathBuf::from(lock);
-    let file = match std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&lock) {
+    let file = match private_file::options().create(true).truncate(false).write(true).open(&lock) {
         Ok(file) => file,
         Err(error) => return Err(ServeError::Lock { lock, error }),
     };

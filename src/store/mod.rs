@@ -23,6 +23,7 @@ pub mod transactions;
 
 pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
 pub use doubt::RENEWED_WITHIN;
+#[cfg(feature = "sim")]
 pub(crate) use id_generator::CHECK;
 pub use id_generator::{AllocateError, Allocation, Checked, IdGenerator};
 pub use id_load::{IdGeneratorOptions, LoadError};

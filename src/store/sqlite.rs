@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::database::{Backend, DatabaseError, Job};
 use super::schema;
+use crate::private_file;
 use squall_env::LocalBoxFuture;
 
 /// Time for which a transaction waits for that of another process, before it fails.
@@ -41,6 +42,8 @@ impl SqliteBackend {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    // SQLite gives its other files the permissions of this one. If it cannot be created, SQLite says why.
+    let _ = private_file::options().write(true).create_new(true).open(path);
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     // Write-ahead logging: a reader in one process does not block the writer in another. While another process sets it on a
@@ -116,6 +119,21 @@ mod tests {
 
     fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_database_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let file = File::new("private");
+        run(generator(file.database(), "a"));
+        for suffix in ["", "-wal", "-shm"] {
+            let path = format!("{}{suffix}", file.0.display());
+            if let Ok(metadata) = std::fs::metadata(&path) {
+                assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{path}");
+            }
+        }
     }
 
     async fn generator(database: Database, instance: &str) -> Rc<IdGenerator> {

@@ -37,6 +37,9 @@ fn a_poisoned_position_is_named_at_the_start_and_repaired() {
     assert_eq!(would, "events of master: 1000000 would be lowered to 5, the last id\n");
     assert_eq!(printed(&arguments), "events of master: 1000000 was lowered to 5, the last id\n");
     assert_eq!(printed(&arguments), "no position is past the last id of its stream: nothing to repair\n");
+    for suffix in ["-wal", "-shm", "-master.lock"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", database.path()));
+    }
 }
 
 #[test]

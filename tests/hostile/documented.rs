@@ -27,7 +27,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 19] = [
+    let amounts: [(&str, &[usize]); 20] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
         ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
@@ -45,6 +45,7 @@ fn the_limits_are_those_of_the_document() {
         ("CACHED_MAX", &[CACHED_MAX]),
         ("ROWS_TARGET", &[ROWS_TARGET]),
         ("TYPING_KEPT_MS", &[TYPING_KEPT_MS as usize]),
+        ("METRICS_CONNECTIONS_MAX", &[squall::metrics::METRICS_CONNECTIONS_MAX]),
         ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
         ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
     ];

@@ -139,3 +139,17 @@ fn a_peer_cannot_make_the_log_grow_by_much_more_than_it_sends() {
         assert!(!master.log().contains('\u{1b}'));
     });
 }
+
+#[cfg(unix)]
+#[test]
+fn a_configuration_that_every_user_can_read_is_named() {
+    run(async {
+        let site = Site::new("log-readable", None);
+        let master = site.start("master").await;
+        assert!(!master.log().contains("can read the configuration"), "{}", master.log());
+        drop(master);
+        site.let_all_read();
+        let master = site.start("master").await;
+        assert!(master.log().contains("can read the configuration"), "{}", master.log());
+    });
+}

@@ -56,6 +56,8 @@ impl Site {
         }
         let path = scratch.path().join("squall.toml");
         std::fs::write(&path, text).unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         Site { scratch, file: File::load(&path).unwrap(), runs: Default::default() }
     }
 
@@ -105,6 +107,12 @@ impl Site {
     /// Returns the port of the line protocol of `name`.
     pub(crate) fn replication_port(&self, name: &str) -> u16 {
         self.file.config.instance_map[name].replication_port
+    }
+
+    /// Lets every user of this machine read the configuration.
+    #[cfg(unix)]
+    pub(crate) fn let_all_read(&self) {
+        std::fs::set_permissions(&self.file.path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     }
 
     /// Lets later starts of instances use another database, a new and empty one.

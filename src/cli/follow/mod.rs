@@ -6,7 +6,6 @@ mod output;
 mod password;
 
 use std::cell::Cell;
-use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -28,6 +27,7 @@ use super::{CliError, duration, status};
 use crate::follow::{Event, FollowMetrics, Follower, Journal, Target, Watcher, listen};
 use crate::metrics::{self, Health};
 use crate::observer::{Env, process_env};
+use crate::private_file;
 use crate::tasks;
 use broker::BrokerArguments;
 use output::Output;
@@ -114,7 +114,7 @@ pub(super) fn follow(arguments: &FollowArguments) -> Result<ExitCode, CliError> 
     let target = arguments.target(synapse.as_ref())?;
     let recording = match &arguments.record {
         Some(path) => {
-            let file = OpenOptions::new().write(true).create_new(true).open(path);
+            let file = private_file::options().write(true).create_new(true).open(path);
             let file = file.map_err(|error| CliError::Create(path.clone(), error))?;
             Some(Box::new(BufWriter::new(file)) as Box<dyn Write>)
         }
