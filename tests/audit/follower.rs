@@ -92,7 +92,7 @@ impl Follower {
             writers: writers_of(source.name),
             sequence: source.sequence,
             tables: source.tables,
-            shares_database: true,
+            shares_database: false,
             poke: Default::default(),
         });
         let ids = IdGenerator::load_all(database.clone(), options.into()).await.unwrap();

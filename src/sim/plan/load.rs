@@ -10,9 +10,16 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
-use super::{ADDED_PAUSE_MS_MAX, AddedWriter, BROKER, DEFERRAL_MS_MAX, FORMAT, Fault, OperationKind, Plan};
+use super::{
+    ADDED_PAUSE_MS_MAX, AddedWriter, BROKER, DEFERRAL_MS_MAX, DELAY_US_MAX, FORMAT, Fault, HOSTS_MAX, OperationKind,
+    Plan, ROWS_MAX, STORM_MS_MAX,
+};
+use crate::instance::config::check_name;
 use crate::presence::PresenceConfig;
 use crate::sim::invalid::{InvalidValue, check_at_least, check_at_most, check_per_mille, check_range};
+
+/// The longest name of a host, in bytes.
+const NAME_BYTES_MAX: usize = 63;
 
 /// An error in a plan, which cannot be run.
 #[derive(Debug, Error)]
@@ -42,6 +49,12 @@ pub enum PlanError {
         place: Place,
         /// The value, and the remedy.
         problem: InvalidValue,
+    },
+    /// The name of a host does not fit a line of the protocol.
+    #[error("the topology has a host named {host:?}: use at most 63 letters, digits and signs, without spaces")]
+    BadHost {
+        /// The name.
+        host: String,
     },
     /// Two hosts have one name.
     #[error("the topology has two hosts named `{host}`: rename one of them")]
@@ -176,6 +189,15 @@ impl Plan {
         let checks = [
             ("scheduling.deferred_per_mille", check_per_mille(scheduling.deferred_per_mille)),
             ("scheduling.deferral_ms_max", check_at_most(scheduling.deferral_ms_max, DEFERRAL_MS_MAX)),
+            ("storm_ms", check_at_most(self.storm_ms, STORM_MS_MAX)),
+            ("topology", check_at_most(self.topology.hosts().count() as u64, HOSTS_MAX as u64)),
+            ("operations", check_at_most(self.rows(), ROWS_MAX)),
+            ("network", check_at_most(network.latency_us_max, DELAY_US_MAX)),
+            ("database.before_us", check_at_most(database.before_us.1, DELAY_US_MAX)),
+            ("database.after_us", check_at_most(database.after_us.1, DELAY_US_MAX)),
+            ("presence.idle_ms", check_at_most(idle_ms, STORM_MS_MAX)),
+            ("presence.busy_ms", check_at_most(busy_ms, STORM_MS_MAX)),
+            ("presence.process_expiry_ms", check_at_most(process_expiry_ms, STORM_MS_MAX)),
             ("network", check_range(network.latency_us_min, network.latency_us_max)),
             ("database.before_us", check_range(database.before_us.0, database.before_us.1)),
             ("database.after_us", check_range(database.after_us.0, database.after_us.1)),
@@ -202,6 +224,9 @@ impl Plan {
             if !ids.insert(id) {
                 return Err(PlanError::DuplicateOperation { place, id });
             }
+            for (amount, most) in operation.kind.amounts() {
+                check_at_most(amount, most).map_err(place.holds())?;
+            }
             if let OperationKind::StateBurst { rows, tokens, .. } = operation.kind {
                 check_range(u64::from(tokens), u64::from(rows)).map_err(place.holds())?;
                 check_range(1, u64::from(tokens)).map_err(place.holds())?;
@@ -211,6 +236,11 @@ impl Plan {
     }
 
     fn check_hosts(&self) -> Result<(), PlanError> {
+        if let Some(host) =
+            self.topology.machines().find(|host| check_name("host", host).is_err() || host.len() > NAME_BYTES_MAX)
+        {
+            return Err(PlanError::BadHost { host: host.to_owned() });
+        }
         let mut known = BTreeSet::new();
         if let Some(host) = self.topology.machines().find(|host| !known.insert(*host)) {
             return Err(PlanError::DuplicateHost { host: host.to_owned() });
@@ -308,7 +338,7 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FaultEntry, Operation, Reading, Scenario, SchedulingPlan};
+    use super::super::{FaultEntry, NetworkPlan, Operation, Reading, Scenario, SchedulingPlan};
     use super::*;
     use crate::sim::faults::{
         BrokenStream, CancelledRequests, ClockStep, Cut, FailingDatabase, FailingHandlers, Latency,
@@ -454,6 +484,50 @@ mod tests {
         assert!(matches!(error, PlanError::TwiceAWriter { stream: "events", .. }), "{error}");
         let error = edited(|plan| plan.topology.receipts_writers = twice());
         assert!(matches!(error, PlanError::TwiceAWriter { stream: "receipts", .. }), "{error}");
+    }
+
+    #[test]
+    fn a_plan_that_would_take_all_memory_or_never_end_is_refused() {
+        let burst =
+            |kind: OperationKind| move |plan: &mut Plan| plan.operations = vec![Operation::new(1, kind.clone())];
+        let sync = OperationKind::Sync { user: 1, device: None, host: "master".into(), for_ms: u64::MAX };
+        type Edit<'a> = &'a dyn Fn(&mut Plan);
+        let hostile: [(&str, Edit<'_>); 12] = [
+            ("storm_ms", &|plan| plan.storm_ms = u64::MAX),
+            ("topology", &|plan| plan.topology.workers = (0..2_000).map(|number| format!("w{number}")).collect()),
+            ("network", &|plan| plan.network = NetworkPlan { latency_us_min: u64::MAX, latency_us_max: u64::MAX }),
+            ("database.before_us", &|plan| plan.database.before_us = (u64::MAX, u64::MAX)),
+            ("database.after_us", &|plan| plan.database.after_us = (0, u64::MAX)),
+            ("presence.process_expiry_ms", &|plan| plan.presence.process_expiry_ms = u64::MAX),
+            ("presence.busy_ms", &|plan| plan.presence.busy_ms = u64::MAX),
+            ("operations[0]", &burst(OperationKind::StateBurst { room: 1, rows: u32::MAX, tokens: 1 })),
+            ("operations[0]", &burst(OperationKind::SendBurst { room: 1, events: u32::MAX })),
+            (
+                "operations[0]",
+                &burst(OperationKind::AccountDataBurst { user: 1, of_account: u32::MAX, of_room: u32::MAX }),
+            ),
+            (
+                "operations[0]",
+                &burst(OperationKind::AccountData { user: 1, room: None, datum: 1, type_bytes: u32::MAX }),
+            ),
+            ("operations[0]", &burst(sync)),
+        ];
+        for (place, edit) in hostile {
+            let error = edited(|plan| {
+                plan.operations.clear();
+                plan.faults.clear();
+                edit(plan);
+            });
+            assert!(error.to_string().starts_with(&format!("{place} has ")), "{place}: {error}");
+        }
+        let many = |plan: &mut Plan| {
+            let kind = OperationKind::SendBurst { room: 1, events: 100_000 };
+            plan.operations = vec![Operation::new(1, kind); 11];
+            plan.faults.clear();
+        };
+        assert!(edited(many).to_string().starts_with("operations has 1100000 where"));
+        let error = edited(|plan| plan.topology.workers = vec!["../x\u{1b}[2J y".into()]);
+        assert!(error.to_string().contains(r#"named "../x\u{1b}[2J y""#), "{error}");
     }
 
     #[test]

@@ -29,6 +29,15 @@ pub const FORMAT: u32 = 1;
 /// The longest delay of one poll of a task, in milliseconds. It is part of the calm bound.
 pub const DEFERRAL_MS_MAX: u64 = 100;
 
+/// The longest storm, in milliseconds: a day.
+pub const STORM_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
+/// The largest number of hosts.
+pub const HOSTS_MAX: usize = 50;
+/// The largest number of rows that the operations of a plan write together.
+pub const ROWS_MAX: u64 = 1_000_000;
+/// The longest time that a packet or a transaction takes without a fault, in microseconds: a minute.
+pub const DELAY_US_MAX: u64 = 60_000_000;
+
 /// Everything that happens in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

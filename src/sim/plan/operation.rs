@@ -5,8 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::DEVICES;
+use super::{DEVICES, STORM_MS_MAX};
 use crate::presence::PresenceState;
+
+/// The largest number of rows that one operation writes.
+const ROWS_MAX: u64 = 100_000;
+/// The longest type of account data, in bytes.
+const TYPE_BYTES_MAX: u64 = 1_000_000;
 
 /// An action of a user at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -323,6 +328,21 @@ impl OperationKind {
             | OperationKind::Read { .. }
             | OperationKind::WriteThenRead { .. }
             | OperationKind::Typing { .. } => 0,
+        }
+    }
+
+    /// Returns each amount of the operation that takes memory or time, with its greatest value.
+    pub(super) fn amounts(&self) -> Vec<(u64, u64)> {
+        match *self {
+            OperationKind::StateBurst { rows: count, .. } | OperationKind::SendBurst { events: count, .. } => {
+                vec![(count.into(), ROWS_MAX)]
+            }
+            OperationKind::AccountDataBurst { of_account, of_room, .. } => {
+                vec![(of_account.into(), ROWS_MAX), (of_room.into(), ROWS_MAX)]
+            }
+            OperationKind::AccountData { type_bytes, .. } => vec![(type_bytes.into(), TYPE_BYTES_MAX)],
+            OperationKind::Sync { for_ms, .. } => vec![(for_ms, STORM_MS_MAX)],
+            _ => Vec::new(),
         }
     }
 
