@@ -4,6 +4,7 @@
 //! A [`plan`] comes from a seed. A [`runner`] sets it up as a `world` on an [engine](squall_netsim), injects its [`faults`], and returns a
 //! [`verdict`]. The modules depend on each other in one direction only; `deployment` and `invalid` are below all others.
 
+mod added_writer;
 pub mod broker;
 mod calm;
 mod cancellations;

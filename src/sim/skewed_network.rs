@@ -1,5 +1,5 @@
 //! A network on which an instance hears lines that its peers do not send: those of peers of a newer version, which have a stream
-//! that this version does not have, and rows of a shape that it does not know, or positions that somebody else has made up.
+//! that this version does not have, and rows of a shape that it does not know, or positions that are made up.
 //!
 //! They are injected into the lines that the peer really sends, between the network and the instance that reads: a line of an
 //! unknown stream between two others, and a JSON string in the place of a row. The row itself is in the database; only this

@@ -3,8 +3,8 @@
 //! No instance of the deployment can have announced it. So it is believed nowhere, and the reason is one of two:
 //!
 //! - Something else wrote the line. Then nothing is wrong with the database.
-//! - This instance has another database than the others. Then its rows would reach nobody, because the others are past their
-//!   tokens already.
+//! - This instance has another database than the others. Then its rows would reach no other instance, because the others are
+//!   past their tokens already.
 //!
 //! Instances announce their positions at least every five seconds. So in the second case the next such token comes soon.
 //! Writes wait for it: they are refused if it comes, and go on if it does not.

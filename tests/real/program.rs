@@ -73,7 +73,7 @@ impl Site {
         self.start_with(name, "squall::serve=trace,info", log, stderr.into()).await
     }
 
-    /// Starts `name` with a log that nobody reads, and waits until its health check succeeds. The second value is the end
+    /// Starts `name` with a log that is not read, and waits until its health check succeeds. The second value is the end
     /// from which the log could be read.
     pub(crate) async fn start_unread(&self, name: &'static str) -> (Program, std::io::PipeReader) {
         let (unread, log) = std::io::pipe().unwrap();

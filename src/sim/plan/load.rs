@@ -190,7 +190,6 @@ impl Plan {
             ("scheduling.deferred_per_mille", check_per_mille(scheduling.deferred_per_mille)),
             ("scheduling.deferral_ms_max", check_at_most(scheduling.deferral_ms_max, DEFERRAL_MS_MAX)),
             ("storm_ms", check_at_most(self.storm_ms, STORM_MS_MAX)),
-            ("topology", check_at_most(self.topology.hosts().count() as u64, HOSTS_MAX as u64)),
             ("operations", check_at_most(self.rows(), ROWS_MAX)),
             ("network", check_at_most(network.latency_us_max, DELAY_US_MAX)),
             ("database.before_us", check_at_most(database.before_us.1, DELAY_US_MAX)),
@@ -236,6 +235,8 @@ impl Plan {
     }
 
     fn check_hosts(&self) -> Result<(), PlanError> {
+        let hosts = self.topology.hosts().count() as u64;
+        check_at_most(hosts, HOSTS_MAX as u64).map_err(Place::Field("topology").holds())?;
         if let Some(host) =
             self.topology.machines().find(|host| check_name("host", host).is_err() || host.len() > NAME_BYTES_MAX)
         {

@@ -14,13 +14,13 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::added_writer;
 use super::calm::calm_bound;
 use super::database::SimDatabase;
 use super::plan::{Fault, FaultEntry, Operation, Plan};
 use super::probe;
 pub use super::recorder::Counts;
 use super::recorder::Recorder;
-use super::rollout;
 use super::sync_clients;
 use super::topology::topology;
 use super::verdict::{Conclusion, Finding, Verdict};
@@ -190,7 +190,7 @@ impl Run {
         let operations = tokio::task::spawn_local(operate(Rc::clone(&world), self.plan.operations.clone()));
         let storm: Vec<_> = self.plan.faults.iter().map(|entry| self.schedule(&world, entry, end, &faults)).collect();
         let added = self.plan.topology.added.clone();
-        let added = added.map(|added| tokio::task::spawn_local(rollout::run(Rc::clone(&world), added)));
+        let added = added.map(|added| tokio::task::spawn_local(added_writer::add(Rc::clone(&world), added)));
         tokio::time::sleep_until(end).await;
 
         operations.abort();
