@@ -157,7 +157,7 @@ impl SkewedReader {
             Unknown::Shape => return false,
         };
         let content = match unknown {
-            Unknown::Forged { .. } => Content::Harmless("a position that nobody has announced"),
+            Unknown::Forged { .. } => Content::Harmless("a position that no instance has announced"),
             _ => Content::Unknown(UNKNOWN_STREAM.into()),
         };
         let line = self.place.encode(line);

@@ -95,7 +95,7 @@ fn tls_at_the_port_of_the_metrics_is_named() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_neither_the_instance_nor_its_end() {
+fn an_unread_log_stops_neither_the_instance_nor_its_end() {
     run(async {
         let site = Site::new("log-unread", None);
         let (mut master, _unread) = site.start_unread("master").await;

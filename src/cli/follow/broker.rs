@@ -85,8 +85,8 @@ pub(in crate::cli) enum BrokerArgumentError {
     CaFolder(PathBuf),
     /// The address has a user, who cannot log in without a password.
     #[error(
-        "the address of --redis has a user and no password, without which nobody logs in: give it by --password-file or \
-         {}, or leave the user out. To a user who needs no password any one will do",
+        "the address of --redis has a user and no password: give the password by --password-file or {}, or leave the user \
+         out. For a user of Redis without a password, give any",
         password::VARIABLE
     )]
     NoPassword,

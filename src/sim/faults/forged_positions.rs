@@ -34,7 +34,9 @@ impl PerMilleKind for ForgedLines {
     }
 
     fn describe(host: &str, per_mille: u32) -> String {
-        format!("forged positions: {per_mille} ‰ of the reads of {host} contain a position that nobody has announced")
+        format!(
+            "forged positions: {per_mille} ‰ of the reads of {host} contain a position that no instance has announced"
+        )
     }
 }
 
