@@ -120,7 +120,8 @@ impl Announcements {
         if !self.is_stopped.replace(true)
             && let Some(connection) = &*self.connection.borrow()
         {
-            send(connection, &Command::ClearUserSync(self.instance_id()));
+            let sent = connection.send_last(&Command::ClearUserSync(self.instance_id()));
+            debug_assert!(sent.is_ok(), "an id fits a line: {sent:?}");
         }
     }
 }

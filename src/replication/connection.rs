@@ -136,6 +136,20 @@ impl Connection {
         Ok(())
     }
 
+    /// Puts the last command of this instance into the outbox, also if the connection is closing already: an overflow may have
+    /// closed it just before the instance stops, and no later connection repeats the command (seed 1001015 of `redis_swarm`).
+    ///
+    /// # Errors
+    /// The command does not fit a line.
+    pub fn send_last(&self, command: &Command) -> Result<(), EncodeError> {
+        if self.state.get() != State::Closing {
+            return self.send(command);
+        }
+        self.outbox.borrow_mut().push_back(self.framing().encode(command)?);
+        self.changed.notify_one();
+        Ok(())
+    }
+
     /// Keeps everything in the outbox from now on, because the instance stops: `CLEAR_USER_SYNC` will be there, and no later
     /// connection can repeat it (seed 9110 of `redis_swarm`). The outbox may become twice as long. After that the connection
     /// sends what it has, and accepts no more.

@@ -121,6 +121,26 @@ fn an_overflow_discards_nothing_once_the_instance_stops() {
     });
 }
 
+#[test]
+fn the_last_command_goes_out_on_a_connection_that_an_overflow_is_closing_and_on_none_that_is_closed() {
+    on_paused_clock(async {
+        let connection = Connection::new(1, Role::Publisher, "the broker", BTreeSet::new());
+        let connection = connection.with_outbox(1, Rc::new(Overflows::default()));
+        for text in ["1", "2"] {
+            connection.send(&ping(text)).unwrap();
+        }
+        assert!(!connection.is_open());
+        connection.begin_finishing();
+        connection.send(&ping("another")).unwrap();
+        connection.send_last(&ping("last")).unwrap();
+        assert_eq!(outgoing(&connection).await.unwrap(), ["PING last"]);
+        assert_eq!(outgoing(&connection).await, None);
+        connection.closed();
+        connection.send_last(&ping("late")).unwrap();
+        assert_eq!(outgoing(&connection).await, None);
+    });
+}
+
 fn line(text: &str) -> String {
     format!("PING {text}\n")
 }
