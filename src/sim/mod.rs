@@ -27,8 +27,8 @@ mod requests;
 mod rollout;
 pub mod runner;
 pub mod shrink;
-mod skewed_network;
 pub mod soak;
+mod strange_lines;
 mod switch;
 mod sync_clients;
 #[cfg(test)]

@@ -29,25 +29,33 @@ pub(super) const UNKNOWN_STREAM: &str = "org.squall.newer";
 /// Tokens of positions that are made up: beyond every id of a run.
 const FORGED_TOKENS: [i64; 2] = [1_000_000, i64::MAX];
 
-/// The version skew of the peers of one host, or the positions that are made up for it: its switch hits reads. It outlives the
-/// host's processes.
+/// The strange lines of one kind that one host reads: its switch hits reads. It outlives the host's processes.
 #[derive(Debug, Clone)]
-pub(super) struct VersionSkew {
+pub(super) struct StrangeLines {
     switch: Switch,
     injected: Injected,
-    /// The streams and writers whose positions are made up; none if the peers are of a newer version.
-    forged: Arc<[(StreamName, InstanceName)]>,
+    senders: Senders,
 }
 
-impl VersionSkew {
-    /// Creates a version skew that is off. Lines that are injected once it is on are reported through `injected`.
-    pub(super) fn new(injected: Injected) -> Self {
-        VersionSkew::forging(injected, [].into())
+/// The senders of strange lines.
+#[derive(Debug, Clone)]
+enum Senders {
+    /// Peers of a newer version.
+    Newer,
+    /// Something that makes up positions of these streams and writers.
+    Forgers(Arc<[(StreamName, InstanceName)]>),
+}
+
+impl StrangeLines {
+    /// Creates lines of peers of a newer version, which are off. Those that are injected once they are on are reported through
+    /// `injected`.
+    pub(super) fn of_newer_peers(injected: Injected) -> Self {
+        StrangeLines { switch: Switch::default(), injected, senders: Senders::Newer }
     }
 
-    /// Creates a switch that is off, and makes up positions of these streams and writers once it is on.
-    pub(super) fn forging(injected: Injected, forged: Arc<[(StreamName, InstanceName)]>) -> Self {
-        VersionSkew { switch: Switch::default(), injected, forged }
+    /// Creates positions of these streams and writers that are made up. They are off too.
+    pub(super) fn of_forgers(injected: Injected, written: Arc<[(StreamName, InstanceName)]>) -> Self {
+        StrangeLines { switch: Switch::default(), injected, senders: Senders::Forgers(written) }
     }
 
     /// Returns the switch.
@@ -55,48 +63,53 @@ impl VersionSkew {
         &self.switch
     }
 
-    /// Wraps the network of `instance`, so that its peers may be of a newer version. Every draw comes from `seeds`.
+    /// Wraps the network of `instance`, so that it reads such lines. Every draw comes from `seeds`.
     pub(super) fn wrap(&self, network: Rc<dyn Network>, instance: InstanceName, seeds: SeedTree) -> Rc<dyn Network> {
-        Rc::new(SkewedNetwork { network, version_skew: self.clone(), instance, seeds, connections: Cell::new(0) })
+        Rc::new(StrangeNetwork { network, lines: self.clone(), instance, seeds, connections: Cell::new(0) })
     }
 
     /// Draws the line to inject next, if any. While the fault is off, nothing is drawn.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Unknown, Arc<Rate>)> {
+    fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Strange, Arc<Rate>)> {
         self.switch.first()?;
         let drawn = rng.random_range(0..1_000);
-        if !self.forged.is_empty() {
-            let place = rng.random_range(0..self.forged.len());
-            let token = FORGED_TOKENS[rng.random_range(0..FORGED_TOKENS.len())];
-            return self.switch.hit_by(drawn).map(|rate| (Unknown::Forged { place, token }, rate));
+        match &self.senders {
+            Senders::Newer => {
+                let strange = [Strange::Rows, Strange::Position, Strange::Shape][rng.random_range(0..3)].clone();
+                self.switch.hit_by(drawn).map(|rate| (strange, rate))
+            }
+            Senders::Forgers(written) => {
+                let (stream, writer) = &written[rng.random_range(0..written.len())];
+                let token = FORGED_TOKENS[rng.random_range(0..FORGED_TOKENS.len())];
+                let forged = || Strange::Forged(format!("POSITION {stream} {writer} 3 {token}"));
+                self.switch.hit_by(drawn).map(|rate| (forged(), rate))
+            }
         }
-        let unknown = [Unknown::Rows, Unknown::Position, Unknown::Shape][rng.random_range(0..3)];
-        self.switch.hit_by(drawn).map(|rate| (unknown, rate))
     }
 }
 
 /// A kind of line that is injected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unknown {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Strange {
     /// A row of an unknown stream.
     Rows,
     /// A position of an unknown stream.
     Position,
     /// A row of a known stream in an unknown shape.
     Shape,
-    /// A position of a known stream and writer, by its place in the list.
-    Forged { place: usize, token: i64 },
+    /// A position of a known stream and writer: this line.
+    Forged(String),
 }
 
-/// The network of one process, whose peers may be of a newer version.
-struct SkewedNetwork {
+/// The network of one process that reads strange lines.
+struct StrangeNetwork {
     network: Rc<dyn Network>,
-    version_skew: VersionSkew,
+    lines: StrangeLines,
     instance: InstanceName,
     seeds: SeedTree,
     connections: Cell<u64>,
 }
 
-impl Network for SkewedNetwork {
+impl Network for StrangeNetwork {
     fn connect(&self, to: &Address) -> LocalBoxFuture<'static, io::Result<BoxStream>> {
         let connecting = self.network.connect(to);
         let target = wire::target(to);
@@ -105,13 +118,13 @@ impl Network for SkewedNetwork {
         }
         let ordinal = self.connections.get();
         self.connections.set(ordinal + 1);
-        let version_skew = self.version_skew.clone();
+        let lines = self.lines.clone();
         let rng = self.seeds.child(ordinal).rng();
         let instance = self.instance.clone();
         let place = Place::start_of(to.port);
         Box::pin(async move {
             let (stream, writing) = tokio::io::split(connecting.await?);
-            let reading = SkewedReader { stream, version_skew, instance, target, rng, next: None, place };
+            let reading = StrangeReader { stream, lines, instance, target, rng, next: None, place };
             Ok(Box::new(tokio::io::join(reading, writing)) as BoxStream)
         })
     }
@@ -122,43 +135,37 @@ impl Network for SkewedNetwork {
 }
 
 /// The input of the client end of a connection.
-struct SkewedReader {
+struct StrangeReader {
     stream: ReadHalf<BoxStream>,
-    version_skew: VersionSkew,
+    lines: StrangeLines,
     instance: InstanceName,
     target: InstanceName,
     rng: ChaCha8Rng,
     /// The line to inject as soon as there is a place for it.
-    next: Option<(Unknown, Arc<Rate>)>,
+    next: Option<(Strange, Arc<Rate>)>,
     /// The place in the input after the bytes that were read.
     place: Place,
 }
 
-impl SkewedReader {
+impl StrangeReader {
     /// Counts and reports an injected line.
     fn report(&self, rate: &Rate, content: Content) {
         rate.count();
         let instance = self.instance.clone();
         let target = self.target.clone();
-        self.version_skew.injected.push(InjectedLine { instance, target, content });
+        self.lines.injected.push(InjectedLine { instance, target, content });
     }
 
     /// Injects a whole line before the peer's next one, if that is due and there is room. Returns true if it did.
     fn insert(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        let Some((unknown, rate)) = &self.next else { return false };
+        let Some((strange, rate)) = &self.next else { return false };
         let writer = if self.target.as_str() == SUBSCRIPTION { "newer" } else { self.target.as_str() };
-        let line = match unknown {
-            Unknown::Rows => format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"),
-            Unknown::Position => format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"),
-            Unknown::Forged { place, token } => {
-                let (stream, writer) = &self.version_skew.forged[*place];
-                format!("POSITION {stream} {writer} 3 {token}")
-            }
-            Unknown::Shape => return false,
-        };
-        let content = match unknown {
-            Unknown::Forged { .. } => Content::Harmless("a position that no instance has announced"),
-            _ => Content::Unknown(UNKNOWN_STREAM.into()),
+        let unknown = || Content::Unknown(UNKNOWN_STREAM.into());
+        let (line, content) = match strange {
+            Strange::Rows => (format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"), unknown()),
+            Strange::Position => (format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"), unknown()),
+            Strange::Forged(line) => (line.clone(), Content::Harmless("a position that no instance has announced")),
+            Strange::Shape => return false,
         };
         let line = self.place.encode(line);
         if !self.place.is_between() || buf.remaining() < line.len() {
@@ -172,7 +179,7 @@ impl SkewedReader {
 
     /// Replaces the first whole row among `bytes`, if that is due.
     fn distort(&mut self, bytes: &mut [u8]) {
-        let Some((Unknown::Shape, rate)) = &self.next else { return };
+        let Some((Strange::Shape, rate)) = &self.next else { return };
         let mut from = if self.place.is_at_line_start() { 0 } else { line_end(bytes) };
         while from < bytes.len() {
             let end = from + line_end(&bytes[from..]);
@@ -206,7 +213,7 @@ fn row_in(line: &[u8], reader: &InstanceName) -> Option<(String, usize)> {
     (row.len() >= 2 && writer != reader.as_str()).then(|| (stream.to_owned(), line.len() - row.len()))
 }
 
-impl AsyncRead for SkewedReader {
+impl AsyncRead for StrangeReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.insert(buf) {
             return Poll::Ready(Ok(()));
@@ -217,8 +224,8 @@ impl AsyncRead for SkewedReader {
         self.distort(read);
         self.place.read(read);
         if !read.is_empty() && self.next.is_none() {
-            let SkewedReader { version_skew, rng, .. } = &mut *self;
-            self.next = version_skew.draw(rng);
+            let StrangeReader { lines, rng, .. } = &mut *self;
+            self.next = lines.draw(rng);
         }
         Poll::Ready(Ok(()))
     }
@@ -233,22 +240,22 @@ mod tests {
     use crate::transport::redis::resp::Reply;
 
     /// Sends text in pieces of that many bytes. Returns the text that is read, and the injected lines.
-    fn read(unknown: Unknown, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
-        read_at(Place::Lines(false), "writer", unknown, sent, piece)
+    fn read(strange: Strange, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
+        read_at(Place::Lines(false), "writer", strange, sent, piece)
     }
 
-    fn read_at(place: Place, target: &str, unknown: Unknown, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
+    fn read_at(place: Place, target: &str, strange: Strange, sent: &str, piece: usize) -> (String, Vec<InjectedLine>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let injected = Injected::default();
-            let version_skew = VersionSkew::new(injected.clone());
-            let _guard = version_skew.switch().begin(1_000);
-            let rate = version_skew.switch().first().unwrap();
+            let lines = StrangeLines::of_newer_peers(injected.clone());
+            let _guard = lines.switch().begin(1_000);
+            let rate = lines.switch().first().unwrap();
             let (mut peer, stream) = tokio::io::duplex(64);
             let (instance, target) = ("worker".into(), target.into());
-            let (rng, next) = (SeedTree::from_seed(1).rng(), Some((unknown, rate)));
+            let (rng, next) = (SeedTree::from_seed(1).rng(), Some((strange, rate)));
             let (stream, _writing) = tokio::io::split(Box::new(stream) as BoxStream);
-            let mut reader = SkewedReader { stream, version_skew, instance, target, rng, next, place };
+            let mut reader = StrangeReader { stream, lines, instance, target, rng, next, place };
             let mut read = String::new();
             for piece in sent.as_bytes().chunks(piece) {
                 peer.write_all(piece).await.unwrap();
@@ -276,17 +283,44 @@ mod tests {
 
     #[test]
     fn a_line_of_an_unknown_stream_comes_between_two_others() {
-        let (text, injected) = read(Unknown::Position, "PING 1\nPING 2\n", 7);
+        let (text, injected) = read(Strange::Position, "PING 1\nPING 2\n", 7);
         assert_eq!(text, "PING 1\nPOSITION org.squall.newer writer 3 7\nPING 2\n");
         assert_eq!(injected, injected_line(UNKNOWN_STREAM));
     }
 
     #[test]
+    fn a_position_that_is_made_up_comes_between_two_others_and_is_harmless() {
+        let forged = Strange::Forged("POSITION events writer 3 1000000 3 7".into());
+        let (text, injected) = read(forged, "PING 1\nPING 2\n", 7);
+        assert_eq!(text, "PING 1\nPOSITION events writer 3 1000000 3 7\nPING 2\n");
+        assert!(matches!(injected[..], [InjectedLine { content: Content::Harmless(_), .. }]), "{injected:?}");
+    }
+
+    #[test]
+    fn what_forgers_make_up_is_of_known_writers_and_beyond_every_id() {
+        let written = [("events".into(), "a".into()), ("typing".into(), "b".into())];
+        let lines = StrangeLines::of_forgers(Injected::default(), written.into());
+        let mut rng = SeedTree::from_seed(1).rng();
+        assert!(lines.draw(&mut rng).is_none(), "it is off");
+        let _guard = lines.switch().begin(1_000);
+        let drawn: std::collections::BTreeSet<String> = (0..100)
+            .map(|_| match lines.draw(&mut rng).unwrap().0 {
+                Strange::Forged(line) => line,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let all = ["events a", "typing b"].map(|of| FORGED_TOKENS.map(|token| format!("POSITION {of} 3 {token}")));
+        let mut all = all.concat();
+        all.sort();
+        assert!(drawn.iter().eq(&all), "{drawn:?}");
+    }
+
+    #[test]
     fn a_row_is_made_something_else_of_the_same_length_where_it_comes_whole() {
-        let (text, injected) = read(Unknown::Shape, "half\nRDATA events writer 5 [1,2]\nPING 1\n", 64);
+        let (text, injected) = read(Strange::Shape, "half\nRDATA events writer 5 [1,2]\nPING 1\n", 64);
         assert_eq!(text, "half\nRDATA events writer 5 \"xxx\"\nPING 1\n");
         assert_eq!(injected, injected_line("events"));
-        let (text, injected) = read(Unknown::Shape, "half\nRDATA events writer 5 [1,2]\nPING 1\n", 8);
+        let (text, injected) = read(Strange::Shape, "half\nRDATA events writer 5 [1,2]\nPING 1\n", 8);
         assert_eq!(text, "half\nRDATA events writer 5 [1,2]\nPING 1\n", "it never came whole");
         assert_eq!(injected, []);
     }
@@ -300,7 +334,7 @@ mod tests {
         let sent = format!("+OK\r\n{subscribed}{}{}", message("PING 1"), message("*2"));
         let whole = |piece| {
             let place = || Place::start_of(BROKER_PORT);
-            let (text, injected) = read_at(place(), SUBSCRIPTION, Unknown::Position, &sent, piece);
+            let (text, injected) = read_at(place(), SUBSCRIPTION, Strange::Position, &sent, piece);
             assert_eq!(injected[0].target.as_str(), SUBSCRIPTION);
             text
         };

@@ -20,7 +20,7 @@ use super::plan::{OperationKind, Plan, SchedulingPlan};
 use super::recorder::Recorder;
 use super::requests::Client;
 use super::rollout::Rollout;
-use super::skewed_network::VersionSkew;
+use super::strange_lines::StrangeLines;
 use super::witness::{StackWitness, Witness};
 use super::workload;
 use crate::instance::{Config, Instance};
@@ -81,22 +81,22 @@ struct Process {
 struct HostFaults {
     database: Rc<DatabaseFaults>,
     cancellations: Cancellations,
-    version_skew: VersionSkew,
+    version_skew: StrangeLines,
     odd_framing: OddFraming,
-    forged_positions: VersionSkew,
+    forged_positions: StrangeLines,
     clock: SimClock,
 }
 
 impl HostFaults {
     fn new(recorder: &Recorder, written: &Arc<[(StreamName, InstanceName)]>) -> Self {
-        let version_skew = VersionSkew::new(recorder.injected());
+        let version_skew = StrangeLines::of_newer_peers(recorder.injected());
         let odd_framing = OddFraming::new(recorder.injected());
         HostFaults {
             database: Rc::default(),
             cancellations: Cancellations::default(),
             version_skew,
             odd_framing,
-            forged_positions: VersionSkew::forging(recorder.injected(), Arc::clone(written)),
+            forged_positions: StrangeLines::of_forgers(recorder.injected(), Arc::clone(written)),
             clock: SimClock::default(),
         }
     }
@@ -419,7 +419,7 @@ impl Cluster for World {
         &self.host_faults[name].cancellations
     }
 
-    fn version_skew(&self, name: &InstanceName) -> &VersionSkew {
+    fn version_skew(&self, name: &InstanceName) -> &StrangeLines {
         &self.host_faults[name].version_skew
     }
 
@@ -427,7 +427,7 @@ impl Cluster for World {
         &self.host_faults[name].odd_framing
     }
 
-    fn forged_positions(&self, name: &InstanceName) -> &VersionSkew {
+    fn forged_positions(&self, name: &InstanceName) -> &StrangeLines {
         &self.host_faults[name].forged_positions
     }
 
@@ -468,9 +468,9 @@ struct Boot {
     database: Database,
     witness: Witness,
     cancellations: Cancellations,
-    version_skew: VersionSkew,
+    version_skew: StrangeLines,
     odd_framing: OddFraming,
-    forged_positions: VersionSkew,
+    forged_positions: StrangeLines,
     clock: SimClock,
     requests: RequestsUnderWay,
     orders: mpsc::UnboundedReceiver<Order>,

@@ -6,7 +6,7 @@ use crate::sim::broker::LostConnections;
 use crate::sim::cancellations::Cancellations;
 use crate::sim::database::faults::{DatabaseFaultGuard, DatabaseFaults};
 use crate::sim::odd_framing::OddFraming;
-use crate::sim::skewed_network::VersionSkew;
+use crate::sim::strange_lines::StrangeLines;
 use crate::store::Source;
 use squall_env::LocalBoxFuture;
 use squall_judge::Observation;
@@ -34,13 +34,13 @@ pub(in crate::sim) trait Cluster {
     fn cancellations(&self, name: &InstanceName) -> &Cancellations;
 
     /// Returns the version skew of the peers of the instance `name`.
-    fn version_skew(&self, name: &InstanceName) -> &VersionSkew;
+    fn version_skew(&self, name: &InstanceName) -> &StrangeLines;
 
     /// Returns the odd framing of what the instance `name` reads.
     fn odd_framing(&self, name: &InstanceName) -> &OddFraming;
 
     /// Returns the forged positions among what the instance `name` reads.
-    fn forged_positions(&self, name: &InstanceName) -> &VersionSkew;
+    fn forged_positions(&self, name: &InstanceName) -> &StrangeLines;
 
     /// Moves the wall clock of the host `name` forwards by so many milliseconds, or backwards.
     fn step_clock(&self, name: &InstanceName, by_ms: i64);

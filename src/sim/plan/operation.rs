@@ -9,7 +9,7 @@ use super::{DEVICES, STORM_MS_MAX};
 use crate::presence::PresenceState;
 
 /// The largest number of rows that one operation writes.
-const ROWS_MAX: u64 = 100_000;
+const BURST_ROWS_MAX: u64 = 100_000;
 /// The longest type of account data, in bytes.
 const TYPE_BYTES_MAX: u64 = 1_000_000;
 
@@ -335,10 +335,10 @@ impl OperationKind {
     pub(super) fn amounts(&self) -> Vec<(u64, u64)> {
         match *self {
             OperationKind::StateBurst { rows: count, .. } | OperationKind::SendBurst { events: count, .. } => {
-                vec![(count.into(), ROWS_MAX)]
+                vec![(count.into(), BURST_ROWS_MAX)]
             }
             OperationKind::AccountDataBurst { of_account, of_room, .. } => {
-                vec![(of_account.into(), ROWS_MAX), (of_room.into(), ROWS_MAX)]
+                vec![(of_account.into(), BURST_ROWS_MAX), (of_room.into(), BURST_ROWS_MAX)]
             }
             OperationKind::AccountData { type_bytes, .. } => vec![(type_bytes.into(), TYPE_BYTES_MAX)],
             OperationKind::Sync { for_ms, .. } => vec![(for_ms, STORM_MS_MAX)],
