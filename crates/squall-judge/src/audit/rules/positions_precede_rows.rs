@@ -115,8 +115,6 @@ pub(super) struct PositionsPrecedeRows {
     connected: BTreeMap<InstanceName, (SimTime, Option<SimTime>)>,
     /// The time of each instance's last position that was no answer.
     heartbeats: BTreeMap<InstanceName, SimTime>,
-    /// The time since which every payload was heard.
-    heard_since: Option<SimTime>,
     judged: u64,
 }
 
@@ -249,9 +247,10 @@ impl Suspect {
 }
 
 impl PositionsPrecedeRows {
-    fn replicate_came(&mut self, line: u64, at: SimTime) {
+    fn replicate_came(&mut self, payload: &ParsedPayload<'_>, at: SimTime) {
+        let line = payload.line;
         let mut is_alone = true;
-        let mut is_only = self.heard_since.is_some_and(|since| at.ms_since(since) >= AWAITED_MS);
+        let mut is_only = payload.receiving_since.is_some_and(|since| at.ms_since(since) >= AWAITED_MS);
         if let Some(mut before) = self.last.take() {
             is_only &= at.ms_since(before.at) >= AWAITED_MS;
             before.is_only = false;
@@ -375,9 +374,8 @@ impl Rule for PositionsPrecedeRows {
         self.report_certain(payload.at, findings);
         // Without times the process that connected is not recognised.
         let Some(at) = payload.at else { return };
-        self.heard_since.get_or_insert(at);
         match payload.command {
-            Ok(Command::Replicate) => self.replicate_came(payload.line, at),
+            Ok(Command::Replicate) => self.replicate_came(payload, at),
             Ok(Command::Position(position)) => self.position_came(at, position, payload.shown),
             Ok(Command::Rdata(rdata)) => self.row_came(payload.line, at, rdata),
             _ => {}
@@ -388,14 +386,13 @@ impl Rule for PositionsPrecedeRows {
         self.report_certain(now, findings);
     }
 
-    fn missed(&mut self, now: Option<SimTime>) {
+    fn missed(&mut self, _now: Option<SimTime>) {
         // A missed position may be the one that a row lacks, or the one that shows another process.
         self.last = None;
         self.unjudged.clear();
         self.sent.clear();
         self.connected.clear();
         self.heartbeats.clear();
-        self.heard_since = now;
     }
 
     fn end(&mut self, at: Option<SimTime>, findings: &mut Findings<Violation>) {
