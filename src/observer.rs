@@ -97,7 +97,8 @@ pub enum InstanceEvent<'a> {
         /// The evidence.
         error: &'a dyn std::error::Error,
     },
-    /// A row or a position has a token that the database has not allocated. It is ignored.
+    /// A row or a position has a token that the database has not allocated, or that its writer, which holds its rows in memory,
+    /// does not have. It is ignored.
     NotAllocated {
         /// The stream.
         stream: &'a StreamName,
@@ -105,8 +106,6 @@ pub enum InstanceEvent<'a> {
         writer: &'a InstanceName,
         /// The token.
         token: Token,
-        /// True for the first one for a while.
-        is_first: bool,
     },
     /// A row or a position belongs to a stream that this version of the program does not have.
     UnknownStream {

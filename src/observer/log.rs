@@ -17,7 +17,7 @@ pub struct Log(Limiter);
 
 impl Log {
     /// Counts a line of this kind about a peer or a stream. Returns true if it is to be written.
-    fn writes(&self, kind: &'static str, subject: &(impl Display + ?Sized)) -> bool {
+    fn writes(&self, kind: &'static str, subject: &dyn Display) -> bool {
         let subject = Shown(subject).to_string();
         let Some(left_out) = self.0.count(kind, &subject) else { return false };
         if left_out > 0 {
@@ -35,47 +35,50 @@ impl TaskObserver for Log {
 
 impl Observer for Log {
     fn event(&self, event: InstanceEvent<'_>) {
+        let limited: Option<(&'static str, &dyn Display)> = match &event {
+            InstanceEvent::CatchUp { writer, .. } => Some(("catch-up", writer)),
+            InstanceEvent::Streaming { stream, .. } => Some(("streaming", stream)),
+            InstanceEvent::Connection { peer, .. } => Some(("connection", peer)),
+            InstanceEvent::Row { stream, .. } => Some(("row", stream)),
+            InstanceEvent::ForeignDatabase { stream, .. } => Some(("write refused", stream)),
+            InstanceEvent::NotAllocated { stream, .. } => Some(("token ignored", stream)),
+            InstanceEvent::NewerCommand { peer, .. } => Some(("newer command", peer)),
+            InstanceEvent::UnknownStream { .. }
+            | InstanceEvent::UnknownWriter { .. }
+            | InstanceEvent::UnclaimedPosition { .. } => None,
+        };
+        if limited.is_some_and(|(kind, subject)| !self.writes(kind, subject)) {
+            return;
+        }
         match event {
-            InstanceEvent::CatchUp { stream, writer, error } if self.writes("catch-up", writer) => {
+            InstanceEvent::CatchUp { stream, writer, error } => {
                 tracing::warn!(%stream, %writer, error = %Shown(error), "catch-up failed; retrying");
             }
-            InstanceEvent::Streaming { stream, error } if self.writes("streaming", stream) => {
+            InstanceEvent::Streaming { stream, error } => {
                 tracing::warn!(%stream, error = %Shown(error), "cannot read rows to send; retrying");
             }
-            InstanceEvent::Connection { peer, error } if self.writes("connection", peer) => {
+            InstanceEvent::Connection { peer, error } => {
                 tracing::warn!(peer = %Shown(peer), error = %Shown(Causes(error)), "connection ended");
             }
-            InstanceEvent::Row { stream, error } if self.writes("row", stream) => {
+            InstanceEvent::Row { stream, error } => {
                 tracing::warn!(%stream, error = %Shown(error), "unknown shape of a row; fetching it from the source");
             }
-            InstanceEvent::ForeignDatabase { stream, error } if self.writes("database", stream) => {
-                tracing::error!(%stream, %error, "write refused");
-            }
-            // Further lines like those that were just written.
-            InstanceEvent::CatchUp { .. }
-            | InstanceEvent::Streaming { .. }
-            | InstanceEvent::Connection { .. }
-            | InstanceEvent::Row { .. }
-            | InstanceEvent::ForeignDatabase { .. } => {}
-            InstanceEvent::NotAllocated { stream, writer, token, is_first: true } => {
+            InstanceEvent::ForeignDatabase { stream, error } => tracing::error!(%stream, %error, "write refused"),
+            InstanceEvent::NotAllocated { stream, writer, token } => {
                 tracing::error!(
                     %stream, %writer, %token,
-                    "a token that the database has not allocated is ignored: something else publishes under the writer's \
-                     name, or the writer has another database"
+                    "a token that its writer cannot have is ignored: something else publishes under the writer's name, or \
+                     the writer has another database"
                 );
-            }
-            InstanceEvent::NotAllocated { stream, writer, token, .. } => {
-                tracing::trace!(%stream, %writer, %token, "token that is not allocated ignored");
             }
             // One for each row of the stream, and the operator can do nothing about it here.
             InstanceEvent::UnknownStream { stream } => {
                 tracing::debug!(stream = %Shown(stream), "unknown stream; row ignored");
             }
-            InstanceEvent::NewerCommand { peer, newer } if self.writes("newer command", peer) => {
+            InstanceEvent::NewerCommand { peer, newer } => {
                 let (peer, command) = (Shown(peer), Shown(newer.name()));
                 tracing::warn!(%peer, %command, "a peer of a newer version: {}", Shown(newer));
             }
-            InstanceEvent::NewerCommand { .. } => {}
             InstanceEvent::UnknownWriter { stream, writer, is_first } if is_first => {
                 tracing::warn!(
                     %stream, writer = %Shown(writer),

@@ -290,8 +290,8 @@ impl CommandHandler {
         self.env.tasks.spawn(tasks::CHECK_OWN_POSITION, async move {
             let checked = stream.check(token).await;
             is_checking.set(false);
-            if let Ok(Checked::NotAllocated { is_first }) = checked {
-                observer.event(InstanceEvent::NotAllocated { stream: stream.name(), writer: &writer, token, is_first });
+            if let Ok(Checked::NotAllocated) = checked {
+                observer.event(InstanceEvent::NotAllocated { stream: stream.name(), writer: &writer, token });
             }
         });
     }

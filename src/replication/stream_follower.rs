@@ -199,9 +199,8 @@ impl StreamFollower {
         loop {
             match self.stream.check(token).await {
                 Ok(Checked::Allocated) => return Ok(true),
-                Ok(Checked::NotAllocated { is_first }) => {
-                    let (stream, writer) = (self.stream.name(), &self.writer);
-                    self.env.observer.event(InstanceEvent::NotAllocated { stream, writer, token, is_first });
+                Ok(Checked::NotAllocated) => {
+                    self.disbelieved(token);
                     return Ok(false);
                 }
                 Err(error) => self.failed(connection, &*error),
@@ -309,9 +308,7 @@ impl StreamFollower {
             let error = match self.stream.updates(&self.writer, from, upto).await {
                 Ok(updates) => match usable(&updates, from, due) {
                     Err(Unusable::WriterIsBehind { .. }) if answers_behind + 1 == ANSWERS_BELIEVED => {
-                        let (stream, writer) = (self.stream.name(), &self.writer);
-                        let event = InstanceEvent::NotAllocated { stream, writer, token: due, is_first: true };
-                        self.env.observer.event(event);
+                        self.disbelieved(due);
                         return Ok(self.fetched(updates));
                     }
                     Err(error) => {
@@ -325,6 +322,12 @@ impl StreamFollower {
             self.failed(connection, &*error);
             tokio::time::sleep(backoff.next_delay()).await;
         }
+    }
+
+    /// Reports a token that the writer cannot have.
+    fn disbelieved(&self, token: Token) {
+        let (stream, writer) = (self.stream.name(), &self.writer);
+        self.env.observer.event(InstanceEvent::NotAllocated { stream, writer, token });
     }
 
     /// Reports rows that were fetched.

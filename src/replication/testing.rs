@@ -388,7 +388,7 @@ impl Stream for FakeStream {
                 Err("the database cannot be reached".into())
             }
             None if token <= self.allocated_upto.get() => Ok(Checked::Allocated),
-            None => Ok(Checked::NotAllocated { is_first: true }),
+            None => Ok(Checked::NotAllocated),
         };
         Box::pin(std::future::ready(checked))
     }

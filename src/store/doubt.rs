@@ -36,13 +36,11 @@ pub(super) struct Heard {
 }
 
 impl Doubt {
-    /// Notes `token`, which was heard while `last_allocated` was the last id. Returns true if there was no doubt before.
-    pub(super) fn arise(&self, token: Token, last_allocated: Token) -> bool {
-        let before = self.standing();
+    /// Notes `token`, which was heard while `last_allocated` was the last id.
+    pub(super) fn arise(&self, token: Token, last_allocated: Token) {
         let now = Instant::now();
-        let since = before.map_or(now, |heard| heard.since);
+        let since = self.standing().map_or(now, |heard| heard.since);
         self.0.set(Some(Heard { token, last_allocated, since, until: now + RENEWED_WITHIN }));
-        before.is_none()
     }
 
     /// Returns the last token, while the next one may come.
@@ -76,12 +74,13 @@ mod tests {
     async fn one_token_delays_writes_and_no_more() {
         let doubt = Doubt::default();
         assert!(doubt.settle().await.is_ok());
-        assert!(doubt.arise(Token(50), Token(3)));
+        doubt.arise(Token(50), Token(3));
         tokio::time::sleep(3 * SECOND).await;
         let began = Instant::now();
         assert!(doubt.settle().await.is_ok() && doubt.renewed().is_none());
         assert_eq!(began.elapsed(), 4 * SECOND);
-        assert!(doubt.arise(Token(50), Token(3)), "the first doubt is over");
+        doubt.arise(Token(50), Token(3));
+        assert!(doubt.renewed().is_none(), "the first doubt is over");
     }
 
     #[tokio::test(start_paused = true)]
@@ -91,7 +90,7 @@ mod tests {
         let settling = async { doubt.settle().await.map_err(|heard| (heard.token, heard.last_allocated)) };
         let renewing = async {
             tokio::time::sleep(5 * SECOND).await;
-            assert!(!doubt.arise(Token(51), Token(3)));
+            doubt.arise(Token(51), Token(3));
         };
         let (settled, ()) = tokio::join!(settling, renewing);
         assert_eq!(settled, Err((Token(51), Token(3))));

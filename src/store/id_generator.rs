@@ -67,10 +67,7 @@ pub enum Checked {
     /// The database has allocated it.
     Allocated,
     /// The database has not allocated it. No instance of the deployment can have announced it.
-    NotAllocated {
-        /// True if it is the first one for a while.
-        is_first: bool,
-    },
+    NotAllocated,
 }
 
 /// The ids of one stream, as one instance sees and allocates them.
@@ -193,7 +190,8 @@ impl IdGenerator {
         if token <= last {
             return Ok(Checked::Allocated);
         }
-        Ok(Checked::NotAllocated { is_first: self.doubt.arise(token, last) })
+        self.doubt.arise(token, last);
+        Ok(Checked::NotAllocated)
     }
 
     /// Returns the reason why writes are refused, while tokens are heard that the database has not allocated.

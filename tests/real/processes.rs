@@ -163,7 +163,7 @@ async fn a_database_that_is_not_the_deployments_is_not_written(mut site: Site) {
 
     site.use_another_database();
     let writer2 = site.start("writer2").await;
-    logs(&writer2, "has not allocated").await;
+    logs(&writer2, "a token that its writer cannot have").await;
     let refused = client.send_events(&"writer2".into(), &[event("$other", &second)]).await.unwrap_err().to_string();
     assert!(refused.contains("it is not the database of this deployment"), "{refused}");
     assert!(site.event_ids().is_empty());
