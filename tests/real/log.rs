@@ -103,15 +103,18 @@ fn an_unread_log_stops_neither_the_instance_nor_its_end() {
         assert_eq!(dropped().await, 0);
         // Each client costs some lines. The pipe holds some hundred of them, and the queue ten thousand.
         let port = site.replication_port("master");
-        while dropped().await == 0 {
-            for _ in 0..500 {
-                let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                client.write_all(b"NOT_A_COMMAND\n").await.unwrap();
-                client.shutdown().await.unwrap();
-                let _ = client.read_to_end(&mut Vec::new()).await;
+        let filling = async {
+            while dropped().await == 0 {
+                for _ in 0..500 {
+                    let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    client.write_all(b"NOT_A_COMMAND\n").await.unwrap();
+                    client.shutdown().await.unwrap();
+                    let _ = client.read_to_end(&mut Vec::new()).await;
+                }
+                assert_eq!(master.get("/health").await.0, 200);
             }
-            assert_eq!(master.get("/health").await.0, 200);
-        }
+        };
+        tokio::time::timeout(3 * PATIENCE, filling).await.expect("the instance goes on");
         assert_eq!(master.stop("TERM").await.code(), Some(0));
     });
 }
