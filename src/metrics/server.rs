@@ -1,5 +1,6 @@
 //! Serves `GET /metrics` and `GET /health` on a port of their own.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::rc::Rc;
 
@@ -9,6 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use tokio::sync::oneshot;
 
 use crate::errors::Causes;
 use crate::observer::{InstanceEvent, Log, Observer};
@@ -17,7 +19,7 @@ use crate::transport::accept::{AcceptOptions, BoundedListener};
 use crate::transport::http::{TOO_MANY_CONNECTIONS, serve_connection};
 use squall_env::{Listener, TaskSpawner};
 
-/// Maximum number of open connections.
+/// Maximum number of open connections, where the process may open enough files.
 pub const METRICS_CONNECTIONS_MAX: usize = 100;
 
 /// The health of an instance.
@@ -34,18 +36,28 @@ pub enum Health {
 /// A health check, run for each request.
 pub type HealthCheck = Rc<dyn Fn() -> Health>;
 
-/// Serves until `tasks` are stopped. They need not be the tasks of an instance. `GET /metrics` returns the metrics in
+/// Serves until `tasks` are stopped, on at most `connections_max` connections at once. They need not be the tasks of an
+/// instance. A new connection beyond that ends the oldest one, so that idle clients cannot keep a health check out. `GET /metrics` returns the metrics in
 /// `registry`, and `GET /health` returns 200 `OK`, 200 with what needs an operator, or 503 and the reason.
-pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: HealthCheck, tasks: TaskSpawner) {
+pub async fn serve(
+    listener: Box<dyn Listener>,
+    connections_max: usize,
+    registry: Registry,
+    health: HealthCheck,
+    tasks: TaskSpawner,
+) {
     let options = AcceptOptions {
         listener: "the metrics listener",
         client: "a metrics client",
-        connections_max: METRICS_CONNECTIONS_MAX,
+        // One more until the oldest one has ended.
+        connections_max: connections_max + 1,
         refusal: TOO_MANY_CONNECTIONS,
     };
     let log = Rc::new(Log::default());
     let mut listener = BoundedListener::new(listener, options, &tasks, &*log);
+    let mut open = Open::default();
     while let Some((stream, slot)) = listener.accept().await {
+        let ends = open.add(connections_max).await;
         let registry = registry.clone();
         let health = Rc::clone(&health);
         let log = Rc::clone(&log);
@@ -54,7 +66,11 @@ pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: Heal
                 let response = answer(&request, &registry, &health);
                 async { Ok::<Response<Full<Bytes>>, Infallible>(response) }
             });
-            let served = serve_connection(stream, service).await;
+            let served = tokio::select! {
+                biased;
+                () = ends.asked_to() => return,
+                served = serve_connection(stream, service) => served,
+            };
             match (slot.tls_mismatch(), served) {
                 // A misconfiguration, and not a client that went away.
                 (Some(error), _) => log.event(InstanceEvent::Connection { peer: "a metrics client", error: &error }),
@@ -65,6 +81,39 @@ pub async fn serve(listener: Box<dyn Listener>, registry: Registry, health: Heal
             }
             drop(slot);
         });
+    }
+}
+
+/// The open connections, the oldest first.
+#[derive(Default)]
+struct Open(VecDeque<(oneshot::Sender<()>, oneshot::Receiver<()>)>);
+
+/// Ends one connection.
+struct Ends {
+    asked: oneshot::Receiver<()>,
+    _ended: oneshot::Sender<()>,
+}
+
+impl Ends {
+    /// Completes when the connection is to end.
+    async fn asked_to(self) {
+        let _ = self.asked.await;
+    }
+}
+
+impl Open {
+    /// Adds a connection, and ends the oldest one if there are `connections_max` others.
+    async fn add(&mut self, connections_max: usize) -> Ends {
+        self.0.retain(|(ask, _)| !ask.is_closed());
+        if self.0.len() >= connections_max
+            && let Some((ask, ended)) = self.0.pop_front()
+        {
+            drop(ask);
+            let _ = ended.await;
+        }
+        let ((ask, asked), (end, ended)) = (oneshot::channel(), oneshot::channel());
+        self.0.push_back((ask, ended));
+        Ends { asked, _ended: end }
     }
 }
 
@@ -95,8 +144,8 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::collections::VecDeque;
     use std::io;
+    use std::time::Duration;
 
     use prometheus::IntCounter;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -123,7 +172,10 @@ mod tests {
                 theirs.push_back(Ok(Box::new(their) as BoxStream));
             }
             let tasks = TaskSpawner::new(Rc::new(Noop));
-            tasks.spawn(tasks::SERVE_METRICS, serve(Box::new(Script(theirs)), registry, health, tasks.clone()));
+            tasks.spawn(
+                tasks::SERVE_METRICS,
+                serve(Box::new(Script(theirs)), METRICS_CONNECTIONS_MAX, registry, health, tasks.clone()),
+            );
             let mut answers = Vec::new();
             for (stream, request) in ours.iter_mut().zip(requests) {
                 let request = format!("{request} HTTP/1.1\r\nhost: squall\r\nconnection: close\r\n\r\n");
@@ -180,23 +232,30 @@ mod tests {
     }
 
     #[test]
-    fn idle_clients_have_a_hundred_connections_and_not_for_long() {
+    fn idle_clients_keep_nobody_out_and_are_closed_in_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let mut ours = Vec::new();
-            let theirs = (0..=METRICS_CONNECTIONS_MAX).map(|_| {
+            let theirs = (0..2 * METRICS_CONNECTIONS_MAX + 1).map(|_| {
                 let (our, their) = tokio::io::duplex(1024);
                 ours.push(our);
                 Ok(Box::new(their) as BoxStream)
             });
-            let (listener, tasks) = (Script(theirs.collect()), TaskSpawner::new(Rc::new(Noop)));
-            tasks.spawn(tasks::SERVE_METRICS, serve(Box::new(listener), Registry::new(), healthy(), tasks.clone()));
-            let mut refused = String::new();
-            ours.last_mut().unwrap().read_to_string(&mut refused).await.unwrap();
-            assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+            let (listener, tasks) = (Box::new(Script(theirs.collect())), TaskSpawner::new(Rc::new(Noop)));
+            let serving = serve(listener, METRICS_CONNECTIONS_MAX, Registry::new(), healthy(), tasks.clone());
+            tasks.spawn(tasks::SERVE_METRICS, serving);
+            let mut last = ours.pop().unwrap();
+            last.write_all(b"GET /health HTTP/1.1\r\nhost: squall\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            last.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
             let began = tokio::time::Instant::now();
-            ours[0].read_to_end(&mut Vec::new()).await.unwrap();
-            assert_eq!(began.elapsed(), crate::transport::http::HEAD_TIMEOUT);
+            for (number, mut idle) in ours.into_iter().enumerate() {
+                idle.read_to_end(&mut Vec::new()).await.unwrap();
+                let is_displaced = number <= METRICS_CONNECTIONS_MAX;
+                let open_for = if is_displaced { Duration::ZERO } else { crate::transport::http::HEAD_TIMEOUT };
+                assert_eq!(began.elapsed(), open_for, "connection {number}");
+            }
         });
     }
 }

@@ -1,5 +1,6 @@
 //! Runs one instance as a process: on real sockets and a SQLite file, with metrics and a health check.
 
+mod descriptors;
 mod file;
 mod log;
 mod slow_writes;
@@ -21,8 +22,11 @@ use tokio::net::TcpListener;
 pub use file::{File, FileError};
 use slow_writes::SlowWrites;
 
+use descriptors::Shares;
+pub use descriptors::{DESCRIPTORS_MIN, DESCRIPTORS_RESERVED, TooFewDescriptors};
+
 use crate::errors::Causes;
-use crate::instance::{Instance, StartError};
+use crate::instance::{Config, Instance, StartError};
 use crate::metrics::{self, Health, Metrics, ReadCount};
 use crate::observer::{Log, Tee, process_env};
 use crate::private_file;
@@ -38,6 +42,9 @@ pub enum ServeError {
     /// The configuration file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The process may open too few files.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// Another process runs this instance.
     #[error("{instance} is already running: another process holds {}. Stop that process first", lock.display())]
     Running {
@@ -129,6 +136,7 @@ pub async fn serve(
         let path = file.path.display();
         tracing::warn!(%path, "every user of this machine can read the configuration, which has secrets: chmod 600");
     }
+    let shares = Shares::of_process()?;
     let _lock = lock(&file.database, name)?;
     let registry = Registry::new();
     let counters = Rc::new(Metrics::new(&registry).expect("the registry is empty"));
@@ -142,7 +150,8 @@ pub async fn serve(
         tracing::info!(address = %listener.local_addr().map_err(failed)?, "serving metrics and health");
         let health_state = Rc::clone(&state);
         let health = Rc::new(move || health(&health_state.borrow()));
-        tasks.spawn(tasks::SERVE_METRICS, metrics::serve(Box::new(listener), registry, health, tasks.clone()));
+        let serving = metrics::serve(Box::new(listener), shares.metrics, registry, health, tasks.clone());
+        tasks.spawn(tasks::SERVE_METRICS, serving);
     }
 
     let backend = SqliteBackend::open(&file.database)
@@ -154,13 +163,14 @@ pub async fn serve(
     tasks.spawn(tasks::WATCH_SLOW_WRITES, Rc::clone(&slow_writes).watch());
     let observers = Tee(Rc::<Log>::default(), Rc::new(Tee(counters, slow_writes)));
     let env = process_env(file.bind, Rc::new(observers));
-    let env = file.config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
+    let config = Rc::new(Config { limits: shares.within(file.config.limits), ..Config::clone(&file.config) });
+    let env = config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));
     let mut stop = pin!(stop);
     let instance = tokio::select! {
         biased;
         () = &mut stop => return Ok(()),
-        started = Instance::start(name.clone(), Rc::clone(&file.config), env, database, consumers) => {
+        started = Instance::start(name.clone(), config, env, database, consumers) => {
             started.map_err(|error| did_not_start(file, name, error))?
         }
     };

@@ -112,6 +112,7 @@ fn a_slow_line_that_is_complete_in_time_is_accepted() {
                 sleep(LINE_TIMEOUT / 11).await;
             }
             slow.hear("POSITION ").await;
+            slow.say("PING 1").await;
         }
         persist(&master.instance).await;
         slow.hear("RDATA events ").await;

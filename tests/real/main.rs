@@ -8,14 +8,19 @@
 
 mod broker;
 mod deployment;
+mod descriptors;
+mod endurance;
 mod follow;
 mod follow_credentials;
 mod follow_program;
+mod full_disk;
+mod load;
 mod log;
 #[path = "../support/ports.rs"]
 mod ports;
 mod processes;
 mod program;
+mod proxy;
 mod redis;
 mod rows;
 #[path = "../support/schema.rs"]

@@ -4,17 +4,12 @@
 //! with the database: after its first position, a run must have applied every row in order, up to the last one that it
 //! applied. At the end, every instance must have caught up.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
-use squall::store::account_data::Datum;
-use squall::transport::http::HttpClient;
 use squall::transport::http::endpoints::send_events::SentEvent;
-use squall_protocol::Token;
 
+use crate::load::{Load, event};
 use crate::log::logs;
 use crate::program::{Program, Site};
 use crate::run;
@@ -62,7 +57,6 @@ async fn a_process_that_is_stopped_clears_its_users_first(kind: Kind) {
 const SPELL: Duration = Duration::from_millis(400);
 /// The instances that are killed, in this order.
 const VICTIMS: [&str; 5] = ["worker1", "writer1", "master", "writer2", "worker2"];
-const USER: &str = "@user:squall.test";
 
 async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
     let mut programs = BTreeMap::new();
@@ -94,15 +88,24 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         all_catch_up(&site, &programs).await;
     }
     let written = load.end().await;
+    assert_eq!(written.failures, [""; 0]);
 
     // Every acknowledged write is in the database once.
     assert_eq!(site.event_ids().into_iter().collect::<BTreeSet<_>>(), written.event_ids);
     assert_eq!(site.event_ids().len(), written.event_ids.len());
-    let tokens = site.tokens();
-    assert_eq!(tokens["account_data master"].len(), written.data);
+    assert_eq!(site.tokens()["account_data master"].len(), written.data.len());
     all_catch_up(&site, &programs).await;
+    let followed = no_run_missed_a_row(&site, programs.values_mut().chain(&mut runs)).await;
+    // Each row is followed by all four other instances.
+    assert!(followed > written.event_ids.len(), "{followed} of {}", written.event_ids.len());
+}
+
+/// Checks that each run of a process applied every row after its first position, in order, up to the last one that it
+/// applied; and the runs that still go on, up to the last row of the database. Returns the number of rows.
+pub(crate) async fn no_run_missed_a_row(site: &Site, runs: impl Iterator<Item = &mut Program>) -> usize {
+    let tokens = site.tokens();
     let mut followed = 0;
-    for program in programs.values_mut().chain(&mut runs) {
+    for program in runs {
         let is_last = program.is_running();
         for (source, logged) in program.logged() {
             let Some(tokens) = tokens.get(&source) else { continue };
@@ -118,12 +121,11 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
             followed += expected.len();
         }
     }
-    // Each row is followed by all four other instances.
-    assert!(followed > written.event_ids.len(), "{followed} of {}", written.event_ids.len());
+    followed
 }
 
 /// Waits until every instance has caught up with the database.
-async fn all_catch_up(site: &Site, programs: &BTreeMap<&str, Program>) {
+pub(crate) async fn all_catch_up(site: &Site, programs: &BTreeMap<&str, Program>) {
     let tokens = site.tokens();
     for program in programs.values() {
         for (source, tokens) in &tokens {
@@ -161,7 +163,7 @@ async fn a_database_that_is_not_the_deployments_is_not_written(mut site: Site) {
     let events: Vec<SentEvent> = (0..5).map(|number| event(&format!("${number}"), &first)).collect();
     client.send_events(&"writer1".into(), &events).await.unwrap();
 
-    site.use_another_database();
+    site.use_database("another.db");
     let writer2 = site.start("writer2").await;
     logs(&writer2, "a token that its writer cannot have").await;
     let refused = client.send_events(&"writer2".into(), &[event("$other", &second)]).await.unwrap_err().to_string();
@@ -173,76 +175,4 @@ async fn a_database_that_is_not_the_deployments_is_not_written(mut site: Site) {
     // The instances that use the right database go on.
     client.send_events(&"writer1".into(), &[event("$5", &first)]).await.unwrap();
     assert_eq!(writer1.get("/health").await.0, 200);
-}
-
-/// A client of the deployment that sends write requests until the load is ended.
-struct Load {
-    is_over: Rc<Cell<bool>>,
-    events: Vec<tokio::task::JoinHandle<BTreeSet<String>>>,
-    data: tokio::task::JoinHandle<usize>,
-}
-
-/// The acknowledged writes.
-struct Written {
-    event_ids: BTreeSet<String>,
-    data: usize,
-}
-
-impl Load {
-    fn begin(site: &Site) -> Load {
-        let is_over = Rc::new(Cell::new(false));
-        let client = site.client();
-        let events = ["writer1", "writer2"].map(|writer| {
-            let room_id = site.room_of(writer);
-            tokio::task::spawn_local(send_events(client.clone(), writer, room_id, Rc::clone(&is_over)))
-        });
-        let data = tokio::task::spawn_local(set_account_data(client, Rc::clone(&is_over)));
-        Load { is_over, events: events.into(), data }
-    }
-
-    /// Sends no more requests. Waits for the open ones, and returns the acknowledged writes.
-    async fn end(self) -> Written {
-        self.is_over.set(true);
-        let mut event_ids = BTreeSet::new();
-        for sending in self.events {
-            event_ids.append(&mut sending.await.unwrap());
-        }
-        Written { event_ids, data: self.data.await.unwrap() }
-    }
-}
-
-async fn send_events(client: HttpClient, writer: &str, room_id: String, is_over: Rc<Cell<bool>>) -> BTreeSet<String> {
-    let mut sent = BTreeSet::new();
-    for round in 0.. {
-        if is_over.get() {
-            break;
-        }
-        let ids: Vec<String> = (0..5).map(|number| format!("${writer}-{round}-{number}:squall.test")).collect();
-        let events: Vec<SentEvent> = ids.iter().map(|id| event(id, &room_id)).collect();
-        client.send_events(&writer.into(), &events).await.unwrap();
-        sent.extend(ids);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    sent
-}
-
-fn event(event_id: &str, room_id: &str) -> SentEvent {
-    let event =
-        json!({"type": "m.room.message", "event_id": event_id, "room_id": room_id, "sender": USER, "content": {}});
-    let Value::Object(event) = event else { unreachable!("it is an object") };
-    SentEvent::new("1", event)
-}
-
-async fn set_account_data(client: HttpClient, is_over: Rc<Cell<bool>>) -> usize {
-    for number in 0.. {
-        if is_over.get() {
-            return number;
-        }
-        let content = Value::Object(Map::new());
-        let datum = Datum { user_id: USER.into(), room_id: None, kind: format!("m.{number}"), content };
-        let token = client.set_account_data(&"master".into(), &datum).await.unwrap();
-        assert!(token > Token(0));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    unreachable!("numbers do not end")
 }

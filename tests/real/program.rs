@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::deployment::{PATIENCE, Scratch};
 use crate::ports::free_port;
+
+const SQUALL: &str = env!("CARGO_BIN_EXE_squall");
 
 const LISTENERS: [&str; 3] = ["master", "writer1", "writer2"];
 const WORKERS: [&str; 2] = ["worker1", "worker2"];
@@ -67,22 +69,40 @@ impl Site {
 
     /// Starts `name` and waits until its health check succeeds.
     pub(crate) async fn start(&self, name: &'static str) -> Program {
+        self.start_logged(name, Command::new(SQUALL)).await
+    }
+
+    /// Starts `name` as a process that may open so many files, and waits until its health check succeeds.
+    pub(crate) async fn start_with_open_files(&self, name: &'static str, open_files: usize) -> Program {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$0\" \"$@\""), SQUALL]);
+        self.start_logged(name, shell).await
+    }
+
+    async fn start_logged(&self, name: &'static str, command: Command) -> Program {
         let run = self.runs.replace(self.runs.get() + 1);
         let log = self.scratch.path().join(format!("{run}-{name}.log"));
         let stderr = std::fs::File::create(&log).unwrap();
-        self.start_with(name, "squall::serve=trace,info", log, stderr.into()).await
+        self.start_with(name, command, "squall::serve=trace,info", log, stderr.into()).await
     }
 
     /// Starts `name` with a log that is not read, and waits until its health check succeeds. The second value is the end
     /// from which the log could be read.
     pub(crate) async fn start_unread(&self, name: &'static str) -> (Program, std::io::PipeReader) {
         let (unread, log) = std::io::pipe().unwrap();
-        (self.start_with(name, "trace", PathBuf::from("/dev/null"), log.into()).await, unread)
+        (self.start_with(name, Command::new(SQUALL), "trace", PathBuf::from("/dev/null"), log.into()).await, unread)
     }
 
-    async fn start_with(&self, name: &'static str, level: &str, log: PathBuf, stderr: Stdio) -> Program {
+    /// Starts `name` by `command`, the program or what executes it.
+    async fn start_with(
+        &self,
+        name: &'static str,
+        mut command: Command,
+        level: &str,
+        log: PathBuf,
+        stderr: Stdio,
+    ) -> Program {
         let metrics_port = self.file.metrics_of(&name.into()).unwrap().port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_squall"));
         command.arg("serve").arg("--config").arg(&self.file.path).args(["--instance", name]);
         command.args(["--log", "json", "--log-level", level]);
         let child = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
@@ -109,16 +129,28 @@ impl Site {
         self.file.config.instance_map[name].replication_port
     }
 
+    /// Returns the port of HTTP requests of `name`.
+    pub(crate) fn http_port(&self, name: &str) -> u16 {
+        self.file.config.instance_map[name].http_port
+    }
+
     /// Lets every user of this machine read the configuration.
     #[cfg(unix)]
     pub(crate) fn let_all_read(&self) {
         std::fs::set_permissions(&self.file.path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     }
 
-    /// Lets later starts of instances use another database, a new and empty one.
-    pub(crate) fn use_another_database(&mut self) {
+    /// Returns the folder of the configuration file.
+    pub(crate) fn folder(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Lets later starts of instances use this database, a path from the folder of the configuration file.
+    pub(crate) fn use_database(&mut self, database: &str) {
         let text = std::fs::read_to_string(&self.file.path).unwrap();
-        std::fs::write(&self.file.path, text.replace("'squall.db'", "'another.db'")).unwrap();
+        let is_setting = |line: &&str| line.starts_with("database = ");
+        let before = text.lines().find(is_setting).unwrap();
+        std::fs::write(&self.file.path, text.replace(before, &format!("database = '{database}'"))).unwrap();
         self.file = File::load(&self.file.path).unwrap();
     }
 
@@ -147,6 +179,11 @@ impl Site {
         self.query("SELECT event_id FROM events", |row| row.get(0))
     }
 
+    /// Returns the types of all account data in the database.
+    pub(crate) fn account_data_kinds(&self) -> Vec<String> {
+        self.query("SELECT account_data_type FROM account_data", |row| row.get(0))
+    }
+
     /// Returns the tokens of all rows in the database that the tests write, ascending, by stream and writer.
     pub(crate) fn tokens(&self) -> BTreeMap<String, Vec<i64>> {
         let sql = "SELECT 'events', instance_name, stream_ordering AS token FROM events
@@ -168,6 +205,23 @@ pub(crate) struct LoggedRows {
     pub from: i64,
     /// The tokens that the run applied.
     pub applied: Vec<i64>,
+}
+
+/// What a process holds. Nothing where the system has no `/proc`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Resources {
+    /// The resident memory, in KiB.
+    pub kib: u64,
+    /// The number of open files.
+    pub files: usize,
+}
+
+impl Resources {
+    /// Checks that it holds about as much as it did before.
+    pub(crate) fn assert_not_above(&self, before: &Resources, name: &str) {
+        assert!(self.kib <= before.kib + before.kib / 10 + 4_096, "{name} has grown from {before:?} to {self:?}");
+        assert!(self.files <= before.files + 10, "{name} has grown from {before:?} to {self:?}");
+    }
 }
 
 /// A running `squall serve`. Dropping it kills the process.
@@ -212,6 +266,22 @@ impl Program {
     /// Returns the text of the log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Returns the last lines of the log.
+    pub(crate) fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Returns what the process holds.
+    pub(crate) fn resources(&self) -> Resources {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.map_or(0, |text| text.trim().trim_end_matches(" kB").parse().unwrap());
+        Resources { kib, files: std::fs::read_dir(folder.join("fd")).map_or(0, Iterator::count) }
     }
 
     /// Returns the rows in the log, by stream and writer.

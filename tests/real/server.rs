@@ -133,8 +133,13 @@ impl Server {
 
     /// Returns the configuration of instances that use this broker.
     pub(crate) fn config(&self) -> RedisConfig {
+        self.config_at(self.port)
+    }
+
+    /// Returns the configuration of instances that reach this broker through `port`.
+    pub(crate) fn config_at(&self, port: u16) -> RedisConfig {
         let (password, tls) = (self.password.map(str::to_owned), self.tls.as_ref().map(Certificates::config));
-        RedisConfig { password, tls, ..RedisConfig::at("127.0.0.1", self.port) }
+        RedisConfig { password, tls, ..RedisConfig::at("127.0.0.1", port) }
     }
 }
 

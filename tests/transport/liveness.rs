@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use squall::transport::tcp::{LINE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
+use squall::transport::tcp::{INTRODUCTION_TIMEOUT, LINE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
 use squall_protocol::Command;
 use tokio::time::{Instant, sleep};
 
@@ -11,7 +11,6 @@ use crate::peer::Peer;
 use crate::run;
 
 const MOMENT: Duration = Duration::from_millis(100);
-const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn an_idle_end_pings_every_five_seconds() {
@@ -97,6 +96,7 @@ fn any_command_is_a_sign_of_life() {
         let master = deployment.start("master").await;
         let mut client = deployment.join("master").await;
         client.say("PING 1").await;
+        client.say("REPLICATE").await;
         for command in ["NAME worker1", "CLEAR_USER_SYNC worker1", "ERROR no reason", "FEDERATION_ACK worker1 5"] {
             sleep(PING_TIMEOUT - MOMENT).await;
             client.say(command).await;
@@ -107,15 +107,26 @@ fn any_command_is_a_sign_of_life() {
 }
 
 #[test]
-fn a_client_that_never_pings_is_never_timed_out() {
-    run(async {
-        let deployment = Deployment::new();
-        let _master = deployment.start("master").await;
-        let mut client = deployment.join("master").await;
-        client.say("NAME netcat").await;
-        let pings = client.lines_for(HOUR).await;
-        assert_eq!(pings.len(), 719, "one every five seconds, and the connection is open to the end");
-    });
+fn a_client_that_never_pings_or_never_asks_for_rows_is_closed_after_a_minute() {
+    for (commands, missing) in [(["NAME a", "REPLICATE"], "PING"), (["PING 1", "NAME b"], "REPLICATE")] {
+        run(async {
+            let deployment = Deployment::new();
+            let master = deployment.start("master").await;
+            let mut client = deployment.join("master").await;
+            let joined = Instant::now();
+            for _ in 0..3 {
+                for command in commands {
+                    client.say(command).await;
+                }
+                client.lines_for(INTRODUCTION_TIMEOUT / 3 - MOMENT).await;
+            }
+            let lines = client.lines_to_end().await;
+            assert_eq!(lines.last(), Some(&format!("ERROR no {missing} within 60s")));
+            assert_eq!(joined.elapsed(), INTRODUCTION_TIMEOUT);
+            sleep(MOMENT).await;
+            assert_eq!(master.handler().connections().len(), 0);
+        });
+    }
 }
 
 #[test]
@@ -140,7 +151,7 @@ fn a_client_that_does_not_complete_a_line_in_time_is_closed_though_it_sends_a_by
         let _master = deployment.start("master").await;
         let mut client = deployment.join("master").await;
         client.say("NAME worker1").await;
-        sleep(2 * LINE_TIMEOUT).await;
+        sleep(LINE_TIMEOUT).await;
         let began = Instant::now();
         for byte in [b"P", b"I", b"N", b"G"] {
             client.say_bytes(byte).await;
@@ -158,13 +169,15 @@ fn a_line_that_is_completed_in_time_is_no_reason_to_close() {
         let deployment = Deployment::new();
         let master = deployment.start("master").await;
         let mut client = deployment.join("master").await;
-        for pieces in [["NAME wor", "ker1\n"], ["CLEAR_USER_", "SYNC worker1\n"], ["ERR", "OR none\n"]] {
+        for pieces in [["REPLI", "CATE\n"], ["PI", "NG 1\n"], ["ERR", "OR none\n"]] {
             for piece in pieces {
                 sleep(LINE_TIMEOUT / 2 - MOMENT).await;
                 client.say_bytes(piece.as_bytes()).await;
             }
         }
-        sleep(LINE_TIMEOUT + MOMENT).await;
+        sleep(LINE_TIMEOUT / 2).await;
+        client.say("PING 2").await;
+        sleep(LINE_TIMEOUT / 2 + MOMENT).await;
         assert_eq!(master.handler().connections().len(), 1);
     });
 }

@@ -25,7 +25,7 @@ use super::synapse_config::SynapseConfig;
 use super::writers::WriterArguments;
 use super::{CliError, duration, status};
 use crate::follow::{Event, FollowMetrics, Follower, Journal, Target, Watcher, listen};
-use crate::metrics::{self, Health};
+use crate::metrics::{self, Health, METRICS_CONNECTIONS_MAX};
 use crate::observer::{Env, process_env};
 use crate::private_file;
 use crate::tasks;
@@ -138,7 +138,8 @@ async fn serve_metrics(
         true => Health::Bad("not subscribed to the broker".to_owned()),
         false => Health::Good,
     });
-    env.tasks.spawn(tasks::SERVE_METRICS, metrics::serve(Box::new(listener), registry, health, env.tasks.clone()));
+    let serving = metrics::serve(Box::new(listener), METRICS_CONNECTIONS_MAX, registry, health, env.tasks.clone());
+    env.tasks.spawn(tasks::SERVE_METRICS, serving);
     Ok(metrics)
 }
 

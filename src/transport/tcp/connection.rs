@@ -20,10 +20,11 @@ use squall_protocol::{Command, Direction, LineDecoder, LineError, ParseError, Ro
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Time after which a silent peer is considered dead: a server, or a client that has sent `PING` before.
 pub const PING_TIMEOUT: Duration = Duration::from_secs(25);
-/// Time within which a line must be complete, and within which a client must send its first line. Without it, a client
-/// that sends a byte now and then would hold a connection for ever, because [`PING_TIMEOUT`] does not apply to a client
-/// that never sends `PING`.
+/// Time within which a line must be complete, and within which a client must send its first line.
 pub const LINE_TIMEOUT: Duration = Duration::from_secs(25);
+/// Time within which a client must have sent `PING` and `REPLICATE`, as each instance does at once. Synapse lets a client
+/// that never sends `PING` stay for ever, so that idle clients can take all connections.
+pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that a closing connection has to send its queued lines.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(25);
 
@@ -54,6 +55,12 @@ pub enum ConnectionError {
     /// A line was not complete within [`LINE_TIMEOUT`].
     #[error("a line was not complete within {LINE_TIMEOUT:?}")]
     LineTimeout,
+    /// A client did not send `PING` and `REPLICATE` within [`INTRODUCTION_TIMEOUT`].
+    #[error("no {missing} within {INTRODUCTION_TIMEOUT:?}")]
+    NotIntroduced {
+        /// The command that is missing.
+        missing: &'static str,
+    },
     /// This instance closed the connection and sent the reason.
     #[error("closed by this end")]
     ClosedHere,
@@ -91,9 +98,12 @@ pub(super) async fn run(
 
 /// The signs of life of the peer.
 struct Health {
-    /// True if silence of the peer is a sign that it is dead. A client that never sends `PING` (a person with netcat) may be
-    /// silent. Every server sends `PING`, so a server that is lost before its first line is noticed as well.
+    /// The time at which the connection was established.
+    opened: Instant,
+    /// True if silence of the peer is a sign that it is dead: it is a server, which always sends `PING`, or has sent one.
     pings: Cell<bool>,
+    /// True if the peer is a server, or has sent `REPLICATE`.
+    replicates: Cell<bool>,
     /// The time of the last valid command.
     last_command: Cell<Instant>,
     /// The time since which a line has been incomplete. A client's first line is awaited from the start.
@@ -106,7 +116,9 @@ impl Health {
     fn of(role: Role) -> Self {
         let (now, is_server) = (Instant::now(), role == Role::Client);
         Health {
+            opened: now,
             pings: Cell::new(is_server),
+            replicates: Cell::new(is_server),
             last_command: Cell::new(now),
             line_since: Cell::new((!is_server).then_some(now)),
             has_sent_command: Cell::new(is_server),
@@ -114,7 +126,12 @@ impl Health {
     }
 
     /// Records a command.
-    fn command_received(&self) {
+    fn command_received(&self, command: &Command) {
+        match command {
+            Command::Ping(_) => self.pings.set(true),
+            Command::Replicate => self.replicates.set(true),
+            _ => {}
+        }
         self.last_command.set(Instant::now());
         self.line_since.set(None);
         self.has_sent_command.set(true);
@@ -133,7 +150,11 @@ impl Health {
     fn times_out_at(&self) -> Option<(Instant, ConnectionError)> {
         let silent = self.pings.get().then(|| (self.last_command.get() + PING_TIMEOUT, ConnectionError::PingTimeout));
         let slow = self.line_since.get().map(|since| (since + LINE_TIMEOUT, ConnectionError::LineTimeout));
-        silent.into_iter().chain(slow).min_by_key(|(at, _)| *at)
+        let missing = if self.pings.get() { "REPLICATE" } else { "PING" };
+        let is_introduced = self.pings.get() && self.replicates.get();
+        let strange =
+            (!is_introduced).then(|| (self.opened + INTRODUCTION_TIMEOUT, ConnectionError::NotIntroduced { missing }));
+        silent.into_iter().chain(slow).chain(strange).min_by_key(|(at, _)| *at)
     }
 }
 
@@ -195,10 +216,7 @@ async fn receive_lines(
         if !incoming.allows(&command) {
             return Err(ConnectionError::Direction(command.name()));
         }
-        health.command_received();
-        if matches!(command, Command::Ping(_)) {
-            health.pings.set(true);
-        }
+        health.command_received(&command);
         handler.received(connection, command);
         // Yields now and then, so that the followers run even under a flood of lines.
         tokio::task::consume_budget().await;

@@ -7,5 +7,5 @@ mod connection;
 mod server;
 
 pub use client::stay_connected;
-pub use connection::{CLOSE_GRACE, ConnectionError, LINE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
+pub use connection::{CLOSE_GRACE, ConnectionError, INTRODUCTION_TIMEOUT, LINE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT};
 pub use server::accept_connections;
