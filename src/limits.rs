@@ -34,6 +34,9 @@ pub const HTTP_CONNECTIONS_MAX: usize = 2_000;
 /// recognises their requests.
 pub const KEPT_MAX: usize = 1_000;
 
+/// Largest number of bytes of the kept replies together, as far as they can be counted. A reply has a few hundred.
+pub const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Time for which the reply of a request that succeeded is kept, in milliseconds: half an hour, as in Synapse.
 pub const KEPT_MS: u64 = 30 * 60 * 1_000;
 
@@ -64,6 +67,8 @@ pub struct Limits {
     pub http_connections_max: usize,
     /// Largest number of replies kept for repeated requests. Default: [`KEPT_MAX`].
     pub answers_kept_max: usize,
+    /// Largest number of bytes of the kept replies. Default: [`KEPT_BYTES_MAX`].
+    pub answers_kept_bytes_max: usize,
     /// Time for which a reply is kept for repeated requests, in milliseconds. Default: [`KEPT_MS`].
     pub answers_kept_ms: u64,
     /// Largest number of values in each cache of the database. Default: [`CACHED_MAX`].
@@ -84,6 +89,7 @@ impl Default for Limits {
             tcp_connections_max: TCP_CONNECTIONS_MAX,
             http_connections_max: HTTP_CONNECTIONS_MAX,
             answers_kept_max: KEPT_MAX,
+            answers_kept_bytes_max: KEPT_BYTES_MAX,
             answers_kept_ms: KEPT_MS,
             cached_max: CACHED_MAX,
             typing_kept_ms: TYPING_KEPT_MS,
@@ -103,7 +109,7 @@ pub enum LimitHit {
     BatchOverflowed,
     /// A publisher waited for replies with more to publish.
     RepliesAwaited,
-    /// A reply was dropped, because there were too many.
+    /// A reply was dropped, because there were too many, or too many bytes of them.
     AnswerEvicted,
     /// A reply was dropped, because it was too old.
     AnswerExpired,

@@ -107,6 +107,11 @@ pub enum InstanceEvent<'a> {
         /// The token.
         token: Token,
     },
+    /// A process announced a syncing user, and as many are remembered as may be. The announcement is ignored.
+    AnnouncementIgnored {
+        /// The id of the process, as it says.
+        process: &'a str,
+    },
     /// A row or a position belongs to a stream that this version of the program does not have.
     UnknownStream {
         /// The stream.

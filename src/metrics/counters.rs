@@ -152,6 +152,7 @@ impl Observer for Metrics {
             InstanceEvent::NotAllocated { .. } => "not_allocated",
             InstanceEvent::UnknownStream { .. } => "unknown_stream",
             InstanceEvent::NewerCommand { .. } => "newer_command",
+            InstanceEvent::AnnouncementIgnored { .. } => "announcement_ignored",
             InstanceEvent::UnknownWriter { .. } => "unknown_writer",
             InstanceEvent::UnclaimedPosition { .. } => "unclaimed_position",
         };

@@ -43,6 +43,7 @@ impl Observer for Log {
             InstanceEvent::ForeignDatabase { stream, .. } => Some(("write refused", stream)),
             InstanceEvent::NotAllocated { stream, .. } => Some(("token ignored", stream)),
             InstanceEvent::NewerCommand { peer, .. } => Some(("newer command", peer)),
+            InstanceEvent::AnnouncementIgnored { .. } => Some(("announcement ignored", &"syncing users")),
             InstanceEvent::UnknownStream { .. }
             | InstanceEvent::UnknownWriter { .. }
             | InstanceEvent::UnclaimedPosition { .. } => None,
@@ -70,6 +71,9 @@ impl Observer for Log {
                     "a token that its writer cannot have is ignored: something else publishes under the writer's name, or \
                      the writer has another database"
                 );
+            }
+            InstanceEvent::AnnouncementIgnored { process } => {
+                tracing::warn!(process = %Shown(process), "a syncing user is ignored: too many are announced");
             }
             // One for each row of the stream, and the operator can do nothing about it here.
             InstanceEvent::UnknownStream { stream } => {

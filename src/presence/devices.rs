@@ -19,10 +19,9 @@
 //!
 //! All times are milliseconds on a clock that never jumps.
 
-use std::collections::BTreeMap;
-
 use super::PresenceState;
 use super::config::Limits;
+use super::processes::SYNCING_OF_USER_MAX;
 
 /// A device id; none if it is unknown.
 type DeviceId = Option<String>;
@@ -30,7 +29,8 @@ type DeviceId = Option<String>;
 /// The devices of one user that are not offline, or that the client set offline a short while ago.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Devices {
-    devices: BTreeMap<DeviceId, Device>,
+    /// A user has few, and a map for each user would take most of the memory.
+    devices: Vec<(DeviceId, Device)>,
     /// The user's state before the restart of the presence writer, and the time until which a device may take it over.
     before_restart: Option<(Device, i64)>,
 }
@@ -61,7 +61,11 @@ impl Devices {
     pub(super) fn after_restart(state: PresenceState, active_at: i64, now: i64, limits: &Limits) -> Self {
         let device = Device { state, active_at, synced_at: now };
         let before_restart = Some((device, now + limits.offline_ms));
-        Devices { devices: BTreeMap::from([(None, device)]), before_restart }
+        Devices { devices: vec![(None, device)], before_restart }
+    }
+
+    fn get(&mut self, device_id: &DeviceId) -> Option<&mut Device> {
+        self.devices.iter_mut().find(|(known, _)| known == device_id).map(|(_, device)| device)
     }
 
     /// Returns true if there is nothing to remember.
@@ -71,27 +75,27 @@ impl Devices {
 
     /// Records that a device began to sync. Returns true if that is an activity of the user: the device was offline.
     pub(super) fn began(&mut self, device_id: &DeviceId, now: i64) -> bool {
-        if self.devices.contains_key(device_id) {
+        if self.get(device_id).is_some() || self.devices.len() >= SYNCING_OF_USER_MAX {
             return false;
         }
         let (device, is_new) = match self.before_restart.filter(|(_, until)| now < *until) {
             Some((before, _)) => (Device { synced_at: now, ..before }, false),
             None => (Device { state: PresenceState::Online, active_at: now, synced_at: now }, true),
         };
-        self.devices.insert(device_id.clone(), device);
+        self.devices.push((device_id.clone(), device));
         is_new
     }
 
     /// Records that a known device was syncing at `at`.
     pub(super) fn synced(&mut self, device_id: &DeviceId, at: i64) {
-        if let Some(device) = self.devices.get_mut(device_id) {
+        if let Some(device) = self.get(device_id) {
             device.synced_at = device.synced_at.max(at);
         }
     }
 
     /// Sets a device's state as the client requested. With a sync a busy device stays busy.
     pub(super) fn set(&mut self, device_id: &DeviceId, state: PresenceState, is_sync: bool, now: i64) {
-        let before = self.devices.get(device_id).copied();
+        let before = self.get(device_id).copied();
         let stays_busy = is_sync && before.is_some_and(|device| device.state == PresenceState::Busy);
         let is_active = matches!(state, PresenceState::Online | PresenceState::Busy);
         let device = Device {
@@ -99,12 +103,15 @@ impl Devices {
             active_at: if is_active { now } else { before.map_or(i64::MIN / 2, |device| device.active_at) },
             synced_at: now,
         };
-        self.devices.insert(device_id.clone(), device);
+        match self.get(device_id) {
+            Some(known) => *known = device,
+            None => self.devices.push((device_id.clone(), device)),
+        }
     }
 
     /// Records an activity on a device, which ends its idleness. An offline device stays offline.
     pub(super) fn bump(&mut self, device_id: &DeviceId, now: i64) {
-        let Some(device) = self.devices.get_mut(device_id) else { return };
+        let Some(device) = self.get(device_id) else { return };
         if device.state != PresenceState::Offline {
             device.active_at = now;
         }
@@ -121,7 +128,7 @@ impl Devices {
         limits: &Limits,
     ) -> (PresenceState, Option<i64>) {
         self.before_restart.take_if(|(_, until)| *until <= now);
-        self.devices.retain(|device_id, device| is_syncing(device_id) || now < device.forgotten_at(limits));
+        self.devices.retain(|(device_id, device)| is_syncing(device_id) || now < device.forgotten_at(limits));
         let mut next = self.before_restart.map(|(_, until)| until);
         let mut combined = PresenceState::Offline;
         for (device_id, device) in &mut self.devices {

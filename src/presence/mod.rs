@@ -24,5 +24,6 @@ pub mod user_syncs;
 pub use config::{PresenceConfig, STOP_DELAY, SWEEP_INTERVAL};
 pub use connections::PresenceConnections;
 pub use handler::{PersistPresence, PresenceError, PresenceHandler, SetState};
+pub use processes::{PROCESSES_MAX, SYNCING_MAX, SYNCING_OF_USER_MAX};
 pub use state::{PresenceState, UserPresence};
 pub use user_syncs::{Syncing, UserSyncs};

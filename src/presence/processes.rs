@@ -15,6 +15,14 @@ use tokio::time::Instant;
 
 use squall_protocol::UserSync;
 
+/// Largest number of devices that are recorded as syncing, each once for each process that it syncs through. They take some
+/// 200 MB, and are forgotten when their processes are.
+pub const SYNCING_MAX: usize = 200_000;
+/// Largest number of syncing devices of one user.
+pub const SYNCING_OF_USER_MAX: usize = 100;
+/// Largest number of ids of processes that are remembered: of those that announce users, and again of those that were cleared.
+pub const PROCESSES_MAX: usize = 1_000;
+
 /// A syncing device: the user id, and the device id if it is known.
 pub(super) type Device = (String, Option<String>);
 
@@ -27,13 +35,21 @@ pub(super) struct Processes {
     /// by itself.
     cleared: BTreeMap<String, Instant>,
     /// Number of processes that each device of each user syncs through.
-    users: BTreeMap<String, BTreeMap<Option<String>, usize>>,
+    devices: BTreeMap<Device, usize>,
+    /// Sum of these numbers.
+    syncing: usize,
 }
 
 #[derive(Debug)]
 struct Process {
     syncing: BTreeSet<Device>,
     last_heard: Instant,
+}
+
+impl Process {
+    fn new(now: Instant) -> Self {
+        Process { syncing: BTreeSet::new(), last_heard: now }
+    }
 }
 
 /// The change made by a `USER_SYNC`.
@@ -47,22 +63,29 @@ pub(super) enum Change {
     Ended,
     /// The announcement is ignored, because the process's id was cleared before.
     Void,
+    /// The announcement is ignored, because as many are remembered as may be.
+    TooMany,
 }
 
 impl Processes {
     /// Returns a record without processes. A process that is silent for `expiry` is taken for dead.
     pub(super) fn new(expiry: Duration) -> Self {
-        Processes { expiry, processes: BTreeMap::new(), cleared: BTreeMap::new(), users: BTreeMap::new() }
+        Processes { expiry, processes: BTreeMap::new(), cleared: BTreeMap::new(), devices: BTreeMap::new(), syncing: 0 }
     }
 
     /// Returns true if the user syncs through any process.
     pub(super) fn is_syncing(&self, user_id: &str) -> bool {
-        self.users.contains_key(user_id)
+        self.devices_of(user_id).next().is_some()
+    }
+
+    fn devices_of(&self, user_id: &str) -> impl Iterator<Item = &Device> {
+        let from: Device = (user_id.to_owned(), None);
+        self.devices.range(from..).map(|(device, _)| device).take_while(move |(of, _)| of == user_id)
     }
 
     /// Returns true if the device syncs through any process.
     pub(super) fn is_device_syncing(&self, user_id: &str, device_id: &Option<String>) -> bool {
-        self.users.get(user_id).is_some_and(|devices| devices.contains_key(device_id))
+        self.devices.contains_key(&(user_id.to_owned(), device_id.clone()))
     }
 
     /// Records an announcement that a device began to sync, still does, or stopped.
@@ -70,18 +93,20 @@ impl Processes {
         if self.cleared.contains_key(&sync.instance_id) {
             return Change::Void;
         }
-        let new = Process { syncing: BTreeSet::new(), last_heard: now };
-        let process = self.processes.entry(sync.instance_id.clone()).or_insert(new);
-        process.last_heard = now;
         let device = (sync.user_id.clone(), sync.device_id.clone());
-        if sync.is_syncing {
-            if !process.syncing.insert(device) {
-                return Change::Repeated;
-            }
-            let devices = self.users.entry(sync.user_id.clone()).or_default();
-            *devices.entry(sync.device_id.clone()).or_default() += 1;
+        let known = self.processes.get(&sync.instance_id);
+        let is_new = sync.is_syncing && known.is_none_or(|process| !process.syncing.contains(&device));
+        if known.is_none() && self.processes.len() >= PROCESSES_MAX || is_new && self.is_full_for(&device) {
+            return Change::TooMany;
+        }
+        let process = self.processes.entry(sync.instance_id.clone()).or_insert_with(|| Process::new(now));
+        process.last_heard = now;
+        if is_new {
+            process.syncing.insert(device.clone());
+            *self.devices.entry(device).or_default() += 1;
+            self.syncing += 1;
             Change::Began
-        } else if process.syncing.remove(&device) {
+        } else if !sync.is_syncing && process.syncing.remove(&device) {
             self.forget([device]);
             Change::Ended
         } else {
@@ -89,9 +114,17 @@ impl Processes {
         }
     }
 
+    /// Returns true if no other device, like this one, may be recorded.
+    fn is_full_for(&self, device: &Device) -> bool {
+        let is_known = self.devices.contains_key(device);
+        self.syncing >= SYNCING_MAX || !is_known && self.devices_of(&device.0).count() >= SYNCING_OF_USER_MAX
+    }
+
     /// Records that a process serves no syncs any more. Returns the devices that it served.
     pub(super) fn clear(&mut self, now: Instant, instance_id: &str) -> BTreeSet<Device> {
-        self.cleared.insert(instance_id.to_owned(), now);
+        if self.cleared.len() < PROCESSES_MAX || self.processes.contains_key(instance_id) {
+            self.cleared.insert(instance_id.to_owned(), now);
+        }
         let process = self.processes.remove(instance_id);
         self.forget(process.into_iter().flat_map(|process| process.syncing))
     }
@@ -109,14 +142,11 @@ impl Processes {
     fn forget(&mut self, devices: impl IntoIterator<Item = Device>) -> BTreeSet<Device> {
         let mut forgotten = BTreeSet::new();
         for device in devices {
-            let (user_id, device_id) = &device;
-            if let Some(counts) = self.users.get_mut(user_id) {
-                if let Some(count) = counts.get_mut(device_id) {
-                    *count -= 1;
-                }
-                counts.retain(|_, count| *count > 0);
-                if counts.is_empty() {
-                    self.users.remove(user_id);
+            if let Some(count) = self.devices.get_mut(&device) {
+                *count -= 1;
+                self.syncing -= 1;
+                if *count == 0 {
+                    self.devices.remove(&device);
                 }
             }
             forgotten.insert(device);
@@ -198,5 +228,37 @@ mod tests {
         assert_eq!(processes.user_sync(start, &sync("unheard", "@c", None, true)), Change::Void);
         processes.expire(start + EXPIRY);
         assert!(processes.cleared.is_empty(), "a cleared id is not remembered for ever");
+    }
+
+    #[test]
+    fn no_peer_makes_it_remember_more_than_the_limits() {
+        let mut processes = Processes::new(EXPIRY);
+        let start = Instant::now();
+        let mut announce = |instance_id: String, user: usize, device: usize| {
+            processes.user_sync(start, &sync(&instance_id, &format!("@{user}"), Some(&device.to_string()), true))
+        };
+        for device in 0..SYNCING_OF_USER_MAX {
+            assert_eq!(announce("p0".into(), 0, device), Change::Began);
+        }
+        assert_eq!(announce("p0".into(), 0, SYNCING_OF_USER_MAX), Change::TooMany);
+        for process in 1..PROCESSES_MAX {
+            assert_eq!(announce(format!("p{process}"), process, 0), Change::Began);
+        }
+        assert_eq!(announce("another".into(), 1, 0), Change::TooMany);
+        let before = SYNCING_OF_USER_MAX + PROCESSES_MAX - 1;
+        for user in before..SYNCING_MAX {
+            assert_eq!(announce("p1".into(), user, 0), Change::Began);
+        }
+        assert_eq!(announce("p1".into(), SYNCING_MAX, 0), Change::TooMany);
+        assert_eq!(announce("p1".into(), before, 0), Change::Repeated, "those that are known are not affected");
+        for process in 0..2 * PROCESSES_MAX {
+            processes.clear(start, &format!("unheard{process}"));
+        }
+        assert_eq!(processes.cleared.len(), PROCESSES_MAX);
+        processes.clear(start, "p1");
+        assert_eq!(processes.user_sync(start, &sync("p1", "@a", None, true)), Change::Void, "of a known process");
+        assert_eq!(processes.user_sync(start, &sync("p2", "@a", None, true)), Change::Began);
+        processes.expire(start + EXPIRY);
+        assert_eq!((processes.syncing, processes.devices.len(), processes.processes.len()), (0, 0, 0));
     }
 }

@@ -221,6 +221,9 @@ impl Observer for Journal {
                 self.add(writer, Step::InstanceEvent("unknown writer"))
             }
             InstanceEvent::NewerCommand { peer, .. } => self.add(&peer.into(), Step::InstanceEvent("newer command")),
+            InstanceEvent::AnnouncementIgnored { process } => {
+                self.add(&process.into(), Step::InstanceEvent("announcement ignored"))
+            }
             InstanceEvent::UnknownWriter { .. } | InstanceEvent::UnclaimedPosition { .. } => {}
         }
     }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use squall::limits::{
-    BATCH_ROWS_MAX, CACHED_MAX, COMMANDS_QUEUED_MAX, HTTP_CONNECTIONS_MAX, ITEMS_QUEUED_MAX, KEPT_MAX,
+    BATCH_ROWS_MAX, CACHED_MAX, COMMANDS_QUEUED_MAX, HTTP_CONNECTIONS_MAX, ITEMS_QUEUED_MAX, KEPT_BYTES_MAX, KEPT_MAX,
     TCP_CONNECTIONS_MAX, TYPING_KEPT_MS, UNANSWERED_MAX,
 };
+use squall::presence;
 use squall::replication::connection::NEWER_KINDS_MAX;
 use squall::replication::unknown_writers::UNKNOWN_WRITERS_MAX;
 use squall::transport::{http, redis, tcp};
@@ -27,7 +28,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 20] = [
+    let amounts: [(&str, &[usize]); 27] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
         ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
@@ -39,6 +40,11 @@ fn the_limits_are_those_of_the_document() {
         ("BODY_BYTES_MAX", &[http::BODY_BYTES_MAX]),
         ("ANSWER_BYTES_MAX", &[http::ANSWER_BYTES_MAX]),
         ("KEPT_MAX", &[KEPT_MAX]),
+        ("KEPT_BYTES_MAX", &[KEPT_BYTES_MAX]),
+        ("SYNCING_MAX", &[presence::SYNCING_MAX]),
+        ("SYNCING_OF_USER_MAX", &[presence::SYNCING_OF_USER_MAX]),
+        ("PROCESSES_MAX", &[presence::PROCESSES_MAX]),
+        ("STATES_KEPT", &[presence::handler::STATES_KEPT]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
         ("UNANSWERED_MAX", &[UNANSWERED_MAX]),
@@ -46,11 +52,14 @@ fn the_limits_are_those_of_the_document() {
         ("ROWS_TARGET", &[ROWS_TARGET]),
         ("TYPING_KEPT_MS", &[TYPING_KEPT_MS as usize]),
         ("METRICS_CONNECTIONS_MAX", &[squall::metrics::METRICS_CONNECTIONS_MAX]),
+        ("DESCRIPTORS_RESERVED", &[squall::serve::DESCRIPTORS_RESERVED]),
+        ("DESCRIPTORS_MIN", &[squall::serve::DESCRIPTORS_MIN]),
         ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
         ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
     ];
-    let durations: [(&str, &[Duration]); 10] = [
+    let durations: [(&str, &[Duration]); 11] = [
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),
+        ("INTRODUCTION_TIMEOUT", &[tcp::INTRODUCTION_TIMEOUT]),
         ("PING_TIMEOUT", &[tcp::PING_TIMEOUT]),
         ("CLOSE_GRACE", &[tcp::CLOSE_GRACE]),
         ("REPLY_TIMEOUT", &[redis::REPLY_TIMEOUT]),

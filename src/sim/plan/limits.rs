@@ -48,6 +48,7 @@ limits! {
     tcp_connections_max: usize, at least 1;
     http_connections_max: usize, at least 1;
     answers_kept_max: usize, at least 1;
+    answers_kept_bytes_max: usize, at least 1;
     answers_kept_ms: u64, at least 1;
     cached_max: usize, at least 1;
     typing_kept_ms: u64, at least 1;
@@ -76,7 +77,7 @@ mod tests {
     fn each_limit_can_be_given_the_amount_of_production_by_itself() {
         let text = r#"{"commands_queued_max":60,"items_queued_max":1,"batch_rows_max":1,"rows_per_query":2,
             "unanswered_max":1,"tcp_connections_max":1,"http_connections_max":1,"answers_kept_max":1,
-            "answers_kept_ms":1,"cached_max":1,"typing_kept_ms":1}"#;
+            "answers_kept_bytes_max":1,"answers_kept_ms":1,"cached_max":1,"typing_kept_ms":1}"#;
         let all: LimitsPlan = serde_json::from_str(text).unwrap();
         assert_eq!(all.set().count(), LimitsPlan::SIMPLER.len());
         for simpler in LimitsPlan::SIMPLER {

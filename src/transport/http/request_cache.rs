@@ -11,6 +11,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -33,7 +34,16 @@ pub struct RequestCache {
 struct State {
     requests: BTreeMap<String, Request>,
     /// The requests that succeeded, in the order of their replies.
-    kept: VecDeque<(Instant, String)>,
+    kept: VecDeque<Kept>,
+    /// The bytes of these requests and their replies.
+    kept_bytes: usize,
+}
+
+/// A request that succeeded.
+struct Kept {
+    at: Instant,
+    key: String,
+    bytes: usize,
 }
 
 enum Request {
@@ -87,20 +97,21 @@ impl RequestCache {
     }
 
     fn drop_old(&self) {
-        let State { requests, kept } = &mut *self.state.borrow_mut();
-        let Limits { answers_kept_max, answers_kept_ms, .. } = self.limits;
-        let is_old = |at: &Instant| at.elapsed() >= Duration::from_millis(answers_kept_ms);
+        let State { requests, kept, kept_bytes } = &mut *self.state.borrow_mut();
+        let Limits { answers_kept_max, answers_kept_bytes_max, answers_kept_ms, .. } = self.limits;
+        let is_old = |answer: &Kept| answer.at.elapsed() >= Duration::from_millis(answers_kept_ms);
         loop {
-            let hit = if kept.len() > answers_kept_max {
+            let hit = if kept.len() > answers_kept_max || *kept_bytes > answers_kept_bytes_max {
                 LimitHit::AnswerEvicted
-            } else if kept.front().is_some_and(|(at, _)| is_old(at)) {
+            } else if kept.front().is_some_and(is_old) {
                 LimitHit::AnswerExpired
             } else {
                 break;
             };
             self.env.observer.limit_hit(hit);
             let oldest = kept.pop_front().expect("the queue is not empty");
-            requests.remove(&oldest.1);
+            requests.remove(&oldest.key);
+            *kept_bytes -= oldest.bytes;
         }
     }
 }
@@ -114,9 +125,11 @@ struct InProgress {
 impl InProgress {
     fn ended(&self, outcome: &Outcome) {
         let Ok(reply) = outcome else { return };
-        let State { requests, kept } = &mut *self.cache.state.borrow_mut();
+        let bytes = 2 * self.key.len() + bytes_of(&reply.body);
+        let State { requests, kept, kept_bytes } = &mut *self.cache.state.borrow_mut();
         requests.insert(self.key.clone(), Request::Answered(reply.clone()));
-        kept.push_back((Instant::now(), self.key.clone()));
+        kept.push_back(Kept { at: Instant::now(), key: self.key.clone(), bytes });
+        *kept_bytes += bytes;
     }
 }
 
@@ -129,6 +142,21 @@ impl Drop for InProgress {
     }
 }
 
+/// Returns about how many bytes of memory the object takes.
+fn bytes_of(object: &Map<String, Value>) -> usize {
+    object.iter().map(|(key, value)| size_of::<(String, Value)>() + key.len() + bytes_in(value)).sum()
+}
+
+/// Returns about how many bytes `value` takes besides its own size.
+fn bytes_in(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(|value| size_of::<Value>() + bytes_in(value)).sum(),
+        Value::Object(object) => bytes_of(object),
+    }
+}
+
 fn ended() -> HttpRefusal {
     HttpRefusal::try_again("the instance stopped before the request was complete")
 }
@@ -136,8 +164,6 @@ fn ended() -> HttpRefusal {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-
-    use serde_json::Map;
 
     use super::*;
     use crate::limits::{KEPT_MAX, KEPT_MS};
@@ -243,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn the_bytes_of_all_replies_are_limited() {
+        let limits = Limits { answers_kept_bytes_max: 10_000, ..Limits::default() };
+        run_with(limits, |cache| async move {
+            let long = |text: &str| Map::from_iter([("ids".to_owned(), vec![text.repeat(100); 20].into())]);
+            for number in 0..20 {
+                let reply = Reply::read(long("x"));
+                cache.outcome(key(&number.to_string()), async move { Ok(reply) }).await.unwrap();
+            }
+            let executions = Executions::default();
+            assert_eq!(cache.outcome(key("19"), executions.next(false)).await, Ok(Reply::read(long("x"))));
+            assert_eq!(cache.outcome(key("0"), executions.next(false)).await, Ok(reply(1)));
+            let state = cache.state.borrow();
+            assert_eq!(state.kept_bytes, state.kept.iter().map(|answer| answer.bytes).sum::<usize>());
+            assert!((3..=5).contains(&state.kept.len()), "{}", state.kept.len());
+        });
+    }
+
+    #[test]
     fn replies_are_dropped_after_half_an_hour_and_when_there_are_too_many() {
         run(|cache| async move {
             let executions = Executions::default();
@@ -258,7 +302,7 @@ mod tests {
                 cache.outcome(key(&number.to_string()), async move { Ok(reply) }).await.unwrap();
             }
             assert_eq!(ask("a").await, reply(3));
-            let State { requests, kept } = &*cache.state.borrow();
+            let State { requests, kept, .. } = &*cache.state.borrow();
             assert!(requests.len() == kept.len() && kept.len() <= KEPT_MAX + 1, "{}", kept.len());
         });
     }

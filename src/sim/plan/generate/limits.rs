@@ -34,6 +34,8 @@ pub(super) fn draw(seeds: &SeedTree, plan: &Plan) -> LimitsPlan {
         tcp_connections_max: one_of("tcp_connections_max", &[0, 1, 2]).filter(|_| !has_broker).map(|more| peers + more),
         http_connections_max: one_of("http_connections_max", &[3, 5, 10]),
         answers_kept_max: one_of("answers_kept_max", &[1, 3, 10]),
+        // One reply has a few hundred.
+        answers_kept_bytes_max: one_of("answers_kept_bytes_max", &[1_000, 5_000]),
         answers_kept_ms: ms("answers_kept_ms", &[1, 500, 3_000, 10_000]),
         cached_max: one_of("cached_max", &[1, 2, 5]),
         typing_kept_ms: ms("typing_kept_ms", &[3_000, 10_000, 20_000]),
