@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
+use super::obstacle::Obstacle;
 use squall_env::LocalBoxFuture;
 use squall_protocol::InstanceName;
 
@@ -21,7 +22,7 @@ use squall_protocol::InstanceName;
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// The database returned an error: a broken constraint, a busy or damaged file.
-    #[error("transaction {transaction} failed")]
+    #[error("transaction {transaction} failed: {}", cause(source))]
     Sqlite {
         /// The transaction's name.
         transaction: &'static str,
@@ -54,6 +55,26 @@ pub enum DatabaseError {
     /// The database is shut down, or this process is cut off from it.
     #[error("the database is closed")]
     Closed,
+}
+
+/// Returns the cause of an error of SQLite in words.
+fn cause(source: &rusqlite::Error) -> String {
+    Obstacle::of(source).map_or_else(|| source.to_string(), |obstacle| obstacle.to_string())
+}
+
+impl DatabaseError {
+    /// Returns the obstacle that the transaction met, if the machine kept it from being written.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        match self {
+            DatabaseError::Sqlite { source, .. } => Obstacle::of(source),
+            _ => None,
+        }
+    }
+
+    /// Returns true if a later attempt may succeed although nothing in the deployment was changed.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, DatabaseError::ConnectionLost { .. }) || self.obstacle().is_some()
+    }
 }
 
 /// The right of one process to write under an instance's name.

@@ -13,6 +13,7 @@ pub mod instance_map;
 mod json_column;
 #[cfg(test)]
 pub(crate) mod memory;
+mod obstacle;
 mod query;
 pub mod repair;
 pub mod schema;
@@ -28,6 +29,7 @@ pub(crate) use id_generator::CHECK;
 pub use id_generator::{AllocateError, Allocation, Checked, IdGenerator};
 pub use id_load::{IdGeneratorOptions, LoadError};
 pub use json_column::JsonColumn;
+pub use obstacle::Obstacle;
 pub use query::UpdatesQuery;
 pub use sequences::last_allocated;
 pub use source::Source;
