@@ -18,6 +18,10 @@ use super::obstacle::Obstacle;
 use squall_env::LocalBoxFuture;
 use squall_protocol::InstanceName;
 
+/// Largest number of transactions that wait for the one under way. Another one is refused at once. Every HTTP connection
+/// may have one, and so may each follower.
+pub const TRANSACTIONS_WAITING_MAX: usize = 4_000;
+
 /// A transaction that did not commit.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
@@ -52,6 +56,15 @@ pub enum DatabaseError {
         /// The transaction's name.
         transaction: &'static str,
     },
+    /// The transaction was not begun, because too many others wait already.
+    #[error("transaction {transaction} was refused, because {TRANSACTIONS_WAITING_MAX} others wait: {}",
+        obstacle.map_or_else(|| "the database is slow".to_owned(), |obstacle| obstacle.to_string()))]
+    TooManyWaiting {
+        /// The transaction's name.
+        transaction: &'static str,
+        /// The obstacle that the others meet, if it is known.
+        obstacle: Option<Obstacle>,
+    },
     /// The database is shut down, or this process is cut off from it.
     #[error("the database is closed")]
     Closed,
@@ -67,13 +80,15 @@ impl DatabaseError {
     pub fn obstacle(&self) -> Option<Obstacle> {
         match self {
             DatabaseError::Sqlite { source, .. } => Obstacle::of(source),
+            DatabaseError::TooManyWaiting { obstacle, .. } => *obstacle,
             _ => None,
         }
     }
 
     /// Returns true if a later attempt may succeed although nothing in the deployment was changed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, DatabaseError::ConnectionLost { .. }) || self.obstacle().is_some()
+        let is_overload = matches!(self, DatabaseError::TooManyWaiting { .. } | DatabaseError::ConnectionLost { .. });
+        is_overload || self.obstacle().is_some()
     }
 }
 

@@ -22,18 +22,18 @@ mod source;
 mod sqlite;
 pub mod transactions;
 
-pub use database::{Backend, Closure, Database, DatabaseError, Job, Session};
+pub use database::{Backend, Closure, Database, DatabaseError, Job, Session, TRANSACTIONS_WAITING_MAX};
 pub use doubt::RENEWED_WITHIN;
 #[cfg(feature = "sim")]
 pub(crate) use id_generator::CHECK;
 pub use id_generator::{AllocateError, Allocation, Checked, IdGenerator};
 pub use id_load::{IdGeneratorOptions, LoadError};
 pub use json_column::JsonColumn;
-pub use obstacle::Obstacle;
+pub use obstacle::{Obstacle, Unwritable};
 pub use query::UpdatesQuery;
 pub use sequences::last_allocated;
 pub use source::Source;
-pub use sqlite::SqliteBackend;
+pub use sqlite::{BUSY_TIMEOUT, SqliteBackend};
 pub use transactions::RequestId;
 
 /// Declares the module of each stream whose rows are in the database, and [`SOURCES`].

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rusqlite::ErrorCode;
+use tokio::time::Instant;
 
 /// A cause outside of Squall for which a transaction failed. It may pass, so a later attempt may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,5 +43,20 @@ impl fmt::Display for Obstacle {
             Obstacle::DiskError => "the disk of the database returned an error",
             Obstacle::CannotOpen => "a file of the database cannot be opened",
         })
+    }
+}
+
+/// A database that cannot be written at present. Its text is the reason, for an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwritable {
+    /// The last obstacle that a transaction met.
+    pub obstacle: Obstacle,
+    /// The time from which on nothing was written.
+    pub since: Instant,
+}
+
+impl fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nothing could be written for {} s: {}", self.since.elapsed().as_secs(), self.obstacle)
     }
 }

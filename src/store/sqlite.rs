@@ -1,43 +1,60 @@
 //! The real database: one SQLite file that several processes share.
 //!
-//! SQLite blocks, and an instance is a single-threaded reactor. So each process has one thread that owns the connection
-//! and runs transactions in the order of the calls. One thread is enough: SQLite has a single writer anyway.
+//! SQLite blocks, and an instance is a single-threaded reactor. So each process has [one thread](worker) that owns the
+//! connection and runs transactions in the order of the calls. One thread is enough: SQLite has a single writer anyway.
+
+mod worker;
 
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
-use super::database::{Backend, DatabaseError, Job};
+use self::worker::{Request, Times, Worker};
+use super::database::{Backend, DatabaseError, Job, TRANSACTIONS_WAITING_MAX};
+use super::obstacle::Unwritable;
 use super::schema;
 use crate::private_file;
 use squall_env::LocalBoxFuture;
 
-/// Time for which a transaction waits for that of another process, before it fails.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for which a transaction waits for those before it and for other processes, from the call on, before it fails.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Interval between attempts where SQLite does not wait itself.
 const BUSY_INTERVAL: Duration = Duration::from_millis(5);
 
-type Request = (Job, oneshot::Sender<Result<(), DatabaseError>>);
-
 /// A SQLite file, driven by its own thread. Dropping it ends the thread once the transactions it was given are done.
 #[derive(Debug)]
 pub struct SqliteBackend {
-    requests: mpsc::UnboundedSender<Request>,
+    requests: SyncSender<Request>,
+    unwritable: watch::Receiver<Option<Unwritable>>,
+    times: Times,
 }
 
 impl SqliteBackend {
     /// Opens the file at `path`, creating it and its tables where there are none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
-        let opened = connect(path.as_ref());
+        Self::open_with(path.as_ref(), Times::default(), TRANSACTIONS_WAITING_MAX)
+    }
+
+    fn open_with(path: &Path, times: Times, waiting_max: usize) -> Result<Self, DatabaseError> {
+        let opened = connect(path);
         let mut connection = opened.map_err(|source| DatabaseError::Sqlite { transaction: "open", source })?;
         schema::prepare(&mut connection)?;
-        let (requests, queue) = mpsc::unbounded_channel();
+        let (requests, queue) = sync_channel(waiting_max);
+        let (noting, unwritable) = watch::channel(None);
+        let worker = Worker::new(connection, queue, noting, times);
         #[expect(clippy::disallowed_methods, reason = "SQLite blocks, and the instance's own thread must not")]
-        std::thread::spawn(move || serve(connection, queue));
-        Ok(SqliteBackend { requests })
+        std::thread::spawn(move || worker.run());
+        Ok(SqliteBackend { requests, unwritable, times })
+    }
+
+    /// Returns the reason why the database cannot be written, as it changes; `None` while it can be written.
+    pub fn unwritable(&self) -> watch::Receiver<Option<Unwritable>> {
+        self.unwritable.clone()
     }
 }
 
@@ -59,22 +76,20 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-fn serve(mut connection: Connection, mut queue: mpsc::UnboundedReceiver<Request>) {
-    while let Some((mut job, reply)) = queue.blocking_recv() {
-        let result = job.execute(&mut connection);
-        // First the job: a caller that has the result then also sees the effects of settling it.
-        drop(job);
-        // The caller may have stopped waiting; the transaction has committed all the same.
-        let _ = reply.send(result);
-    }
-}
-
 impl Backend for SqliteBackend {
     fn run(&self, job: Job) -> LocalBoxFuture<'static, Result<(), DatabaseError>> {
+        let transaction = job.name;
         let (reply, result) = oneshot::channel();
-        let sent = self.requests.send((job, reply));
+        let deadline = Instant::now() + self.times.busy_timeout;
+        let sent = self.requests.try_send(Request { job, deadline, reply }).map_err(|refused| match refused {
+            TrySendError::Full(_) => {
+                let obstacle = self.unwritable.borrow().map(|unwritable| unwritable.obstacle);
+                DatabaseError::TooManyWaiting { transaction, obstacle }
+            }
+            TrySendError::Disconnected(_) => DatabaseError::Closed,
+        });
         Box::pin(async move {
-            sent.map_err(|_| DatabaseError::Closed)?;
+            sent?;
             result.await.map_err(|_| DatabaseError::Closed)?
         })
     }
@@ -91,10 +106,10 @@ mod tests {
     use squall_protocol::Token;
 
     /// A database file that is removed when the test ends.
-    struct File(PathBuf);
+    pub(super) struct File(pub(super) PathBuf);
 
     impl File {
-        fn new(test: &str) -> Self {
+        pub(super) fn new(test: &str) -> Self {
             let file = File(std::env::temp_dir().join(format!("squall-{}-{test}.db", std::process::id())));
             file.remove();
             file
@@ -117,7 +132,7 @@ mod tests {
         }
     }
 
-    fn run<T>(test: impl Future<Output = T>) -> T {
+    pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test)
     }
 

@@ -28,7 +28,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 27] = [
+    let amounts: [(&str, &[usize]); 28] = [
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
         ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
@@ -54,6 +54,7 @@ fn the_limits_are_those_of_the_document() {
         ("METRICS_CONNECTIONS_MAX", &[squall::metrics::METRICS_CONNECTIONS_MAX]),
         ("DESCRIPTORS_RESERVED", &[squall::serve::DESCRIPTORS_RESERVED]),
         ("DESCRIPTORS_MIN", &[squall::serve::DESCRIPTORS_MIN]),
+        ("TRANSACTIONS_WAITING_MAX", &[squall::store::TRANSACTIONS_WAITING_MAX]),
         ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
         ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
     ];
@@ -67,6 +68,7 @@ fn the_limits_are_those_of_the_document() {
         ("BODY_TIMEOUT", &[http::BODY_TIMEOUT]),
         ("WRITE_TIMEOUT", &[http::WRITE_TIMEOUT]),
         ("RESPONSE_TIMEOUT", &[http::RESPONSE_TIMEOUT]),
+        ("BUSY_TIMEOUT", &[squall::store::BUSY_TIMEOUT]),
         ("RENEWED_WITHIN", &[squall::store::RENEWED_WITHIN]),
         ("CONNECT_TIMEOUT", &[squall_env::network::CONNECT_TIMEOUT]),
     ];
