@@ -6,6 +6,7 @@
 mod limiter;
 mod log;
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub trait Observer: TaskObserver {
     fn fetched(&self, _stream: &StreamName, _writer: &InstanceName, _rows: usize) {}
     /// The position of `_writer`, which is this instance, in `_stream` waits for this write; `None` if for no one.
     fn outstanding(&self, _stream: &StreamName, _writer: &InstanceName, _oldest: Option<&OutstandingWrite>) {}
+    /// The database can no longer be written, for this reason, or it can be written again.
+    fn unwritable(&self, _reason: Option<&dyn Display>) {}
     /// The instance has hit one of its limits.
     fn limit_hit(&self, _limit: LimitHit) {}
     /// A request over HTTP was answered with this status. The endpoint's name is empty if no endpoint has the path.
@@ -217,6 +220,10 @@ impl Observer for Tee {
 
     fn outstanding(&self, stream: &StreamName, writer: &InstanceName, oldest: Option<&OutstandingWrite>) {
         self.both(|observer| observer.outstanding(stream, writer, oldest));
+    }
+
+    fn unwritable(&self, reason: Option<&dyn Display>) {
+        self.both(|observer| observer.unwritable(reason));
     }
 
     fn limit_hit(&self, limit: LimitHit) {

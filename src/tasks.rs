@@ -52,6 +52,8 @@ pub const STAY_CONNECTED: TaskKind = TaskKind::new("stay_connected");
 pub const STAY_SUBSCRIBED: TaskKind = TaskKind::new("stay_subscribed");
 /// Sends the rows of one stream.
 pub const STREAMER: TaskKind = TaskKind::new("streamer");
+/// Reports when the database cannot be written, and when it can again.
+pub const WATCH_DATABASE: TaskKind = TaskKind::new("watch_database");
 /// Logs writes that hold a position back.
 pub const WATCH_SLOW_WRITES: TaskKind = TaskKind::new("watch_slow_writes");
 /// Looks for users whose syncs have ended.

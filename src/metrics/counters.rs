@@ -1,9 +1,10 @@
 //! The metrics of an instance.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::names::{FOLLOWER_LABELS, opts};
 use super::outstanding::OldestOutstanding;
@@ -34,6 +35,7 @@ pub struct Metrics {
     troubles: IntCounterVec,
     users_expired: IntCounter,
     unknown_caches: IntCounter,
+    database_writable: IntGauge,
     outstanding: OldestOutstanding,
     tasks_started: IntCounterVec,
     tasks_running: IntGaugeVec,
@@ -49,6 +51,8 @@ impl Metrics {
         let counters = |name, help, labels: &[&str]| add(registry, IntCounterVec::new(opts(name, help), labels)?);
         let gauges = |name, help, labels: &[&str]| add(registry, IntGaugeVec::new(opts(name, help), labels)?);
         let counter = |name, help| add(registry, IntCounter::with_opts(opts(name, help))?);
+        let writable = IntGauge::with_opts(opts("database_writable", "1 while the database can be written, or 0."))?;
+        writable.set(1);
         Ok(Metrics {
             lines_received: counters("lines_received_total", "Commands received.", &["command"])?,
             lines_sent: counters("lines_sent_total", "Commands sent.", &["command"])?,
@@ -92,6 +96,7 @@ impl Metrics {
                 "unknown_caches_total",
                 "Invalidations of caches that this instance does not have.",
             )?,
+            database_writable: add(registry, writable)?,
             outstanding: OldestOutstanding::registered_with(registry)?,
             tasks_started: counters("tasks_started_total", "Background tasks started.", &["task"])?,
             tasks_running: gauges("tasks_running", "Background tasks running.", &["task"])?,
@@ -201,6 +206,10 @@ impl Observer for Metrics {
         self.outstanding.set(stream, writer, oldest.map(|write| write.since));
     }
 
+    fn unwritable(&self, reason: Option<&dyn Display>) {
+        self.database_writable.set(i64::from(reason.is_none()));
+    }
+
     fn answered(&self, endpoint: &'static str, status: u16) {
         self.requests.with_label_values(&[endpoint, &status.to_string()]).inc();
     }
@@ -262,6 +271,7 @@ mod tests {
             [
                 r#"squall_catch_up_fetches_total{stream="events",writer="writer1"} 1"#,
                 r#"squall_catch_up_rows_total{stream="events",writer="writer1"} 5"#,
+                "squall_database_writable 1",
                 r#"squall_followed_from{stream="events",writer="writer1"} 7"#,
                 r#"squall_position{stream="events",writer="writer1"} 11"#,
                 r#"squall_rows_applied_total{stream="events",writer="writer1"} 2"#,
@@ -302,6 +312,16 @@ mod tests {
         assert!(lines.contains(&r#"squall_connections{role="server"} 1"#.to_owned()), "{lines:?}");
         assert!(lines.contains(&r#"squall_tasks_running{task="persist"} 1"#.to_owned()), "{lines:?}");
         assert!(lines.contains(&r#"squall_task_seconds_total{task="persist"} 1.5"#.to_owned()), "{lines:?}");
+    }
+
+    #[test]
+    fn the_database_is_writable_until_the_contrary_is_reported() {
+        let (registry, metrics) = metrics();
+        for (reason, value) in [(Some("the disk is full"), 0), (None, 1)] {
+            metrics.unwritable(reason.as_ref().map(|reason| reason as &dyn Display));
+            let lines = counted(&registry);
+            assert!(lines.contains(&format!("squall_database_writable {value}")), "{lines:?}");
+        }
     }
 
     #[test]

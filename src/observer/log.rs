@@ -112,6 +112,17 @@ impl Observer for Log {
         tracing::warn!(users, "processes that served users were silent past their expiry");
     }
 
+    fn unwritable(&self, reason: Option<&dyn Display>) {
+        // On a disk with hardly any space left, one write may succeed and the next one fail.
+        if !self.writes("unwritable", &"the database") {
+            return;
+        }
+        match reason {
+            Some(reason) => tracing::error!("{reason}"),
+            None => tracing::warn!("the database can be written again"),
+        }
+    }
+
     fn unknown_cache(&self, name: &str) {
         tracing::debug!(name = %Shown(name), "invalidation of an unknown cache ignored");
     }

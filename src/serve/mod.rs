@@ -1,11 +1,12 @@
 //! Runs one instance as a process: on real sockets and a SQLite file, with metrics and a health check.
 
+mod database;
 mod descriptors;
 mod file;
+mod health;
 mod log;
 mod slow_writes;
 
-use std::cell::RefCell;
 use std::fs::TryLockError;
 use std::future::Future;
 use std::io;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 pub use file::{File, FileError};
+use health::State;
 use slow_writes::SlowWrites;
 
 use descriptors::Shares;
@@ -27,14 +29,14 @@ pub use descriptors::{DESCRIPTORS_MIN, DESCRIPTORS_RESERVED, TooFewDescriptors};
 
 use crate::errors::Causes;
 use crate::instance::{Config, Instance, StartError};
-use crate::metrics::{self, Health, Metrics, ReadCount};
+use crate::metrics::{self, Metrics, ReadCount};
 use crate::observer::{Log, Tee, process_env};
 use crate::private_file;
 use crate::replication::Consumers;
 use crate::store::{Database, DatabaseError, SqliteBackend};
 use crate::tasks;
 use squall_env::{Noop, TaskSpawner, TlsError};
-use squall_protocol::{InstanceName, Role};
+use squall_protocol::InstanceName;
 
 /// An error that keeps an instance from starting.
 #[derive(Debug, Error)]
@@ -111,13 +113,6 @@ pub enum ServeError {
     },
 }
 
-/// The state of the process.
-enum State {
-    Starting,
-    Running(Rc<Instance>),
-    Stopping,
-}
-
 /// Runs the instance called `name` until `stop` completes, and then stops it gracefully. Must be called on a `LocalSet` of
 /// its own. Metrics are served at `metrics`, or else at the address in the file, if there is one. `log_lines_dropped` returns the
 /// number of lines of the log that were not written.
@@ -141,7 +136,7 @@ pub async fn serve(
     let registry = Registry::new();
     let counters = Rc::new(Metrics::new(&registry).expect("the registry is empty"));
     metrics::count_log_lines_dropped(&registry, log_lines_dropped).expect("the registry has no such counter");
-    let state = Rc::new(RefCell::new(State::Starting));
+    let state = Rc::<State>::default();
     // Not the tasks of the instance: the health check also answers while the instance starts and stops.
     let tasks = TaskSpawner::new(Rc::new(Noop));
     if let Some(address) = metrics.or_else(|| file.metrics_of(name)) {
@@ -149,20 +144,22 @@ pub async fn serve(
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         tracing::info!(address = %listener.local_addr().map_err(failed)?, "serving metrics and health");
         let health_state = Rc::clone(&state);
-        let health = Rc::new(move || health(&health_state.borrow()));
+        let health = Rc::new(move || health_state.health());
         let serving = metrics::serve(Box::new(listener), shares.metrics, registry, health, tasks.clone());
         tasks.spawn(tasks::SERVE_METRICS, serving);
     }
 
     let backend = SqliteBackend::open(&file.database)
         .map_err(|error| ServeError::Database { path: file.database.clone(), error })?;
+    state.opened(backend.unwritable());
     let consumers = Consumers::default();
     consumers.register(counters.clone());
     consumers.register(Rc::new(log::Rows));
     let slow_writes = Rc::<SlowWrites>::default();
     tasks.spawn(tasks::WATCH_SLOW_WRITES, Rc::clone(&slow_writes).watch());
-    let observers = Tee(Rc::<Log>::default(), Rc::new(Tee(counters, slow_writes)));
-    let env = process_env(file.bind, Rc::new(observers));
+    let observers = Rc::new(Tee(Rc::<Log>::default(), Rc::new(Tee(counters, slow_writes))));
+    tasks.spawn(tasks::WATCH_DATABASE, database::watch(backend.unwritable(), observers.clone()));
+    let env = process_env(file.bind, observers);
     let config = Rc::new(Config { limits: shares.within(file.config.limits), ..Config::clone(&file.config) });
     let env = config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));
@@ -174,11 +171,11 @@ pub async fn serve(
             started.map_err(|error| did_not_start(file, name, error))?
         }
     };
-    *state.borrow_mut() = State::Running(Rc::clone(&instance));
+    state.started(&instance);
     let over = if file.config.redis.is_some() { "Redis" } else { "TCP" };
     tracing::info!(instance = %name, over, database = %file.database.display(), "started");
     stop.await;
-    *state.borrow_mut() = State::Stopping;
+    state.stopping();
     tracing::info!(instance = %name, "stopping");
     instance.stop().await;
     tracing::info!(instance = %name, "stopped");
@@ -209,45 +206,5 @@ fn did_not_start(file: &File, name: &InstanceName, error: StartError) -> ServeEr
         }
         StartError::Config(error) => FileError::Config { path: file.path.clone(), error }.into(),
         error => ServeError::Start { instance: name.clone(), error },
-    }
-}
-
-/// Checks that the instance serves, and that it follows every writer of which it hears.
-fn health(state: &State) -> Health {
-    let instance = match state {
-        State::Starting => return Health::Bad("starting".to_owned()),
-        State::Stopping => return Health::Bad("stopping".to_owned()),
-        State::Running(instance) => instance,
-    };
-    if let Some(refusal) = instance.refusal_to_write() {
-        return Health::Bad(refusal);
-    }
-    if let Err(reason) = is_connected(instance) {
-        return Health::Bad(reason);
-    }
-    let unknown = instance.handler().unknown_writers();
-    if unknown.is_empty() {
-        return Health::Good;
-    }
-    Health::Degraded(format!(
-        "ignores {unknown}, which the configuration does not name among the writers: restart with the configuration that \
-         does"
-    ))
-}
-
-/// Checks, with a broker, that the instance receives its own commands through the broker.
-fn is_connected(instance: &Instance) -> Result<(), String> {
-    let Some(broker) = &instance.config().redis else { return Ok(()) };
-    let connections = instance.handler().connections();
-    let connection = |role| connections.iter().find(|connection| connection.role() == role);
-    if connection(Role::Publisher).is_none() {
-        return Err(format!("not connected to publish at the broker at {broker}"));
-    }
-    match connection(Role::Subscriber) {
-        None => Err(format!("not subscribed at the broker at {broker}")),
-        Some(subscription) if !subscription.is_working() => {
-            Err(format!("subscribed at the broker at {broker}, but its own commands have not come back yet"))
-        }
-        Some(_) => Ok(()),
     }
 }

@@ -32,6 +32,7 @@ mod server;
 mod stopping;
 mod tcp;
 mod tls;
+mod unwritable;
 
 use tokio::task::LocalSet;
 

@@ -69,35 +69,45 @@ impl Site {
 
     /// Starts `name` and waits until its health check succeeds.
     pub(crate) async fn start(&self, name: &'static str) -> Program {
-        self.start_logged(name, Command::new(SQUALL)).await
+        healthy(self.launch(name)).await
+    }
+
+    /// Starts `name`.
+    pub(crate) fn launch(&self, name: &'static str) -> Program {
+        self.launch_logged(program(), name, "squall::serve=trace,info")
     }
 
     /// Starts `name` as a process that may open so many files, and waits until its health check succeeds.
     pub(crate) async fn start_with_open_files(&self, name: &'static str, open_files: usize) -> Program {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {open_files} && exec \"$0\" \"$@\""), SQUALL]);
-        self.start_logged(name, shell).await
+        healthy(self.launch_logged(program_after(&format!("ulimit -n {open_files}")), name, "info")).await
     }
 
-    async fn start_logged(&self, name: &'static str, command: Command) -> Program {
+    /// Starts `name`, whose files may be [limited](Program::limit_files) later, and waits until its health check succeeds.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn start_limitable(&self, name: &'static str) -> Program {
+        // The signal of a write beyond the limit would end the process.
+        healthy(self.launch_logged(program_after("trap '' XFSZ"), name, "info")).await
+    }
+
+    fn launch_logged(&self, command: Command, name: &'static str, level: &str) -> Program {
         let run = self.runs.replace(self.runs.get() + 1);
         let log = self.scratch.path().join(format!("{run}-{name}.log"));
         let stderr = std::fs::File::create(&log).unwrap();
-        self.start_with(name, command, "squall::serve=trace,info", log, stderr.into()).await
+        self.launch_with(command, name, level, log, stderr.into())
     }
 
     /// Starts `name` with a log that is not read, and waits until its health check succeeds. The second value is the end
     /// from which the log could be read.
     pub(crate) async fn start_unread(&self, name: &'static str) -> (Program, std::io::PipeReader) {
         let (unread, log) = std::io::pipe().unwrap();
-        (self.start_with(name, Command::new(SQUALL), "trace", PathBuf::from("/dev/null"), log.into()).await, unread)
+        let program = self.launch_with(program(), name, "trace", PathBuf::from("/dev/null"), log.into());
+        (healthy(program).await, unread)
     }
 
-    /// Starts `name` by `command`, the program or what executes it.
-    async fn start_with(
+    fn launch_with(
         &self,
-        name: &'static str,
         mut command: Command,
+        name: &'static str,
         level: &str,
         log: PathBuf,
         stderr: Stdio,
@@ -106,22 +116,12 @@ impl Site {
         command.arg("serve").arg("--config").arg(&self.file.path).args(["--instance", name]);
         command.args(["--log", "json", "--log-level", level]);
         let child = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
-        let mut program = Program { name, child, log, metrics_port };
-        let healthy = async {
-            loop {
-                let answer = program.ask("/health").await;
-                if answer.is_ok_and(|(status, _)| status == 200) {
-                    return;
-                }
-                if let Some(status) = program.child.try_wait().unwrap() {
-                    panic!("{name} ended with {status}: {}", program.log());
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let is_healthy = tokio::time::timeout(PATIENCE, healthy).await.is_ok();
-        assert!(is_healthy, "{name} did not become healthy: {}", program.log());
-        program
+        Program { name, child, log, metrics_port }
+    }
+
+    /// Returns the path of the database.
+    pub(crate) fn database(&self) -> &Path {
+        &self.file.database
     }
 
     /// Returns the port of the line protocol of `name`.
@@ -237,6 +237,14 @@ impl Program {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Limits the length of the files that the process writes: to `bytes`, or not at all if that is `unlimited`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn limit_files(&self, bytes: &str) {
+        let limit = format!("--fsize={bytes}:unlimited");
+        let limited = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), &limit]).status();
+        assert!(limited.unwrap().success());
     }
 
     /// Sends a signal.
@@ -368,6 +376,37 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until the health check of the process succeeds.
+async fn healthy(mut program: Program) -> Program {
+    let healthy = async {
+        loop {
+            let answer = program.ask("/health").await;
+            if answer.is_ok_and(|(status, _)| status == 200) {
+                return;
+            }
+            if let Some(status) = program.child.try_wait().unwrap() {
+                panic!("{} ended with {status}: {}", program.name, program.log());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let is_healthy = tokio::time::timeout(PATIENCE, healthy).await.is_ok();
+    assert!(is_healthy, "{} did not become healthy: {}", program.name, program.log());
+    program
+}
+
+/// Returns a command that runs the program.
+fn program() -> Command {
+    Command::new(SQUALL)
+}
+
+/// Returns a command that runs the program after this command of a shell.
+fn program_after(command: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{command} && exec \"$0\" \"$@\""), SQUALL]);
+    shell
 }
 
 /// Sends a signal to a process. `signal` is a name that the program `kill` accepts, such as `TERM`.
