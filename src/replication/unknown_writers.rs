@@ -4,8 +4,11 @@
 //! It cannot follow the new writer, so its clients miss rows (Synapse #12374, #8419). An operator must learn of it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use squall_protocol::{InstanceName, StreamName};
 
@@ -14,16 +17,30 @@ pub const UNKNOWN_WRITERS_MAX: usize = 100;
 /// Longest name of a writer that is remembered, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// The writers, with their streams. Its text is for an operator.
+/// Time after which a writer counts as gone: a live one announces its position at least every five seconds.
+pub const HEARD_WITHIN: Duration = Duration::from_secs(60);
+
+/// The writers, with their streams and the time of the last row or position. Its text is for an operator.
 #[derive(Debug, Default)]
-pub struct UnknownWriters(RefCell<BTreeSet<(StreamName, InstanceName)>>);
+pub struct UnknownWriters(RefCell<BTreeMap<(StreamName, InstanceName), Instant>>);
 
 impl UnknownWriters {
     /// Notes a row or a position of `writer`. Returns true for the first one of this stream.
-    pub(super) fn is_new(&self, stream: &StreamName, writer: &InstanceName) -> bool {
+    pub(crate) fn is_new(&self, stream: &StreamName, writer: &InstanceName) -> bool {
         let mut heard = self.0.borrow_mut();
+        let key = (stream.clone(), writer.clone());
+        let is_new = !heard.contains_key(&key);
         let is_kept = heard.len() < UNKNOWN_WRITERS_MAX && writer.as_str().len() <= NAME_BYTES_MAX;
-        is_kept && heard.insert((stream.clone(), writer.clone()))
+        if is_new && !is_kept {
+            return false;
+        }
+        heard.insert(key, Instant::now());
+        is_new
+    }
+
+    /// Returns true if one of them was heard within [`HEARD_WITHIN`]. Rows are missed now.
+    pub fn are_heard(&self) -> bool {
+        self.0.borrow().values().any(|heard| heard.elapsed() <= HEARD_WITHIN)
     }
 
     /// Returns true if there are none.
@@ -34,7 +51,7 @@ impl UnknownWriters {
 
 impl fmt::Display for UnknownWriters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (stream, writer)) in self.0.borrow().iter().enumerate() {
+        for (index, (stream, writer)) in self.0.borrow().keys().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{stream} of {writer}")?;
         }
@@ -54,6 +71,18 @@ mod tests {
         assert!(!writers.is_new(&"events".into(), &"writer3".into()));
         assert!(writers.is_new(&"caches".into(), &"writer3".into()));
         assert_eq!(writers.to_string(), "caches of writer3, events of writer3");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_falls_silent_counts_as_gone_but_is_not_forgotten() {
+        let writers = UnknownWriters::default();
+        writers.is_new(&"events".into(), &"writer3".into());
+        tokio::time::advance(HEARD_WITHIN).await;
+        writers.is_new(&"events".into(), &"writer3".into());
+        tokio::time::advance(HEARD_WITHIN).await;
+        assert!(writers.are_heard());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!writers.are_heard() && !writers.is_empty());
     }
 
     #[test]

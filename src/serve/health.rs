@@ -66,15 +66,17 @@ fn of_instance(instance: &Instance) -> Health {
     }
 }
 
-/// Returns the health of an instance that has heard of these writers.
+/// Returns the health of an instance that has heard of these writers. It misses their rows: now, or until it was started
+/// again.
 fn of_writers(unknown: &UnknownWriters) -> Health {
     if unknown.is_empty() {
         return Health::Good;
     }
-    Health::Degraded(format!(
+    let what = format!(
         "ignores {unknown}, which the configuration does not name among the writers: restart with the configuration that \
          does"
-    ))
+    );
+    if unknown.are_heard() { Health::Bad(what) } else { Health::Degraded(what) }
 }
 
 /// Checks, with a broker, that the instance receives its own commands through the broker.
@@ -101,6 +103,7 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
+    use crate::replication::unknown_writers::HEARD_WITHIN;
     use crate::store::Obstacle;
 
     #[tokio::test(start_paused = true)]
@@ -117,5 +120,16 @@ mod tests {
         assert_eq!(state.health(), Health::Bad("starting".to_owned()));
         state.stopping();
         assert_eq!(state.health(), Health::Bad("stopping".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_of_an_unknown_writer_are_bad_while_they_arrive_and_not_forgotten_then() {
+        let writers = UnknownWriters::default();
+        assert_eq!(of_writers(&writers), Health::Good);
+        writers.is_new(&"events".into(), &"writer9".into());
+        let Health::Bad(reason) = of_writers(&writers) else { panic!("its rows arrive") };
+        assert!(reason.starts_with("ignores events of writer9, which the configuration does not name"), "{reason}");
+        advance(HEARD_WITHIN + Duration::from_millis(1)).await;
+        assert_eq!(of_writers(&writers), Health::Degraded(reason));
     }
 }
