@@ -149,8 +149,14 @@ pub async fn serve(
         tasks.spawn(tasks::SERVE_METRICS, serving);
     }
 
-    let backend = SqliteBackend::open(&file.database)
-        .map_err(|error| ServeError::Database { path: file.database.clone(), error })?;
+    let mut stop = pin!(stop);
+    let backend = tokio::select! {
+        biased;
+        () = &mut stop => return Ok(()),
+        opened = SqliteBackend::opening(file.database.clone()) => {
+            opened.map_err(|error| ServeError::Database { path: file.database.clone(), error })?
+        }
+    };
     state.opened(backend.unwritable());
     let consumers = Consumers::default();
     consumers.register(counters.clone());
@@ -163,7 +169,6 @@ pub async fn serve(
     let config = Rc::new(Config { limits: shares.within(file.config.limits), ..Config::clone(&file.config) });
     let env = config.with_tls(env).map_err(|error| ServeError::Tls { file: file.path.clone(), error })?;
     let database = Database::new(Rc::new(backend));
-    let mut stop = pin!(stop);
     let instance = tokio::select! {
         biased;
         () = &mut stop => return Ok(()),

@@ -5,7 +5,7 @@
 
 mod worker;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -38,6 +38,18 @@ impl SqliteBackend {
     /// Opens the file at `path`, creating it and its tables where there are none.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
         Self::open_with(path.as_ref(), Times::default(), TRANSACTIONS_WAITING_MAX)
+    }
+
+    /// Opens the file like [`open`](Self::open), on a thread of its own. While another process locks the file, that takes
+    /// as long as [`BUSY_TIMEOUT`].
+    pub fn opening(path: PathBuf) -> LocalBoxFuture<'static, Result<Self, DatabaseError>> {
+        let (reply, opened) = oneshot::channel();
+        #[expect(clippy::disallowed_methods, reason = "SQLite blocks, and the instance's own thread must not")]
+        std::thread::spawn(move || {
+            // The caller may have stopped waiting.
+            let _ = reply.send(Self::open(path));
+        });
+        Box::pin(async move { opened.await.map_err(|_| DatabaseError::Closed)? })
     }
 
     fn open_with(path: &Path, times: Times, waiting_max: usize) -> Result<Self, DatabaseError> {
@@ -97,7 +109,6 @@ impl Backend for SqliteBackend {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
     use std::rc::Rc;
 
     use super::*;

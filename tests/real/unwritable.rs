@@ -66,6 +66,22 @@ fn a_locked_database_is_bad_health_with_and_without_traffic() {
     });
 }
 
+#[test]
+fn a_process_that_starts_on_a_locked_database_says_so_and_can_be_stopped() {
+    run(async {
+        let site = Site::new("unwritable-start", None);
+        // So that the file is there, and has its tables.
+        site.start("master").await.kill();
+        let other = Connection::open(site.database()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut master = site.launch("master");
+        logs(&master, "serving metrics and health").await;
+        let answer = tokio::time::timeout(PATIENCE / 2, master.get("/health")).await.expect("it answers");
+        assert!(answer.0 == 503 && answer.1.starts_with("starting"), "{answer:?}");
+        assert_eq!(master.stop("TERM").await.code(), Some(0), "{}", master.log());
+    });
+}
+
 /// A limit on the length of files, which `prlimit` sets, stands for a full disk: a real one needs a file system of its own.
 #[cfg(target_os = "linux")]
 #[test]
