@@ -28,7 +28,7 @@ fn grouped(number: usize) -> String {
 
 #[test]
 fn the_limits_are_those_of_the_document() {
-    let amounts: [(&str, &[usize]); 28] = [
+    let amounts: &[(&str, &[usize])] = &[
         ("LINE_BYTES_MAX", &[LINE_BYTES_MAX]),
         ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
         ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
@@ -58,7 +58,7 @@ fn the_limits_are_those_of_the_document() {
         ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
         ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
     ];
-    let durations: [(&str, &[Duration]); 11] = [
+    let durations: &[(&str, &[Duration])] = &[
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),
         ("INTRODUCTION_TIMEOUT", &[tcp::INTRODUCTION_TIMEOUT]),
         ("PING_TIMEOUT", &[tcp::PING_TIMEOUT]),
@@ -72,9 +72,9 @@ fn the_limits_are_those_of_the_document() {
         ("RENEWED_WITHIN", &[squall::store::RENEWED_WITHIN]),
         ("CONNECT_TIMEOUT", &[squall_env::network::CONNECT_TIMEOUT]),
     ];
-    let amounts = amounts.map(|(name, limits)| (name, limits.iter().map(|limit| grouped(*limit)).collect()));
+    let amounts = amounts.iter().map(|(name, limits)| (name, limits.iter().map(|limit| grouped(*limit)).collect()));
     let seconds = |limit: &Duration| format!("{} s", limit.as_secs());
-    let durations = durations.map(|(name, limits)| (name, limits.iter().map(seconds).collect()));
+    let durations = durations.iter().map(|(name, limits)| (name, limits.iter().map(seconds).collect()));
     for (name, limits) in amounts.into_iter().chain(durations) {
         let limits: Vec<String> = limits;
         let documented = documented(name);
