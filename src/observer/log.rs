@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::limiter::Limiter;
 use super::{InstanceEvent, Observer};
-use crate::errors::{Causes, Shown};
+use crate::errors::Causes;
 use squall_env::{TaskKind, TaskObserver};
+use squall_protocol::Shown;
 
 /// Logs through `tracing`: problems as warnings, the rest at lower levels.
 #[derive(Debug, Default)]

@@ -1,5 +1,10 @@
 //! Shortened copies of a peer's text, for errors and logs.
 
+use std::fmt::{self, Write as _};
+
+/// Largest number of characters of a peer's text in a log or a report.
+const SHOWN_MAX: usize = 300;
+
 /// The length of an excerpt, in characters.
 pub(super) const EXCERPT_CHARS_MAX: usize = 200;
 
@@ -16,6 +21,45 @@ pub(super) fn truncate(text: &str, chars_max: usize) -> String {
     }
 }
 
+/// A text that a peer may have chosen, as a log or a report shows it: cut, with control characters and marks of direction
+/// escaped.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = Cut { f, left: SHOWN_MAX };
+        match write!(shown, "{}", self.0) {
+            // The text was cut, unless the log itself failed.
+            Err(_) if shown.left == 0 => f.write_str("…"),
+            written => written,
+        }
+    }
+}
+
+/// Escapes text, and fails once it has written so many characters.
+struct Cut<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    left: usize,
+}
+
+impl fmt::Write for Cut<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            match c {
+                // Controls, line and paragraph separators, and characters that change the direction of the text.
+                c if c.is_control() => write!(self.f, "{}", c.escape_default())?,
+                '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                    write!(self.f, "{}", c.escape_unicode())?;
+                }
+                c => self.f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +68,14 @@ mod tests {
     fn a_long_line_is_cut_between_characters() {
         assert_eq!(excerpt(&"é".repeat(EXCERPT_CHARS_MAX)), "é".repeat(EXCERPT_CHARS_MAX));
         assert_eq!(excerpt(&"é".repeat(EXCERPT_CHARS_MAX + 1)), format!("{}…", "é".repeat(EXCERPT_CHARS_MAX)));
+    }
+
+    #[test]
+    fn a_text_of_a_peer_is_cut_and_has_no_control_characters() {
+        let shown = |text: &str| Shown(text).to_string();
+        assert_eq!(shown("peer ä 1"), "peer ä 1");
+        assert_eq!(shown("a\x1b[31m\r\u{9b}2J\u{2028}\u{202e}b"), "a\\u{1b}[31m\\r\\u{9b}2J\\u{2028}\\u{202e}b");
+        assert_eq!(shown(&"x".repeat(SHOWN_MAX)), "x".repeat(SHOWN_MAX));
+        assert_eq!(shown(&"x".repeat(SHOWN_MAX + 1)), "x".repeat(SHOWN_MAX) + "…");
     }
 }
