@@ -1,6 +1,6 @@
 //! The auditor of one deployment's traffic.
 
-use super::bounds::{Bounds, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use super::bounds::{Bounds, Exceeded, NAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use super::capture::{Entry, Recorded};
 use super::connections::Connections;
 use super::ignored::IgnoredKind;
@@ -147,8 +147,8 @@ impl Audit {
     fn row_head(&mut self, data: &[u8]) -> Option<RowHead> {
         let beginning = String::from_utf8_lossy(&data[..data.len().min(HEAD_BYTES_MAX)]);
         let Ok(Header::Rdata(head)) = Header::peek(&beginning) else { return None };
-        let origin = Origin { stream: head.stream.into(), writer: head.writer.into() };
-        self.bounds.admit_writer(&origin.stream, &origin.writer).ok()?;
+        let mut origin = Origin { stream: head.stream.into(), writer: head.writer.into() };
+        self.bounds.admit_writer(&mut origin.stream, &mut origin.writer).ok()?;
         Some(RowHead { origin, token: head.token })
     }
 
@@ -160,8 +160,8 @@ impl Audit {
         if self.dialect.is_none() {
             self.dialect = Dialect::detect(text);
         }
-        let command = self.dialect().parse(text)?;
-        self.bounds.admit(&command).map_err(Unreadable::Unfollowed)?;
+        let mut command = self.dialect().parse(text)?;
+        self.bounds.admit(&mut command).map_err(Unreadable::Unfollowed)?;
         Ok(command)
     }
 
@@ -188,6 +188,16 @@ impl Audit {
     /// Returns the number of times that each rule could have been violated, with the rule's name.
     pub fn judged(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.rules.iter().map(|rule| (rule.name(), rule.judged()))
+    }
+
+    /// Returns the bounds of the rules that the traffic exceeded: not all of it was judged.
+    pub fn exceeded(&self) -> Vec<Exceeded> {
+        let mut exceeded = Vec::new();
+        for rule in &self.rules {
+            let of_rule = rule.bounds().into_iter().filter(|bound| bound.unjudged > 0);
+            exceeded.extend(of_rule.map(|bound| Exceeded { rule: rule.name(), bound }));
+        }
+        exceeded
     }
 
     /// Returns the dialect that payloads are parsed by.

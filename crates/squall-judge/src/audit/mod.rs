@@ -31,6 +31,7 @@ mod testing;
 mod unsent;
 
 pub use audit::Audit;
+pub use bounds::{Bound, Exceeded};
 pub use capture::{Capture, CaptureError, Entry, Gap, Malformed, Recorded};
 pub use class::Class;
 pub use ignored::{IgnoredKind, UnknownKind};

@@ -5,6 +5,7 @@
 //! all of them. A payload that it cannot parse ends nothing over Redis: Synapse logs and drops it.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use serde::Serialize;
 
@@ -105,14 +106,14 @@ fn suspicion(stream: &StreamName, is_position: bool) -> Suspicion {
 #[derive(Debug, Default)]
 pub(super) struct Preceding {
     /// The time of the last payload of each kind.
-    last: BTreeMap<PayloadKind, SimTime>,
+    last: BTreeMap<Rc<PayloadKind>, SimTime>,
 }
 
 impl Preceding {
     /// Takes a payload into account.
     pub(super) fn payload(&mut self, at: SimTime, command: Result<&Command, &Unreadable>) {
         let Some(kind) = PayloadKind::of(command) else { return };
-        self.last.insert(kind, at);
+        self.last.insert(Rc::new(kind), at);
         if self.last.len() > KINDS_MAX {
             self.last.retain(|_, then| at.ms_since(*then) <= PRECEDING_MS);
         }
@@ -122,9 +123,9 @@ impl Preceding {
     }
 
     /// Returns the kinds of payloads that came right before `at`, the most suspicious first.
-    pub(super) fn before(&self, at: SimTime) -> Vec<PayloadKind> {
+    pub(super) fn before(&self, at: SimTime) -> Vec<Rc<PayloadKind>> {
         let recent = self.last.iter().filter(|(_, then)| at.ms_since(**then) <= PRECEDING_MS);
-        recent.map(|(kind, _)| kind.clone()).take(KEPT_MAX).collect()
+        recent.map(|(kind, _)| Rc::clone(kind)).take(KEPT_MAX).collect()
     }
 
     /// Forgets every payload.
@@ -144,7 +145,7 @@ mod tests {
             let command = Command::parse(text).map_err(Unreadable::from);
             preceding.payload(SimTime(*at), command.as_ref());
         }
-        preceding.before(SimTime(at)).iter().map(PayloadKind::to_string).collect()
+        preceding.before(SimTime(at)).iter().map(|kind| kind.to_string()).collect()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The trait of every rule.
 
+use super::bounds::Bound;
 use super::finding::{Findings, RuleViolation};
 use super::origin::Writers;
 use super::payload::ParsedPayload;
@@ -32,4 +33,9 @@ pub(super) trait Rule {
 
     /// Returns the number of times that the rule could have been violated. If it is 0, the rule has shown nothing.
     fn judged(&self) -> u64;
+
+    /// Returns the bounds beyond which the rule leaves something unjudged, with the number of things that it left out.
+    fn bounds(&self) -> Vec<Bound> {
+        Vec::new()
+    }
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::bounds::{Bound, NAMES_LISTED_MAX};
 use crate::audit::class::Class;
 use crate::audit::finding::{Finding, Findings, RuleViolation};
 use crate::audit::origin::{Origin, Writers};
@@ -42,6 +43,9 @@ pub const ECHOES_MAX: usize = 20;
 /// Number of echoes of a writer that are remembered while they are tolerated or wait for evidence.
 const REMEMBERED_MAX: usize = 2_000;
 
+/// Number of echoes of all writers that are remembered.
+const REMEMBERED_OF_ALL_MAX: usize = 50_000;
+
 /// Time in which a process shows that it is a writer of the stream, in milliseconds.
 pub const KNOWN_WITHIN_MS: u64 = 60_000;
 
@@ -58,6 +62,7 @@ pub enum Violation {
         origin: Origin,
         prev: Token,
         new: Token,
+        /// The first of the other writers.
         others: Vec<InstanceName>,
         /// True if the process is known to write the stream.
         is_writer: bool,
@@ -83,6 +88,8 @@ pub(super) struct AnnouncementsAreOwn {
     echoes: BTreeMap<InstanceName, Echoes>,
     known: KnownWriters,
     judged: u64,
+    /// Number of echoes that were too many and are not reported.
+    forgotten: u64,
 }
 
 /// The processes that are known to write a stream.
@@ -118,6 +125,8 @@ struct Echoes {
     tolerated: VecDeque<(SimTime, Finding<Violation>)>,
     /// True if there were once more than are tolerated.
     is_excessive: bool,
+    /// Number of writers that were known when the echoes were last looked through.
+    known_then: usize,
 }
 
 impl Echoes {
@@ -143,14 +152,15 @@ impl Echoes {
         is_over: bool,
         findings: &mut Findings<Violation>,
     ) {
-        if !self.is_excessive {
+        if !self.is_excessive || !is_over && !self.has_news(now, known) {
             return;
         }
+        self.known_then = known.seen.len();
         let mut waiting = VecDeque::new();
         for (at, mut echo) in self.tolerated.drain(..) {
             let Violation::OfOthers { origin, is_writer, .. } = &mut echo.violation;
             *is_writer = known.contains(origin);
-            let can_wait = now.is_some_and(|now| now.ms_since(at) < KNOWN_WITHIN_MS);
+            let can_wait = can_wait(now, at);
             if *is_writer || is_over || !can_wait || known.named.contains_key(&origin.stream) {
                 findings.add(echo.line, echo.violation);
             } else {
@@ -159,9 +169,32 @@ impl Echoes {
         }
         self.tolerated = waiting;
     }
+
+    /// Returns true if the first echo can wait no more, the last one need not, or another writer has become known.
+    fn has_news(&self, now: Option<SimTime>, known: &KnownWriters) -> bool {
+        let Some(((at, _), (_, last))) = self.tolerated.front().zip(self.tolerated.back()) else { return false };
+        let Violation::OfOthers { origin, .. } = &last.violation;
+        let need_not_wait = known.contains(origin) || known.named.contains_key(&origin.stream);
+        need_not_wait || !can_wait(now, *at) || self.known_then != known.seen.len()
+    }
+}
+
+/// Returns true if more evidence about an echo can come.
+fn can_wait(now: Option<SimTime>, at: SimTime) -> bool {
+    now.is_some_and(|now| now.ms_since(at) < KNOWN_WITHIN_MS)
 }
 
 impl AnnouncementsAreOwn {
+    /// Forgets the oldest echo of the writer that has most, if there are too many.
+    fn forget_too_many(&mut self) {
+        let remembered: usize = self.echoes.values().map(|echoes| echoes.tolerated.len()).sum();
+        let Some(longest) = self.echoes.values_mut().max_by_key(|echoes| echoes.tolerated.len()) else { return };
+        if longest.tolerated.len() > REMEMBERED_MAX || remembered > REMEMBERED_OF_ALL_MAX {
+            longest.tolerated.pop_front();
+            self.forgotten += u64::from(longest.is_excessive);
+        }
+    }
+
     /// Returns the writers of the tokens that a position moves over, if all those tokens are known.
     fn writers(&self, position: &Position) -> Option<BTreeSet<&InstanceName>> {
         let span = usize::try_from(position.new.0.checked_sub(position.prev.0)?).ok()?;
@@ -198,15 +231,13 @@ impl Rule for AnnouncementsAreOwn {
                     origin: Origin::from(position),
                     prev: position.prev,
                     new: position.new,
-                    others: writers.into_iter().cloned().collect(),
+                    others: writers.into_iter().take(NAMES_LISTED_MAX).cloned().collect(),
                     is_writer: false,
                 };
                 let echoes = self.echoes.entry(position.writer.clone()).or_default();
                 echoes.add(payload.at, Finding { line: payload.line, violation });
                 echoes.report(payload.at, &self.known, false, findings);
-                while echoes.tolerated.len() > REMEMBERED_MAX {
-                    echoes.tolerated.pop_front();
-                }
+                self.forget_too_many();
             }
             Ok(Command::Position(position)) if position.prev == position.new => {
                 self.known.add(Origin::from(position));
@@ -235,6 +266,10 @@ impl Rule for AnnouncementsAreOwn {
     fn judged(&self) -> u64 {
         self.judged
     }
+
+    fn bounds(&self) -> Vec<Bound> {
+        vec![Bound { things: "echoes at once", max: REMEMBERED_OF_ALL_MAX, unjudged: self.forgotten }]
+    }
 }
 
 #[cfg(test)]
@@ -251,6 +286,24 @@ mod tests {
         let found = found_at(AnnouncementsAreOwn::default(), &payloads);
         assert!(found.iter().all(|finding| finding.violation.kind() == "of_others"));
         found.iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn the_echoes_of_many_writers_are_bounded() {
+        let mut traffic = Traffic::default();
+        let mut rule = AnnouncementsAreOwn::default();
+        let mut findings = Findings::default();
+        traffic.check(&mut rule, 1, Some(SimTime(0)), r#"RDATA events a 5 ["x"]"#, &mut findings);
+        for writer in 0..40 {
+            let echo = format!("POSITION events w{writer} 4 5");
+            for line in 0..REMEMBERED_MAX as u64 {
+                traffic.check(&mut rule, line, Some(SimTime(0)), &echo, &mut findings);
+            }
+        }
+        let remembered: usize = rule.echoes.values().map(|echoes| echoes.tolerated.len()).sum();
+        assert_eq!(remembered, REMEMBERED_OF_ALL_MAX);
+        assert_eq!(rule.bounds()[0].unjudged, 80_000 - REMEMBERED_OF_ALL_MAX as u64);
+        assert!(rule.echoes.values().all(|echoes| echoes.is_excessive), "none displaces another writer's");
     }
 
     #[test]

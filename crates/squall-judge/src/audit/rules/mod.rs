@@ -7,6 +7,7 @@ use serde::Serialize;
 use strum::VariantNames;
 use thiserror::Error;
 
+use super::bounds::Bound;
 use super::class::Class;
 use super::finding::{self, Findings, RuleViolation};
 use super::origin::{Origin, Writers};
@@ -125,6 +126,7 @@ pub(super) trait AnyRule {
     fn missed(&mut self, now: Option<SimTime>);
     fn end(&mut self, at: Option<SimTime>, found: &mut Vec<Finding>);
     fn judged(&self) -> u64;
+    fn bounds(&self) -> Vec<Bound>;
 }
 
 /// A rule with its name in the list.
@@ -169,6 +171,10 @@ where
 
     fn judged(&self) -> u64 {
         self.rule.judged()
+    }
+
+    fn bounds(&self) -> Vec<Bound> {
+        self.rule.bounds()
     }
 }
 

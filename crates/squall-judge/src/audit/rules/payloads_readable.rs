@@ -19,7 +19,7 @@ use crate::audit::payload::{ParsedPayload, Unreadable};
 use crate::audit::rule::Rule;
 use crate::observation::SimTime;
 use squall_protocol::rows::{Row, RowError};
-use squall_protocol::{Command, Dialect, StreamName};
+use squall_protocol::{Command, Dialect, Shown, StreamName};
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -64,15 +64,15 @@ impl Rule for PayloadsReadable {
         self.judged += 1;
         match payload.command {
             Err(error @ (Unreadable::TooLong(_) | Unreadable::Unfollowed(_))) => {
-                findings.add(payload.line, Violation::Unfollowed { error: error.to_string() });
+                findings.add(payload.line, Violation::Unfollowed { error: Shown(error).to_string() });
             }
-            Err(error) => findings.add(payload.line, Violation::NotACommand { error: error.to_string() }),
+            Err(error) => findings.add(payload.line, Violation::NotACommand { error: Shown(error).to_string() }),
             Ok(Command::Rdata(rdata)) if payload.dialect == Dialect::V1_163 => {
                 match Row::parse(&rdata.stream, rdata.row.clone()) {
                     Ok(_) | Err(RowError::UnknownStream(_)) => {}
                     Err(error @ RowError::Shape { .. }) => {
                         let stream = rdata.stream.clone();
-                        findings.add(payload.line, Violation::NotARow { stream, error: error.to_string() });
+                        findings.add(payload.line, Violation::NotARow { stream, error: Shown(error).to_string() });
                     }
                 }
             }
@@ -92,7 +92,8 @@ impl Rule for PayloadsReadable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::testing::found;
+    use crate::audit::finding::Kind;
+    use crate::audit::testing::{found, found_at};
 
     #[test]
     fn a_payload_that_is_no_command_or_no_row_is_found() {
@@ -105,5 +106,17 @@ mod tests {
         ];
         let found = found(PayloadsReadable::default(), &payloads);
         assert_eq!(found, [(1, "not_a_command"), (2, "not_a_row"), (5, "not_a_command")]);
+    }
+
+    #[test]
+    fn a_finding_quotes_little_of_a_long_payload() {
+        let long = "\u{1b}".repeat(100_000);
+        let row = format!(r#"RDATA typing a 2 ["!room",{}]"#, serde_json::json!(long));
+        for (payload, kind) in [(&*long, "not_a_command"), (&*row, "not_a_row")] {
+            let found = found_at(PayloadsReadable::default(), &[(0, payload)]);
+            let [finding] = &found[..] else { panic!("{found:?}") };
+            let text = finding.violation.to_string();
+            assert!(finding.violation.kind() == kind && text.len() < 3_000 && !text.contains('\u{1b}'), "{text}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::bounds::Bound;
 use crate::audit::class::Class;
 use crate::audit::connections::Shown;
 use crate::audit::finding::{Findings, RuleViolation};
@@ -34,6 +35,9 @@ use squall_protocol::{Command, InstanceName, Position, StreamName, Token};
 
 /// Number of tokens of a stream that are remembered.
 const TOKENS_MAX: usize = 10_000;
+
+/// Number of positions that wait to be judged. More than so many within a second are not judged.
+const UNSETTLED_MAX: usize = 10_000;
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -85,6 +89,8 @@ pub(super) struct PositionsMeet {
     /// Number of payloads so far.
     payloads: u64,
     judged: u64,
+    /// Number of positions that were not judged, because too many waited.
+    unjudged: u64,
 }
 
 /// The tokens of a stream under which any instance sent rows.
@@ -203,6 +209,7 @@ impl Rule for PositionsMeet {
             }
             let is_another_run = |before: Token| origin.is_in_memory() && run_of(prev) != run_of(before);
             match before.filter(|before| *before < prev && !is_another_run(*before)) {
+                Some(_) if self.unsettled.len() >= UNSETTLED_MAX => self.unjudged += 1,
                 Some(from) => {
                     let line = payload.line;
                     let since = PassedAt { at: payload.at, payloads: self.payloads };
@@ -236,6 +243,10 @@ impl Rule for PositionsMeet {
     fn judged(&self) -> u64 {
         self.judged
     }
+
+    fn bounds(&self) -> Vec<Bound> {
+        vec![Bound { things: "positions at once", max: UNSETTLED_MAX, unjudged: self.unjudged }]
+    }
 }
 
 #[cfg(test)]
@@ -260,6 +271,18 @@ mod tests {
             panic!("{finding:?}");
         };
         assert_eq!((finding.line, &**tokens), (4, &[Token(6), Token(8)][..]));
+    }
+
+    #[test]
+    fn positions_that_are_too_many_at_once_are_not_judged() {
+        let mut traffic = Traffic::default();
+        let mut rule = PositionsMeet::default();
+        let mut findings = Findings::default();
+        for number in 0..UNSETTLED_MAX as u64 + 10 {
+            let position = format!("POSITION receipts a {} {}", 2 * number, 2 * number + 1);
+            traffic.check(&mut rule, number, Some(SimTime(0)), &position, &mut findings);
+        }
+        assert_eq!((rule.unsettled.len(), rule.bounds()[0].unjudged), (UNSETTLED_MAX, 9));
     }
 
     /// Returns the lines and classes of the findings in these payloads.

@@ -15,8 +15,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_128;
 
-use crate::audit::bounds::NAME_BYTES_MAX;
+use crate::audit::bounds::{Bound, ID_BYTES_MAX};
 use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
@@ -32,8 +33,12 @@ pub const WINDOW_MS: u64 = 60_000;
 /// Number of changes that are allowed to a user within the window.
 pub const CHANGES_MAX: usize = 20;
 
-/// Number of users that are remembered. Beyond it, those without a change within the window are forgotten.
-const USERS_MAX: usize = 50_000;
+/// Number of users that are remembered. Beyond it, those without a row within the window are forgotten. If none is left
+/// out by that, no other user is judged.
+pub const USERS_MAX: usize = 50_000;
+
+/// Shortest time between two searches for users that can be forgotten, in milliseconds.
+const FORGOTTEN_EACH_MS: u64 = 1_000;
 
 /// Length of the longest state that is remembered, in bytes.
 const STATE_BYTES_MAX: usize = 32;
@@ -75,8 +80,13 @@ impl RuleViolation for Violation {
 /// Counts the changes of each user's presence.
 #[derive(Debug, Default)]
 pub(super) struct PresenceSteady {
-    users: BTreeMap<String, User>,
+    /// By the hash of the user's id.
+    users: BTreeMap<u128, User>,
+    /// The time of the last search for users that can be forgotten.
+    forgotten_at: Option<SimTime>,
     judged: u64,
+    /// Number of rows that were not judged, because there were too many users.
+    unjudged: u64,
 }
 
 /// A user's presence.
@@ -92,12 +102,16 @@ struct User {
 impl PresenceSteady {
     fn row_came(&mut self, at: SimTime, rdata: &Rdata) -> Option<Violation> {
         let PresenceRow { user_id, state, .. } = PresenceRow::parse(&rdata.row).ok()?;
-        if user_id.len() > NAME_BYTES_MAX || state.len() > STATE_BYTES_MAX {
+        if user_id.len() > ID_BYTES_MAX || state.len() > STATE_BYTES_MAX {
             return None;
         }
-        let Some(user) = self.users.get_mut(&user_id) else {
-            self.users.insert(user_id, User { state, changes: VecDeque::new(), last_at: at });
-            self.forget_too_many(at);
+        let key = xxh3_128(user_id.as_bytes());
+        let Some(user) = self.users.get_mut(&key) else {
+            if self.has_room(at) {
+                self.users.insert(key, User { state, changes: VecDeque::new(), last_at: at });
+            } else {
+                self.unjudged += 1;
+            }
             return None;
         };
         self.judged += 1;
@@ -120,13 +134,13 @@ impl PresenceSteady {
         Some(Violation::Flapping { origin: Origin::from(rdata), user_id, changes, within_ms, states })
     }
 
-    fn forget_too_many(&mut self, now: SimTime) {
-        if self.users.len() > USERS_MAX {
+    /// Returns true if one more user can be remembered.
+    fn has_room(&mut self, now: SimTime) -> bool {
+        if self.users.len() >= USERS_MAX && self.forgotten_at.is_none_or(|at| now.ms_since(at) >= FORGOTTEN_EACH_MS) {
             self.users.retain(|_, user| now.ms_since(user.last_at) < WINDOW_MS);
+            self.forgotten_at = Some(now);
         }
-        if self.users.len() > USERS_MAX {
-            self.users.clear();
-        }
+        self.users.len() < USERS_MAX
     }
 }
 
@@ -148,6 +162,10 @@ impl Rule for PresenceSteady {
 
     fn judged(&self) -> u64 {
         self.judged
+    }
+
+    fn bounds(&self) -> Vec<Bound> {
+        vec![Bound { things: "users with presence at once", max: USERS_MAX, unjudged: self.unjudged }]
     }
 }
 
@@ -221,5 +239,28 @@ mod tests {
             traffic.check(&mut rule, number, Some(SimTime(number * 2)), &row, &mut findings);
         }
         assert_eq!(rule.users.len() as u64, WINDOW_MS / 2);
+        assert_eq!(rule.bounds()[0].unjudged, 0);
+    }
+
+    #[test]
+    fn users_who_are_too_many_at_once_are_not_judged_and_the_others_still_are() {
+        let mut traffic = Traffic::default();
+        let mut rule = PresenceSteady::default();
+        let mut findings = Findings::default();
+        let mut row = |at: u64, user: usize, state: &str| {
+            let row = format!(r#"RDATA presence p 1 ["@{user}:h","{state}",0,0,0,null,false]"#);
+            traffic.check(&mut rule, 1, Some(SimTime(at)), &row, &mut findings);
+        };
+        for user in 0..USERS_MAX + 10 {
+            row(0, user, "online");
+        }
+        for change in 0..=CHANGES_MAX as u64 {
+            let state = if change % 2 == 0 { "busy" } else { "online" };
+            row(change, 0, state);
+            row(change, USERS_MAX, state);
+        }
+        assert_eq!(rule.bounds()[0].unjudged, 10 + CHANGES_MAX as u64 + 1);
+        let found: Vec<_> = findings.0.iter().map(|finding| finding.violation.to_string()).collect();
+        assert_eq!((found.len(), found[0].contains("the state of @0:h changed")), (1, true), "{found:?}");
     }
 }

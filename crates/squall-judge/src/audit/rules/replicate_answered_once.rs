@@ -19,6 +19,7 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::bounds::Bound;
 use crate::audit::class::Class;
 use crate::audit::connections::{AWAITED_MS, Shown};
 use crate::audit::finding::{Finding, Findings, RuleViolation};
@@ -36,6 +37,9 @@ pub const HEARTBEAT_WITHIN_MS: u64 = 7_000;
 
 /// Time after which a repeated position is a heartbeat and not a second answer, in milliseconds.
 const TOGETHER_MS: u64 = 2_000;
+
+/// Number of repeated positions that wait to be judged.
+const REPEATED_MAX: usize = 10_000;
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -96,6 +100,8 @@ pub(super) struct ReplicateAnsweredOnce {
     /// Repeated positions of writers that have sent no heartbeat yet.
     repeated: VecDeque<(SimTime, InstanceName, Finding<Violation>)>,
     judged: u64,
+    /// Number of repeated positions that were not judged, because too many waited.
+    unjudged: u64,
 }
 
 /// A REPLICATE, and the writers that have not answered it yet.
@@ -155,7 +161,11 @@ impl ReplicateAnsweredOnce {
             self.repeated.retain(|(_, of, _)| *of != writer);
             self.with_heartbeats.insert(writer);
         } else if !self.with_heartbeats.contains(&writer) && has_every_replicate(payload, at) {
-            self.repeated.push_back((at, writer, Finding { line: payload.line, violation }));
+            if self.repeated.len() < REPEATED_MAX {
+                self.repeated.push_back((at, writer, Finding { line: payload.line, violation }));
+            } else {
+                self.unjudged += 1;
+            }
         }
     }
 
@@ -220,13 +230,17 @@ impl Rule for ReplicateAnsweredOnce {
     fn judged(&self) -> u64 {
         self.judged
     }
+
+    fn bounds(&self) -> Vec<Bound> {
+        vec![Bound { things: "repeated positions at once", max: REPEATED_MAX, unjudged: self.unjudged }]
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::finding::Kind;
-    use crate::audit::testing::{found_at, kinds};
+    use crate::audit::testing::{Traffic, found_at, kinds};
 
     const START: u64 = AWAITED_MS;
 
@@ -248,6 +262,18 @@ mod tests {
             (9_000, "POSITION events c 5 5"),
         ];
         assert_eq!(repeated(&payloads), [5]);
+    }
+
+    #[test]
+    fn repeated_positions_that_are_too_many_at_once_are_not_judged() {
+        let mut traffic = Traffic::default();
+        let mut rule = ReplicateAnsweredOnce::default();
+        let mut findings = Findings::default();
+        traffic.check(&mut rule, 1, Some(SimTime(0)), "PING 1", &mut findings);
+        for line in 0..=REPEATED_MAX as u64 + 10 {
+            traffic.check(&mut rule, line, Some(SimTime(START)), "POSITION events a 5 5", &mut findings);
+        }
+        assert_eq!((rule.repeated.len(), rule.bounds()[0].unjudged), (REPEATED_MAX, 10));
     }
 
     #[test]

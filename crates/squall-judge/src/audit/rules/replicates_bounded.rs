@@ -17,12 +17,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Write as _};
+use std::rc::Rc;
 
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
-use crate::audit::bounds::WRITERS_MAX;
+use crate::audit::bounds::{NAMES_LISTED_MAX, WRITERS_MAX};
 use crate::audit::class::Class;
 use crate::audit::connections::Shown;
 use crate::audit::finding::{Findings, RuleViolation};
@@ -68,6 +69,9 @@ const PROCESSES_MAX: usize = 100;
 /// Number of payloads and of processes that a finding names.
 const NAMED_MAX: usize = 3;
 
+/// Number of instances that connected of which a finding names the most frequent.
+const CONNECTED_LISTED_MAX: usize = 100;
+
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -83,9 +87,9 @@ pub enum Violation {
         replicates: usize,
         within_ms: u64,
         instances: usize,
-        /// The instances that connected. Each connected at least as often as it says.
+        /// The instances that connected most often. Each connected at least as often as it says.
         connected: Vec<Connected>,
-        /// The other instances that did not answer every REPLICATE.
+        /// The first of the other instances that did not answer every REPLICATE.
         away: Vec<InstanceName>,
         /// The processes whose users' syncs were announced or cleared right before most REPLICATEs.
         processes: Vec<String>,
@@ -195,7 +199,7 @@ pub(super) struct ReplicatesBounded {
 #[derive(Debug)]
 struct Replicate {
     at: SimTime,
-    before: Vec<PayloadKind>,
+    before: Vec<Rc<PayloadKind>>,
     processes: Vec<String>,
 }
 
@@ -259,9 +263,11 @@ impl ReplicatesBounded {
     fn report_answered(&mut self, is_answered: impl Fn(&Storm) -> bool, findings: &mut Findings<Violation>) {
         let Some(Storm { line, at }) = self.storm.take_if(|storm| is_answered(storm)) else { return };
         let (replicates, instances) = (self.recent.len(), self.instances.len());
-        let connected = self.most_connected();
+        let mut connected = self.most_connected();
         let mut away = self.away(at);
         away.retain(|instance| connected.iter().all(|each| each.instance != *instance));
+        connected.truncate(CONNECTED_LISTED_MAX);
+        away.truncate(NAMES_LISTED_MAX);
         let (processes, before) = (self.accompanying(), self.suspects());
         let ends = self.recent.front().zip(self.recent.back());
         let within_ms = ends.map_or(0, |(first, last)| last.at.ms_since(first.at));
@@ -313,13 +319,13 @@ impl ReplicatesBounded {
 
     /// Returns the most suspicious payloads that came right before most REPLICATEs, the most frequent first.
     fn suspects(&self) -> Vec<Before> {
-        let counts = count(self.recent.iter().flat_map(|replicate| replicate.before.iter().cloned()));
+        let counts = count(self.recent.iter().flat_map(|replicate| &replicate.before).map(Rc::as_ref));
         // An instance has the streams that it writes.
         let has_it = |writer: &InstanceName| self.connected.iter().any(|(_, instance)| instance == writer);
         let mut before: Vec<Before> = counts
             .into_iter()
             .filter(|(_, times)| 2 * times > self.recent.len())
-            .map(|(payload, times)| Before { payload, times })
+            .map(|(payload, times)| Before { payload: PayloadKind::clone(payload), times })
             .collect();
         before.retain(|Before { payload, .. }| {
             !matches!(payload.suspicion, Suspicion::NewStream(_)) || !payload.writer.as_ref().is_some_and(has_it)

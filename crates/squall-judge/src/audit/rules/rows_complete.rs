@@ -18,6 +18,7 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
+use crate::audit::bounds::NAMES_LISTED_MAX;
 use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
@@ -51,6 +52,7 @@ pub enum Violation {
     )]
     PassedOver {
         stream: StreamName,
+        /// The first of the writers.
         writers: Vec<InstanceName>,
         /// The first of the tokens.
         tokens: Vec<Token>,
@@ -126,7 +128,10 @@ impl Progress {
             return false;
         }
         for passed in (from.0 + 1..token.0).map(Token).filter(|passed| !self.sent.contains(passed)) {
-            self.passed.entry(passed).or_default().insert(writer.clone());
+            let writers = self.passed.entry(passed).or_default();
+            if writers.len() < NAMES_LISTED_MAX {
+                writers.insert(writer.clone());
+            }
         }
         true
     }
@@ -193,6 +198,9 @@ impl RowsComplete {
                 let (tokens, writers) = groups.entry(missing.line).or_default();
                 tokens.push(missing.token);
                 writers.extend(missing.writers);
+                while writers.len() > NAMES_LISTED_MAX {
+                    writers.pop_last();
+                }
             }
             for (line, (mut tokens, writers)) in groups {
                 let count = tokens.len() as u64;
@@ -253,6 +261,7 @@ impl Rule for RowsComplete {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::finding::Finding;
     use crate::audit::testing::{Traffic, found_at};
 
     /// Returns the tokens that are found to be passed over some time after these payloads, with the lines that show it.
@@ -265,6 +274,21 @@ mod tests {
             (finding.line, tokens.into_iter().map(|token| token.0).collect())
         });
         tokens.collect()
+    }
+
+    #[test]
+    fn a_finding_names_the_first_of_many_writers() {
+        let writers = 0..3 * NAMES_LISTED_MAX;
+        let positions = writers.clone().map(|number| format!("POSITION events w{number} 4 4"));
+        let rows = writers.map(|number| format!(r#"RDATA events w{number} 9 ["x"]"#));
+        let payloads: Vec<_> = positions.chain(rows).chain(["PING 1".to_owned()]).collect();
+        let times = (0..payloads.len() as u64 - 1).chain([2 * SETTLED_MS]);
+        let payloads: Vec<_> = times.zip(payloads.iter().map(String::as_str)).collect();
+        let found = found_at(RowsComplete::default(), &payloads);
+        let [Finding { violation: Violation::PassedOver { writers, count: 4, .. }, .. }] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(writers.len(), NAMES_LISTED_MAX);
     }
 
     const BOTH: [&str; 2] = ["POSITION events a 4 4", "POSITION events b 4 4"];

@@ -21,7 +21,7 @@ use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
 
-use crate::audit::bounds::NAME_BYTES_MAX;
+use crate::audit::bounds::{Bound, ID_BYTES_MAX};
 use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::origin::Origin;
@@ -81,6 +81,8 @@ pub(super) struct StateWithItsEvent {
     writers: BTreeMap<Origin, Transaction>,
     new_rooms: NewRooms,
     judged: u64,
+    /// Number of rows that were forgotten because there were too many.
+    forgotten: u64,
 }
 
 /// The rooms that were created just before, with the time of their creation.
@@ -149,7 +151,7 @@ impl Content {
         };
         let (Content::Event { event_id, .. } | Content::State { event_id }) = &content;
         let room_bytes = if let Content::Event { room_id, .. } = &content { room_id.len() } else { 0 };
-        (event_id.len() <= NAME_BYTES_MAX && room_bytes <= NAME_BYTES_MAX).then_some(content)
+        (event_id.len() <= ID_BYTES_MAX && room_bytes <= ID_BYTES_MAX).then_some(content)
     }
 }
 
@@ -220,8 +222,10 @@ impl Rule for StateWithItsEvent {
                 }
             }
         }
-        if self.writers.values().map(Transaction::size).sum::<usize>() > ROWS_MAX {
+        let rows: usize = self.writers.values().map(Transaction::size).sum();
+        if rows > ROWS_MAX {
             self.writers.clear();
+            self.forgotten += rows as u64;
         }
     }
 
@@ -232,6 +236,10 @@ impl Rule for StateWithItsEvent {
 
     fn judged(&self) -> u64 {
         self.judged
+    }
+
+    fn bounds(&self) -> Vec<Bound> {
+        vec![Bound { things: "rows of open transactions", max: ROWS_MAX, unjudged: self.forgotten }]
     }
 }
 

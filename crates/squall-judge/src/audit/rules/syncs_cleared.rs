@@ -20,17 +20,19 @@
 //! Class: loss. The end of the syncs is lost, so their users stay online for five minutes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use serde::Serialize;
 use strum::{IntoStaticStr, VariantNames};
 use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::audit::bounds::DELAY_MS_MAX;
+use crate::audit::bounds::{Bound, DELAY_MS_MAX, NAMES_LISTED_MAX};
 use crate::audit::class::Class;
 use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::ParsedPayload;
 use crate::audit::rule::Rule;
-use crate::observation::{Device, SimTime};
+use crate::observation::SimTime;
 use crate::violation::list;
 use squall_protocol::{Command, SIGN_OF_LIFE_INTERVAL, SIGNS_OF_LIFE, UserSync};
 
@@ -44,10 +46,10 @@ pub const LIFELESS_AFTER_MS: u64 = SIGN_OF_LIFE_INTERVAL.as_millis() as u64 + DE
 pub const SILENT_FOR_MS: u64 = 30_000;
 
 /// Number of processes that are remembered. Beyond it, the one that has been silent for longest is forgotten.
-const PROCESSES_MAX: usize = 1_000;
+pub const PROCESSES_MAX: usize = 1_000;
 
 /// Number of devices of all processes that are remembered. Beyond it, the same process is forgotten.
-const DEVICES_MAX: usize = 200_000;
+pub const DEVICES_MAX: usize = 500_000;
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -61,7 +63,12 @@ pub enum Violation {
          none of them",
         list(successors)
     )]
-    NotCleared { instance_id: String, devices: usize, successors: Vec<String> },
+    NotCleared {
+        instance_id: String,
+        devices: usize,
+        /// The first of the other processes.
+        successors: Vec<String>,
+    },
     /// A process sent no heartbeat for too long, and did not clear its users' syncs.
     #[error(
         "process {instance_id} did not send CLEAR_USER_SYNC: {devices} devices still sync with it, and it has sent nothing \
@@ -80,8 +87,29 @@ impl RuleViolation for Violation {
 #[derive(Debug, Default)]
 pub(super) struct SyncsCleared {
     /// The processes, by their ids.
-    processes: BTreeMap<String, Process>,
+    processes: BTreeMap<Rc<str>, Process>,
+    /// Number of the devices of all processes.
+    devices: usize,
     judged: u64,
+    /// Number of processes that were forgotten because there were too many.
+    processes_forgotten: u64,
+    /// Number of devices that were forgotten because there were too many.
+    devices_forgotten: u64,
+}
+
+/// The hash of a user and of one of their devices. There are too many of them for their names to be remembered.
+type DeviceHash = u128;
+
+/// Returns the hash of the device that a command names.
+fn device_of(sync: &UserSync) -> DeviceHash {
+    let mut hash = Xxh3::new();
+    hash.update(sync.user_id.as_bytes());
+    if let Some(device_id) = &sync.device_id {
+        // No text has this byte.
+        hash.update(&[0xff]);
+        hash.update(device_id.as_bytes());
+    }
+    hash.digest128()
 }
 
 /// A process that serves users.
@@ -91,8 +119,10 @@ struct Process {
     line: u64,
     /// The time of its last `USER_SYNC`.
     last_sync: Option<SimTime>,
-    /// Its devices. A device that moved has its new process and the time of the move.
-    devices: BTreeMap<Device, Option<(String, SimTime)>>,
+    /// Its devices. A device that moved has its new process.
+    devices: BTreeMap<DeviceHash, Option<Rc<str>>>,
+    /// The time of the last move.
+    last_move: Option<SimTime>,
     /// Number of devices that have not moved.
     staying: usize,
 }
@@ -111,17 +141,16 @@ impl Process {
         if self.staying > 0 {
             return None;
         }
-        let deserted = self.devices.values().flatten().map(|(_, at)| *at).max()?;
-        if now.ms_since(deserted) <= SILENT_FOR_MS {
+        if self.devices.is_empty() || now.ms_since(self.last_move?) <= SILENT_FOR_MS {
             return None;
         }
-        let successors: BTreeSet<&String> = self.devices.values().flatten().map(|(id, _)| id).collect();
-        let successors = successors.into_iter().cloned().collect();
+        let successors: BTreeSet<&str> = self.devices.values().flatten().map(|id| &**id).collect();
+        let successors = successors.into_iter().take(NAMES_LISTED_MAX).map(str::to_owned).collect();
         Some(Violation::NotCleared { instance_id: instance_id.to_owned(), devices: self.devices.len(), successors })
     }
 
     /// Adds a device that syncs with it. Returns true if the device was not announced before.
-    fn add(&mut self, device: Device) -> bool {
+    fn add(&mut self, device: DeviceHash) -> bool {
         let before = self.devices.insert(device, None);
         if before != Some(None) {
             self.staying += 1;
@@ -130,16 +159,17 @@ impl Process {
     }
 
     /// Moves one of its devices to another process. Other devices are ignored.
-    fn move_away(&mut self, device: &Device, to: (String, SimTime)) {
-        let Some(moved) = self.devices.get_mut(device) else { return };
-        if moved.replace(to).is_none() {
+    fn move_away(&mut self, device: DeviceHash, to: &Rc<str>, at: SimTime) {
+        let Some(moved) = self.devices.get_mut(&device) else { return };
+        if moved.replace(Rc::clone(to)).is_none() {
             self.staying -= 1;
         }
+        self.last_move = Some(at);
     }
 
     /// Removes a device whose sync ended.
-    fn remove(&mut self, device: &Device) {
-        if matches!(self.devices.remove(device), Some(None)) {
+    fn remove(&mut self, device: DeviceHash) {
+        if matches!(self.devices.remove(&device), Some(None)) {
             self.staying -= 1;
         }
     }
@@ -148,32 +178,50 @@ impl Process {
 impl SyncsCleared {
     /// Takes a `USER_SYNC` into account.
     fn user_sync(&mut self, line: u64, at: Option<SimTime>, sync: &UserSync) {
-        let device = Device { user: sync.user_id.clone(), device: sync.device_id.clone() };
-        let process = self.processes.entry(sync.instance_id.clone()).or_default();
+        let device = device_of(sync);
+        let known = self.processes.get_key_value(&*sync.instance_id).map(|(id, _)| Rc::clone(id));
+        let id = known.unwrap_or_else(|| sync.instance_id.as_str().into());
+        let process = self.processes.entry(Rc::clone(&id)).or_default();
         process.line = line;
         process.last_sync = at;
+        let before = process.devices.len();
         if sync.is_syncing {
-            let began = process.add(device.clone());
+            let began = process.add(device);
+            self.devices = self.devices + process.devices.len() - before;
             // Without times no silence is ever long enough.
             if let Some(at) = at.filter(|_| began) {
-                for (_, other) in self.processes.iter_mut().filter(|(id, _)| **id != sync.instance_id) {
-                    other.move_away(&device, (sync.instance_id.clone(), at));
+                for (_, other) in self.processes.iter_mut().filter(|(other, _)| **other != id) {
+                    other.move_away(device, &id, at);
                 }
             }
         } else {
-            process.remove(&device);
+            process.remove(device);
+            self.devices = self.devices + process.devices.len() - before;
             if process.devices.is_empty() {
-                self.processes.remove(&sync.instance_id);
+                self.processes.remove(&id);
             }
             self.judged += 1;
         }
-        let devices: usize = self.processes.values().map(|process| process.devices.len()).sum();
-        if self.processes.len() > PROCESSES_MAX || devices > DEVICES_MAX {
-            let oldest = self.processes.iter().min_by_key(|(_, process)| process.line).map(|(id, _)| id.clone());
-            if let Some(id) = oldest {
-                self.processes.remove(&id);
-            }
+        if self.processes.len() > PROCESSES_MAX {
+            self.forget_oldest();
+            self.processes_forgotten += 1;
+        } else if self.devices > DEVICES_MAX {
+            self.devices_forgotten += self.forget_oldest();
         }
+    }
+
+    /// Forgets the process that has been silent for longest. Returns the number of its devices.
+    fn forget_oldest(&mut self) -> u64 {
+        let oldest = self.processes.iter().min_by_key(|(_, process)| process.line);
+        let Some(id) = oldest.map(|(id, _)| Rc::clone(id)) else { return 0 };
+        let before = self.devices;
+        self.forget(&id);
+        (before - self.devices) as u64
+    }
+
+    fn forget(&mut self, instance_id: &str) {
+        let forgotten = self.processes.remove(instance_id);
+        self.devices -= forgotten.map_or(0, |process| process.devices.len());
     }
 
     /// Reports the processes that have ended, and forgets them.
@@ -187,6 +235,7 @@ impl SyncsCleared {
             };
             let Some(violation) = violation else { return true };
             self.judged += 1;
+            self.devices -= process.devices.len();
             findings.add(process.line, violation);
             false
         });
@@ -202,7 +251,7 @@ impl Rule for SyncsCleared {
             Ok(Command::UserSync(sync)) => self.user_sync(payload.line, payload.at, sync),
             Ok(Command::ClearUserSync(instance_id)) => {
                 self.judged += 1;
-                self.processes.remove(instance_id);
+                self.forget(instance_id);
             }
             _ => {}
         }
@@ -218,10 +267,18 @@ impl Rule for SyncsCleared {
 
     fn missed(&mut self, _now: Option<SimTime>) {
         self.processes.clear();
+        self.devices = 0;
     }
 
     fn judged(&self) -> u64 {
         self.judged
+    }
+
+    fn bounds(&self) -> Vec<Bound> {
+        vec![
+            Bound { things: "processes with syncing users", max: PROCESSES_MAX, unjudged: self.processes_forgotten },
+            Bound { things: "devices that sync", max: DEVICES_MAX, unjudged: self.devices_forgotten },
+        ]
     }
 }
 
@@ -319,10 +376,13 @@ mod tests {
             sync("other", DEVICES_MAX + number);
         }
         sync("one", 1);
-        assert_eq!(rule.processes.keys().collect::<Vec<_>>(), ["old", "one", "other"]);
+        assert_eq!(rule.processes.keys().map(|id| &**id).collect::<Vec<_>>(), ["old", "one", "other"]);
+        assert!(rule.bounds().iter().all(|bound| bound.unjudged == 0));
         let Ok(Command::UserSync(last)) = Command::parse("USER_SYNC one @last:h D start 0") else { panic!() };
         rule.user_sync(u64::MAX, Some(SimTime(0)), &last);
-        assert_eq!(rule.processes.keys().collect::<Vec<_>>(), ["one", "other"]);
+        assert_eq!(rule.processes.keys().map(|id| &**id).collect::<Vec<_>>(), ["one", "other"]);
+        assert_eq!(rule.bounds()[1], Bound { things: "devices that sync", max: DEVICES_MAX, unjudged: 1 });
+        assert_eq!(rule.devices, DEVICES_MAX);
     }
 
     #[test]
