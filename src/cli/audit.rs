@@ -11,6 +11,7 @@ use super::findings::{FindingArguments, KindFound, Summary, printable};
 use super::table::wrap;
 use super::writers::WriterArguments;
 use super::{CliError, status};
+use squall_judge::audit::report::KEPT_OF_KIND_MAX;
 use squall_judge::audit::{Audit, Capture, Report};
 use squall_protocol::Dialect;
 
@@ -31,12 +32,22 @@ pub(super) struct AuditArguments {
     writers: WriterArguments,
     #[command(flatten)]
     findings: FindingArguments,
-    /// Print every writer, every gap and every finding, not only an example of each kind.
+    /// Print every writer, every gap and 20 findings of each kind, not only an example of each.
     #[arg(long)]
     verbose: bool,
+    /// Print every finding and every line that cannot be read, not only 20 of each kind. All of them are held in memory.
+    #[arg(long)]
+    all: bool,
     /// Print one JSON object for each recording, and nothing else.
     #[arg(long, conflicts_with = "verbose")]
     json: bool,
+}
+
+impl AuditArguments {
+    /// Returns the number of findings and of unreadable lines of each kind that are printed.
+    fn kept_max(&self) -> u64 {
+        if self.all { u64::MAX } else { KEPT_OF_KIND_MAX }
+    }
 }
 
 pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
@@ -59,16 +70,19 @@ pub(super) fn audit(arguments: &AuditArguments) -> Result<ExitCode, CliError> {
         let audit = Audit::new(capture.transport(), arguments.dialect)
             .with_writers(&writers)
             .ignoring(arguments.findings.ignored());
-        let report = Report::by(audit, capture);
+        let report = Report::keeping(audit, capture, arguments.kept_max());
         for error in &report.errors {
             eprintln!("error: {}: {error}", path.display());
+        }
+        for (kind, count) in &report.errors_left_out {
+            eprintln!("error: {}: {count} more lines are {kind}. --all prints each", path.display());
         }
         let is_empty = report.tally.payloads == 0;
         if is_empty {
             eprintln!("error: {}: {NOTHING}. Name a recording with traffic in it", path.display());
         }
         is_readable &= report.errors.is_empty() && !is_empty;
-        is_clean &= !report.findings.iter().any(|finding| arguments.findings.counts(finding.violation.class()));
+        is_clean &= !report.groups_by_class().keys().any(|(class, _)| arguments.findings.counts(*class));
         if arguments.json {
             writeln!(stdout, "{}", report.to_json(&path.display().to_string()))?;
         } else {
@@ -98,13 +112,13 @@ fn of_report(path: &Path, report: &Report, arguments: &AuditArguments) -> String
         tally: &report.tally,
         nothing: (report.tally.payloads == 0).then_some(NOTHING),
         checks: report.checks.iter().map(|(rule, checks)| (*rule, *checks)).collect(),
-        gaps: report.gaps.iter().collect(),
-        gap_count: report.gaps.len() as u64,
-        gap_ms: report.gaps.iter().map(|gap| gap.until.ms_since(gap.since)).sum(),
+        gaps: &report.gaps,
         kinds,
         habits,
         ignored: report.ignored,
-        findings: if verbose { report.findings.iter().collect() } else { Vec::new() },
+        findings: if verbose || arguments.all { &report.findings } else { &[] },
+        left_out: &report.findings_left_out,
+        exceeded: report.exceeded.clone(),
         verbose,
     };
     wrap(&printable(&title), "  ") + &summary.text()
@@ -128,8 +142,11 @@ mod tests {
     }
 
     fn text_of(path: &str, options: &[&str]) -> String {
-        let report = Report::of(Capture::open(Path::new(path)).unwrap(), None);
-        of_report(Path::new(path), &report, &arguments(options))
+        let arguments = arguments(options);
+        let capture = Capture::open(Path::new(path)).unwrap();
+        let audit = Audit::new(capture.transport(), None);
+        let report = Report::keeping(audit, capture, arguments.kept_max());
+        of_report(Path::new(path), &report, &arguments)
     }
 
     #[test]
@@ -140,6 +157,7 @@ mod tests {
         let cases = [
             (redis, lenient, "verdict: 1 loss of 1 kind; 1759 habits"),
             (redis, &["--verbose"], "verdict: 1 loss of 1 kind; 1759 habits"),
+            (redis, &["--all"], "verdict: 1 loss of 1 kind; 1759 habits"),
             (redis, &["--strict"], "verdict: 1760 findings of 26 kinds: 1 loss, 1759 habits"),
             (tcp, lenient, "verdict: no findings; 3 habits"),
             (tcp, &["--verbose"], "verdict: no findings; 3 habits"),
@@ -170,6 +188,18 @@ mod tests {
         assert_eq!(lines(&[]), 0, "they are habits");
         assert_eq!(lines(&["--strict"]), 1);
         assert_eq!(lines(&["--verbose"]), 3);
+    }
+
+    #[test]
+    fn a_verbose_report_has_twenty_findings_of_a_kind_and_counts_the_others() {
+        let text = text_of("tests/data/redis_traffic.jsonl.gz", &["--verbose"]);
+        let echoes = text.lines().filter(|line| line.contains("covers only rows")).count();
+        assert_eq!(echoes, KEPT_OF_KIND_MAX as usize);
+        let left_out = text.lines().find(|line| line.ends_with("more of announcements_are_own/of_others (habit)"));
+        assert!(left_out.is_some_and(|line| line.starts_with("… and ")), "{text}");
+        let every = text_of("tests/data/redis_traffic.jsonl.gz", &["--all"]);
+        assert_eq!(every.lines().filter(|line| line.starts_with("line ")).count(), 1_760);
+        assert!(!every.contains("… and "), "{every}");
     }
 
     #[test]

@@ -7,11 +7,15 @@ use clap::Args;
 
 use super::summary::of_count;
 use super::table::{self, Align, Table, wrap};
-use squall_judge::audit::{Class, Finding, Gap, IgnoredKind, Tally};
+use squall_judge::audit::{Class, Exceeded, Finding, Gaps, IgnoredKind, Tally};
 use squall_protocol::Token;
 
 /// Number of gaps that a summary lists if it is not verbose.
 const GAPS_LISTED_MAX: usize = 5;
+
+/// Number of kinds of findings, and of writers with tokens without a row, that a summary lists. A healthy deployment has
+/// some dozens.
+const LISTED_MAX: usize = 100;
 
 /// The stream whose newer rows replace older ones before these are sent, so that many of its tokens have no row.
 const COALESCED: &str = "presence";
@@ -58,12 +62,8 @@ pub(super) struct Summary<'a> {
     pub nothing: Option<&'static str>,
     /// Number of checks of each rule.
     pub checks: Vec<(&'static str, u64)>,
-    /// The last gaps.
-    pub gaps: Vec<&'a Gap>,
-    /// Number of all gaps.
-    pub gap_count: u64,
-    /// Total length of all gaps, in milliseconds.
-    pub gap_ms: u64,
+    /// The gaps.
+    pub gaps: &'a Gaps,
     /// The kinds of findings that count.
     pub kinds: Vec<KindFound<'a>>,
     /// The kinds of findings that do not count.
@@ -71,7 +71,11 @@ pub(super) struct Summary<'a> {
     /// Number of findings that the operator left out.
     pub ignored: u64,
     /// Findings to list one by one. If there are none, one example of each kind is listed.
-    pub findings: Vec<&'a Finding>,
+    pub findings: &'a [Finding],
+    /// Number of the findings beyond those to list, by class, rule and kind.
+    pub left_out: &'a BTreeMap<(Class, &'static str, &'static str), u64>,
+    /// The bounds that the traffic exceeded.
+    pub exceeded: Vec<Exceeded>,
     /// True if every writer and every gap is listed.
     pub verbose: bool,
 }
@@ -91,6 +95,9 @@ impl Summary<'_> {
             text.push_str(&self.of_habits());
         }
         text.push('\n');
+        for exceeded in &self.exceeded {
+            text.push_str(&wrap(&format!("not all was judged: {exceeded}"), "  "));
+        }
         if self.ignored > 0 {
             let _ = writeln!(text, "ignored: {}", of_count(self.ignored, "finding"));
         }
@@ -139,14 +146,15 @@ impl Summary<'_> {
         if !unknown.is_empty() {
             text.push_str(&table::list("rows not parsed, of unknown streams", unknown.iter().map(String::as_str)));
         }
-        if self.gap_count > 0 {
+        let Gaps { last, count, ms } = self.gaps;
+        if *count > 0 {
             text.push('\n');
-            let listed = if self.verbose { self.gaps.len() } else { self.gaps.len().min(GAPS_LISTED_MAX) };
-            for gap in &self.gaps[self.gaps.len() - listed..] {
+            let listed = if self.verbose { last.len() } else { last.len().min(GAPS_LISTED_MAX) };
+            for gap in last.range(last.len() - listed..) {
                 text.push_str(&wrap(&printable(&gap.to_string()), "  "));
             }
-            let seconds = self.gap_ms as f64 / 1_000.0;
-            let _ = writeln!(text, "{}, {seconds:.3} s in all", of_count(self.gap_count, "gap"));
+            let seconds = *ms as f64 / 1_000.0;
+            let _ = writeln!(text, "{}, {seconds:.3} s in all", of_count(*count, "gap"));
         }
         text
     }
@@ -163,6 +171,11 @@ impl Summary<'_> {
         }
         if unsent.is_empty() {
             return String::new();
+        }
+        let more = unsent.len().saturating_sub(LISTED_MAX);
+        if more > 0 {
+            unsent.truncate(LISTED_MAX);
+            unsent.push(format!("and {more} more"));
         }
         table::list(
             "no row was sent for some tokens, so rows were lost or transactions failed",
@@ -239,10 +252,16 @@ impl Summary<'_> {
             ("times", Align::Right),
             ("first line", Align::Right),
         ]);
-        for KindFound { class, fingerprint, count, first } in &self.kinds {
+        for KindFound { class, fingerprint, count, first } in self.kinds.iter().take(LISTED_MAX) {
             kinds.row([printable(fingerprint), class.to_string(), count.to_string(), first.line.to_string()]);
         }
-        let mut text = if kinds.is_empty() { String::new() } else { kinds.render() + "\n" };
+        let mut text = if kinds.is_empty() { String::new() } else { kinds.render() };
+        if let more @ 1.. = self.kinds.len().saturating_sub(LISTED_MAX) {
+            let _ = writeln!(text, "… and {} more", of_count(more, "kind"));
+        }
+        if !kinds.is_empty() {
+            text.push('\n');
+        }
         if self.findings.is_empty() {
             // One example for all streams is enough.
             let mut explained = BTreeSet::new();
@@ -252,8 +271,11 @@ impl Summary<'_> {
                 }
             }
         } else {
-            for finding in &self.findings {
+            for finding in self.findings {
                 text.push_str(&of_finding(finding));
+            }
+            for ((class, rule, kind), count) in self.left_out {
+                let _ = writeln!(text, "… and {count} more of {rule}/{kind} ({class})");
             }
         }
         text

@@ -1,7 +1,7 @@
 //! Events that a follower reports.
 
 use crate::transport::redis::BrokerError;
-use squall_judge::audit::{Finding, Gap};
+use squall_judge::audit::{Exceeded, Finding, Gap};
 
 /// An event that a follower reports to its watcher.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub enum Event<'a> {
     Finding(&'a Finding),
     /// The number of further findings of the kind and class of this one that were not reported one by one.
     Suppressed(&'a Finding, u64),
+    /// There was more to remember than a rule does: not all traffic is judged. Each bound is reported once.
+    Exceeded(&'a Exceeded),
     /// The recording ended, for this reason.
     RecordingFailed(&'a str),
     /// The REPLICATE could not be sent, for this reason.

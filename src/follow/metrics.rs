@@ -71,7 +71,11 @@ impl FollowMetrics {
             }
             Event::Suppressed(finding, count) => self.count(&finding.violation, count),
             Event::Subscribed | Event::Disconnected(_) | Event::Tick => self.update(now, follower),
-            Event::Gap(_) | Event::RecordingFailed(_) | Event::ReplicateFailed(_) | Event::Unheard(_) => {}
+            Event::Gap(_)
+            | Event::Exceeded(_)
+            | Event::RecordingFailed(_)
+            | Event::ReplicateFailed(_)
+            | Event::Unheard(_) => {}
         }
     }
 

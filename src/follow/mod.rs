@@ -21,8 +21,7 @@ mod writers;
 
 pub use event::{Event, Unheard};
 pub use follower::{
-    FindingsOfKind, FindingsOfOrigin, Follower, GAPS_KEPT_MAX, Gaps, HEARD_WITHIN_MS, REPORT_WINDOW_MS, REPORTED_MAX,
-    Watcher,
+    FindingsOfKind, FindingsOfOrigin, Follower, HEARD_WITHIN_MS, REPORT_WINDOW_MS, REPORTED_MAX, Watcher,
 };
 pub use journal::Journal;
 pub use listener::{Refused, Target, listen};

@@ -69,7 +69,7 @@ fn habits_have_one_line_each_and_do_not_count() {
     assert!(!text.contains("\nline "), "none is printed one by one: {text}");
     assert!(printed(&["audit", "--verbose", healthy]).contains("\nline "), "unless the operator asks for it");
     assert_eq!(squall(&["audit", "--strict", healthy]).status.code(), Some(1));
-    let (status, reports, _) = audited(&[healthy]);
+    let (status, reports, _) = audited(&["--all", healthy]);
     let habits = reports[0]["classes"]["habit"].as_u64().unwrap();
     assert_eq!((status, &reports[0]["violations"][0]["class"]), (Some(0), &"habit".into()));
     assert_eq!(habits, reports[0]["violations"].as_array().unwrap().len() as u64);
@@ -132,6 +132,25 @@ fn an_unreadable_recording_is_reported_and_the_others_are_still_checked() {
     assert!(errors[0].contains("no-such-file.gz") && errors[0].contains("Name a recording"), "{}", errors[0]);
     let at = format!("{}: line 2: ", malformed.path());
     assert!(errors[1].contains(&at) && errors[1].contains("mend the line"), "{}", errors[1]);
+}
+
+#[test]
+fn twenty_findings_and_unreadable_lines_of_a_kind_are_printed_and_all_are_counted() {
+    let line = |number: i64| {
+        let position = format!("POSITION events a {0} {0}", -number);
+        serde_json::json!({ "t": 1, "ch": "h", "data": position }).to_string() + "\nnonsense\n"
+    };
+    let hostile = Scratch::new("hostile.jsonl", &(0..1_000).map(line).collect::<String>());
+    let (status, reports, errors) = audited(&[hostile.path()]);
+    let report = &reports[0];
+    assert_eq!((status, &report["malformed"], &report["classes"]["loss"]), (Some(2), &1_000.into(), &999.into()));
+    assert_eq!(report["findings"], serde_json::json!({ "tokens_ascend/events/went_back": 999 }));
+    assert_eq!((report["violations"].as_array().unwrap().len(), errors.lines().count()), (20, 21), "{errors}");
+    assert!(errors.lines().last().unwrap().contains("980 more lines are not payloads from Redis"), "{errors}");
+    let text = String::from_utf8(squall(&["audit", "--verbose", hostile.path()]).stdout).unwrap();
+    assert!(text.contains("\n… and 979 more of tokens_ascend/went_back (loss)\n"), "{text}");
+    let (_, every, errors) = audited(&["--all", hostile.path()]);
+    assert_eq!((every[0]["violations"].as_array().unwrap().len(), errors.lines().count()), (999, 1_000));
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn the_reports_of_an_audit_have_the_documented_form() {
         ),
     );
     let recordings = ["tests/data/redis_traffic.jsonl.gz", "tests/data/tcp_1.19.1.txt.gz", away.path()];
-    let reports = checked("audit", &[&["audit", "--json"][..], &recordings].concat());
+    let reports = checked("audit", &[&["audit", "--json", "--all"][..], &recordings].concat());
     assert_eq!(reports.len(), 3);
     assert!(reports[0]["violations"].as_array().unwrap().len() > 1_000);
     assert_eq!((&reports[2]["malformed"], reports[2]["away"].as_array().unwrap().len()), (&1.into(), 1));

@@ -1,5 +1,6 @@
 //! The output of `squall follow`, for a terminal, for a file and for a program.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ use crate::cli::table::wrap;
 use crate::follow::{Event, Follower, HEARD_WITHIN_MS, Unheard};
 use crate::transport::redis::BrokerError;
 use squall_env::Address;
-use squall_judge::audit::report::Found;
+use squall_judge::audit::report::FindingJson;
 use squall_judge::audit::{Class, Finding, Gap};
 use squall_judge::observation::SimTime;
 
@@ -107,13 +108,13 @@ impl<'a> Output<'a> {
             tally: follower.tally(),
             nothing: (!follower.has_heard()).then_some("nothing was heard"),
             checks: follower.judged().collect(),
-            gaps: gaps.last.iter().collect(),
-            gap_count: gaps.count,
-            gap_ms: gaps.ms,
+            gaps,
             kinds,
             habits,
             ignored: follower.ignored(),
-            findings: Vec::new(),
+            findings: &[],
+            left_out: &BTreeMap::new(),
+            exceeded: follower.exceeded(),
             verbose: self.arguments.verbose,
         };
         wrap(&self.title(follower.now()), "  ") + &summary.text()
@@ -153,6 +154,7 @@ impl<'a> Output<'a> {
                 format!("{}: {}: {violation} (line {line})", violation.class(), violation.fingerprint())
             }
             Event::Suppressed(finding, count) => format!("{}: {count} more", finding.violation.fingerprint()),
+            Event::Exceeded(exceeded) => format!("not all is judged: {exceeded}"),
             Event::RecordingFailed(why) => format!("the recording ends here, because it cannot be written: {why}"),
             Event::ReplicateFailed(why) => format!("the REPLICATE could not be sent: {why}"),
             Event::Unheard(unheard) => unheard_text(unheard, server_name),
@@ -173,7 +175,7 @@ impl<'a> Output<'a> {
                 json!({ "kind": "away", "seconds": seconds, "why": gap.why })
             }
             Event::Finding(finding) => {
-                let mut value = serde_json::to_value(Found::from(finding)).expect("a finding is plain data");
+                let mut value = serde_json::to_value(FindingJson::from(finding)).expect("a finding is plain data");
                 value["kind"] = "finding".into();
                 value
             }
@@ -181,6 +183,11 @@ impl<'a> Output<'a> {
                 let violation = &finding.violation;
                 let fingerprint = violation.fingerprint();
                 json!({ "kind": "omitted", "fingerprint": fingerprint, "class": violation.class(), "count": count })
+            }
+            Event::Exceeded(exceeded) => {
+                let mut value = serde_json::to_value(exceeded).expect("a bound is plain data");
+                value["kind"] = "exceeded".into();
+                value
             }
             Event::RecordingFailed(why) => json!({ "kind": "not_recorded", "why": why }),
             Event::ReplicateFailed(why) => json!({ "kind": "not_asked", "why": why }),
@@ -238,6 +245,7 @@ fn json_summary(follower: &Follower) -> Value {
         "findings": follower.counts_by_kind(),
         "classes": follower.counts_by_class(),
         "ignored": follower.ignored(),
+        "exceeded": follower.exceeded(),
         "recording_error": follower.recording_error(),
     })
 }

@@ -1,6 +1,6 @@
 //! The follower: audits live payloads and reports events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use strum::IntoEnumIterator;
@@ -11,7 +11,7 @@ use super::journal::Journal;
 use crate::transport::redis::BrokerError;
 use squall_judge::audit::bounds::DELAY_MS_MAX;
 use squall_judge::audit::rules::positions_meet;
-use squall_judge::audit::{Audit, Class, DatedRow, Entry, Finding, Gap, Origin, Tally, Violation};
+use squall_judge::audit::{Audit, Class, DatedRow, Entry, Exceeded, Finding, Gap, Gaps, Origin, Tally, Violation};
 use squall_judge::observation::SimTime;
 
 #[cfg(test)]
@@ -22,9 +22,6 @@ pub const REPORTED_MAX: u64 = 20;
 
 /// Length of the window in which findings are counted for that, in milliseconds.
 pub const REPORT_WINDOW_MS: u64 = 10_000;
-
-/// Number of gaps that are remembered. All of them are counted.
-pub const GAPS_KEPT_MAX: usize = 1_000;
 
 /// Time within which something is heard of a deployment, in milliseconds. A silence that is longer is reported once.
 pub const HEARD_WITHIN_MS: u64 = 10_000;
@@ -58,6 +55,8 @@ pub struct Follower {
     found: BTreeMap<String, BTreeMap<Class, FindingsOfKind>>,
     found_of: BTreeMap<Origin, FindingsOfOrigin>,
     gaps: Gaps,
+    /// The bounds that were reported as exceeded: the rule, and what there was too much of.
+    exceeded: BTreeSet<(&'static str, &'static str)>,
     recording_error: Option<String>,
     /// The time of the subscription, until something was heard or the silence was reported.
     listening_since: Option<SimTime>,
@@ -106,17 +105,6 @@ pub struct FindingsOfOrigin {
     pub skipped: u64,
 }
 
-/// Times in which payloads may have been missed.
-#[derive(Debug, Default)]
-pub struct Gaps {
-    /// The last [`GAPS_KEPT_MAX`] of them.
-    pub last: VecDeque<Gap>,
-    /// The number of all of them.
-    pub count: u64,
-    /// Their total length, in milliseconds.
-    pub ms: u64,
-}
-
 impl Follower {
     /// Returns a follower that is not subscribed yet.
     pub fn new(audit: Audit, journal: Journal, watcher: &mut dyn Watcher) -> Self {
@@ -131,6 +119,7 @@ impl Follower {
             found: BTreeMap::new(),
             found_of: BTreeMap::new(),
             gaps: Gaps::default(),
+            exceeded: BTreeSet::new(),
             recording_error: None,
             listening_since: None,
             asked_at: None,
@@ -194,6 +183,11 @@ impl Follower {
     /// Returns the number of findings that the operator left out.
     pub fn ignored(&self) -> u64 {
         self.audit.ignored()
+    }
+
+    /// Returns the bounds of the rules that the traffic exceeded: not all of it was judged.
+    pub fn exceeded(&self) -> Vec<Exceeded> {
+        self.audit.exceeded()
     }
 
     /// Returns the findings about one writer and stream.
@@ -320,6 +314,7 @@ impl Follower {
         }
         self.last_tick = now;
         self.report_suppressed(watcher, |found| now.ms_since(found.window) >= REPORT_WINDOW_MS);
+        self.report_exceeded(watcher);
         if let Err(error) = self.journal.flush() {
             self.recording_failed(&error, watcher);
         }
@@ -339,6 +334,7 @@ impl Follower {
             self.add_finding(now, finding, watcher);
         }
         self.report_suppressed(watcher, |_| true);
+        self.report_exceeded(watcher);
         if let Err(error) = self.journal.flush() {
             self.recording_failed(&error, watcher);
         }
@@ -357,12 +353,7 @@ impl Follower {
         self.asked_at = None;
         let gap = Gap { since: self.proven.max(self.last_payload).min(until), until, why };
         self.enter(until, Entry::Gap(gap.clone()), true, watcher);
-        self.gaps.count += 1;
-        self.gaps.ms += until.ms_since(gap.since);
-        self.gaps.last.push_back(gap.clone());
-        while self.gaps.last.len() > GAPS_KEPT_MAX {
-            self.gaps.last.pop_front();
-        }
+        self.gaps.add(gap.clone());
         watcher.on_event(until, Event::Gap(&gap), self);
     }
 
@@ -422,6 +413,15 @@ impl Follower {
         }
         for (first, count) in suppressed {
             watcher.on_event(now, Event::Suppressed(&first, count), self);
+        }
+    }
+
+    /// Reports each bound that was exceeded, once.
+    fn report_exceeded(&mut self, watcher: &mut dyn Watcher) {
+        for exceeded in self.exceeded() {
+            if self.exceeded.insert((exceeded.rule, exceeded.bound.things)) {
+                watcher.on_event(self.now(), Event::Exceeded(&exceeded), self);
+            }
         }
     }
 

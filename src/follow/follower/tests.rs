@@ -21,6 +21,7 @@ impl Watcher for EventLog {
             Event::Suppressed(finding, count) => format!("{count} more {}", finding.violation.fingerprint()),
             Event::Disconnected(why) => format!("disconnected, {why}"),
             Event::RecordingFailed(why) => format!("recording failed, {why}"),
+            Event::Exceeded(exceeded) => format!("exceeded, {exceeded}"),
             Event::Unheard(unheard) => format!("unheard, {unheard:?}"),
             Event::Subscribed | Event::ReplicateFailed(_) | Event::Tick => return,
         };
@@ -89,7 +90,7 @@ impl Test {
         let recorded: Vec<_> = report.groups().into_iter().map(|(kind, group)| (kind, group.count as u64)).collect();
         let found = self.follower.counts_by_kind().into_iter().map(|(kind, count)| (kind.to_owned(), count));
         assert_eq!(recorded, found.collect::<Vec<_>>());
-        assert_eq!(report.gaps, Vec::from(self.follower.gaps().last.clone()));
+        assert_eq!(report.gaps, *self.follower.gaps());
         assert_eq!(report.checks, self.follower.judged().collect());
         self.events.0
     }
@@ -109,6 +110,19 @@ async fn findings_that_take_time_come_without_payloads_and_in_the_recording_too(
     test.receives(&["REPLICATE", "USER_SYNC old @u:h D start 0", "USER_SYNC new @u:h D start 0"]);
     test.is_quiet(40).await;
     assert_eq!(test.ends(), ["5000 skipped", "31000 unanswered", "31000 not_cleared"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_that_is_exceeded_is_reported_once() {
+    let mut test = Test::subscribed();
+    for _ in 0..2 {
+        for number in 0..=1_000 {
+            test.receives(&[&format!("USER_SYNC process{number} @u:h D{number} start 0")]);
+        }
+        test.is_quiet(1).await;
+    }
+    let exceeded = "syncs_cleared: more than 1000 processes with syncing users, of which 1 were not judged";
+    assert_eq!(test.ends(), [format!("1000 exceeded, {exceeded}")]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,9 +8,9 @@
 //!   `{"t": …, "mark": true}` says that no other payload came until then.
 //! - *TCP*: the lines that one end of one connection sent. They have no times.
 //!
-//! Either may be packed by gzip, which its first bytes show. A line that cannot be read is reported and skipped.
+//! Either may be packed by gzip, which its first bytes show. A line that cannot be read is reported and skipped. A file of
+//! 2 MB may hold one line of a gigabyte, so at most [`RECORDED_BYTES_MAX`] of a line are held.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -20,11 +20,16 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::gaps::Gap;
 use super::payload::{Payload, Transport};
 use crate::observation::SimTime;
+use squall_protocol::Shown;
 
 /// The first two bytes of every gzip file.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Length of the longest line that is read, in bytes. The longest payload that is judged fits, with each byte escaped.
+pub const RECORDED_BYTES_MAX: usize = 8 << 20;
 
 /// A recording, read line by line.
 pub struct Capture {
@@ -63,24 +68,6 @@ pub enum Entry {
     Mark,
 }
 
-/// A time in which payloads may have been missed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Gap {
-    /// Its beginning.
-    pub since: SimTime,
-    /// Its end.
-    pub until: SimTime,
-    /// The reason.
-    pub why: String,
-}
-
-impl fmt::Display for Gap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Gap { since, until, why } = self;
-        write!(f, "payloads from {since} to {until} may have been missed: {why}")
-    }
-}
-
 /// A defect of a recording.
 #[derive(Debug, Error)]
 pub enum CaptureError {
@@ -105,6 +92,20 @@ pub enum CaptureError {
     },
 }
 
+impl CaptureError {
+    /// Returns what lines of this kind are, as a list of them names them.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            CaptureError::Line { cause: Malformed::Record(_), .. } => "not payloads from Redis",
+            CaptureError::Line { cause: Malformed::TooLong, .. } => "too long",
+            CaptureError::Line { cause: Malformed::NotUtf8(_), .. } => "not UTF-8",
+            CaptureError::Line { cause: Malformed::Time(_), .. } => "without a time",
+            CaptureError::Line { cause: Malformed::Hex, .. } => "without readable hexadecimal digits",
+            CaptureError::Read { .. } => "not read",
+        }
+    }
+}
+
 /// A defect of a line of a recording.
 #[derive(Debug, Error)]
 pub enum Malformed {
@@ -113,7 +114,10 @@ pub enum Malformed {
         "not a payload from Redis: {0}. Each line is a JSON object {{\"t\": seconds, \"ch\": channel, \"data\": payload}}; \
          mend the line or take it out"
     )]
-    Record(#[from] serde_json::Error),
+    Record(String),
+    /// It is too long to be read.
+    #[error("longer than {RECORDED_BYTES_MAX} bytes; mend the line or take it out")]
+    TooLong,
     /// It is not text.
     #[error("not UTF-8 from byte {} on; mend the line or take it out", .0 + 1)]
     NotUtf8(usize),
@@ -123,6 +127,13 @@ pub enum Malformed {
     /// Its hexadecimal digits cannot be read.
     #[error("\"hex\" must have two hexadecimal digits for each byte; mend the line or take it out")]
     Hex,
+}
+
+impl From<serde_json::Error> for Malformed {
+    fn from(error: serde_json::Error) -> Self {
+        // It may quote the line.
+        Malformed::Record(Shown(error).to_string())
+    }
 }
 
 /// A line of a recording of Redis, in its JSON form.
@@ -177,17 +188,22 @@ impl Capture {
         self.transport
     }
 
-    /// Reads the next line that is not blank, without its delimiter.
-    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+    /// Reads the next line that is not blank, without its delimiter. The rest of a line that is too long is skipped.
+    fn next_line(&mut self) -> io::Result<Option<Result<Vec<u8>, Malformed>>> {
         loop {
             let mut line = Vec::new();
-            if self.lines.read_until(b'\n', &mut line)? == 0 {
+            let held_max = RECORDED_BYTES_MAX as u64 + 1;
+            if self.lines.by_ref().take(held_max).read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }
             self.line += 1;
             line.pop_if(|last| *last == b'\n');
+            if line.len() > RECORDED_BYTES_MAX {
+                self.lines.skip_until(b'\n')?;
+                return Ok(Some(Err(Malformed::TooLong)));
+            }
             if !line.trim_ascii().is_empty() {
-                return Ok(Some(line));
+                return Ok(Some(Ok(line)));
             }
         }
     }
@@ -203,7 +219,9 @@ impl Capture {
         let Line { t, ch, data, hex, away, mark } = serde_json::from_str(&text)?;
         let at = self.time(t)?;
         let entry = match away {
-            Some(GapLine { since, why }) => Entry::Gap(Gap { since: self.time(since)?.min(at), until: at, why }),
+            Some(GapLine { since, why }) => {
+                Entry::Gap(Gap { since: self.time(since)?.min(at), until: at, why: Shown(why).to_string() })
+            }
             None if mark => Entry::Mark,
             None => {
                 let channel = ch.ok_or_else(|| serde_json::Error::missing_field("ch"))?;
@@ -239,7 +257,8 @@ impl Iterator for Capture {
         match self.next_line() {
             Ok(Some(line)) => {
                 let number = self.line;
-                Some(self.parse(line).map_err(|cause| CaptureError::Line { line: number, cause }))
+                let recorded = line.and_then(|line| self.parse(line));
+                Some(recorded.map_err(|cause| CaptureError::Line { line: number, cause }))
             }
             Ok(None) => {
                 self.is_over = true;
@@ -390,6 +409,22 @@ mod tests {
         let (_, lines) = read(&bytes[..bytes.len() / 2]);
         assert!(lines.len() > 1_000);
         assert!(lines.last().unwrap().starts_with("cannot be read beyond line"), "{:?}", lines.last());
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_one_that_cannot_be_read() {
+        let longest = "P".repeat(RECORDED_BYTES_MAX);
+        let (_, lines) = read(format!("PING 1\n{longest}\n{longest}{longest}X\nPING 2\n{longest}X"));
+        let numbers: Vec<_> = lines.iter().map(|line| &line[..line.len().min(12)]).collect();
+        assert_eq!(numbers, ["1 ? - PING 1", "2 ? - PPPPPP", "line 3: long", "4 ? - PING 2", "line 5: long"]);
+    }
+
+    #[test]
+    fn the_defect_of_a_line_quotes_little_of_it() {
+        let long = "\u{1b}".repeat(10_000);
+        let (_, lines) = read(format!("{REDIS}\n{}\n", serde_json::json!({ "t": long })));
+        assert!(lines[2].starts_with("line 4: not a payload from Redis: invalid type: string"), "{}", lines[2]);
+        assert!(lines[2].len() < 3_000 && !lines[2].contains('\u{1b}'), "{}", lines[2].len());
     }
 
     #[test]
