@@ -10,6 +10,8 @@ use squall::presence;
 use squall::replication::connection::NEWER_KINDS_MAX;
 use squall::replication::unknown_writers::UNKNOWN_WRITERS_MAX;
 use squall::transport::{http, redis, tcp};
+use squall_judge::audit::rules::{presence_steady, syncs_cleared};
+use squall_judge::audit::{GAPS_KEPT_MAX, bounds, capture, report};
 use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{LINE_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
@@ -33,7 +35,7 @@ fn the_limits_are_those_of_the_document() {
         ("TCP_CONNECTIONS_MAX", &[TCP_CONNECTIONS_MAX]),
         ("HTTP_CONNECTIONS_MAX", &[HTTP_CONNECTIONS_MAX]),
         ("COMMANDS_QUEUED_MAX", &[COMMANDS_QUEUED_MAX]),
-        ("PAYLOAD_BYTES_MAX", &[PAYLOAD_BYTES_MAX]),
+        ("PAYLOAD_BYTES_MAX", &[PAYLOAD_BYTES_MAX, bounds::PAYLOAD_BYTES_MAX]),
         ("REPLY_BYTES_MAX", &[redis::REPLY_BYTES_MAX]),
         ("WAITING_BYTES_MAX", &[redis::WAITING_BYTES_MAX]),
         ("HEAD_BYTES_MAX", &[http::HEAD_BYTES_MAX]),
@@ -43,7 +45,6 @@ fn the_limits_are_those_of_the_document() {
         ("KEPT_BYTES_MAX", &[KEPT_BYTES_MAX]),
         ("SYNCING_MAX", &[presence::SYNCING_MAX]),
         ("SYNCING_OF_USER_MAX", &[presence::SYNCING_OF_USER_MAX]),
-        ("PROCESSES_MAX", &[presence::PROCESSES_MAX]),
         ("STATES_KEPT", &[presence::handler::STATES_KEPT]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
@@ -57,6 +58,15 @@ fn the_limits_are_those_of_the_document() {
         ("TRANSACTIONS_WAITING_MAX", &[squall::store::TRANSACTIONS_WAITING_MAX]),
         ("NEWER_KINDS_MAX", &[NEWER_KINDS_MAX]),
         ("UNKNOWN_WRITERS_MAX", &[UNKNOWN_WRITERS_MAX]),
+        ("RECORDED_BYTES_MAX", &[capture::RECORDED_BYTES_MAX]),
+        ("KEPT_OF_KIND_MAX", &[report::KEPT_OF_KIND_MAX as usize]),
+        ("GAPS_KEPT_MAX", &[GAPS_KEPT_MAX]),
+        ("STREAMS_MAX", &[bounds::STREAMS_MAX]),
+        ("WRITERS_MAX", &[bounds::WRITERS_MAX]),
+        ("NAME_BYTES_MAX", &[bounds::NAME_BYTES_MAX]),
+        ("PROCESSES_MAX", &[presence::PROCESSES_MAX, syncs_cleared::PROCESSES_MAX]),
+        ("DEVICES_MAX", &[syncs_cleared::DEVICES_MAX]),
+        ("USERS_MAX", &[presence_steady::USERS_MAX]),
     ];
     let durations: &[(&str, &[Duration])] = &[
         ("LINE_TIMEOUT", &[tcp::LINE_TIMEOUT]),

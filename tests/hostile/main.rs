@@ -2,7 +2,8 @@
 //!
 //! Each attack targets real instances on a network in memory and a paused clock. Each test checks that the error is sent to
 //! the attacker or reported, that the instance serves other peers without delay, and that memory stays within the
-//! documented bound. The global allocator counts memory, so these tests are a program of their own.
+//! documented bound. Hostile recordings are given to an audit. The global allocator counts memory, so these tests are a
+//! program of their own.
 
 mod attack;
 mod broker;
@@ -24,6 +25,7 @@ mod network;
 mod peer;
 #[path = "../support/ports.rs"]
 mod ports;
+mod recordings;
 #[path = "../transport/requests.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
 mod requests;
