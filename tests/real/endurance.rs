@@ -44,6 +44,9 @@ async fn nothing_is_lost(kind: Kind) {
 const SHORT: Duration = Duration::from_secs(12);
 /// The length from which rates and growth are judged. Before that, caches fill.
 const LONG: Duration = Duration::from_secs(600);
+/// The time to catch up in. A connection that falls silent is given up after 25 s without an answer to a number that is sent
+/// every 5 s.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The interval between checks that every instance has caught up.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The smallest rate of rows in a long test, a second.
@@ -133,7 +136,7 @@ impl Endurance {
             self.disturb().await;
             self.wait(100..3_000).await;
             if checked.elapsed() >= CHECK_INTERVAL {
-                all_catch_up(&self.site, &self.programs).await;
+                all_catch_up(&self.site, &self.programs, PATIENCE).await;
                 checked = Instant::now();
                 eprintln!("{} s: {:?} {:?}", began.elapsed().as_secs(), self.counts, self.resources());
                 if began.elapsed() >= length / 2 && halfway.is_empty() {
@@ -142,10 +145,10 @@ impl Endurance {
             }
         }
         let took = began.elapsed();
-        all_catch_up(&self.site, &self.programs).await;
+        all_catch_up(&self.site, &self.programs, PATIENCE).await;
         let resources = self.resources();
         let written = self.load.end().await;
-        all_catch_up(&self.site, &self.programs).await;
+        all_catch_up(&self.site, &self.programs, PATIENCE).await;
 
         let ids = self.site.event_ids();
         let there: BTreeSet<String> = ids.iter().cloned().collect();

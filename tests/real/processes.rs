@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use squall::transport::http::endpoints::send_events::SentEvent;
 
+use crate::deployment::PATIENCE;
 use crate::load::{Load, event};
 use crate::log::logs;
 use crate::program::{Program, Site};
@@ -74,7 +75,7 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         }
         broker.start_again().await;
         tokio::time::sleep(SPELL).await;
-        all_catch_up(&site, &programs).await;
+        all_catch_up(&site, &programs, PATIENCE).await;
     }
     let mut runs = Vec::new();
     for name in VICTIMS {
@@ -85,7 +86,7 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
         runs.push(victim);
         tokio::time::sleep(SPELL).await;
         // Restarting the next instance must not be the reason why this one catches up.
-        all_catch_up(&site, &programs).await;
+        all_catch_up(&site, &programs, PATIENCE).await;
     }
     let written = load.end().await;
     assert_eq!(written.failures, [""; 0]);
@@ -94,7 +95,7 @@ async fn no_row_is_missing(site: Site, mut broker: Option<Server>) {
     assert_eq!(site.event_ids().into_iter().collect::<BTreeSet<_>>(), written.event_ids);
     assert_eq!(site.event_ids().len(), written.event_ids.len());
     assert_eq!(site.tokens()["account_data master"].len(), written.data.len());
-    all_catch_up(&site, &programs).await;
+    all_catch_up(&site, &programs, PATIENCE).await;
     let followed = no_run_missed_a_row(&site, programs.values_mut().chain(&mut runs)).await;
     // Each row is followed by all four other instances.
     assert!(followed > written.event_ids.len(), "{followed} of {}", written.event_ids.len());
@@ -124,14 +125,14 @@ pub(crate) async fn no_run_missed_a_row(site: &Site, runs: impl Iterator<Item = 
     followed
 }
 
-/// Waits until every instance has caught up with the database.
-pub(crate) async fn all_catch_up(site: &Site, programs: &BTreeMap<&str, Program>) {
+/// Waits so long until every instance has caught up with the database.
+pub(crate) async fn all_catch_up(site: &Site, programs: &BTreeMap<&str, Program>, patience: Duration) {
     let tokens = site.tokens();
     for program in programs.values() {
         for (source, tokens) in &tokens {
             let (stream, writer) = source.split_once(' ').unwrap();
             if writer != program.name {
-                program.reaches(stream, writer, *tokens.last().unwrap()).await;
+                program.reaches(patience, stream, writer, *tokens.last().unwrap()).await;
             }
         }
     }

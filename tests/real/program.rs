@@ -276,10 +276,10 @@ impl Program {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Returns the last lines of the log.
+    /// Returns the last lines of the log, without those about rows.
     pub(crate) fn tail(&self) -> String {
         let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("\"TRACE\"")).collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
@@ -339,20 +339,25 @@ impl Program {
 
     /// Waits until the metric with these label values has reached `at_least`.
     async fn gets(&self, metric: &str, labels: &[&str], at_least: i64) {
+        self.gets_within(PATIENCE, metric, labels, at_least).await;
+    }
+
+    async fn gets_within(&self, patience: Duration, metric: &str, labels: &[&str], at_least: i64) {
         let there = async {
             while self.value(metric, labels).await < at_least {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        let is_there = tokio::time::timeout(PATIENCE, there).await.is_ok();
+        let is_there = tokio::time::timeout(patience, there).await.is_ok();
         let (_, text) = self.get("/metrics").await;
         let said: Vec<&str> = text.lines().filter(|line| line.starts_with(metric)).collect();
-        assert!(is_there, "{}: {metric} {labels:?} stays below {at_least}: {said:#?}", self.name);
+        let log = if is_there { String::new() } else { self.tail() };
+        assert!(is_there, "{}: {metric} {labels:?} stays below {at_least}: {said:#?}\n{log}", self.name);
     }
 
-    /// Waits until the process has applied `writer`'s rows of `stream` up to `token`.
-    pub(crate) async fn reaches(&self, stream: &str, writer: &str, token: i64) {
-        self.gets("squall_position", &[stream, writer], token).await;
+    /// Waits so long until the process has applied `writer`'s rows of `stream` up to `token`.
+    pub(crate) async fn reaches(&self, patience: Duration, stream: &str, writer: &str, token: i64) {
+        self.gets_within(patience, "squall_position", &[stream, writer], token).await;
     }
 
     /// Waits until so many commands of this name have been received.
