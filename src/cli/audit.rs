@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_name_from_the_traffic_moves_no_cursor_and_begins_no_line() {
-        let name = "n".repeat(200);
+        let name = "n".repeat(150);
         let recording = format!("{{\"t\":1,\"ch\":\"h\",\"data\":\"POSITION a\\u001b[2J{name} b\\u009b2J 1 1\"}}\n");
         let report = Report::of(Capture::new(Cursor::new(recording)).unwrap(), None);
         let lenient: &[&str] = &[];
