@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use super::client::{CLIENT_PAUSE_MS_MAX, CLIENT_TIMEOUT_MS_MAX};
 use super::{
-    ADDED_PAUSE_MS_MAX, AddedWriter, BROKER, DEFERRAL_MS_MAX, DELAY_US_MAX, FORMAT, Fault, HOSTS_MAX, OperationKind,
-    Plan, ROWS_MAX, STORM_MS_MAX,
+    ADDED_PAUSE_MS_MAX, AddedWriter, BROKER, DEFERRAL_MS_MAX, DELAY_US_MAX, FORMAT, Fault, HOSTS_MAX, LIMIT_MAX,
+    OperationKind, Plan, ROWS_MAX, STORM_MS_MAX,
 };
 use crate::instance::config::check_name;
 use crate::presence::PresenceConfig;
@@ -210,7 +210,8 @@ impl Plan {
             check.map_err(Place::Field(field).holds())?;
         }
         for (field, value, least) in self.limits.set() {
-            check_at_least(value, least).map_err(Place::Field(field).holds())?;
+            let check = check_at_least(value, least).and(check_at_most(value, LIMIT_MAX));
+            check.map_err(Place::Field(field).holds())?;
         }
         Ok(())
     }

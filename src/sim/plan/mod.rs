@@ -33,6 +33,8 @@ pub const DEFERRAL_MS_MAX: u64 = 100;
 pub const STORM_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// The largest number of hosts.
 pub const HOSTS_MAX: usize = 50;
+/// Largest amount of a limit of the instances.
+pub const LIMIT_MAX: u64 = 1_000_000_000;
 /// The largest number of rows that the operations of a plan write together.
 pub const ROWS_MAX: u64 = 1_000_000;
 /// The longest time that a packet or a transaction takes without a fault, in microseconds: a minute.

@@ -152,7 +152,7 @@ fn a_plan_that_would_take_all_memory_or_never_end_is_refused() {
     let burst = |kind: OperationKind| move |plan: &mut Plan| plan.operations = vec![Operation::new(1, kind.clone())];
     let sync = OperationKind::Sync { user: 1, device: None, host: "master".into(), for_ms: u64::MAX };
     type Edit<'a> = &'a dyn Fn(&mut Plan);
-    let hostile: [(&str, Edit<'_>); 12] = [
+    let hostile: [(&str, Edit<'_>); 14] = [
         ("storm_ms", &|plan| plan.storm_ms = u64::MAX),
         ("topology", &|plan| plan.topology.workers = (0..2_000).map(|number| format!("w{number}")).collect()),
         ("network", &|plan| plan.network = NetworkPlan { latency_us_min: u64::MAX, latency_us_max: u64::MAX }),
@@ -160,6 +160,8 @@ fn a_plan_that_would_take_all_memory_or_never_end_is_refused() {
         ("database.after_us", &|plan| plan.database.after_us = (0, u64::MAX)),
         ("presence.process_expiry_ms", &|plan| plan.presence.process_expiry_ms = u64::MAX),
         ("presence.busy_ms", &|plan| plan.presence.busy_ms = u64::MAX),
+        ("limits.http_connections_max", &|plan| plan.limits.http_connections_max = Some(usize::MAX)),
+        ("limits.rows_per_query", &|plan| plan.limits.rows_per_query = Some(usize::MAX)),
         ("operations[0]", &burst(OperationKind::StateBurst { room: 1, rows: u32::MAX, tokens: 1 })),
         ("operations[0]", &burst(OperationKind::SendBurst { room: 1, events: u32::MAX })),
         ("operations[0]", &burst(OperationKind::AccountDataBurst { user: 1, of_account: u32::MAX, of_room: u32::MAX })),
