@@ -207,7 +207,7 @@ pub(crate) struct LoggedRows {
     pub applied: Vec<i64>,
 }
 
-/// What a process holds. Nothing where the system has no `/proc`.
+/// The memory and the files of a process. Both are 0 where the system has no `/proc`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Resources {
     /// The resident memory, in KiB.
@@ -283,7 +283,7 @@ impl Program {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// Returns what the process holds.
+    /// Returns the memory and the files that the process holds.
     pub(crate) fn resources(&self) -> Resources {
         let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = std::fs::read_to_string(folder.join("status")).unwrap_or_default();

@@ -17,7 +17,7 @@ pub(crate) struct Proxy {
     accepting: JoinHandle<()>,
 }
 
-/// What the connections that are open are to do.
+/// The behaviour of the connections that are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Pass,
