@@ -8,11 +8,12 @@
 //! The order in which they happen is that of the seed. What they meet is not: these are real processes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::time::Instant;
 
 use crate::full_disk::FullDisk;
 use crate::load::Load;
