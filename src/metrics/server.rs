@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::errors::Causes;
 use crate::observer::{InstanceEvent, Log, Observer};
@@ -36,9 +36,11 @@ pub enum Health {
 /// A health check, run for each request.
 pub type HealthCheck = Rc<dyn Fn() -> Health>;
 
-/// Serves until `tasks` are stopped, on at most `connections_max` connections at once. They need not be the tasks of an
-/// instance. A new connection beyond that ends the oldest one, so that idle clients cannot keep a health check out. `GET /metrics` returns the metrics in
+/// Serves until `tasks` are stopped. They need not be the tasks of an instance. `GET /metrics` returns the metrics in
 /// `registry`, and `GET /health` returns 200 `OK`, 200 with what needs an operator, or 503 and the reason.
+///
+/// At most `connections_max` connections are open. A new one ends the oldest, so that idle clients cannot keep a health check
+/// out.
 pub async fn serve(
     listener: Box<dyn Listener>,
     connections_max: usize,
@@ -55,22 +57,25 @@ pub async fn serve(
     };
     let log = Rc::new(Log::default());
     let mut listener = BoundedListener::new(listener, options, &tasks, &*log);
-    let mut open = Open::default();
+    // The oldest first.
+    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     while let Some((stream, slot)) = listener.accept().await {
-        let ends = open.add(connections_max).await;
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= connections_max
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+            let _ = oldest.await;
+        }
         let registry = registry.clone();
         let health = Rc::clone(&health);
         let log = Rc::clone(&log);
-        tasks.spawn(tasks::METRICS_CONNECTION, async move {
+        open.push_back(tasks.spawn(tasks::METRICS_CONNECTION, async move {
             let service = service_fn(|request: Request<Incoming>| {
                 let response = answer(&request, &registry, &health);
                 async { Ok::<Response<Full<Bytes>>, Infallible>(response) }
             });
-            let served = tokio::select! {
-                biased;
-                () = ends.asked_to() => return,
-                served = serve_connection(stream, service) => served,
-            };
+            let served = serve_connection(stream, service).await;
             match (slot.tls_mismatch(), served) {
                 // A misconfiguration, and not a client that went away.
                 (Some(error), _) => log.event(InstanceEvent::Connection { peer: "a metrics client", error: &error }),
@@ -80,40 +85,7 @@ pub async fn serve(
                 (None, Ok(())) => {}
             }
             drop(slot);
-        });
-    }
-}
-
-/// The open connections, the oldest first.
-#[derive(Default)]
-struct Open(VecDeque<(oneshot::Sender<()>, oneshot::Receiver<()>)>);
-
-/// Ends one connection.
-struct Ends {
-    asked: oneshot::Receiver<()>,
-    _ended: oneshot::Sender<()>,
-}
-
-impl Ends {
-    /// Completes when the connection is to end.
-    async fn asked_to(self) {
-        let _ = self.asked.await;
-    }
-}
-
-impl Open {
-    /// Adds a connection, and ends the oldest one if there are `connections_max` others.
-    async fn add(&mut self, connections_max: usize) -> Ends {
-        self.0.retain(|(ask, _)| !ask.is_closed());
-        if self.0.len() >= connections_max
-            && let Some((ask, ended)) = self.0.pop_front()
-        {
-            drop(ask);
-            let _ = ended.await;
-        }
-        let ((ask, asked), (end, ended)) = (oneshot::channel(), oneshot::channel());
-        self.0.push_back((ask, ended));
-        Ends { asked, _ended: end }
+        }));
     }
 }
 
