@@ -210,7 +210,7 @@ mod tests {
         let lenient: &[&str] = &[];
         for options in [lenient, &["--verbose"]] {
             let text = of_report(Path::new("a\u{1b}.jsonl"), &report, &arguments(options));
-            assert!(text.contains("a\u{fffd}[2J") && text.contains("a\u{fffd}.jsonl"), "{text}");
+            assert!(text.contains("a\\u{1b}[2J") && text.contains("a\\u{1b}.jsonl"), "{text}");
             assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         }

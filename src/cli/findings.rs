@@ -8,7 +8,7 @@ use clap::Args;
 use super::summary::of_count;
 use super::table::{self, Align, Table, wrap};
 use squall_judge::audit::{Class, Exceeded, Finding, Gaps, IgnoredKind, Tally};
-use squall_protocol::Token;
+use squall_protocol::{Escaped, Token};
 
 /// Number of gaps that a summary lists if it is not verbose.
 const GAPS_LISTED_MAX: usize = 5;
@@ -338,7 +338,7 @@ pub(super) fn of_token(token: Option<Token>) -> String {
     token.map_or_else(|| "none".to_owned(), |token| token.to_string())
 }
 
-/// Replaces control characters, which could move the cursor of the reader's terminal or begin another line.
+/// Escapes characters that could move the cursor of the reader's terminal or begin another line.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    Escaped(text).to_string()
 }

@@ -10,7 +10,7 @@ use super::limiter::Limiter;
 use super::{InstanceEvent, Observer};
 use crate::errors::Causes;
 use squall_env::{TaskKind, TaskObserver};
-use squall_protocol::Shown;
+use squall_protocol::Quoted;
 
 /// Logs through `tracing`: problems as warnings, the rest at lower levels.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Log(Limiter);
 impl Log {
     /// Counts a line of this kind about a peer or a stream. Returns true if it is to be written.
     fn writes(&self, kind: &'static str, subject: &dyn Display) -> bool {
-        let subject = Shown(subject).to_string();
+        let subject = Quoted(subject).to_string();
         let Some(left_out) = self.0.count(kind, &subject) else { return false };
         if left_out > 0 {
             tracing::warn!(left_out, subject, "lines left out: {kind}");
@@ -54,16 +54,16 @@ impl Observer for Log {
         }
         match event {
             InstanceEvent::CatchUp { stream, writer, error } => {
-                tracing::warn!(%stream, %writer, error = %Shown(error), "catch-up failed; retrying");
+                tracing::warn!(%stream, %writer, error = %Quoted(error), "catch-up failed; retrying");
             }
             InstanceEvent::Streaming { stream, error } => {
-                tracing::warn!(%stream, error = %Shown(error), "cannot read rows to send; retrying");
+                tracing::warn!(%stream, error = %Quoted(error), "cannot read rows to send; retrying");
             }
             InstanceEvent::Connection { peer, error } => {
-                tracing::warn!(peer = %Shown(peer), error = %Shown(Causes(error)), "connection ended");
+                tracing::warn!(peer = %Quoted(peer), error = %Quoted(Causes(error)), "connection ended");
             }
             InstanceEvent::Row { stream, error } => {
-                tracing::warn!(%stream, error = %Shown(error), "unknown shape of a row; fetching it from the source");
+                tracing::warn!(%stream, error = %Quoted(error), "unknown shape of a row; fetching it from the source");
             }
             InstanceEvent::ForeignDatabase { stream, error } => tracing::error!(%stream, %error, "write refused"),
             InstanceEvent::NotAllocated { stream, writer, token } => {
@@ -74,25 +74,25 @@ impl Observer for Log {
                 );
             }
             InstanceEvent::AnnouncementIgnored { process } => {
-                tracing::warn!(process = %Shown(process), "a syncing user is ignored: too many are announced");
+                tracing::warn!(process = %Quoted(process), "a syncing user is ignored: too many are announced");
             }
             // One for each row of the stream, and the operator can do nothing about it here.
             InstanceEvent::UnknownStream { stream } => {
-                tracing::debug!(stream = %Shown(stream), "unknown stream; row ignored");
+                tracing::debug!(stream = %Quoted(stream), "unknown stream; row ignored");
             }
             InstanceEvent::NewerCommand { peer, newer } => {
-                let (peer, command) = (Shown(peer), Shown(newer.name()));
-                tracing::warn!(%peer, %command, "a peer of a newer version: {}", Shown(newer));
+                let (peer, command) = (Quoted(peer), Quoted(newer.name()));
+                tracing::warn!(%peer, %command, "a peer of a newer version: {}", Quoted(newer));
             }
             InstanceEvent::UnknownWriter { stream, writer, is_first } if is_first => {
                 tracing::warn!(
-                    %stream, writer = %Shown(writer),
+                    %stream, writer = %Quoted(writer),
                     "rows of a writer that the configuration does not name are ignored; restart with the configuration \
                      that names it"
                 );
             }
             InstanceEvent::UnknownWriter { stream, writer, .. } => {
-                tracing::trace!(%stream, writer = %Shown(writer), "unknown writer; row ignored");
+                tracing::trace!(%stream, writer = %Quoted(writer), "unknown writer; row ignored");
             }
             InstanceEvent::UnclaimedPosition { stream, writer } => {
                 tracing::warn!(
@@ -106,7 +106,7 @@ impl Observer for Log {
 
     fn set_up(&self, target: &str) {
         // A field called `target` would be the second one of this name in JSON.
-        tracing::info!(peer = %Shown(target), "connection set up");
+        tracing::info!(peer = %Quoted(target), "connection set up");
     }
 
     fn process_expired(&self, users: usize) {
@@ -125,6 +125,6 @@ impl Observer for Log {
     }
 
     fn unknown_cache(&self, name: &str) {
-        tracing::debug!(name = %Shown(name), "invalidation of an unknown cache ignored");
+        tracing::debug!(name = %Quoted(name), "invalidation of an unknown cache ignored");
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 /// Largest number of characters of a peer's text in a log or a report.
-const SHOWN_MAX: usize = 300;
+const QUOTED_MAX: usize = 300;
 
 /// The length of an excerpt, in characters.
 pub(super) const EXCERPT_CHARS_MAX: usize = 200;
@@ -21,19 +21,29 @@ pub(super) fn truncate(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// A text that a peer may have chosen, as a log or a report shows it: cut, with control characters and marks of direction
-/// escaped.
+/// A text that a peer may have chosen, as a log or a report quotes it: [escaped](Escaped), and cut after 300 characters.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<T>(pub T);
+pub struct Quoted<T>(pub T);
 
-impl<T: fmt::Display> fmt::Display for Shown<T> {
+impl<T: fmt::Display> fmt::Display for Quoted<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = Cut { f, left: SHOWN_MAX };
-        match write!(shown, "{}", self.0) {
+        let mut quoted = Cut { f, left: QUOTED_MAX };
+        match write!(quoted, "{}", self.0) {
             // The text was cut, unless the log itself failed.
-            Err(_) if shown.left == 0 => f.write_str("…"),
+            Err(_) if quoted.left == 0 => f.write_str("…"),
             written => written,
         }
+    }
+}
+
+/// A text that a peer may have chosen, with control characters and marks of direction escaped. They could move the cursor
+/// of a terminal, begin another line, or reverse the text.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Cut { f, left: usize::MAX }, "{}", self.0)
     }
 }
 
@@ -72,10 +82,13 @@ mod tests {
 
     #[test]
     fn a_text_of_a_peer_is_cut_and_has_no_control_characters() {
-        let shown = |text: &str| Shown(text).to_string();
-        assert_eq!(shown("peer ä 1"), "peer ä 1");
-        assert_eq!(shown("a\x1b[31m\r\u{9b}2J\u{2028}\u{202e}b"), "a\\u{1b}[31m\\r\\u{9b}2J\\u{2028}\\u{202e}b");
-        assert_eq!(shown(&"x".repeat(SHOWN_MAX)), "x".repeat(SHOWN_MAX));
-        assert_eq!(shown(&"x".repeat(SHOWN_MAX + 1)), "x".repeat(SHOWN_MAX) + "…");
+        let quoted = |text: &str| Quoted(text).to_string();
+        assert_eq!(quoted("peer ä 1"), "peer ä 1");
+        let (hostile, harmless) =
+            ("a\x1b[31m\r\u{9b}2J\u{2028}\u{202e}b", "a\\u{1b}[31m\\r\\u{9b}2J\\u{2028}\\u{202e}b");
+        assert_eq!((quoted(hostile).as_str(), Escaped(hostile).to_string().as_str()), (harmless, harmless));
+        assert_eq!(quoted(&"x".repeat(QUOTED_MAX)), "x".repeat(QUOTED_MAX));
+        let long = "x".repeat(QUOTED_MAX + 1);
+        assert_eq!((quoted(&long), Escaped(&long).to_string()), ("x".repeat(QUOTED_MAX) + "…", long.clone()));
     }
 }

@@ -37,7 +37,7 @@ pub use delivery::Delivery;
 pub use dialect::Dialect;
 pub use direction::Direction;
 pub use error::{ParseError, ParseErrorKind};
-pub use excerpt::Shown;
+pub use excerpt::{Escaped, Quoted};
 pub use framing::{Framing, PAYLOAD_BYTES_MAX};
 pub use header::Header;
 pub use instance_map::{InstanceId, InstanceMap};

@@ -23,7 +23,7 @@ use thiserror::Error;
 use super::gaps::Gap;
 use super::payload::{Payload, Transport};
 use crate::observation::SimTime;
-use squall_protocol::Shown;
+use squall_protocol::Quoted;
 
 /// The first two bytes of every gzip file.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -93,7 +93,7 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
-    /// Returns what lines of this kind are, as a list of them names them.
+    /// Returns a predicate for lines of this kind, by which they are counted: `5 lines are too long`.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             CaptureError::Line { cause: Malformed::Record(_), .. } => "not payloads from Redis",
@@ -132,7 +132,7 @@ pub enum Malformed {
 impl From<serde_json::Error> for Malformed {
     fn from(error: serde_json::Error) -> Self {
         // It may quote the line.
-        Malformed::Record(Shown(error).to_string())
+        Malformed::Record(Quoted(error).to_string())
     }
 }
 
@@ -220,7 +220,7 @@ impl Capture {
         let at = self.time(t)?;
         let entry = match away {
             Some(GapLine { since, why }) => {
-                Entry::Gap(Gap { since: self.time(since)?.min(at), until: at, why: Shown(why).to_string() })
+                Entry::Gap(Gap { since: self.time(since)?.min(at), until: at, why: Quoted(why).to_string() })
             }
             None if mark => Entry::Mark,
             None => {

@@ -20,7 +20,7 @@ use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::{ParsedPayload, Transport};
 use crate::audit::rule::Rule;
 use crate::observation::SimTime;
-use squall_protocol::{Command, Dialect, Direction, Shown};
+use squall_protocol::{Command, Dialect, Direction, Quoted};
 
 /// Suffix of the channel for IP addresses of users, after the server's name.
 const USER_IP: &str = "/USER_IP";
@@ -102,7 +102,7 @@ impl Rule for CommandsInDirection {
             (Transport::Redis, Some(channel)) if payload.dialect == Dialect::V1_163 => {
                 self.judged += 1;
                 if !self.is_right_channel(command, channel) {
-                    let channel = Shown(channel).to_string();
+                    let channel = Quoted(channel).to_string();
                     findings.add(payload.line, Violation::WrongChannel { command: command.name(), channel });
                 }
             }

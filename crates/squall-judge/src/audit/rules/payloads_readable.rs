@@ -19,7 +19,7 @@ use crate::audit::payload::{ParsedPayload, Unreadable};
 use crate::audit::rule::Rule;
 use crate::observation::SimTime;
 use squall_protocol::rows::{Row, RowError};
-use squall_protocol::{Command, Dialect, Shown, StreamName};
+use squall_protocol::{Command, Dialect, Quoted, StreamName};
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -64,15 +64,15 @@ impl Rule for PayloadsReadable {
         self.judged += 1;
         match payload.command {
             Err(error @ (Unreadable::TooLong(_) | Unreadable::Unfollowed(_))) => {
-                findings.add(payload.line, Violation::Unfollowed { error: Shown(error).to_string() });
+                findings.add(payload.line, Violation::Unfollowed { error: Quoted(error).to_string() });
             }
-            Err(error) => findings.add(payload.line, Violation::NotACommand { error: Shown(error).to_string() }),
+            Err(error) => findings.add(payload.line, Violation::NotACommand { error: Quoted(error).to_string() }),
             Ok(Command::Rdata(rdata)) if payload.dialect == Dialect::V1_163 => {
                 match Row::parse(&rdata.stream, rdata.row.clone()) {
                     Ok(_) | Err(RowError::UnknownStream(_)) => {}
                     Err(error @ RowError::Shape { .. }) => {
                         let stream = rdata.stream.clone();
-                        findings.add(payload.line, Violation::NotARow { stream, error: Shown(error).to_string() });
+                        findings.add(payload.line, Violation::NotARow { stream, error: Quoted(error).to_string() });
                     }
                 }
             }
