@@ -255,4 +255,16 @@ mod tests {
         devices.set(&None, Online, false, 1);
         assert_eq!(at(&mut devices, 1, &[]).0, Online, "set without a device id");
     }
+
+    #[test]
+    fn devices_that_begin_and_end_in_turn_are_remembered_up_to_a_number() {
+        let mut devices = Devices::default();
+        for number in 0..2 * SYNCING_OF_USER_MAX {
+            devices.began(&id(&number.to_string()), 0);
+            at(&mut devices, 1, &[]);
+        }
+        assert_eq!(devices.devices.len(), SYNCING_OF_USER_MAX);
+        assert_eq!(at(&mut devices, 30_000, &[]), (Offline, None));
+        assert!(devices.is_empty());
+    }
 }

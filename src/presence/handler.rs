@@ -6,7 +6,7 @@
 //! the last is written, which is all that the stream guarantees. On every other instance presence changes by the rows of
 //! the stream.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use super::config::{Limits, STOP_DELAY, SWEEP_INTERVAL};
 use super::deadlines::Deadlines;
 use super::devices::Devices;
 use super::processes::{Change, Processes, SYNCING_MAX};
+use super::states::States;
 use super::{PresenceConfig, PresenceState, UserPresence, timers};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
@@ -31,9 +32,6 @@ use squall_protocol::{StreamName, Token, UserSync};
 
 /// Interval between checks for processes that have been silent for too long.
 pub const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Number of users whose presence is kept, besides those who are not offline or have a status message.
-pub const STATES_KEPT: usize = 100_000;
 
 /// Longest time for which the end of a sync is not announced. An older end is due to a clock that is behind, or to a line
 /// that was held up.
@@ -75,10 +73,7 @@ pub struct SetState {
 
 /// The presence of all users.
 pub struct PresenceHandler {
-    /// The presence of each user, on followers with the token of its row.
-    states: RefCell<BTreeMap<String, (Token, UserPresence)>>,
-    /// The number of states at which those that say nothing are forgotten.
-    forgets_at: Cell<usize>,
+    states: RefCell<States>,
     /// None on followers.
     writer: Option<Writer>,
     env: Env,
@@ -114,7 +109,7 @@ impl Writer {
     }
 
     /// Returns true if as many users are remembered as may be, and this would be one more.
-    fn is_full_for(&self, user_id: &str) -> bool {
+    fn has_no_room_for(&self, user_id: &str) -> bool {
         let (users, unsaved) = (self.users.borrow(), self.unsaved.borrow());
         users.len().max(unsaved.users.len()) >= SYNCING_MAX && !users.contains_key(user_id)
     }
@@ -126,7 +121,7 @@ struct Unsaved {
     users: BTreeSet<String>,
     waiting: Vec<oneshot::Sender<Token>>,
     /// The users whose states are being written.
-    saving: BTreeSet<String>,
+    saving: Rc<BTreeSet<String>>,
     waiting_for_saving: Vec<oneshot::Sender<Token>>,
 }
 
@@ -179,26 +174,7 @@ impl PresenceHandler {
     }
 
     fn new(states: Vec<(Token, UserPresence)>, writer: Option<Writer>, env: Env) -> Self {
-        let states = states.into_iter().map(|state| (state.1.user_id.clone(), state)).collect();
-        let forgets_at = Cell::new(STATES_KEPT);
-        let handler = PresenceHandler { states: RefCell::new(states), forgets_at, writer, env };
-        handler.forget_offline();
-        handler
-    }
-
-    /// Forgets the users who are offline without a status message, once there are many users. Only the time of their last
-    /// activity is lost, which the database has.
-    fn forget_offline(&self) {
-        let mut states = self.states.borrow_mut();
-        if states.len() < self.forgets_at.get() {
-            return;
-        }
-        let unsaved = self.writer.as_ref().map(|writer| writer.unsaved.borrow());
-        states.retain(|user_id, (_, presence)| {
-            let is_unsaved = unsaved.as_ref().is_some_and(|unsaved| unsaved.users.contains(user_id));
-            is_unsaved || !presence.is_offline() || presence.status_msg.is_some()
-        });
-        self.forgets_at.set((2 * states.len()).max(STATES_KEPT));
+        PresenceHandler { states: RefCell::new(States::of(states)), writer, env }
     }
 
     /// Returns the user's presence, as far as this instance knows it.
@@ -277,7 +253,7 @@ impl PresenceHandler {
     /// Handles a process's announcement of a syncing user. Ignored on followers, to which only a faulty peer sends it.
     pub fn user_sync(&self, sync: &UserSync) {
         let Some(writer) = &self.writer else { return };
-        let announced = match writer.is_full_for(&sync.user_id) {
+        let announced = match writer.has_no_room_for(&sync.user_id) {
             true => Change::TooMany,
             false => writer.processes.borrow_mut().user_sync(Instant::now(), sync),
         };
@@ -360,8 +336,7 @@ impl PresenceHandler {
             writer.unsaved.borrow_mut().users.insert(user_id.to_owned());
             writer.changed.notify_one();
         }
-        self.states.borrow_mut().insert(user_id.to_owned(), (Token(0), new));
-        self.forget_offline();
+        self.states.borrow_mut().insert(Token(0), new);
         writer.deadlines.borrow_mut().set(user_id, next);
         writer.deadline_changed.notify_one();
     }
@@ -374,9 +349,11 @@ impl PresenceHandler {
         loop {
             let (users, waiting) = {
                 let mut unsaved = writer.unsaved.borrow_mut();
-                unsaved.saving = std::mem::take(&mut unsaved.users);
-                (unsaved.saving.clone(), std::mem::take(&mut unsaved.waiting))
+                unsaved.saving = Rc::new(std::mem::take(&mut unsaved.users));
+                (Rc::clone(&unsaved.saving), std::mem::take(&mut unsaved.waiting))
             };
+            // A failed write is retried with the states of these users.
+            self.states.borrow_mut().forget_offline(|user_id| users.contains(user_id));
             if users.is_empty() {
                 writer.saved.notify_waiters();
                 writer.changed.notified().await;
@@ -455,9 +432,8 @@ impl CacheView for PresenceHandler {
         let Row::Presence(row) = row else { return };
         let mut states = self.states.borrow_mut();
         if self.writer.is_none() && states.get(&row.user_id).is_none_or(|(known, _)| *known < token) {
-            states.insert(row.user_id.clone(), (token, row.clone().into()));
-            drop(states);
-            self.forget_offline();
+            states.insert(token, row.clone().into());
+            states.forget_offline(|_| false);
         }
     }
 

@@ -16,6 +16,7 @@ mod devices;
 pub mod handler;
 mod processes;
 mod state;
+mod states;
 #[cfg(test)]
 mod testing;
 pub mod timers;
@@ -26,4 +27,5 @@ pub use connections::PresenceConnections;
 pub use handler::{PersistPresence, PresenceError, PresenceHandler, SetState};
 pub use processes::{PROCESSES_MAX, SYNCING_MAX, SYNCING_OF_USER_MAX};
 pub use state::{PresenceState, UserPresence};
+pub use states::OFFLINE_KEPT_MAX;
 pub use user_syncs::{Syncing, UserSyncs};

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use squall_protocol::UserSync;
 
-/// Largest number of devices that are recorded as syncing, each once for each process that it syncs through. They take some
-/// 200 MB, and are forgotten when their processes are.
+/// Largest number of devices that are recorded as syncing, each once for each process that it syncs through. They take up to
+/// 250 MB while their presence is written, and are forgotten when their processes are.
 pub const SYNCING_MAX: usize = 200_000;
 /// Largest number of syncing devices of one user.
 pub const SYNCING_OF_USER_MAX: usize = 100;

@@ -10,7 +10,7 @@ use crate::limits::{HTTP_CONNECTIONS_MAX, Limits, TCP_CONNECTIONS_MAX};
 use crate::metrics::METRICS_CONNECTIONS_MAX;
 
 /// Number of descriptors for everything but connections to the ports and to other instances: the files of the database, the
-/// log, the ports themselves, the broker. An idle instance has about 25.
+/// log, the ports themselves, the broker. An idle instance has 16 to 20.
 pub const DESCRIPTORS_RESERVED: usize = 40;
 /// Smallest number of descriptors with which an instance starts.
 pub const DESCRIPTORS_MIN: usize = 64;

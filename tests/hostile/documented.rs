@@ -45,7 +45,7 @@ fn the_limits_are_those_of_the_document() {
         ("KEPT_BYTES_MAX", &[KEPT_BYTES_MAX]),
         ("SYNCING_MAX", &[presence::SYNCING_MAX]),
         ("SYNCING_OF_USER_MAX", &[presence::SYNCING_OF_USER_MAX]),
-        ("STATES_KEPT", &[presence::handler::STATES_KEPT]),
+        ("OFFLINE_KEPT_MAX", &[presence::OFFLINE_KEPT_MAX]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
         ("UNANSWERED_MAX", &[UNANSWERED_MAX]),

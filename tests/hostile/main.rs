@@ -5,6 +5,7 @@
 //! documented bound. Hostile recordings are given to an audit. The global allocator counts memory, so these tests are a
 //! program of their own.
 
+mod announcements;
 mod attack;
 mod broker;
 #[path = "../transport/database.rs"]

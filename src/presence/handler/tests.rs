@@ -1,5 +1,8 @@
+use std::cell::Cell;
+
 use super::super::testing::{EPOCH_MS, Written, on_paused_clock, seconds};
 use super::*;
+use crate::presence::SYNCING_OF_USER_MAX;
 use crate::tasks;
 use PresenceState::{Busy, Offline, Online, Unavailable};
 
@@ -225,5 +228,35 @@ fn a_request_that_changes_nothing_waits_for_the_change_that_is_being_written() {
         assert_eq!(handler.set_state(USER, request(Online)).await.unwrap(), Token(1));
         assert_eq!(written.of(USER), [(Online, 2)]);
         assert_eq!(first.await.unwrap().unwrap(), Token(1));
+    });
+}
+
+/// Counts the announcements that are ignored.
+#[derive(Default)]
+struct Ignored(Cell<u32>);
+
+impl squall_env::TaskObserver for Ignored {}
+
+impl crate::observer::Observer for Ignored {
+    fn event(&self, event: InstanceEvent<'_>) {
+        assert!(matches!(event, InstanceEvent::AnnouncementIgnored { process: "p" }), "{event:?}");
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn devices_of_a_user_that_are_too_many_are_ignored_and_reported() {
+    on_paused_clock(|env| async move {
+        let ignored = Rc::new(Ignored::default());
+        let (handler, _) = writer(Vec::new(), &Env { observer: ignored.clone(), ..env });
+        let of = |device: usize, is_syncing| UserSync {
+            device_id: Some(device.to_string()),
+            ..sync("p", is_syncing, EPOCH_MS)
+        };
+        for device in 0..SYNCING_OF_USER_MAX + 5 {
+            handler.user_sync(&of(device, true));
+        }
+        assert_eq!(ignored.0.get(), 5);
+        assert_eq!(handler.presence_of(USER).state, Online);
     });
 }
