@@ -48,7 +48,7 @@ pub struct Report {
     pub gaps: Gaps,
     /// The lines that could not be read, as far as they were kept.
     pub errors: Vec<CaptureError>,
-    /// Number of the other lines that could not be read, by what they are.
+    /// Number of the other lines that could not be read, by kind: `too long`, for example.
     pub errors_left_out: BTreeMap<&'static str, u64>,
 }
 

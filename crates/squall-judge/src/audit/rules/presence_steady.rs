@@ -33,8 +33,8 @@ pub const WINDOW_MS: u64 = 60_000;
 /// Number of changes that are allowed to a user within the window.
 pub const CHANGES_MAX: usize = 20;
 
-/// Number of users that are remembered. Beyond it, those without a row within the window are forgotten. If none is left
-/// out by that, no other user is judged.
+/// Number of users that are remembered. Beyond it, those without a row within the window are forgotten. If that makes no
+/// room, rows of other users are not judged.
 pub const USERS_MAX: usize = 50_000;
 
 /// Shortest time between two searches for users that can be forgotten, in milliseconds.
