@@ -14,7 +14,7 @@ use std::path::Path;
 use squall::presence::PresenceConfig;
 use squall::sim::plan::{Family, FaultEntry, Plan, Scenario};
 use squall::sim::soak::{self, SeedRange, Tally};
-use squall::sim::verdict::Verdict;
+use squall::sim::verdict::{Verdict, cargo_run};
 use squall_netsim::EngineName;
 
 use crate::{determinism, suite};
@@ -54,7 +54,7 @@ fn described(verdict: &Verdict) -> String {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cross_check_{seed}.json"));
     std::fs::write(&path, plan_for_both(*seed).to_json()).expect("cargo has created the directory");
     let fingerprint = verdict.fingerprint().unwrap_or_default();
-    let repeat = format!("cargo run --release -- run{} --plan {}", engine.argument(), path.display());
+    let repeat = format!("{} --plan {}", cargo_run(*engine), path.display());
     format!("seed {seed} on {engine}: {ending} {fingerprint}\n{repeat}")
 }
 

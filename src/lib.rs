@@ -59,9 +59,10 @@
 //! | `redis` | replication over a Redis broker |
 //! | `serve` | an instance as a process, with metrics and TLS; `follow` |
 //! | `sim` (default) | the simulator and the command line |
+//! | `turmoil` | the simulator's second engine, for cross-checks |
 //! | `services` | the tests that need a real `redis-server` |
 //!
-//! Only `sim` links turmoil. No feature needs a compiler flag.
+//! Only `sim` links turmoil-net, and only `turmoil` links turmoil. No feature needs a compiler flag.
 
 #![forbid(unsafe_code)]
 

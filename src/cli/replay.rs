@@ -15,8 +15,8 @@ use super::table::{Align, Table, wrap};
 use super::{CliError, DetailArguments, status, summary};
 use crate::sim::corpus::Entry;
 use crate::sim::soak::Tally;
-use crate::sim::verdict::{self, Verdict};
-use squall_netsim::EngineName;
+use crate::sim::verdict::{self, Verdict, cargo};
+use squall_netsim::{EngineError, EngineName};
 
 #[derive(Debug, Args)]
 pub(super) struct ReplayArguments {
@@ -52,9 +52,13 @@ pub(super) fn replay(arguments: &ReplayArguments) -> Result<ExitCode, CliError> 
     for (path, entry) in arguments.files.iter().zip(&entries) {
         report.bar.set_message(entry.name.clone());
         let engine = arguments.engine.unwrap_or(entry.engine);
+        if !engine.is_built() {
+            writeln!(io::stderr(), "{} is skipped: {}", entry.name, EngineError::NotBuilt(engine))?;
+            continue;
+        }
         let verdict = entry.replay_on(engine);
         let argument = arguments.engine.map(|engine| format!(" --engine {engine}")).unwrap_or_default();
-        let reproduction = format!("cargo run --release -- replay{argument} {}", path.display());
+        let reproduction = format!("{} -- replay{argument} {}", cargo(engine), path.display());
         // Another engine may reach other situations.
         let missing = if engine == entry.engine { entry.missing(&verdict) } else { Vec::new() };
         if arguments.json {
@@ -69,7 +73,8 @@ pub(super) fn replay(arguments: &ReplayArguments) -> Result<ExitCode, CliError> 
     if !arguments.json {
         report.print(&mut io::stdout(), arguments.detail.verbose)?;
     }
-    Ok(status(report.failed.is_empty()))
+    // A replay of nothing has shown nothing.
+    Ok(status(report.failed.is_empty() && report.tally.seeds > 0))
 }
 
 /// The results of the entries that have run.

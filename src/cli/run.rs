@@ -14,7 +14,7 @@ use super::{CliError, DetailArguments, EngineArguments, PlanOfArguments, status,
 use crate::sim::plan::Plan;
 use crate::sim::runner::{self, Entropy, Progress, RunHooks};
 use crate::sim::shrink::RUNS_MAX;
-use crate::sim::verdict::Verdict;
+use crate::sim::verdict::{Verdict, cargo_run};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -42,10 +42,7 @@ impl RunArguments {
     /// Returns the command that repeats the run.
     fn reproduction(&self, verdict: &Verdict) -> String {
         match &self.plan.plan {
-            Some(path) => {
-                let engine = verdict.engine.argument();
-                format!("cargo run --release -- run{engine} --plan {}", path.display())
-            }
+            Some(path) => format!("{} --plan {}", cargo_run(verdict.engine), path.display()),
             None => verdict.reproduction(),
         }
     }

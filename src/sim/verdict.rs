@@ -231,9 +231,20 @@ impl Verdict {
 
     /// Returns the command that repeats this run. The run's plan must be the one that its seed gives.
     pub fn reproduction(&self) -> String {
-        let engine = self.engine.argument();
-        format!("cargo run --release -- run{engine} --scenario {} --seed {}", self.scenario, self.seed)
+        format!("{} --scenario {} --seed {}", cargo_run(self.engine), self.scenario, self.seed)
     }
+}
+
+/// Returns the command that builds Squall with this engine.
+pub fn cargo(engine: EngineName) -> String {
+    let features = if engine == EngineName::default() { String::new() } else { format!(" -F {engine}") };
+    format!("cargo run --release{features}")
+}
+
+/// Returns the command that runs a plan on this engine, without the arguments that name the plan.
+pub fn cargo_run(engine: EngineName) -> String {
+    let argument = if engine == EngineName::default() { String::new() } else { format!(" --engine {engine}") };
+    format!("{} -- run{argument}", cargo(engine))
 }
 
 #[cfg(test)]
@@ -248,6 +259,13 @@ mod tests {
             assert_eq!(serde_json::to_value(conclusion).unwrap(), conclusion.name());
             assert_eq!(conclusion.to_string(), conclusion.name());
         }
+    }
+
+    #[test]
+    fn only_the_engine_that_is_not_the_default_is_named() {
+        let commands = EngineName::ALL.map(cargo_run);
+        let turmoil = "cargo run --release -F turmoil -- run --engine turmoil";
+        assert_eq!(commands, ["cargo run --release -- run", turmoil]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn a_plan_file_that_cannot_be_used_is_refused_by_name() {
 #[test]
 fn a_run_on_the_other_engine_says_so_and_is_repeated_there() {
     let json = |arguments: &[&str]| serde_json::from_slice::<Value>(&squall(arguments).stdout).unwrap();
-    let repeated = "cargo run --release -- run --engine turmoil --scenario storm --seed 3";
+    let repeated = "cargo run --release -F turmoil -- run --engine turmoil --scenario storm --seed 3";
     for command in [&["run", "--seed", "3", "--json"][..], &["soak", "--seeds", "3..4", "--json"]] {
         let verdict = json(&[command, &["--engine", "turmoil"]].concat());
         assert_eq!((&verdict["engine"], &verdict["reproduction"]), (&"turmoil".into(), &repeated.into()));

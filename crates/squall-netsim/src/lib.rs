@@ -76,18 +76,20 @@
 //! # Engines
 //!
 //! Two engines simulate. [`turmoil_net`], the default, decides the fate of every packet, and quiet time costs it nothing.
-//! [`turmoil`] is the cross-check, with another scheduler, other clocks and another TCP: a failure that only one
-//! engine shows is a property of that engine and not of the service. Both implement [`Engine`]; a method for a fault that
-//! `turmoil` cannot inject returns [`Unsupported`].
+//! `turmoil`, with the feature of that name, is the cross-check, with another scheduler, other clocks and another TCP: a
+//! failure that only one engine shows is a property of that engine and not of the service. Both implement [`Engine`]; a
+//! method for a fault that `turmoil` cannot inject returns [`Unsupported`].
 
 #![forbid(unsafe_code)]
 
 mod name;
 mod panics;
 pub mod tap;
-#[cfg(test)]
+// They compare the engines.
+#[cfg(all(test, feature = "turmoil"))]
 mod tests;
 pub mod time;
+#[cfg(feature = "turmoil")]
 pub mod turmoil;
 pub mod turmoil_net;
 
@@ -101,7 +103,7 @@ use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
-pub use name::EngineName;
+pub use name::{EngineError, EngineName};
 pub use tap::{Attempt, End, Side, Tap};
 
 use squall_env::{LocalBoxFuture, Network, SeedTree};
@@ -269,7 +271,8 @@ pub trait Engine {
 /// one.
 ///
 /// # Panics
-/// If a task of any process panics, if two hosts have one name, and if called from within a simulation.
+/// If a task of any process panics, if two hosts have one name, if called from within a simulation, and if this build has no
+/// such engine ([`EngineName::is_built`]).
 pub fn simulate<T, F: Future<Output = T>>(
     name: EngineName,
     options: Options,
@@ -277,7 +280,10 @@ pub fn simulate<T, F: Future<Output = T>>(
 ) -> T {
     match name {
         EngineName::TurmoilNet => turmoil_net::simulate(options, |engine| main(Rc::new(engine))),
+        #[cfg(feature = "turmoil")]
         EngineName::Turmoil => turmoil::simulate(options, |engine| main(Rc::new(engine))),
+        #[cfg(not(feature = "turmoil"))]
+        EngineName::Turmoil => panic!("{}", EngineError::NotBuilt(name)),
     }
 }
 

@@ -18,7 +18,7 @@ pub enum EngineName {
 }
 
 impl EngineName {
-    /// Every engine.
+    /// Every engine, whether this build has it or not.
     pub const ALL: [EngineName; 2] = [EngineName::TurmoilNet, EngineName::Turmoil];
 
     /// The engine's name on the command line and in a verdict.
@@ -29,9 +29,12 @@ impl EngineName {
         }
     }
 
-    /// The command-line argument that selects this engine, after a space; empty for the default engine.
-    pub fn argument(self) -> String {
-        if self == EngineName::default() { String::new() } else { format!(" --engine {self}") }
+    /// Returns true if this build has the engine.
+    pub fn is_built(self) -> bool {
+        match self {
+            EngineName::TurmoilNet => true,
+            EngineName::Turmoil => cfg!(feature = "turmoil"),
+        }
     }
 }
 
@@ -41,17 +44,27 @@ impl fmt::Display for EngineName {
     }
 }
 
-/// An engine that does not exist.
+/// A name of which no engine can be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("unknown engine `{0}`: use one of {known}", known = EngineName::ALL.map(EngineName::name).join(", "))]
-pub struct UnknownEngine(pub String);
+pub enum EngineError {
+    /// No engine has this name.
+    #[error("unknown engine `{0}`: use one of {known}", known = EngineName::ALL.map(EngineName::name).join(", "))]
+    Unknown(String),
+    /// The engine is a feature that this build does not have.
+    #[error("this build has no engine `{0}`: build with --features {0}")]
+    NotBuilt(EngineName),
+}
 
+/// Returns the engine of this name, if this build has it.
 impl FromStr for EngineName {
-    type Err = UnknownEngine;
+    type Err = EngineError;
 
-    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
-        let found = EngineName::ALL.into_iter().find(|engine| engine.name() == name);
-        found.ok_or_else(|| UnknownEngine(name.to_owned()))
+    fn from_str(name: &str) -> Result<Self, EngineError> {
+        match EngineName::ALL.into_iter().find(|engine| engine.name() == name) {
+            Some(engine) if engine.is_built() => Ok(engine),
+            Some(engine) => Err(EngineError::NotBuilt(engine)),
+            None => Err(EngineError::Unknown(name.to_owned())),
+        }
     }
 }
 
@@ -62,15 +75,11 @@ mod tests {
     #[test]
     fn an_engine_is_known_by_its_name_on_the_command_line_and_in_json() {
         for engine in EngineName::ALL {
-            assert_eq!(engine.name().parse(), Ok(engine));
+            let expected = if engine.is_built() { Ok(engine) } else { Err(EngineError::NotBuilt(engine)) };
+            assert_eq!(engine.name().parse(), expected);
             assert_eq!(serde_json::to_value(engine).unwrap(), engine.name());
         }
         let error = "turmoi".parse::<EngineName>().unwrap_err();
         assert_eq!(error.to_string(), "unknown engine `turmoi`: use one of turmoil-net, turmoil");
-    }
-
-    #[test]
-    fn only_the_engine_that_is_not_the_default_needs_an_argument() {
-        assert_eq!(EngineName::ALL.map(EngineName::argument), ["", " --engine turmoil"]);
     }
 }
