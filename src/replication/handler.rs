@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::stream_follower::FollowerKey;
 use super::{Connection, Consumers, StreamFollower, Streamer, UnknownWriters, UserSyncing};
-use crate::limits::{LimitHit, Limits};
+use crate::limits::{LimitHit, Limits, ROWS_BYTES_MAX};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::store::Checked;
@@ -19,7 +19,7 @@ use crate::streams::Stream;
 use crate::tasks;
 use squall_protocol::rows::Row;
 use squall_protocol::{
-    Command, InstanceName, MASTER, Newer, ParseError, Position, Rdata, RdataHeader, Role, StreamName, Token,
+    Command, InstanceName, MASTER, Newer, ParseError, Position, Rdata, RdataHeader, Role, StreamName, Token, json,
 };
 
 /// Handles the commands of all connections of one instance.
@@ -56,8 +56,17 @@ type BatchKey = (u64, StreamName, InstanceName);
 #[derive(Default)]
 struct Batch {
     rows: Vec<Row>,
+    /// Memory of the rows, in bytes.
+    bytes: usize,
     /// True if a row could not be parsed, or if there are too many. Then the whole batch is fetched from the source.
     is_damaged: bool,
+}
+
+impl Batch {
+    /// Returns a batch that is fetched from the source once its token arrives.
+    fn damaged() -> Self {
+        Batch { is_damaged: true, ..Batch::default() }
+    }
 }
 
 impl CommandHandler {
@@ -335,20 +344,24 @@ impl CommandHandler {
     fn on_rdata(&self, connection: &Rc<Connection>, rdata: Rdata) {
         let Rdata { stream, writer, token, row } = rdata;
         let Some(follower) = self.follower(&stream, &writer) else { return };
+        let bytes = json::held_bytes(&row);
         let row = Row::parse(&stream, row);
         let key = (connection.id(), stream, writer);
         let mut batches = self.batches.borrow_mut();
         let mut batch = batches.remove(&key).unwrap_or_default();
         match row {
-            Ok(row) => batch.rows.push(row),
+            Ok(row) => {
+                batch.rows.push(row);
+                batch.bytes += bytes;
+            }
             Err(error) => {
                 batch.is_damaged = true;
                 self.env.observer.event(InstanceEvent::Row { stream: &key.1, error: &error });
             }
         }
-        if batch.rows.len() > self.limits.batch_rows_max {
+        if batch.rows.len() > self.limits.batch_rows_max || batch.bytes > ROWS_BYTES_MAX {
             self.env.observer.limit_hit(LimitHit::BatchOverflowed);
-            batch = Batch { rows: Vec::new(), is_damaged: true };
+            batch = Batch::damaged();
         }
         match token {
             None => {
@@ -356,7 +369,7 @@ impl CommandHandler {
             }
             // The position must not move past a row that was not parsed.
             Some(token) if batch.is_damaged => follower.position(connection, token, token),
-            Some(token) => follower.rows(connection, token, batch.rows),
+            Some(token) => follower.rows(connection, token, batch.rows, batch.bytes),
         }
     }
 
@@ -372,7 +385,7 @@ impl CommandHandler {
         let key = (connection.id(), stream, writer);
         match header.token {
             None => {
-                self.batches.borrow_mut().insert(key, Batch { rows: Vec::new(), is_damaged: true });
+                self.batches.borrow_mut().insert(key, Batch::damaged());
             }
             Some(token) => {
                 self.batches.borrow_mut().remove(&key);
@@ -388,7 +401,7 @@ impl CommandHandler {
         // Mostly the rows so far are those of an ended process. If a stranger sent the position, rows of the batch follow, and
         // without the first ones they would be applied as if they were all.
         if let Some(batch) = self.batches.borrow_mut().get_mut(&(connection.id(), stream, writer)) {
-            *batch = Batch { rows: Vec::new(), is_damaged: true };
+            *batch = Batch::damaged();
         }
     }
 

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use super::{Backoff, Connection, Consumers};
-use crate::limits::{ITEMS_QUEUED_MAX, LimitHit};
+use crate::limits::{ITEMS_QUEUED_MAX, LimitHit, ROWS_BYTES_MAX};
 use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::store::Checked;
@@ -43,6 +43,8 @@ pub(super) struct StreamFollower {
     consumers: Consumers,
     env: Env,
     queue: RefCell<VecDeque<Item>>,
+    /// Memory of the rows in the queue, in bytes.
+    queued_bytes: Cell<usize>,
     /// Largest number of items in the queue.
     items_queued_max: usize,
     arrived: Notify,
@@ -68,10 +70,17 @@ enum Item {
         connection: Rc<Connection>,
         token: Token,
         rows: Vec<Row>,
+        /// Memory of the rows, in bytes.
+        bytes: usize,
     },
 }
 
 impl Item {
+    /// Returns the memory of its rows, in bytes.
+    fn bytes(&self) -> usize {
+        if let Item::Rows { bytes, .. } = self { *bytes } else { 0 }
+    }
+
     /// Returns the connection on which it arrived.
     fn connection(self) -> Rc<Connection> {
         let (Item::Position { connection, .. } | Item::Discarded { connection, .. } | Item::Rows { connection, .. }) =
@@ -122,6 +131,7 @@ impl StreamFollower {
             consumers,
             env,
             queue: RefCell::default(),
+            queued_bytes: Cell::new(0),
             items_queued_max: ITEMS_QUEUED_MAX,
             arrived: Notify::new(),
             connected_on: Cell::new(None),
@@ -141,22 +151,25 @@ impl StreamFollower {
         );
     }
 
-    /// Queues all rows of one token.
-    pub(super) fn rows(&self, connection: &Rc<Connection>, token: Token, rows: Vec<Row>) {
-        self.push(Item::Rows { connection: Rc::clone(connection), token, rows }, token);
+    /// Queues all rows of one token. They take this many `bytes` of memory.
+    pub(super) fn rows(&self, connection: &Rc<Connection>, token: Token, rows: Vec<Row>, bytes: usize) {
+        self.push(Item::Rows { connection: Rc::clone(connection), token, rows, bytes }, token);
     }
 
     fn push(&self, item: Item, upto: Token) {
         let mut queue = self.queue.borrow_mut();
-        if queue.len() >= self.items_queued_max {
+        let bytes = self.queued_bytes.get() + item.bytes();
+        if queue.len() >= self.items_queued_max || bytes > ROWS_BYTES_MAX {
             self.env.observer.limit_hit(LimitHit::FollowerQueueOverflowed);
             // Everything queued can be fetched from the source, where it takes none of this instance's memory.
             let connection = item.connection();
             queue.clear();
             let pending = Pending::on(&connection);
             queue.push_back(Item::Discarded { connection, upto, pending });
+            self.queued_bytes.set(0);
         } else {
             queue.push_back(item);
+            self.queued_bytes.set(bytes);
         }
         self.arrived.notify_one();
     }
@@ -165,6 +178,7 @@ impl StreamFollower {
     pub(super) async fn run(self: Rc<Self>) {
         loop {
             let item = self.queue.borrow_mut().pop_front();
+            self.queued_bytes.update(|bytes| bytes - item.as_ref().map_or(0, Item::bytes));
             match item {
                 Some(Item::Position { connection, prev, new, pending }) => {
                     let handled = self.on_position(&connection, prev, new);
@@ -177,7 +191,7 @@ impl StreamFollower {
                     let _ = self.env.tasks.timed(tasks::ON_POSITION, handled).await;
                     drop(pending);
                 }
-                Some(Item::Rows { connection, token, rows }) => {
+                Some(Item::Rows { connection, token, rows, .. }) => {
                     let handled = self.on_rows(&connection, token, &rows);
                     let _ = self.env.tasks.timed(tasks::ON_RDATA, handled).await;
                 }

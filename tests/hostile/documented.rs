@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use squall::limits::{
     BATCH_ROWS_MAX, CACHED_MAX, COMMANDS_QUEUED_MAX, HTTP_CONNECTIONS_MAX, ITEMS_QUEUED_MAX, KEPT_BYTES_MAX, KEPT_MAX,
-    TCP_CONNECTIONS_MAX, TYPING_KEPT_MS, UNANSWERED_MAX,
+    ROWS_BYTES_MAX, TCP_CONNECTIONS_MAX, TYPING_KEPT_MS, UNANSWERED_MAX,
 };
 use squall::presence;
 use squall::replication::connection::NEWER_KINDS_MAX;
@@ -47,6 +47,7 @@ fn the_limits_are_those_of_the_document() {
         ("SYNCING_OF_USER_MAX", &[presence::SYNCING_OF_USER_MAX]),
         ("OFFLINE_KEPT_MAX", &[presence::OFFLINE_KEPT_MAX]),
         ("BATCH_ROWS_MAX", &[BATCH_ROWS_MAX]),
+        ("ROWS_BYTES_MAX", &[ROWS_BYTES_MAX]),
         ("ITEMS_QUEUED_MAX", &[ITEMS_QUEUED_MAX]),
         ("UNANSWERED_MAX", &[UNANSWERED_MAX]),
         ("CACHED_MAX", &[CACHED_MAX]),

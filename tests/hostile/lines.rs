@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use squall::limits::{BATCH_ROWS_MAX, COMMANDS_QUEUED_MAX, TCP_CONNECTIONS_MAX};
+use squall::limits::{BATCH_ROWS_MAX, COMMANDS_QUEUED_MAX, ROWS_BYTES_MAX, TCP_CONNECTIONS_MAX};
 use squall::replication::{Consumer, Consumers};
 use squall::transport::tcp::{LINE_TIMEOUT, PING_INTERVAL};
 use squall_env::Listener;
@@ -248,19 +248,30 @@ fn an_endless_batch_is_not_buffered() {
         deployment.allocate_events().await;
         let mut server = play_master(&mut port).await;
         server.say("POSITION events master 1 1").await;
-        let row = r#"["ev",["$e","!r:squall.test","m.room.message",null,null,null,null,false,false]]"#;
+        let row = of_type("m.room.message");
         let watch = Watch::begin();
         for _ in 0..5 * BATCH_ROWS_MAX {
             server.say(&format!("RDATA events master batch {row}")).await;
         }
         let bound = ROW_BYTES_MAX * BATCH_ROWS_MAX;
-        watch.assert_below(bound, "memory");
+        watch.assert_below(bound, "rows");
+        let longest = of_type(&"x".repeat(LINE_BYTES_MAX - 200));
+        let watch = Watch::begin();
+        for _ in 0..5 * ROWS_BYTES_MAX / LINE_BYTES_MAX {
+            server.say(&format!("RDATA events master batch {longest}")).await;
+        }
+        watch.assert_below(2 * ROWS_BYTES_MAX, "bytes");
         // The worker fetches the rows that it did not hold from their writer, which has none in this case.
         server.say(&format!("RDATA events master 2 {row}")).await;
         sleep(Duration::from_secs(1)).await;
         assert_eq!(worker.instance.handler().position("events", &"master".into()).unwrap().0, 2);
         assert_eq!(applied.0.get(), 0);
     });
+}
+
+/// Returns the row of an event of this type.
+fn of_type(kind: &str) -> String {
+    format!(r#"["ev",["$e","!r:squall.test","{kind}",null,null,null,null,false,false]]"#)
 }
 
 /// A consumer that counts the applied rows.

@@ -48,6 +48,19 @@ pub fn render(value: &Value) -> String {
     String::from_utf8(json).expect("the formatter writes ASCII only")
 }
 
+/// Returns about how many bytes of memory a value takes.
+pub fn held_bytes(value: &Value) -> usize {
+    let within = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(held_bytes).sum(),
+        Value::Object(entries) => {
+            entries.iter().map(|(key, value)| size_of::<String>() + key.len() + held_bytes(value)).sum()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + within
+}
+
 /// Returns the text with `-0` as `0`, as Python reads it, or an error for an integer outside 64 bits.
 ///
 /// Lexical: text that is not JSON passes through and fails in the parser.

@@ -205,6 +205,45 @@ fn a_batch_of_more_rows_than_the_limit_is_fetched() {
 }
 
 #[test]
+fn a_batch_of_more_bytes_than_the_limit_is_fetched() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let connection = me.connect("a").await;
+        me.stream.commit("a", 11, &["x", "y", "z"]);
+        me.receive(&connection, &["POSITION events a 10 10"]);
+        let half = "x".repeat(ROWS_BYTES_MAX / 2);
+        me.receive(&connection, &[&rdata("a", "batch", &half), &rdata("a", "batch", &half), &rdata("a", "11", "z")]);
+        me.receive(&connection, &[&rdata("a", "batch", "few"), &rdata("a", "12", "bytes")]);
+        settle().await;
+        assert_eq!(me.journal.fetched("a"), [(10, 11)]);
+        assert_eq!(me.journal.applied("a"), ["11: x y z", "12: few bytes"]);
+    });
+}
+
+#[test]
+fn rows_of_more_bytes_than_the_queue_of_their_follower_holds_are_fetched() {
+    on_paused_clock(async {
+        let me = instance("me");
+        let connection = me.connect("a").await;
+        me.receive(&connection, &["POSITION events a 10 10"]);
+        settle().await;
+        let most = "x".repeat(ROWS_BYTES_MAX * 3 / 4);
+        for (token, name) in [(11, "x"), (12, "y")] {
+            me.stream.commit("a", token, &[name]);
+            me.receive(&connection, &[&rdata("a", &token.to_string(), &most)]);
+        }
+        me.receive(&connection, &[&rdata("a", "13", "next")]);
+        settle().await;
+        // As many bytes again fit once the first ones have been handled.
+        me.receive(&connection, &[&rdata("a", "14", &most), &rdata("a", "15", "last")]);
+        settle().await;
+        assert_eq!(me.journal.fetched("a"), [(10, 12)]);
+        let applied = me.journal.applied("a");
+        assert_eq!((applied.len(), &*applied[0], &*applied[2]), (5, "11: x", "13: next"));
+    });
+}
+
+#[test]
 fn rows_that_do_not_fit_into_the_queue_of_their_follower_are_fetched() {
     on_paused_clock(async {
         let limits = Limits { items_queued_max: 2, ..Limits::default() };

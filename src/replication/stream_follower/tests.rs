@@ -32,7 +32,7 @@ fn follow(delivery: Delivery) -> Follower {
 
 impl StreamFollower {
     fn row(&self, connection: &Rc<Connection>, token: i64, name: &str) {
-        self.rows(connection, Token(token), vec![row(name)]);
+        self.rows(connection, Token(token), vec![row(name)], 0);
     }
 
     fn at(&self, connection: &Rc<Connection>, prev: i64, new: i64) {
@@ -182,7 +182,7 @@ fn rows_are_applied_before_the_position_moves_and_before_consumers_are_notified(
         a.at(&connection, 10, 10);
         settle().await;
         journal.clear();
-        a.rows(&connection, Token(11), vec![row("x"), row("y")]);
+        a.rows(&connection, Token(11), vec![row("x"), row("y")], 0);
         settle().await;
         assert_eq!(journal.story("a"), ["apply 11: x y", "advance 11", "notify 11: x y"]);
     });

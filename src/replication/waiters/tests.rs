@@ -80,9 +80,9 @@ fn several_may_wait_for_the_same_position() {
             follower.begin(name, "a", position);
         }
         assert!(follower.ended().await.is_empty());
-        follower.a.rows(&follower.connection, Token(12), vec![row("x")]);
+        follower.a.rows(&follower.connection, Token(12), vec![row("x")], 0);
         assert_eq!(follower.ended().await, ["sooner", "first", "second"]);
-        follower.a.rows(&follower.connection, Token(13), vec![row("y")]);
+        follower.a.rows(&follower.connection, Token(13), vec![row("y")], 0);
         assert_eq!(follower.ended().await.last().unwrap(), "later");
         assert!(follower.is_idle());
     });
@@ -95,9 +95,9 @@ fn another_writers_rows_wake_no_caller() {
         follower.begin("for a", "a", 12);
         follower.begin("for b", "b", 12);
         settle().await;
-        follower.b.rows(&follower.connection, Token(15), vec![row("x")]);
+        follower.b.rows(&follower.connection, Token(15), vec![row("x")], 0);
         assert_eq!(follower.ended().await, ["for b"]);
-        follower.a.rows(&follower.connection, Token(12), vec![row("y")]);
+        follower.a.rows(&follower.connection, Token(12), vec![row("y")], 0);
         assert_eq!(follower.ended().await, ["for b", "for a"]);
     });
 }
@@ -118,7 +118,7 @@ fn a_wait_that_times_out_says_which_position_was_missing() {
     on_paused_clock(async {
         let follower = follow(Delivery::Log).await;
         follower.begin("waiter", "a", 12);
-        follower.a.rows(&follower.connection, Token(11), vec![row("x")]);
+        follower.a.rows(&follower.connection, Token(11), vec![row("x")], 0);
         tokio::time::sleep(29 * SECOND).await;
         assert!(follower.ended().await.is_empty());
         tokio::time::sleep(SECOND).await;
@@ -156,7 +156,7 @@ fn a_cancelled_wait_leaves_nothing_behind() {
         other.abort();
         settle().await;
         assert!(follower.is_idle());
-        follower.a.rows(&follower.connection, Token(12), vec![row("x")]);
+        follower.a.rows(&follower.connection, Token(12), vec![row("x")], 0);
         assert!(follower.ended().await.is_empty());
     });
 }
