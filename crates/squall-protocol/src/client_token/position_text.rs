@@ -63,7 +63,7 @@ impl RoomPosition {
             Some(("s", min)) => Ok(RoomPosition::Live(VectorPosition::new(Token(number(min)?), BTreeMap::new()))),
             Some(("m", vector)) => parse_vector(vector, instances).map(RoomPosition::Live),
             Some(("t", place)) => {
-                let (depth, stream) = place.split_once('-').ok_or_else(|| PositionError::Number(place.to_owned()))?;
+                let (depth, stream) = place.split_once('-').ok_or_else(|| PositionError::Number(shortened(place)))?;
                 Ok(RoomPosition::Historical { depth: number(depth)?, stream: Token(number(stream)?) })
             }
             _ => Err(PositionError::Unknown),
