@@ -16,6 +16,8 @@ const WORDS_MAX: usize = 1024 * 1024;
 const WORD_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// Maximum length of a line, in bytes, as in Redis.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+/// Maximum number of arrays within each other in a reply. Those of Redis have three.
+const NESTING_MAX: usize = 16;
 
 /// A request that is malformed. The messages are those of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -207,7 +209,7 @@ impl ReplyDecoder {
 
     /// Decodes the next reply; `None` if it is incomplete.
     pub fn next_reply(&mut self) -> Option<Reply> {
-        let (reply, length) = reply_in(&self.buffer)?;
+        let (reply, length) = reply_in(&self.buffer, NESTING_MAX)?;
         self.buffer.advance(length);
         Some(reply)
     }
@@ -218,8 +220,8 @@ impl ReplyDecoder {
     }
 }
 
-/// Decodes the reply at the beginning of `bytes`. Returns it and its length in bytes.
-fn reply_in(bytes: &[u8]) -> Option<(Reply, usize)> {
+/// Decodes the reply at the beginning of `bytes`, with at most this `nesting`. Returns it and its length in bytes.
+fn reply_in(bytes: &[u8], nesting: usize) -> Option<(Reply, usize)> {
     let end = bytes.iter().position(|byte| *byte == b'\n')? + 1;
     let (kind, text) = bytes[..end].strip_suffix(b"\r\n")?.split_first()?;
     let text = std::str::from_utf8(text).ok()?;
@@ -237,7 +239,7 @@ fn reply_in(bytes: &[u8]) -> Option<(Reply, usize)> {
             let mut replies = Vec::new();
             let mut at = end;
             for _ in 0..text.parse::<usize>().ok()? {
-                let (reply, length) = reply_in(&bytes[at..])?;
+                let (reply, length) = reply_in(&bytes[at..], nesting.checked_sub(1)?)?;
                 replies.push(reply);
                 at += length;
             }
@@ -314,6 +316,16 @@ mod tests {
         assert_eq!(decoded, [reply.clone(), reply]);
         assert_eq!(replies.pending(), b"");
         assert_eq!(bytes, "*5\r\n$7\r\nmessage\r\n:-3\r\n$-1\r\n+OK\r\n-ERR no\r\n");
+    }
+
+    #[test]
+    fn arrays_within_arrays_do_not_exhaust_the_stack() {
+        let decoded = |nesting| {
+            let mut replies = ReplyDecoder::default();
+            replies.extend(("*1\r\n".repeat(nesting) + ":1\r\n").as_bytes());
+            replies.next_reply().is_some()
+        };
+        assert_eq!([NESTING_MAX, NESTING_MAX + 1, 1_000_000].map(decoded), [true, false, false]);
     }
 
     #[test]
