@@ -15,6 +15,7 @@ mod database;
 mod deployment;
 mod documented;
 mod flood;
+mod fuzzed;
 mod http;
 mod lines;
 #[path = "../support/memory.rs"]
@@ -26,6 +27,9 @@ mod network;
 mod peer;
 #[path = "../support/ports.rs"]
 mod ports;
+#[path = "../fuzz/properties.rs"]
+#[allow(unreachable_pub, reason = "it is also a library, for `cargo fuzz`")]
+mod properties;
 mod recordings;
 #[path = "../transport/requests.rs"]
 #[allow(dead_code, reason = "the transports' tests use all of it")]
