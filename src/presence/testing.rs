@@ -52,6 +52,8 @@ pub(super) async fn seconds(seconds: u64) {
 pub(super) struct Written {
     /// User, state, and the time of the write, in seconds since the test began.
     pub(super) rows: Rc<RefCell<Vec<(String, PresenceState, u64)>>>,
+    /// The presence in each of these rows.
+    pub(super) presences: Rc<RefCell<Vec<UserPresence>>>,
     /// Duration of each write.
     pub(super) write_time: Cell<Duration>,
     /// Number of writes to come that fail.
@@ -75,6 +77,7 @@ impl Written {
 impl PersistPresence for Written {
     fn persist(&self, states: Vec<UserPresence>) -> LocalBoxFuture<'static, Result<Token, UpdateError>> {
         let rows = Rc::clone(&self.rows);
+        let presences = Rc::clone(&self.presences);
         let position = Rc::clone(&self.position);
         let failures = Rc::clone(&self.failures);
         let write_time = self.write_time.get();
@@ -85,6 +88,7 @@ impl PersistPresence for Written {
                 failures.set(failures.get() - 1);
                 return Err("the database cannot be reached".into());
             }
+            presences.borrow_mut().extend(states.clone());
             for presence in states {
                 position.set(position.get() + 1);
                 rows.borrow_mut().push((presence.user_id, presence.state, began.elapsed().as_secs()));

@@ -2,7 +2,7 @@ use std::cell::Cell;
 
 use super::super::testing::{EPOCH_MS, Written, on_paused_clock, seconds};
 use super::*;
-use crate::presence::SYNCING_OF_USER_MAX;
+use crate::presence::{OFFLINE_KEPT_MAX, SYNCING_OF_USER_MAX};
 use crate::tasks;
 use PresenceState::{Busy, Offline, Online, Unavailable};
 
@@ -228,6 +228,25 @@ fn a_request_that_changes_nothing_waits_for_the_change_that_is_being_written() {
         assert_eq!(handler.set_state(USER, request(Online)).await.unwrap(), Token(1));
         assert_eq!(written.of(USER), [(Online, 2)]);
         assert_eq!(first.await.unwrap().unwrap(), Token(1));
+    });
+}
+
+#[test]
+fn a_user_whose_state_is_being_written_is_not_forgotten() {
+    on_paused_clock(|env| async move {
+        let (handler, written) = writer(Vec::new(), &env);
+        handler.user_sync(&sync("p", true, EPOCH_MS));
+        seconds(1).await;
+        for number in 0..=OFFLINE_KEPT_MAX {
+            handler.states.borrow_mut().insert(Token(1), UserPresence::unknown(&format!("@{number}:hs")));
+        }
+        written.failures.set(1);
+        handler.clear_user_sync("p");
+        seconds(60).await;
+        assert!(handler.states.borrow().get("@7:hs").is_none(), "the others were forgotten");
+        let presences = written.presences.borrow();
+        let last = presences.last().map(|presence| (presence.state, presence.last_active_ms));
+        assert_eq!(last, Some((Offline, EPOCH_MS)));
     });
 }
 

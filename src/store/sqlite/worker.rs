@@ -261,6 +261,9 @@ mod tests {
             let error = database.transaction("fill", fill).await.unwrap_err();
             assert_eq!(error.to_string(), "transaction fill failed: the disk is full");
             becomes(&mut noted, Some(Obstacle::Full)).await;
+            let first = *noted.borrow();
+            database.transaction("fill", fill).await.unwrap_err();
+            assert_eq!(*noted.borrow(), first, "since the first failure");
             database.transaction("count", count).await.unwrap();
             becomes(&mut noted, Some(Obstacle::Full)).await;
             database.begin_session(&"b".into()).await.unwrap();
