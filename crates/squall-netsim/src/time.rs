@@ -34,6 +34,7 @@ pub(super) fn begin() {
 }
 
 /// Sets the time since the simulation began.
+#[cfg(feature = "turmoil")]
 pub(super) fn set(elapsed: Duration) {
     NOW.set(Now::At(elapsed));
 }
