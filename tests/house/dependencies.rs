@@ -1,9 +1,9 @@
-//! The licences and the minimum Rust version of every crate that Squall is built from.
+//! The licences, the minimum Rust version and the duplicates of the crates that Squall is built from.
 //!
-//! Both come from `cargo metadata`, so the check needs no network. Known vulnerabilities need a database from the network:
+//! They come from `cargo metadata` and `cargo tree`, so the checks need no network. Known vulnerabilities need a database from the network:
 //! `.ci/run` asks `cargo deny` for them where it is installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
@@ -24,6 +24,12 @@ const ALLOWED: [&str; 12] = [
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
+];
+
+/// The crates of which a default build has two versions, and the reason.
+const TWICE: [(&str, &str); 2] = [
+    ("getrandom", "ring, for TLS, has an older one than rand"),
+    ("syn", "the macros of strum and tracing have an older one than those of serde; no program contains it"),
 ];
 
 /// Returns true if an SPDX expression allows use under [`ALLOWED`] licences alone: all parts of `C AND D`, or one part of
@@ -63,12 +69,17 @@ fn split<'a>(expression: &'a str, separator: &str) -> Vec<&'a str> {
     parts
 }
 
-fn packages() -> Vec<Value> {
+/// Returns what cargo prints.
+fn cargo(arguments: &[&str]) -> String {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["metadata", "--format-version", "1", "--locked", "--all-features"]);
-    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
+    let output = cargo.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
+}
+
+fn packages() -> Vec<Value> {
+    let metadata = cargo(&["metadata", "--format-version", "1", "--locked", "--all-features"]);
+    let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
     metadata["packages"].as_array().expect("there are packages").clone()
 }
 
@@ -84,6 +95,14 @@ fn every_licence_is_allowed() {
     };
     let refused: BTreeMap<String, String> = packages().iter().filter_map(refused).collect();
     assert!(refused.is_empty(), "licences that are not in ALLOWED: {refused:#?}");
+}
+
+#[test]
+fn no_crate_is_there_twice_without_a_reason() {
+    let tree = cargo(&["tree", "--locked", "--edges", "normal", "--duplicates", "--depth", "0", "--prefix", "none"]);
+    let names: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    assert_eq!(names, TWICE.map(|(name, _)| name), "in more than one version");
 }
 
 #[test]
