@@ -3,6 +3,8 @@
 mod conformance;
 mod dialect;
 mod lines;
+#[path = "../support/pieces.rs"]
+mod pieces;
 mod properties;
 mod rows;
 mod vectors;

@@ -5,9 +5,10 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 use squall_protocol::{
-    Command, FederationAck, Header, LineDecoder, LineError, LockReleased, Position, Rdata, Token, UserIp, UserSync,
-    encode_line, json,
+    Command, FederationAck, Header, LockReleased, Position, Rdata, Token, UserIp, UserSync, encode_line, json,
 };
+
+use crate::pieces::decode;
 
 /// Any text, line breaks and control characters included, as JSON may hold it.
 fn string() -> impl Strategy<Value = String> {
@@ -109,16 +110,6 @@ fn received() -> impl Strategy<Value = Vec<u8>> {
         1 => (16_300..16_500_usize).prop_map(|length| vec![b'x'; length]),
     ];
     vec(part, 0..12).prop_map(|parts| parts.concat())
-}
-
-fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<String, LineError>> {
-    let mut decoder = LineDecoder::default();
-    let mut lines = Vec::new();
-    for piece in pieces {
-        decoder.extend(piece);
-        lines.extend(std::iter::from_fn(|| decoder.next_line()));
-    }
-    lines
 }
 
 proptest! {
