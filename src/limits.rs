@@ -21,8 +21,8 @@ pub const ITEMS_QUEUED_MAX: usize = 10_000;
 /// because a batch that never ends must not be held for ever.
 pub const BATCH_ROWS_MAX: usize = 10_000;
 
-/// Largest number of bytes of the rows held for one token that has yet to arrive, and of the rows in the queue of one follower.
-/// Beyond it they are discarded as above.
+/// Largest memory, in bytes, of the rows held for one token that has yet to arrive, and of the rows in the queue of one
+/// follower. Beyond it they are discarded and replaced by one catch-up from the source.
 pub const ROWS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Number of payloads published to a broker after which its replies are awaited.

@@ -1,6 +1,7 @@
 //! The effect of each command: rows and batches by writer, broadcasts, and commands that are ignored.
 
 use super::*;
+use crate::limits::BATCH_ROWS_MAX;
 use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, on_paused_clock, settle};
 use squall_protocol::{Command, Delivery};
 
@@ -218,6 +219,15 @@ fn a_batch_of_more_bytes_than_the_limit_is_fetched() {
         assert_eq!(me.journal.fetched("a"), [(10, 11)]);
         assert_eq!(me.journal.applied("a"), ["11: x y z", "12: few bytes"]);
     });
+}
+
+#[test]
+fn as_many_events_as_a_batch_may_have_are_not_too_many_bytes() {
+    let id = |sigil: &str| format!("{sigil}{}:matrix.squall.test", "x".repeat(43));
+    let row = serde_json::json!(["ev", [id("$"), id("!"), "m.room.message", null, null, id("$"), null, false, false]]);
+    let bytes = json::held_bytes(&row);
+    assert!(bytes * BATCH_ROWS_MAX < ROWS_BYTES_MAX, "{bytes} bytes");
+    assert!(bytes > 400, "the text and the values: {bytes} bytes");
 }
 
 #[test]
