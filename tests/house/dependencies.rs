@@ -1,7 +1,7 @@
 //! The licences, the minimum Rust version and the duplicates of the crates that Squall is built from.
 //!
-//! They come from `cargo metadata` and `cargo tree`, so the checks need no network. Known vulnerabilities need a database from the network:
-//! `.ci/run` asks `cargo deny` for them where it is installed.
+//! They come from `cargo metadata` and `cargo tree`, so the checks need no network. Known vulnerabilities need a database
+//! from the network: `.ci/run` asks `cargo deny` for them where it is installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

@@ -81,6 +81,8 @@ impl Server {
                 let limit = format!("pubsub {HARD_BYTES} 0 0");
                 let mut command = std::process::Command::new("redis-server");
                 command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+                // A replica would leave the file by which it was synchronised in the current folder.
+                command.args(["--rdb-del-sync-files", "yes"]);
                 match &self.tls {
                     Some(tls) => {
                         command.args(["--port", "0", "--tls-port", &port]);

@@ -44,7 +44,7 @@ impl fmt::Display for EngineName {
     }
 }
 
-/// A name of which no engine can be had.
+/// An engine that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EngineError {
     /// No engine has this name.
