@@ -9,7 +9,7 @@
 //! #16771). A few users are announced at a time, so that a process that serves any sync is never silent for longer than
 //! [`SIGN_OF_LIFE_INTERVAL`].
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
@@ -42,10 +42,20 @@ const ANNOUNCED_AT_ONCE_MAX: usize = 500;
 /// Largest length of a device id that is announced, in bytes.
 const DEVICE_ID_BYTES_MAX: usize = 255;
 
+/// A round that comes after every other.
+const EVERY_ROUND: u64 = u64::MAX;
+
 /// A user's device: the user id, and the device id. The device id is none if it is unknown or does not fit a line.
 type Device = (String, Option<String>);
 
-/// The state of a device that was announced to the presence writer.
+/// A device that was announced to the presence writer.
+struct Announced {
+    /// The round in which it was first announced.
+    round: u64,
+    state: State,
+}
+
+/// The state of such a device.
 enum State {
     /// This number of syncs is under way.
     Syncing(usize),
@@ -55,7 +65,10 @@ enum State {
 
 /// Counts the syncs of one instance and announces them to the presence writer.
 pub struct UserSyncs {
-    devices: RefCell<BTreeMap<Device, State>>,
+    devices: RefCell<BTreeMap<Device, Announced>>,
+    /// Number of rounds. In each of them, all users are announced under a new id. A user who begins to sync meanwhile is
+    /// announced at once, and not a second time in the round (seed 1000399 of `storm`).
+    round: Cell<u64>,
     announcements: Announcements,
     /// Set when the presence writer may have missed announcements.
     missed: Notify,
@@ -84,6 +97,7 @@ impl UserSyncs {
         let is_local = local.is_some();
         let syncs = Rc::new(UserSyncs {
             devices: RefCell::default(),
+            round: Cell::default(),
             announcements: Announcements::new(local, config.process_expiry(), env.seeds.child("instance_id")),
             missed: Notify::new(),
             refresh: config.refresh(),
@@ -110,20 +124,22 @@ impl UserSyncs {
     }
 
     fn began(&self, device: &Device) {
-        let before = self.devices.borrow_mut().remove(device);
-        let count = match &before {
-            Some(State::Syncing(count)) => *count,
-            Some(State::Stopped { .. }) | None => 0,
-        };
-        self.devices.borrow_mut().insert(device.clone(), State::Syncing(count + 1));
-        if before.is_none() {
+        let mut devices = self.devices.borrow_mut();
+        if let Some(Announced { state, .. }) = devices.get_mut(device) {
+            *state = match state {
+                State::Syncing(count) => State::Syncing(*count + 1),
+                State::Stopped { .. } => State::Syncing(1),
+            };
+        } else {
+            devices.insert(device.clone(), Announced { round: self.round.get(), state: State::Syncing(1) });
+            drop(devices);
             self.send(device, true, self.now_ms());
         }
     }
 
     fn ended(&self, device: &Device) {
         let mut devices = self.devices.borrow_mut();
-        let Some(state) = devices.get_mut(device) else { return };
+        let Some(Announced { state, .. }) = devices.get_mut(device) else { return };
         match state {
             State::Syncing(1) => *state = State::Stopped { at: Instant::now(), last_sync_ms: self.now_ms() },
             State::Syncing(count) => *count -= 1,
@@ -144,6 +160,7 @@ impl UserSyncs {
     /// seconds. So each user is announced again well before the presence writer would take this process for dead.
     pub fn connected(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.announcements.connected(connection, || self.announce_ended());
+        self.begin_round();
         let syncs = Rc::clone(self);
         let connection = Rc::clone(connection);
         self.env.tasks.spawn(tasks::ANNOUNCE_USER_SYNCS, async move {
@@ -151,7 +168,7 @@ impl UserSyncs {
             // The time at which all users are announced again, and the earliest time at which they may be.
             let mut again_at: Option<Instant> = None;
             let mut not_before = Instant::now();
-            syncs.announce_all(Some(&connection)).await;
+            syncs.announce_round(&connection).await;
             let mut next_at = Instant::now() + syncs.announce_interval();
             while connection.is_open() {
                 let wake_at = again_at.map_or(next_at, |at| next_at.min(at));
@@ -168,7 +185,8 @@ impl UserSyncs {
                             not_before = Instant::now() + syncs.again_interval;
                             syncs.announce_ended();
                             syncs.announcements.missed();
-                            syncs.announce_all(Some(&connection)).await;
+                            syncs.begin_round();
+                            syncs.announce_round(&connection).await;
                         } else {
                             syncs.announce_next(&mut last, &connection).await;
                         }
@@ -193,8 +211,9 @@ impl UserSyncs {
     }
 
     fn announce_ends(&self, is_over: impl Fn(&State) -> bool) {
-        let ended: Vec<_> = self.devices.borrow_mut().extract_if(.., |_, state| is_over(state)).collect();
-        for (device, state) in ended {
+        let ended: Vec<_> =
+            self.devices.borrow_mut().extract_if(.., |_, announced| is_over(&announced.state)).collect();
+        for (device, Announced { state, .. }) in ended {
             if let State::Stopped { last_sync_ms, .. } = state {
                 self.send(&device, false, last_sync_ms);
             }
@@ -205,7 +224,7 @@ impl UserSyncs {
     async fn announce_locally(self: Rc<Self>) {
         loop {
             tokio::time::sleep(self.refresh).await;
-            self.announce_all(None).await;
+            self.announce(&mut None, usize::MAX, EVERY_ROUND, None).await;
         }
     }
 
@@ -214,8 +233,13 @@ impl UserSyncs {
         self.refresh.min(ANNOUNCE_INTERVAL)
     }
 
-    async fn announce_all(&self, connection: Option<&Connection>) {
-        self.announce(&mut None, usize::MAX, connection).await;
+    fn begin_round(&self) {
+        self.round.set(self.round.get() + 1);
+    }
+
+    /// Announces all users whose syncs began before this round.
+    async fn announce_round(&self, connection: &Connection) {
+        self.announce(&mut None, usize::MAX, self.round.get(), Some(connection)).await;
     }
 
     /// Announces the users who come after `last`, and wraps around after the last user. The number announced is such that
@@ -223,20 +247,27 @@ impl UserSyncs {
     async fn announce_next(&self, last: &mut Option<Device>, connection: &Connection) {
         let all = self.devices.borrow().len() as u128;
         let share = (all * self.announce_interval().as_millis()).div_ceil(self.refresh.as_millis()) as usize;
-        let announced = self.announce(last, share, Some(connection)).await;
+        let announced = self.announce(last, share, EVERY_ROUND, Some(connection)).await;
         if announced < share {
-            self.announce(last, share - announced, Some(connection)).await;
+            self.announce(last, share - announced, EVERY_ROUND, Some(connection)).await;
         }
     }
 
-    /// Announces up to `count` devices that come after `last`, without wrapping around. Returns the number announced.
-    async fn announce(&self, last: &mut Option<Device>, count: usize, connection: Option<&Connection>) -> usize {
+    /// Announces up to `count` devices that come after `last` and were first announced before round `before`, without
+    /// wrapping around. Returns the number announced.
+    async fn announce(
+        &self,
+        last: &mut Option<Device>,
+        count: usize,
+        before: u64,
+        connection: Option<&Connection>,
+    ) -> usize {
         // Far fewer than would make the connection drop its peer as too slow.
         let queued_max = connection.map_or(COMMANDS_QUEUED_MAX, Connection::commands_queued_max);
         let at_once_max = (queued_max / 20).clamp(1, ANNOUNCED_AT_ONCE_MAX);
         let mut announced = 0;
-        while announced < count {
-            let some = self.devices_after(last.as_ref(), (count - announced).min(at_once_max));
+        while announced < count && connection.is_none_or(Connection::is_open) {
+            let some = self.devices_after(last.as_ref(), (count - announced).min(at_once_max), before);
             *last = some.last().map(|(device, _)| device.clone());
             if some.is_empty() {
                 break;
@@ -247,16 +278,14 @@ impl UserSyncs {
             }
             if let Some(connection) = connection {
                 connection.drained().await;
-                if !connection.is_open() {
-                    break;
-                }
             }
         }
         announced
     }
 
-    /// Returns up to `count` devices that come after `last`, each with the time of its last sync.
-    fn devices_after(&self, last: Option<&Device>, count: usize) -> Vec<(Device, i64)> {
+    /// Returns up to `count` devices that come after `last` and were first announced before round `before`, each with the
+    /// time of its last sync.
+    fn devices_after(&self, last: Option<&Device>, count: usize, before: u64) -> Vec<(Device, i64)> {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
         let devices = self.devices.borrow();
         let now_ms = self.now_ms();
@@ -264,8 +293,9 @@ impl UserSyncs {
             State::Syncing(_) => now_ms,
             State::Stopped { last_sync_ms, .. } => *last_sync_ms,
         };
-        let after = devices.range::<Device, _>((from, Bound::Unbounded));
-        after.take(count).map(|(device, state)| (device.clone(), last_sync_ms(state))).collect()
+        let after =
+            devices.range::<Device, _>((from, Bound::Unbounded)).filter(|(_, announced)| announced.round < before);
+        after.take(count).map(|(device, announced)| (device.clone(), last_sync_ms(&announced.state))).collect()
     }
 
     /// Announces at once that this process serves no syncs any more, and announces nothing after that.

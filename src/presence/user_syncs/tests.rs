@@ -206,6 +206,30 @@ fn a_new_connection_begins_with_clearing_the_old_id_and_announces_all_users() {
     });
 }
 
+/// Seed 1000399 of `storm`: the user was announced twice, once alone and once with all others.
+#[test]
+fn a_user_who_begins_to_sync_on_a_new_connection_is_announced_once() {
+    on_paused_clock(|env| async move {
+        let mut worker = Worker::new(&env).await;
+        let _early = worker.begin("@early:a");
+        worker.announced().await;
+        worker.connect();
+        let _late = worker.begin("@late:a");
+        let announced = worker.announced().await;
+        assert_eq!(announced[1..], ["@late:a start 0", "@early:a start 0"]);
+        // Later it is announced again like every other.
+        let mut again = Vec::new();
+        for _ in 0..60 {
+            seconds(1).await;
+            again.extend(worker.announced().await);
+        }
+        assert!(
+            again.contains(&"@early:a start 0".to_owned()) && again.contains(&"@late:a start 0".to_owned()),
+            "{again:?}"
+        );
+    });
+}
+
 #[test]
 fn ids_that_the_presence_writer_does_not_know_are_not_cleared() {
     on_paused_clock(|env| async move {
