@@ -13,7 +13,11 @@
 //!
 //! Where the plan makes queues or batches so short that arrived rows are discarded, each token above the follower's position
 //! and each announced position is a reason to fetch the rows up to there once: a row or a position arrives with each
-//! discard. Where the plan makes answers small, a catch-up takes more queries.
+//! discard.
+//!
+//! An answer that was cut off at its limit may have no more than a quarter of it: each table has half of the limit, and a
+//! token that does not fit is left to the next query. A bound of 40 rows for a limit of 100 was wrong: of tokens with 26
+//! rows each, a query returns one (seed 1000776 of `redis_swarm`).
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -24,11 +28,8 @@ use thiserror::Error;
 use crate::invariant::Invariant;
 use crate::observation::{Observation, SimTime};
 use crate::topology::{FollowerKey, Topology};
-use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{InstanceName, StreamName, Token};
 
-/// The fewest rows, or tokens, that a query returns before the limit of production cuts it off.
-const ROWS_A_QUERY_LEAST: u64 = 40;
 /// The most rows that a query reads beyond those it returns.
 const ROWS_CUT_OFF: u64 = 200;
 
@@ -72,13 +73,9 @@ struct Fetched {
 }
 
 impl CatchUpBounded {
-    /// Returns the fewest rows, or tokens, that a query returns before its limit cuts it off. Below the limit of production
-    /// it is half of what one table may return, because a token that does not fit is left to the next query.
+    /// Returns the fewest rows, or tokens, that a query returns before its limit cuts it off.
     fn rows_a_query_least(&self) -> u64 {
-        match self.topology.rows_per_query() {
-            ROWS_TARGET.. => ROWS_A_QUERY_LEAST,
-            fewer => (fewer as u64 / 4).max(1),
-        }
+        (self.topology.rows_per_query() as u64 / 4).max(1)
     }
 
     /// Adds the rows that `follower` needs to catch up with `announced`; none if its position is there or after `prev`.
@@ -248,7 +245,21 @@ mod tests {
         let mut worker = Worker::new();
         worker.announced(103, 103);
         let allowed = (0..100).take_while(|_| worker.may_fetch("worker", 50)).count();
-        assert_eq!(allowed, 6);
+        assert_eq!(allowed, 9, "a hundred rows and as many tokens, 25 at a time");
+    }
+
+    /// Seed 1000776 of `redis_swarm`.
+    #[test]
+    fn tokens_of_more_than_a_quarter_of_the_limit_are_fetched_one_by_one() {
+        let mut worker = Worker::new();
+        for token in 201..=209 {
+            (0..26).for_each(|_| worker.committed(token));
+        }
+        let (instance, stream, writer) = ("worker".into(), "events".into(), "writer".into());
+        worker.see(Observation::Following { instance, stream, writer, position: Token(200) });
+        worker.announced(209, 209);
+        let allowed = (0..100).take_while(|_| worker.may_fetch("worker", 51)).count();
+        assert_eq!(allowed, 11, "nine tokens, and not many more");
     }
 
     #[test]
