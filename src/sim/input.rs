@@ -25,6 +25,8 @@ pub(super) struct InjectedLine {
 pub(super) enum Content {
     /// A line of an unknown stream, or a row of a known stream in an unknown shape.
     Unknown(StreamName),
+    /// A position of this stream that no instance has announced.
+    Forged(StreamName),
     /// A line that is odd and does no harm.
     Harmless(&'static str),
     /// A line for which an end closes the connection.
@@ -35,6 +37,7 @@ impl From<InjectedLine> for Observation {
     fn from(InjectedLine { instance, target, content }: InjectedLine) -> Self {
         match content {
             Content::Unknown(stream) => Observation::UnknownRowRead { instance, target, stream },
+            Content::Forged(stream) => Observation::ForgedPositionRead { instance, target, stream },
             Content::Harmless(line) => Observation::OddLineRead { instance, target, line, is_refused: false },
             Content::Refused(line) => Observation::OddLineRead { instance, target, line, is_refused: true },
         }

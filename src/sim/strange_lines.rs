@@ -80,7 +80,8 @@ impl StrangeLines {
             Senders::Forgers(written) => {
                 let (stream, writer) = &written[rng.random_range(0..written.len())];
                 let token = FORGED_TOKENS[rng.random_range(0..FORGED_TOKENS.len())];
-                let forged = || Strange::Forged(format!("POSITION {stream} {writer} 3 {token}"));
+                let line = format!("POSITION {stream} {writer} 3 {token}");
+                let forged = || Strange::Forged(stream.clone(), line);
                 self.switch.hit_by(drawn).map(|rate| (forged(), rate))
             }
         }
@@ -96,8 +97,8 @@ enum Strange {
     Position,
     /// A row of a known stream in an unknown shape.
     Shape,
-    /// A position of a known stream and writer: this line.
-    Forged(String),
+    /// A position of this known stream and of a known writer: this line.
+    Forged(StreamName, String),
 }
 
 /// The network of one process that reads strange lines.
@@ -164,7 +165,7 @@ impl StrangeReader {
         let (line, content) = match strange {
             Strange::Rows => (format!("RDATA {UNKNOWN_STREAM} {writer} 7 [\"a row\"]"), unknown()),
             Strange::Position => (format!("POSITION {UNKNOWN_STREAM} {writer} 3 7"), unknown()),
-            Strange::Forged(line) => (line.clone(), Content::Harmless("a position that no instance has announced")),
+            Strange::Forged(stream, line) => (line.clone(), Content::Forged(stream.clone())),
             Strange::Shape => return false,
         };
         let line = self.place.encode(line);
@@ -290,10 +291,10 @@ mod tests {
 
     #[test]
     fn a_position_that_is_made_up_comes_between_two_others_and_is_harmless() {
-        let forged = Strange::Forged("POSITION events writer 3 1000000 3 7".into());
+        let forged = Strange::Forged("events".into(), "POSITION events writer 3 1000000 3 7".into());
         let (text, injected) = read(forged, "PING 1\nPING 2\n", 7);
         assert_eq!(text, "PING 1\nPOSITION events writer 3 1000000 3 7\nPING 2\n");
-        assert!(matches!(injected[..], [InjectedLine { content: Content::Harmless(_), .. }]), "{injected:?}");
+        assert!(matches!(injected[..], [InjectedLine { content: Content::Forged(_), .. }]), "{injected:?}");
     }
 
     #[test]
@@ -305,7 +306,7 @@ mod tests {
         let _guard = lines.switch().begin(1_000);
         let drawn: std::collections::BTreeSet<String> = (0..100)
             .map(|_| match lines.draw(&mut rng).unwrap().0 {
-                Strange::Forged(line) => line,
+                Strange::Forged(_, line) => line,
                 other => panic!("{other:?}"),
             })
             .collect();

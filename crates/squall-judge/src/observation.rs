@@ -305,6 +305,9 @@ pub enum Observation {
     /// On its connection to `target`, `instance` has read a line of `stream` that it need not understand: it does not have
     /// the stream, or does not know the shape of the row. Witness: the storm.
     UnknownRowRead { instance: InstanceName, target: InstanceName, stream: StreamName },
+    /// On its connection to `target`, `instance` has read a position of `stream` that no instance has announced. It does no
+    /// harm, but ends half a batch. Witness: the storm.
+    ForgedPositionRead { instance: InstanceName, target: InstanceName, stream: StreamName },
     /// On its connection to `target`, `instance` has read a line that its peers do not send. If it `is_refused`, the instance
     /// closes the connection. Any other line does no harm, such as a blank one. Witness: the storm.
     OddLineRead { instance: InstanceName, target: InstanceName, line: &'static str, is_refused: bool },

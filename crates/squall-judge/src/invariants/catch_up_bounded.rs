@@ -8,7 +8,8 @@
 //!
 //! No false alarm: the need is taken at its highest. It counts from the position at the announcement, although some rows
 //! may be on their way, and once for every announcement, because a lost connection leaves a catch-up unfinished. A row
-//! that cannot be understood is a reason to fetch. A query counts if it succeeded and its result was delivered. Rows that
+//! that cannot be understood is a reason to fetch. So is a position that no instance has announced: it ends the half of a
+//! batch that has arrived, and the batch is fetched (seed 1001695 of `swarm`, accused without that). A query counts if it succeeded and its result was delivered. Rows that
 //! an instance reads of a stream that it writes itself, in order to send them, are not judged.
 //!
 //! Where the plan makes queues or batches so short that arrived rows are discarded, each token above the follower's position
@@ -145,8 +146,9 @@ impl Invariant for CatchUpBounded {
             Observation::Announced { instance, stream, writer, prev, position, .. } => {
                 self.announced(FollowerKey::new(instance, stream, writer), *prev, *position);
             }
-            // A row that cannot be understood is fetched.
-            Observation::UnknownRowRead { instance, stream, .. } => {
+            // A row that cannot be understood is fetched, and so is a batch that such a position has ended.
+            Observation::UnknownRowRead { instance, stream, .. }
+            | Observation::ForgedPositionRead { instance, stream, .. } => {
                 let writers =
                     self.topology.writers().filter(|(of, ..)| *of == stream).map(|(.., writer)| writer.clone());
                 for writer in writers.collect::<Vec<_>>() {
@@ -309,6 +311,18 @@ mod tests {
         let (instance, target, stream) = ("worker".into(), "writer".into(), "events".into());
         worker.see(Observation::UnknownRowRead { instance, target, stream });
         assert!(worker.may_fetch("worker", 1));
+    }
+
+    #[test]
+    fn a_position_that_no_instance_has_announced_is_a_reason_to_fetch_its_stream() {
+        let forged = |stream: &str| {
+            let mut worker = Worker::new();
+            let (instance, target, stream) = ("worker".into(), "writer".into(), stream.into());
+            worker.see(Observation::ForgedPositionRead { instance, target, stream });
+            worker.may_fetch("worker", 1)
+        };
+        assert!(forged("events"));
+        assert!(!forged("receipts"), "another stream");
     }
 
     #[test]

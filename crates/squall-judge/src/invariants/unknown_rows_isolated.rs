@@ -163,6 +163,11 @@ impl Invariant for UnknownRowsIsolated {
                 self.last.insert(pair.clone(), (at, Harmless::Unknown(stream.clone())));
                 self.unreported.entry(pair).or_default().push((at, stream.clone()));
             }
+            Observation::ForgedPositionRead { instance, target, .. } => {
+                self.judged += 1;
+                let forged = Harmless::Odd("a position that no instance has announced");
+                self.last.insert((instance.clone(), target.clone()), (at, forged));
+            }
             Observation::OddLineRead { instance, target, line, is_refused } => {
                 self.judged += 1;
                 let pair = (instance.clone(), target.clone());
@@ -256,6 +261,9 @@ mod tests {
     fn an_instance_gives_up_a_connection_for_a_refused_line_alone() {
         assert_eq!(kind(&[odd(5, false), gave_up(5, 1)]), "not_tolerated");
         assert_eq!(kind(&[odd(5, false), gave_up(5, 2)]), "none", "that is another connection");
+        let (instance, target, stream) = ("worker".into(), "writer".into(), "events".into());
+        let forged = Observation::ForgedPositionRead { instance, target, stream };
+        assert_eq!(kind(&[(5, forged), gave_up(5, 1)]), "not_tolerated");
         assert_eq!(kind(&[odd(5, true), gave_up(5, 1)]), "none");
         assert_eq!(kind(&[unknown(5), odd(5, true), gave_up(5, 1)]), "none", "the later line is the cause");
         assert_eq!(kind(&[odd(5, false), announced(9)]), "none", "it need not be reported");
