@@ -187,6 +187,14 @@ pub trait Engine {
     /// The connections between `a` and `b`, in either direction, that are open at both ends, oldest first.
     fn connections(&self, a: &str, b: &str) -> Vec<Connection>;
 
+    /// The connections from `client` to `port` of `server` that are open at both ends, oldest first. An engine may find them
+    /// faster than all connections between the two.
+    fn connections_to(&self, client: &str, server: &str, port: u16) -> Vec<Connection> {
+        let mut connections = self.connections(client, server);
+        connections.retain(|connection| *connection.client == *client && connection.port == port);
+        connections
+    }
+
     /// Resets both ends of a connection at once. False if it was not open any more.
     fn cut(&self, connection: &Connection) -> bool;
 

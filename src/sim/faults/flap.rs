@@ -58,8 +58,7 @@ impl FaultKind for Flap {
         let port = replication_port(&client, &server);
         let mut cuts = 0;
         while Instant::now() < span.until {
-            let connections = engine.connections(&client, &server);
-            match connections.iter().find(|open| *open.client == *client && open.port == port) {
+            match engine.connections_to(&client, &server, port).first() {
                 Some(connection) => {
                     sleep(Duration::from_millis(after_ms)).await;
                     cuts += usize::from(engine.cut(connection));

@@ -56,12 +56,11 @@ impl FaultKind for LostReply {
         let mut cuts = 0;
         while Instant::now() < span.until {
             let clients = cluster.instances().iter().filter(|client| client.as_str() != server);
-            let open: Vec<_> = clients.flat_map(|client| engine.connections(client.as_str(), &server)).collect();
             let requests: Vec<_> =
-                open.iter().filter(|open| *open.server == *server && open.port == HTTP_PORT).collect();
+                clients.flat_map(|client| engine.connections_to(client.as_str(), &server, HTTP_PORT)).collect();
             if !requests.is_empty() {
                 sleep(Duration::from_millis(after_ms)).await;
-                cuts += requests.into_iter().filter(|request| engine.cut(request)).count();
+                cuts += requests.iter().filter(|request| engine.cut(request)).count();
             }
             sleep(CHECK_INTERVAL).await;
         }

@@ -32,7 +32,7 @@ use driver::Driver;
 use wire::agenda::Task;
 use wire::host::{self, Host, HostTask};
 use wire::link::Link;
-use wire::segment::HostIndex;
+use wire::segment::{Endpoint, HostIndex};
 use wire::{RECEIVE_BUFFER, Wire, wire};
 
 /// Runs one simulation to the end of `main`, the task that plays the world, and returns its result. Then every process
@@ -159,6 +159,12 @@ impl Engine {
     pub fn connections(&self, a: &str, b: &str) -> Vec<Connection> {
         let (a, b) = (index(a), index(b));
         wire(|wire| wire.connections(a, b))
+    }
+
+    /// The connections from `client` to `port` of `server` that are open at both ends, oldest first.
+    pub fn connections_to(&self, client: &str, server: &str, port: u16) -> Vec<Connection> {
+        let (client, server) = (index(client), index(server));
+        wire(|wire| wire.connections_to(client, Endpoint { host: server, port }))
     }
 
     /// Resets both ends of a connection at once. False if it was not open any more.

@@ -30,6 +30,10 @@ impl crate::Engine for Engine {
         self.connections(a, b)
     }
 
+    fn connections_to(&self, client: &str, server: &str, port: u16) -> Vec<Connection> {
+        self.connections_to(client, server, port)
+    }
+
     fn cut(&self, connection: &Connection) -> bool {
         self.cut(connection)
     }

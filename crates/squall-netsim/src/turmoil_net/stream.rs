@@ -116,15 +116,25 @@ impl AsyncRead for Stream {
             this.pause = None;
         }
         let slow = this.slow_reader();
-        let limit = slow.map_or(buf.remaining(), |slow| buf.remaining().min(slow.bytes.max(1)));
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(limit));
-        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part)).map_err(|error| this.explain(error))?;
-        this.has_read(part.filled(), slow);
-        let n = part.filled().len();
-        if n == 0 && limit > 0 {
+        let before = buf.filled().len();
+        let had_room = buf.remaining() > 0;
+        let result = match slow {
+            None => ready!(Pin::new(&mut this.inner).poll_read(cx, buf)),
+            Some(slow) => {
+                let limit = buf.remaining().min(slow.bytes.max(1));
+                let mut part = ReadBuf::new(buf.initialize_unfilled_to(limit));
+                let result = ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part));
+                let read = part.filled().len();
+                buf.advance(read);
+                result
+            }
+        };
+        result.map_err(|error| this.explain(error))?;
+        let read = &buf.filled()[before..];
+        this.has_read(read, slow);
+        if read.is_empty() && had_room {
             this.ends();
         }
-        buf.advance(n);
         Poll::Ready(Ok(()))
     }
 }

@@ -4,18 +4,33 @@ use tokio::time::Instant;
 use turmoil_net::NetstatState;
 
 use super::Wire;
-use super::segment::{Flow, HostIndex};
+use super::segment::{Endpoint, Flow, HostIndex};
 use crate::{Connection, Side};
 
 impl Wire {
     /// The connections between two hosts that are open at both ends, oldest first.
     pub(crate) fn connections(&self, a: HostIndex, b: HostIndex) -> Vec<Connection> {
-        let dialled_there = |flow: &Flow| [(a, b), (b, a)].contains(&(flow.from.host, flow.to.host));
-        let clients = self.held.iter().filter(|(flow, (_, side))| *side == Side::Client && dialled_there(flow));
-        let open = clients.filter(|(flow, _)| self.is_open(**flow));
-        let mut connections: Vec<_> = open.map(|(flow, (id, _))| self.connection(*flow, *id)).collect();
+        let there = self.dialled(a, |to| to.host == b);
+        let mut connections = if a == b { there } else { [there, self.dialled(b, |to| to.host == a)].concat() };
         connections.sort_by_key(|connection| connection.id);
         connections
+    }
+
+    /// The connections from one host to a port of another that are open at both ends, oldest first.
+    pub(crate) fn connections_to(&self, client: HostIndex, server: Endpoint) -> Vec<Connection> {
+        let mut connections = self.dialled(client, |to| to == server);
+        connections.sort_by_key(|connection| connection.id);
+        connections
+    }
+
+    /// The open connections that a host has dialled to such endpoints. Only for these, the sockets are looked up.
+    fn dialled(&self, client: HostIndex, is_wanted: impl Fn(Endpoint) -> bool) -> Vec<Connection> {
+        let first = Endpoint { host: client, port: 0 };
+        let held = self.held.range(Flow { from: first, to: Endpoint { host: HostIndex(0), port: 0 } }..);
+        let of_client = held.take_while(|(flow, _)| flow.from.host == client);
+        let wanted = of_client.filter(|(flow, (_, side))| *side == Side::Client && is_wanted(flow.to));
+        let open = wanted.filter(|(flow, _)| self.is_open(**flow));
+        open.map(|(flow, (id, _))| self.connection(*flow, *id)).collect()
     }
 
     /// Resets both ends of a connection and drops what is under way between them. False if it was not open any more.
