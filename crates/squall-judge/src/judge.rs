@@ -1,5 +1,6 @@
 //! The judge itself: passes every observation to every invariant, to the marks, and to the trace hash.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::invariants::{self, Check, Violation};
@@ -19,6 +20,8 @@ pub struct Judge {
     trace: Trace,
     violations: Vec<(SimTime, Violation)>,
     fingerprints: BTreeSet<String>,
+    /// The place of the invariant that was the first to have something pending, the last time.
+    pending_last: Cell<usize>,
 }
 
 impl Judge {
@@ -30,6 +33,7 @@ impl Judge {
             trace: Trace::default(),
             violations: Vec::new(),
             fingerprints: BTreeSet::new(),
+            pending_last: Cell::default(),
         }
     }
 
@@ -59,6 +63,17 @@ impl Judge {
     /// Returns what has yet to happen. Nothing may be pending at the end of the calm.
     pub fn pending(&self) -> Vec<Pending> {
         self.invariants.iter().flat_map(|invariant| invariant.pending()).collect()
+    }
+
+    /// Returns true if nothing is pending. Asks the invariant first that was pending the last time.
+    pub fn is_settled(&self) -> bool {
+        let is_pending = |at: &usize| !self.invariants[*at].pending().is_empty();
+        if is_pending(&self.pending_last.get()) {
+            return false;
+        }
+        let pending = (0..self.invariants.len()).find(is_pending);
+        self.pending_last.set(pending.unwrap_or_default());
+        pending.is_none()
     }
 
     /// Returns the number of times that each invariant could have been violated.

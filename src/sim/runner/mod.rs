@@ -263,7 +263,7 @@ impl Run {
         while Instant::now() < deadline {
             tokio::time::sleep(CONVERGENCE_INTERVAL).await;
             let is_at_work = world.has_requests_under_way() || database.has_rows_in_flight();
-            if !is_at_work && self.recorder.judge().pending().is_empty() {
+            if !is_at_work && self.recorder.judge().is_settled() {
                 return true;
             }
         }
