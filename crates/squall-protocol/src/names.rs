@@ -1,10 +1,12 @@
 //! The small types of every layer: stream names, instance names and tokens.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The name of the instance that every deployment has.
 pub const MASTER: &str = "master";
@@ -49,47 +51,94 @@ impl fmt::Display for Token {
     }
 }
 
+/// Returns the first eight bytes of a name as a number that orders names as their texts do, as far as it tells them apart.
+fn beginning(name: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let length = name.len().min(bytes.len());
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    u64::from_be_bytes(bytes)
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        #[derive(Clone, Deserialize)]
+        #[serde(from = "Arc<str>")]
+        pub struct $name {
+            text: Arc<str>,
+            /// See [`beginning`].
+            beginning: u64,
+        }
 
         impl $name {
             /// The name as text.
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.text
             }
         }
 
         impl<T: Into<Arc<str>>> From<T> for $name {
             fn from(name: T) -> Self {
-                $name(name.into())
+                let text = name.into();
+                $name { beginning: beginning(&text), text }
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.cmp(other).is_eq()
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            /// Compares the texts. Most names differ at the beginning, or are copies of one another.
+            fn cmp(&self, other: &Self) -> Ordering {
+                let text = || if Arc::ptr_eq(&self.text, &other.text) { Ordering::Equal } else { self.text.cmp(&other.text) };
+                self.beginning.cmp(&other.beginning).then_with(text)
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.text.hash(state);
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.text.serialize(serializer)
             }
         }
 
         impl Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                &self.text
             }
         }
 
         impl PartialEq<str> for $name {
             fn eq(&self, other: &str) -> bool {
-                &*self.0 == other
+                &*self.text == other
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                self.text.fmt(f)
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(f)
+                self.text.fmt(f)
             }
         }
     };
@@ -107,7 +156,19 @@ name! {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn names_are_compared_by_their_texts(a in "[a\\x00\u{fc}]{0,6}", b in "[a\\x00\u{fc}]{0,6}") {
+            let (one, other) = (StreamName::from(&*a), StreamName::from(&*b));
+            prop_assert_eq!(one.cmp(&other), a.cmp(&b));
+            prop_assert_eq!(one == other, a == b);
+            prop_assert_eq!(one.cmp(&one.clone()), Ordering::Equal);
+        }
+    }
 
     #[test]
     fn a_number_of_a_stream_in_memory_tells_the_run_of_its_writer() {
