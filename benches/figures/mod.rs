@@ -7,6 +7,10 @@ use std::time::Instant;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
+/// The allocator of the program `squall`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rates by name, in items a second.
 static RATES: Mutex<BTreeMap<String, f64>> = Mutex::new(BTreeMap::new());
 /// Rates in words, in the order of the measurements.

@@ -209,7 +209,7 @@ impl StreamFollower {
 
     /// Returns true if `token` is one that the writer can have: no other may move the position, past rows to come.
     async fn believes(&self, connection: &Connection, token: Token) -> Result<bool, Abandoned> {
-        let mut backoff = self.backoff("check", connection);
+        let mut backoff = None;
         loop {
             match self.stream.check(token).await {
                 Ok(Checked::Allocated) => return Ok(true),
@@ -219,7 +219,7 @@ impl StreamFollower {
                 }
                 Err(error) => self.failed(connection, &*error),
             }
-            tokio::time::sleep(backoff.next_delay()).await;
+            self.back_off(&mut backoff, "check", connection).await;
             if !connection.is_open() {
                 // Rows of this connection that wait behind the token must not be applied without it.
                 self.connected_on.set(None);
@@ -313,7 +313,7 @@ impl StreamFollower {
     /// behind `due` in answer after answer is right, because its position was announced before it was asked: `due` is not
     /// its position, or no longer.
     async fn fetch(&self, connection: &Connection, from: Token, upto: Token, due: Token) -> Result<Updates, Abandoned> {
-        let mut backoff = self.backoff("catch_up", connection);
+        let mut backoff = None;
         let mut answers_behind = 0;
         loop {
             if !connection.is_open() {
@@ -334,7 +334,7 @@ impl StreamFollower {
                 Err(error) => error,
             };
             self.failed(connection, &*error);
-            tokio::time::sleep(backoff.next_delay()).await;
+            self.back_off(&mut backoff, "catch_up", connection).await;
         }
     }
 
@@ -350,9 +350,13 @@ impl StreamFollower {
         updates
     }
 
-    fn backoff(&self, purpose: &str, connection: &Connection) -> Backoff {
-        let purpose = format!("{purpose}/{}/{}/{}", self.stream.name(), self.writer, connection.id());
-        Backoff::new(&self.env.seeds.child(purpose))
+    /// Waits before the next attempt at `purpose`. The first failure creates the back-off: almost all attempts succeed.
+    async fn back_off(&self, backoff: &mut Option<Backoff>, purpose: &str, connection: &Connection) {
+        let backoff = backoff.get_or_insert_with(|| {
+            let purpose = format!("{purpose}/{}/{}/{}", self.stream.name(), self.writer, connection.id());
+            Backoff::new(&self.env.seeds.child(purpose))
+        });
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 
     /// Reports a failure to read what is missing.

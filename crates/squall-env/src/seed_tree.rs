@@ -4,6 +4,8 @@
 //! no shared generator, so a new draw changes no other one: removing one fault from a plan leaves every other draw as
 //! it was.
 
+use std::fmt::{self, Write};
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -29,16 +31,25 @@ impl SeedTree {
     }
 
     /// The child for `key`: a host, a boot, a purpose, an ordinal.
-    pub fn child(&self, key: impl std::fmt::Display) -> SeedTree {
-        let mut hash = Sha256::new();
-        hash.update(self.key);
-        hash.update(key.to_string().as_bytes());
-        SeedTree { key: hash.finalize().into() }
+    pub fn child(&self, key: impl fmt::Display) -> SeedTree {
+        let mut text = Hashed(Sha256::new_with_prefix(self.key));
+        write!(text, "{key}").expect("hashing never fails");
+        SeedTree { key: text.0.finalize().into() }
     }
 
     /// A generator at the start of this node's stream of numbers.
     pub fn rng(&self) -> ChaCha8Rng {
         ChaCha8Rng::from_seed(self.key)
+    }
+}
+
+/// Hashes the text that is written to it.
+struct Hashed(Sha256);
+
+impl Write for Hashed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text);
+        Ok(())
     }
 }
 

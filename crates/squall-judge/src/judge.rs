@@ -38,6 +38,7 @@ impl Judge {
     }
 
     /// Takes one observation into account. Observations come in order.
+    #[inline(never)] // benches/cost.rs counts here
     pub fn observe(&mut self, at: SimTime, observation: &Observation) {
         self.trace.add(at, observation);
         self.marks.observe(at, observation);
@@ -66,6 +67,7 @@ impl Judge {
     }
 
     /// Returns true if nothing is pending. Asks the invariant first that was pending the last time.
+    #[inline(never)] // benches/cost.rs counts here
     pub fn is_settled(&self) -> bool {
         let is_pending = |at: &usize| !self.invariants[*at].pending().is_empty();
         if is_pending(&self.pending_last.get()) {
