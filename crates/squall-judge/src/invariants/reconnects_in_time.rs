@@ -17,7 +17,8 @@
 //! continues, its delays start again. A connection that the accepting end gives up is not judged. Jitter is taken at its
 //! highest, and `SLACK_MS` is more than delayed polls can add up to. A silence begins with the last line that was read,
 //! because lines that were sent before the other end was gone may arrive after it, at a slow reader some seconds after it.
-//! Such a line is a position, a greeting, a pong, or a row on the connection to its own writer (seed 3013 of `storm`). A
+//! Such a line is a position, a greeting, a pong, or a row on the connection to its own writer (seed 3013 of `storm`), and
+//! so is a line that the storm injects into what a process reads, also on a dead connection (seed 1002317 of `storm`). A
 //! broker answers for itself alone: rows from it are no pong. What an instance publishes is answered only once all of it
 //! was written: while the rest of a long row waits for a slow broker, the answer to the row before it is not the one that
 //! the instance waits for (seed 129 of `redis_swarm`). A row that was fetched from the database begins the silence
@@ -116,6 +117,16 @@ impl ReconnectsInTime {
         }
     }
 
+    /// Records that an instance has read a line of this target.
+    fn heard(&mut self, at: SimTime, instance: &InstanceName, target: &InstanceName) {
+        for (attempt, (of, since)) in &mut self.dead {
+            let is_from_target = self.attempts.get(attempt).is_some_and(|attempt| attempt.pair.1 == *target);
+            if of == instance && is_from_target {
+                *since = at;
+            }
+        }
+    }
+
     fn look_again_at(&mut self, until: SimTime) {
         self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
     }
@@ -179,14 +190,10 @@ impl Invariant for ReconnectsInTime {
             | Observation::Ponged { attempt, .. } => {
                 self.dead.entry(*attempt).and_modify(|(_, since)| *since = at);
             }
-            Observation::Applied { instance, writer, .. } => {
-                for (attempt, (of, since)) in &mut self.dead {
-                    let is_from_target = self.attempts.get(attempt).is_some_and(|attempt| attempt.pair.1 == *writer);
-                    if of == instance && is_from_target {
-                        *since = at;
-                    }
-                }
-            }
+            Observation::Applied { instance, writer: target, .. }
+            | Observation::UnknownRowRead { instance, target, .. }
+            | Observation::ForgedPositionRead { instance, target, .. }
+            | Observation::OddLineRead { instance, target, .. } => self.heard(at, instance, target),
             _ => {}
         }
         let overdue = self.overdue(at);
@@ -307,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_the_target_that_still_arrive_begin_the_silence_anew_and_others_do_not() {
+    fn lines_of_the_target_that_still_arrive_begin_the_silence_anew_and_others_do_not() {
         let connecting = Observation::Connecting { instance: "worker".into(), target: "writer".into(), attempt: 1 };
         let applied = |instance: &str, writer: &str| Observation::Applied {
             instance: instance.into(),
@@ -323,6 +330,12 @@ mod tests {
         assert_eq!(late_with(applied("worker", "writer")), 0);
         assert_eq!(late_with(applied("worker", "other")), 1, "it came on another connection");
         assert_eq!(late_with(applied("other", "writer")), 1, "another instance read it");
+        let injected = |target: &str| {
+            let (instance, target, stream) = ("worker".into(), target.into(), "newer".into());
+            Observation::UnknownRowRead { instance, target, stream }
+        };
+        assert_eq!(late_with(injected("writer")), 0, "seed 1002317 of storm");
+        assert_eq!(late_with(injected("other")), 1, "it came on another connection");
     }
 
     #[test]
