@@ -77,14 +77,10 @@ impl Installed {
         // Retransmission counted in egress passes would go off at random.
         let kernel = KernelConfig::default().recv_buf_cap(RECEIVE_BUFFER).retx_threshold(u32::MAX);
         let mut net = Net::with_config(kernel);
-        let seeds = seeds.child("latency");
-        let pairs = hosts.iter().flat_map(|from| hosts.iter().map(move |to| (from, to)));
-        let links =
-            pairs.map(|(from, to)| Link::new(seeds.child(format_args!("{from}>{to}")).rng(), latency)).collect();
         let add = |(index, name)| Host::new(name, net.add_host(HostIndex(index as u16).ip()));
         let hosts = hosts.into_iter().enumerate().map(add).collect();
         let net = net.enter();
-        wire::install(Some(Wire::new(net, hosts, links, latency, tap)));
+        wire::install(Some(Wire::new(net, hosts, seeds.child("latency"), latency, tap)));
         Installed
     }
 }

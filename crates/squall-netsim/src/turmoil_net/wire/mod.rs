@@ -29,6 +29,7 @@ use link::Link;
 use segment::{Flow, HostIndex, Kind, tcp};
 
 use super::super::{LatencyRange, Side, Tap};
+use squall_env::SeedTree;
 
 /// Bytes a socket's receive buffer holds. The kernel's SYN-ACK always announces 65 535, so it must not be less.
 pub(super) const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -53,7 +54,10 @@ pub(super) struct Wire {
     pub tap: Rc<dyn Tap>,
     /// The latency of every link that has none of its own.
     pub latency: LatencyRange,
-    links: Vec<Link>,
+    /// The links in use, one for each pair of hosts, ordered by sender first. A link is made when it is first used.
+    links: Vec<Option<Box<Link>>>,
+    /// The source of every link's draws.
+    link_seeds: SeedTree,
     pub fifos: BTreeMap<Flow, Fifo>,
     pub agenda: Agenda,
     pub driver: Option<Waker>,
@@ -101,11 +105,12 @@ pub(super) fn install(wire: Option<Wire>) -> Option<Wire> {
 }
 
 impl Wire {
-    /// A wire between `hosts`, whose kernels `net` holds. `links` has one per pair of hosts, ordered by sender first.
+    /// A wire between `hosts`, whose kernels `net` holds. The latencies of the link from `a` to `b` are drawn from `a>b` of
+    /// `link_seeds`.
     pub(super) fn new(
         net: EnterGuard,
         hosts: Vec<Host>,
-        links: Vec<Link>,
+        link_seeds: SeedTree,
         latency: LatencyRange,
         tap: Rc<dyn Tap>,
     ) -> Self {
@@ -115,10 +120,11 @@ impl Wire {
         Wire {
             net,
             hosts,
-            names,
             tap,
             latency,
-            links,
+            links: (0..names.len().pow(2)).map(|_| None).collect(),
+            link_seeds,
+            names,
             fifos: BTreeMap::new(),
             agenda: Agenda::default(),
             driver: None,
@@ -143,13 +149,17 @@ impl Wire {
 
     /// The link from one host to another.
     pub(super) fn link(&mut self, from: HostIndex, to: HostIndex) -> &mut Link {
-        let hosts = self.hosts.len();
-        &mut self.links[usize::from(from.0) * hosts + usize::from(to.0)]
+        let (from, to) = (usize::from(from.0), usize::from(to.0));
+        let Wire { hosts, links, link_seeds, latency, .. } = self;
+        links[from * hosts.len() + to].get_or_insert_with(|| {
+            let seeds = link_seeds.child(format_args!("{}>{}", hosts[from].name, hosts[to].name));
+            Box::new(Link::new(seeds.rng(), *latency))
+        })
     }
 
-    /// All links.
+    /// All links in use.
     pub(super) fn links(&mut self) -> impl Iterator<Item = &mut Link> {
-        self.links.iter_mut()
+        self.links.iter_mut().flatten().map(Box::as_mut)
     }
 
     /// Makes the driver look: some socket may have something to send.
