@@ -115,12 +115,17 @@ impl Announcements {
         }
     }
 
-    /// Clears this process's id and sends nothing after that.
+    /// Clears this process's id and sends nothing after that. A connection that is closing may have discarded what was to be
+    /// sent on it, so the earlier ids are cleared there again: no later connection will (seed 1002348 of `redis_swarm`).
     pub(super) fn stop(&self) {
-        if !self.is_stopped.replace(true)
-            && let Some(connection) = &*self.connection.borrow()
-        {
-            let sent = connection.send_last(&Command::ClearUserSync(self.instance_id()));
+        if self.is_stopped.replace(true) {
+            return;
+        }
+        let Some(connection) = &*self.connection.borrow() else { return };
+        let retired = self.retired.borrow();
+        let lost = retired.iter().filter(|_| !connection.is_open()).map(|(id, _)| id.clone());
+        for id in lost.chain([self.instance_id()]) {
+            let sent = connection.send_last(&Command::ClearUserSync(id));
             debug_assert!(sent.is_ok(), "an id fits a line: {sent:?}");
         }
     }

@@ -288,6 +288,29 @@ fn the_last_announcement_clears_the_id() {
 }
 
 #[test]
+fn at_the_stop_earlier_ids_are_cleared_again_where_the_connection_has_discarded_that() {
+    for overflows in [false, true] {
+        on_paused_clock(|env| async move {
+            let worker = Worker::new(&env).await;
+            let _a = worker.begin("@a");
+            let first = worker.syncs.announcements.instance_id();
+            worker.announced().await;
+            worker.syncs.announcements.missed();
+            let second = worker.syncs.announcements.instance_id();
+            if overflows {
+                for _ in 0..=COMMANDS_QUEUED_MAX {
+                    worker.connection.send(&Command::Ping("1".into())).unwrap();
+                }
+            }
+            worker.syncs.stop();
+            let last: Vec<_> = commands(&worker.connection).await.into_iter().collect();
+            let cleared = [first, second].map(Command::ClearUserSync);
+            assert!(last.ends_with(&cleared) && last.len() == 2 + usize::from(overflows), "{last:?}");
+        });
+    }
+}
+
+#[test]
 fn the_presence_writer_is_sent_the_syncs_of_its_own_instance() {
     on_paused_clock(|env| async move {
         let written = Written::new();
