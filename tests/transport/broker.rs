@@ -21,6 +21,7 @@ use crate::run;
 
 /// A broker behind wires that the test can cut.
 struct Broker {
+    deployment: Deployment,
     options: broker::Options,
     /// The server to which the broker's name leads.
     server: Rc<RefCell<mpsc::UnboundedSender<BoxStream>>>,
@@ -146,8 +147,8 @@ impl Broker {
                 });
             }
         });
-        let mut broker = Broker { options, server, wires };
-        let worker = deployment.start("worker1").await;
+        let mut broker = Broker { deployment, options, server, wires };
+        let worker = broker.deployment.start("worker1").await;
         let (one, other) = (broker.serve_next().await, broker.serve_next().await);
         let is_subscriber = String::from_utf8_lossy(&one.control.sent.borrow()).contains("SUBSCRIBE");
         let (publisher, subscriber) = if is_subscriber { (other, one) } else { (one, other) };
@@ -243,17 +244,43 @@ fn what_the_broker_reads_late_on_an_old_connection_is_not_published() {
         control.lose_client.notify_one();
         let _publisher = broker.serve_next().await;
         tokio::time::sleep(SHORT).await;
-        worker.handler().remote_server_up("next.test");
-        tokio::time::sleep(SHORT).await;
-        assert!(String::from_utf8_lossy(&control.held.borrow()).contains("held.test"));
-        control.arrive.notify_one();
-        tokio::time::sleep(SHORT).await;
-        let mut heard = vec![0; 64 * 1024];
-        let length = listener.read(&mut heard).await.unwrap();
-        let heard = String::from_utf8_lossy(&heard[..length]).into_owned();
-        assert!(heard.contains("next.test"), "{heard}");
-        assert!(!heard.contains("held.test"), "{heard}");
+        hears_only_the_next(&worker, &control, &mut listener).await;
     });
+}
+
+/// Seed 1001883 of `redis`.
+#[test]
+fn what_the_broker_reads_late_of_an_earlier_process_is_not_published() {
+    run(async {
+        let (mut broker, worker, publisher, _subscriber) = Broker::with_worker().await;
+        let mut listener = broker.subscribe().await;
+        tokio::time::sleep(SHORT).await;
+        let control = Rc::clone(&publisher.control);
+        control.is_holding.set(true);
+        worker.handler().remote_server_up("held.test");
+        tokio::time::sleep(SHORT).await;
+        control.lose_client.notify_one();
+        worker.stop().await;
+        drop(worker);
+        let worker = broker.deployment.start("worker1").await;
+        let _wires = (broker.serve_next().await, broker.serve_next().await);
+        tokio::time::sleep(SHORT).await;
+        hears_only_the_next(&worker, &control, &mut listener).await;
+    });
+}
+
+/// Checks that a subscriber hears what `worker` publishes now, and not what arrives late on an old wire.
+async fn hears_only_the_next(worker: &Instance, old: &Control, listener: &mut DuplexStream) {
+    worker.handler().remote_server_up("next.test");
+    tokio::time::sleep(SHORT).await;
+    assert!(String::from_utf8_lossy(&old.held.borrow()).contains("held.test"));
+    old.arrive.notify_one();
+    tokio::time::sleep(SHORT).await;
+    let mut heard = vec![0; 64 * 1024];
+    let length = listener.read(&mut heard).await.unwrap();
+    let heard = String::from_utf8_lossy(&heard[..length]).into_owned();
+    assert!(heard.contains("next.test"), "{heard}");
+    assert!(!heard.contains("held.test"), "{heard}");
 }
 
 #[test]

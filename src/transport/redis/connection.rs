@@ -46,8 +46,9 @@ pub enum BrokerError {
     Deaf,
     /// The broker does not let this instance end the connection on which it published before.
     #[error(
-        "the broker refused CLIENT INFO or CLIENT KILL ({0}), so what it reads late on this instance's old connection \
-         can make other instances miss rows: allow both commands, which need Redis 6.2 or later"
+        "the broker refused CLIENT INFO, CLIENT KILL, GET or SET ({0}), so what it reads late on this instance's old \
+         connection can make other instances miss rows: allow these commands, which need Redis 6.2 or later, and the keys \
+         that begin with the server name"
     )]
     OldConnectionOpen(#[source] RedisError),
     /// The broker closed the connection.

@@ -1,22 +1,29 @@
-//! Ends the old publishing connection of this process, before the process publishes on the next one.
+//! Ends the old publishing connection of this instance, before the instance publishes on the next one.
 //!
-//! A process may lose a connection while the broker has not read all of it yet. The broker may read the rest after the
+//! An instance may lose a connection while the broker has not read all of it yet. The broker may read the rest after the
 //! first lines of the next connection, an old `POSITION` among them. A follower that has just subscribed takes that for the
 //! answer to its `REPLICATE`. It then applies the next row of the new connection, although it was not subscribed while the
-//! rows between were published (seed 9060 of `redis_swarm`). So the process first makes the broker close the old
+//! rows between were published (seed 9060 of `redis_swarm`). So the instance first makes the broker close the old
 //! connection. The broker publishes nothing that it has not read by then.
 //!
-//! A process knows only its own connections. After a restart, the last bytes of the earlier process may still arrive.
+//! A process knows its own connections. After a restart, the last bytes of the earlier process may arrive as late (seed
+//! 1001883 of `redis`). So each connection is noted at the broker too, under a key of the instance, before anything is
+//! published on it.
 
 use std::cell::RefCell;
 
 use redis::aio::MultiplexedConnection;
 
 use super::connection::{Broker, BrokerError, answer};
+use squall_protocol::InstanceName;
 
-/// The connection on which this process published last.
-#[derive(Default)]
-pub(super) struct Predecessor(RefCell<Option<ClientId>>);
+/// The connection on which this instance published last.
+pub(super) struct Predecessor {
+    /// The key at the broker.
+    key: String,
+    /// The connection as this process remembers it, also where the broker keeps no keys for it.
+    known: RefCell<Option<ClientId>>,
+}
 
 /// The identity of a connection at a broker. Each server counts its connections from 1, so the address tells equal numbers
 /// of two servers apart.
@@ -32,9 +39,19 @@ impl ClientId {
         let field = |name| info.split_whitespace().find_map(|field| field.strip_prefix(name)).map(str::to_owned);
         Some(ClientId { id: field("id=")?, address: field("addr=")? })
     }
+
+    /// Returns the client as it is noted at the broker, in the form that [`parse`](Self::parse) reads.
+    fn note(&self) -> String {
+        format!("id={} addr={}", self.id, self.address)
+    }
 }
 
 impl Predecessor {
+    /// Returns the predecessor of the first connection of a process of `instance`.
+    pub(super) fn new(server_name: &str, instance: &InstanceName) -> Self {
+        Predecessor { key: format!("{server_name}/publisher/{instance}"), known: RefCell::default() }
+    }
+
     /// Ends the predecessor of `client`, and makes `client` the predecessor of the next connection. Calls `answered` at each
     /// answer of the broker: it shows that the connection works (seed 1000002 of `redis_swarm`).
     ///
@@ -57,20 +74,35 @@ impl Predecessor {
     }
 
     async fn try_replace(&self, client: &mut MultiplexedConnection, answered: impl Fn()) -> Result<(), BrokerError> {
-        let old = self.0.borrow().clone();
-        if let Some(ClientId { id, address }) = old {
-            let mut kill = redis::cmd("CLIENT");
-            kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
-            answer("CLIENT KILL", kill.exec_async(client)).await?;
+        let known = self.known.borrow().clone();
+        if let Some(known) = &known {
+            kill(known, client).await?;
             answered();
         }
-        let mut info = redis::cmd("CLIENT");
-        info.arg("INFO");
-        let info: String = answer("CLIENT INFO", info.query_async(client)).await?;
+        let noted: Option<String> = answer("GET", redis::cmd("GET").arg(&self.key).query_async(client)).await?;
         answered();
-        self.0.replace(ClientId::parse(&info));
+        if let Some(noted) = noted.and_then(|note| ClientId::parse(&note)).filter(|noted| known.as_ref() != Some(noted))
+        {
+            kill(&noted, client).await?;
+            answered();
+        }
+        let info: String = answer("CLIENT INFO", redis::cmd("CLIENT").arg("INFO").query_async(client)).await?;
+        answered();
+        let Some(own) = ClientId::parse(&info) else { return Ok(()) };
+        let note = own.note();
+        self.known.replace(Some(own));
+        // Not before the others are ended: an answer that is lost must not lose them.
+        answer("SET", redis::cmd("SET").arg(&self.key).arg(note).exec_async(client)).await?;
+        answered();
         Ok(())
     }
+}
+
+/// Makes the broker close a connection. There may be none any more.
+async fn kill(ClientId { id, address }: &ClientId, client: &mut MultiplexedConnection) -> Result<(), BrokerError> {
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("ID").arg(id).arg("ADDR").arg(address);
+    answer("CLIENT KILL", kill.exec_async(client)).await
 }
 
 #[cfg(test)]
@@ -82,7 +114,8 @@ mod tests {
         let info =
             "id=3 addr=127.0.0.1:50188 laddr=127.0.0.1:6379 fd=8 name= age=0 lib-name= cmd=client|info user=default\n";
         let client = ClientId { id: "3".into(), address: "127.0.0.1:50188".into() };
-        assert_eq!(ClientId::parse(info), Some(client));
+        assert_eq!(ClientId::parse(info).as_ref(), Some(&client));
+        assert_eq!(ClientId::parse(&client.note()), Some(client));
         assert_eq!(ClientId::parse("OK"), None);
     }
 }

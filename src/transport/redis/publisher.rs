@@ -26,7 +26,7 @@ use squall_protocol::{Header, RdataHeader};
 /// the previous connection lost, which they could not notice otherwise.
 pub async fn keep_publishing(config: RedisConfig, echoes: Rc<Echoes>, handler: Rc<CommandHandler>, env: Env) {
     let broker = Broker::new(&config, &env);
-    let predecessor = Predecessor::default();
+    let predecessor = Predecessor::new(handler.server_name(), handler.instance());
     keep_connected("publish", &broker, async || match connect_and_ping(&broker, &env).await {
         Ok(BrokerClient { mut client, mut reading, limiter }) => {
             let connection = handler.publishing();
