@@ -15,8 +15,10 @@
 //! memory start again with their writers, but so do connections. At a broker every instance reads each `REPLICATE`, and
 //! cannot know if the presence writer sent it because it lacks the syncing users; so each of them makes every instance
 //! announce its users again, under a new id, at most once a second. With them it clears the earlier ids that the presence
-//! writer may still know. A bound of 100 and one a second was wrong: 119 ids were cleared on a connection of 18 s, each of
-//! them for a cause (seed 1000037 of `redis_swarm`).
+//! writer may still know. A user who is between two requests at that moment is announced three times: the end of the sync,
+//! the next sync, and then again like all users. A bound of one for each `REPLICATE` was wrong (seed 1002572 of `redis`).
+//! A bound of 100 ids and one a second was wrong too: 119 ids were cleared on a connection of 18 s, each of them for a cause
+//! (seed 1000037 of `redis_swarm`).
 
 use std::collections::BTreeMap;
 
@@ -38,6 +40,8 @@ const POSITIONS_AT_ONCE: u64 = 100;
 /// Shortest interval between two announcements of a syncing user, in seconds. A user alone on an instance is announced with
 /// every sign of life; more users are announced less often.
 const REFRESH_SECS: u64 = 2;
+/// The most announcements of a syncing user that follow from a request to announce all users again.
+const ANNOUNCED_A_REQUEST: u64 = 3;
 /// The most ids that an instance may clear each time, besides one for each of its connections.
 const IDS_CLEARED: u64 = 30;
 
@@ -98,7 +102,7 @@ impl AmplificationBounded {
             Line::Other(relayed) if RELAYED.contains(relayed) => self.begun.get(relayed).copied().unwrap_or(0),
             Line::Other("USER_SYNC") => {
                 let syncs = self.syncs.get(instance).copied().unwrap_or(0);
-                syncs * (2 + passed_secs / REFRESH_SECS + self.requests(role))
+                syncs * (2 + passed_secs / REFRESH_SECS + ANNOUNCED_A_REQUEST * self.requests(role))
             }
             Line::Other("CLEAR_USER_SYNC") => {
                 let connections = self.attempts.get(instance).copied().unwrap_or(0);
@@ -259,6 +263,17 @@ mod tests {
             kind(&[began, announced[0].clone(), announced[1].clone(), (2_000, wrote_command("USER_SYNC"))]),
             "none"
         );
+    }
+
+    /// Seed 1002572 of `redis`.
+    #[test]
+    fn each_request_may_come_between_two_syncs_of_a_user() {
+        let subscribing =
+            (0, Observation::Connecting { instance: "other".into(), target: SUBSCRIPTION.into(), attempt: 2 });
+        let announced = |count| vec![(0, wrote(Role::Publisher, Line::Other("USER_SYNC"))); count];
+        let story = |count| [vec![subscribing.clone(), (0, sync_began())], announced(count)].concat();
+        assert_eq!(kind(&story(5)), "none", "two for the sync and three for the request");
+        assert_eq!(kind(&story(6)), "too_much_said");
     }
 
     #[test]
