@@ -30,7 +30,7 @@ fn small_queries(plan: &Plan) -> Duration {
     if rows_per_query >= ROWS_TARGET {
         return Duration::ZERO;
     }
-    let rows = plan.rows() + plan.operations.len() as u64;
+    let rows = plan.operations.iter().map(|operation| operation.kind.rows_of_a_stream() + 1).sum::<u64>();
     let queries = rows.div_ceil((rows_per_query as u64 / 4).max(1));
     let transaction_us = plan.database.before_us.1 + plan.database.after_us.1;
     let query_us = transaction_us + 1_000 * plan.scheduling.deferral_ms_max + 2 * plan.network.latency_us_max;

@@ -331,6 +331,16 @@ impl OperationKind {
         }
     }
 
+    /// Returns the most rows that it writes to one stream.
+    pub fn rows_of_a_stream(&self) -> u64 {
+        match self {
+            OperationKind::ToDevice { .. }
+            | OperationKind::AccountDataBurst { .. }
+            | OperationKind::Receipts { .. } => self.payloads(),
+            _ => u64::from(self.rows().max(1)),
+        }
+    }
+
     /// Returns each amount of the operation that takes memory or time, with its greatest value.
     pub(super) fn amounts(&self) -> Vec<(u64, u64)> {
         match *self {
