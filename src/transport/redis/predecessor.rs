@@ -29,15 +29,15 @@ pub(super) struct Predecessor {
 /// of two servers apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ClientId {
-    id: String,
+    id: u64,
     address: String,
 }
 
 impl ClientId {
     /// Parses the answer to `CLIENT INFO`: `id=3 addr=127.0.0.1:50188 laddr=127.0.0.1:6379 …`.
     fn parse(info: &str) -> Option<Self> {
-        let field = |name| info.split_whitespace().find_map(|field| field.strip_prefix(name)).map(str::to_owned);
-        Some(ClientId { id: field("id=")?, address: field("addr=")? })
+        let field = |name| info.split_whitespace().find_map(|field| field.strip_prefix(name));
+        Some(ClientId { id: field("id=")?.parse().ok()?, address: field("addr=")?.to_owned() })
     }
 
     /// Returns the client as it is noted at the broker, in the form that [`parse`](Self::parse) reads.
@@ -113,9 +113,11 @@ mod tests {
     fn the_identity_of_a_connection_is_its_number_and_address() {
         let info =
             "id=3 addr=127.0.0.1:50188 laddr=127.0.0.1:6379 fd=8 name= age=0 lib-name= cmd=client|info user=default\n";
-        let client = ClientId { id: "3".into(), address: "127.0.0.1:50188".into() };
+        let client = ClientId { id: 3, address: "127.0.0.1:50188".into() };
         assert_eq!(ClientId::parse(info).as_ref(), Some(&client));
         assert_eq!(ClientId::parse(&client.note()), Some(client));
-        assert_eq!(ClientId::parse("OK"), None);
+        for other in ["OK", "id=3", "id= addr=a", "id=-3 addr=a", "id=three addr=a"] {
+            assert_eq!(ClientId::parse(other), None, "{other}");
+        }
     }
 }
