@@ -122,6 +122,8 @@ impl Scene {
                 Stage::PublisherGreeted | Stage::Subscribing => {}
                 Stage::Published => {
                     client.say("+PONG\r\n").await;
+                    client.hear("GET").await;
+                    client.say("$-1\r\n").await;
                     client.hear("INFO").await;
                     // As from a server before Redis 6.2.
                     client.say("-ERR unknown command 'CLIENT'\r\n").await;
