@@ -122,8 +122,6 @@ impl Scene {
                 Stage::PublisherGreeted | Stage::Subscribing => {}
                 Stage::Published => {
                     client.say("+PONG\r\n").await;
-                    client.hear("GET").await;
-                    client.say("$-1\r\n").await;
                     client.hear("INFO").await;
                     // As from a server before Redis 6.2.
                     client.say("-ERR unknown command 'CLIENT'\r\n").await;
@@ -228,6 +226,26 @@ fn garbage_is_reported_and_followed_by_a_reconnect() {
             scene.serves_others().await;
             scene.recovers().await;
         }
+    });
+}
+
+#[test]
+fn a_broker_that_refuses_the_key_still_ends_the_old_connection_of_the_same_process() {
+    run(async {
+        let mut scene = Scene::new().await;
+        let mut first = scene.at(Stage::PublisherGreeted).await;
+        scene.master.clear_reports();
+        first.say("+PONG\r\n").await;
+        first.hear("INFO").await;
+        first.say("$14\r\nid=5 addr=a:1\n\r\n").await;
+        first.hear("GET").await;
+        first.say("-NOPERM this user has no permissions to access one of the keys\r\n").await;
+        first.hear("POSITION").await;
+        scene.reports(&["refused CLIENT INFO, CLIENT KILL, GET or SET", "no permissions"]).await;
+        drop(first);
+        let mut second = scene.at(Stage::PublisherGreeted).await;
+        second.say("+PONG\r\n").await;
+        second.hear("KILL\r\n$2\r\nID\r\n$1\r\n5\r\n").await;
     });
 }
 

@@ -55,8 +55,8 @@ impl Predecessor {
     /// Ends the predecessor of `client`, and makes `client` the predecessor of the next connection. Calls `answered` at each
     /// answer of the broker: it shows that the connection works (seed 1000002 of `redis_swarm`).
     ///
-    /// Redis knows these commands since 6.2, and an administrator may forbid them. Then this reports the error, and the
-    /// old connection stays.
+    /// Redis knows `CLIENT INFO` since 6.2, and an administrator may forbid the commands or the key. Then this reports the
+    /// error, and an old connection stays: one of an earlier process if only the key is forbidden.
     pub(super) async fn replace(
         &self,
         client: &mut MultiplexedConnection,
@@ -79,6 +79,12 @@ impl Predecessor {
             kill(known, client).await?;
             answered();
         }
+        let info: String = answer("CLIENT INFO", redis::cmd("CLIENT").arg("INFO").query_async(client)).await?;
+        answered();
+        let Some(own) = ClientId::parse(&info) else { return Ok(()) };
+        let note = own.note();
+        // Before the key is asked for, which the broker may refuse.
+        self.known.replace(Some(own));
         let noted: Option<String> = answer("GET", redis::cmd("GET").arg(&self.key).query_async(client)).await?;
         answered();
         if let Some(noted) = noted.and_then(|note| ClientId::parse(&note)).filter(|noted| known.as_ref() != Some(noted))
@@ -86,12 +92,7 @@ impl Predecessor {
             kill(&noted, client).await?;
             answered();
         }
-        let info: String = answer("CLIENT INFO", redis::cmd("CLIENT").arg("INFO").query_async(client)).await?;
-        answered();
-        let Some(own) = ClientId::parse(&info) else { return Ok(()) };
-        let note = own.note();
-        self.known.replace(Some(own));
-        // Not before the others are ended: an answer that is lost must not lose them.
+        // Not before that one is ended: an answer that is lost must not lose it.
         answer("SET", redis::cmd("SET").arg(&self.key).arg(note).exec_async(client)).await?;
         answered();
         Ok(())
