@@ -97,6 +97,7 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observation::Device;
     use squall_protocol::rows::{Row, TypingRow};
     use squall_protocol::{Cached, Delivery, InstanceName, StreamName, Token};
 
@@ -135,21 +136,39 @@ mod tests {
     }
 
     #[test]
+    fn an_invariant_that_becomes_pending_later_is_asked_too() {
+        let mut judge = run(&[following("events", 0), following("typing", 0)]);
+        assert!(judge.is_settled());
+        let device = Device { user: "@user".into(), device: None };
+        judge.observe(SimTime(1), &Observation::SyncBegan { instance: "worker".into(), boot: 1, device });
+        let (_, stream, writer) = follower("typing");
+        judge.observe(
+            SimTime(2),
+            &Observation::Changed { stream, writer, boot: 1, token: Token(1), row: typing(&["x"]) },
+        );
+        assert!(!judge.pending().is_empty() && !judge.is_settled());
+        assert!(!judge.is_settled(), "the same one");
+    }
+
+    #[test]
     fn a_follower_is_pending_until_it_follows_and_has_what_the_writer_has() {
         let (_, stream, writer) = follower("typing");
         let changed = Observation::Changed { stream, writer, boot: 1, token: Token(1), row: typing(&["x"]) };
         let mut judge = run(&[Observation::Started { instance: "master".into(), boot: 1 }, changed]);
         assert_eq!(judge.pending().len(), 2);
+        assert!(!judge.is_settled());
 
         judge.observe(SimTime(5), &following("events", 3));
         judge.observe(SimTime(5), &following("typing", 0));
         let pending: Vec<String> = judge.pending().iter().map(Pending::to_string).collect();
         assert_eq!(pending, ["worker is out of date on typing of master: room (position 0)"]);
+        assert!(!judge.is_settled());
 
         let (instance, stream, writer) = follower("typing");
         let rows = vec![typing(&["x"])];
         judge.observe(SimTime(6), &Observation::Applied { instance, stream, writer, token: Token(1), rows });
         assert_eq!(judge.pending(), []);
+        assert!(judge.is_settled());
         assert_eq!(judge.violations(), []);
         assert_eq!(judge.exercised()["no_missed_rows"], 1);
     }

@@ -192,6 +192,12 @@ fn a_cut_resets_both_ends_of_one_connection() {
         assert_eq!(connections.len(), 1, "{name}");
         assert_eq!((&*connections[0].client, &*connections[0].server, connections[0].port), ("client", "server", PORT));
         assert!(engine.connections("server", "bystander").is_empty());
+        assert_eq!(engine.connections_to("client", "server", PORT), connections, "{name}");
+        for (client, server, port) in
+            [("server", "client", PORT), ("client", "server", PORT + 1), ("bystander", "server", PORT)]
+        {
+            assert_eq!(engine.connections_to(client, server, port), [], "{name}: {client} to {port} of {server}");
+        }
         assert!(engine.cut(&connections[0]));
         assert!(!engine.cut(&connections[0]), "{name}: it is not open any more");
         assert!(engine.connections("client", "server").is_empty(), "{name}");
