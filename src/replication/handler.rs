@@ -58,7 +58,8 @@ struct Batch {
     rows: Vec<Row>,
     /// Memory of the rows, in bytes.
     bytes: usize,
-    /// True if a row could not be parsed, or if there are too many or too large ones. Then the whole batch is fetched from the source.
+    /// True if a row could not be parsed, or if there are too many or too large ones. Then the whole batch is fetched from
+    /// the source.
     is_damaged: bool,
 }
 

@@ -332,7 +332,7 @@ impl OperationKind {
     }
 
     /// Returns the most rows that it writes to one stream.
-    pub fn rows_of_a_stream(&self) -> u64 {
+    pub(crate) fn rows_of_a_stream(&self) -> u64 {
         match self {
             OperationKind::ToDevice { .. }
             | OperationKind::AccountDataBurst { .. }

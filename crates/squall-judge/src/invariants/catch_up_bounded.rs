@@ -9,8 +9,9 @@
 //! No false alarm: the need is taken at its highest. It counts from the position at the announcement, although some rows
 //! may be on their way, and once for every announcement, because a lost connection leaves a catch-up unfinished. A row
 //! that cannot be understood is a reason to fetch. So is a position that no instance has announced: it ends the half of a
-//! batch that has arrived, and the batch is fetched (seed 1001695 of `swarm`, accused without that). A query counts if it succeeded and its result was delivered. Rows that
-//! an instance reads of a stream that it writes itself, in order to send them, are not judged.
+//! batch that has arrived, and the batch is fetched (seed 1001695 of `swarm`, accused without that). A query counts if it
+//! succeeded and its result was delivered. Rows that an instance reads of a stream that it writes itself, in order to send
+//! them, are not judged.
 //!
 //! Where the plan makes queues or batches so short that arrived rows are discarded, each token above the follower's position
 //! and each announced position is a reason to fetch the rows up to there once: a row or a position arrives with each
