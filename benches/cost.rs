@@ -27,9 +27,9 @@ const PARTS: [(&str, &[&str]); 5] = [
     (
         "engine",
         &[
-            "*turmoil_net::driver::Driver*poll",
-            "*turmoil_net::stream::Stream*poll_read",
-            "*turmoil_net::stream::Stream*poll_write",
+            "*event_driven::driver::Driver*poll",
+            "*event_driven::stream::Stream*poll_read",
+            "*event_driven::stream::Stream*poll_write",
             // The engine calls the tap, which is a part of the recorder.
             "*Recorder*Tap>::read",
             "*Recorder*Tap>::written",

@@ -16,7 +16,7 @@ use crate::sync::SINCE_WAIT_MAX;
 use crate::transport::http::RESPONSE_TIMEOUT;
 use crate::transport::tcp::{CLOSE_GRACE, PING_INTERVAL, PING_TIMEOUT};
 use squall_env::network::CONNECT_TIMEOUT;
-use squall_netsim::turmoil_net::RETRY_MAX;
+use squall_netsim::event_driven::RETRY_MAX;
 use squall_protocol::rows::ROWS_TARGET;
 
 /// The largest number of polls that follow from each other, through all tasks, from the first step to the last: about ten for

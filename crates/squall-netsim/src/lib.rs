@@ -75,13 +75,14 @@
 //!
 //! # Engines
 //!
-//! Two engines simulate. [`turmoil_net`], the default, decides the fate of every packet, and quiet time costs it nothing.
+//! Two engines simulate. [`event_driven`], the default, decides the fate of every packet, and quiet time costs it nothing.
 //! `turmoil`, with the feature of that name, is the cross-check, with another scheduler, other clocks and another TCP: a
 //! failure that only one engine shows is a property of that engine and not of the service. Both implement [`Engine`]; a
 //! method for a fault that `turmoil` cannot inject returns [`Unsupported`].
 
 #![forbid(unsafe_code)]
 
+pub mod event_driven;
 mod name;
 mod panics;
 pub mod tap;
@@ -91,7 +92,6 @@ mod tests;
 pub mod time;
 #[cfg(feature = "turmoil")]
 pub mod turmoil;
-pub mod turmoil_net;
 
 use std::future::Future;
 use std::rc::Rc;
@@ -287,7 +287,7 @@ pub fn simulate<T, F: Future<Output = T>>(
     main: impl FnOnce(Rc<dyn Engine>) -> F,
 ) -> T {
     match name {
-        EngineName::TurmoilNet => turmoil_net::simulate(options, |engine| main(Rc::new(engine))),
+        EngineName::TurmoilNet => event_driven::simulate(options, |engine| main(Rc::new(engine))),
         #[cfg(feature = "turmoil")]
         EngineName::Turmoil => turmoil::simulate(options, |engine| main(Rc::new(engine))),
         #[cfg(not(feature = "turmoil"))]

@@ -1,16 +1,14 @@
 //! The packets under way along one flow, first in first out.
 //!
-//! The kernel never repairs anything here (see [`super`]), so a segment that were lost or overtaken would wedge its
-//! connection for ever. A flow is therefore strictly in order, acknowledgements included, and a lost packet is a late
-//! one: it backs off at the head while everything behind it waits.
+//! A flow is strictly in order, acknowledgements included, and a lost packet is a late one: it backs off at the head while
+//! everything behind it waits. So a socket never repairs anything: it needs no timers and keeps nothing to send again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use turmoil_net::Packet;
 
-use super::segment::Kind;
+use super::segment::{Kind, Segment};
 
 /// The longest time between two tries of one packet. Linux goes to two minutes, but gives up after fifteen; both are
 /// scaled down alike. It also bounds how long after a partition's end its connections stand still.
@@ -20,7 +18,7 @@ pub const RETRY_MAX: Duration = Duration::from_secs(2);
 struct InFlight {
     at: Instant,
     sent: Instant,
-    packet: Packet,
+    segment: Segment,
 }
 
 /// The packets under way along one flow.
@@ -30,18 +28,18 @@ pub(crate) struct Fifo {
     /// The time at which the agenda next looks at this flow; entries of other times are stale.
     pub due: Option<Instant>,
     /// The last acknowledgement number its sender announced, for a window update to repeat.
-    pub ack: u32,
+    pub acknowledged: u64,
     /// The last receive window its sender announced, in bytes.
-    pub window: u16,
+    pub window: usize,
     tries: u32,
     stuck_since: Option<Instant>,
 }
 
 impl Fifo {
     /// Queues a packet that would arrive at `at`, were there none before it.
-    pub(crate) fn push(&mut self, packet: Packet, sent: Instant, at: Instant) {
+    pub(crate) fn push(&mut self, segment: Segment, sent: Instant, at: Instant) {
         let at = self.queue.back().map_or(at, |last| at.max(last.at));
-        self.queue.push_back(InFlight { at, sent, packet });
+        self.queue.push_back(InFlight { at, sent, segment });
     }
 
     /// Brings forward what would arrive later than `at`.
@@ -50,34 +48,34 @@ impl Fifo {
     }
 
     /// Puts a packet that was swallowed back to the head.
-    pub(crate) fn push_front(&mut self, packet: Packet, now: Instant) {
-        self.queue.push_front(InFlight { at: now, sent: now, packet });
+    pub(crate) fn push_front(&mut self, segment: Segment, now: Instant) {
+        self.queue.push_front(InFlight { at: now, sent: now, segment });
     }
 
     /// Replaces a bare acknowledgement queued at this very instant. They are cumulative, so the newer one, or the data
     /// that carries it, says all the older one did. Saves a quarter of the arrivals of request and reply.
-    pub(crate) fn replace_ack(&mut self, packet: Packet, now: Instant) -> Result<(), Packet> {
+    pub(crate) fn replace_ack(&mut self, segment: Segment, now: Instant) -> Result<(), Segment> {
         match self.queue.back_mut() {
-            Some(last) if last.sent == now && Kind::of(&last.packet) == Kind::Ack => last.packet = packet,
-            _ => return Err(packet),
+            Some(last) if last.sent == now && last.segment.kind == Kind::Ack => last.segment = segment,
+            _ => return Err(segment),
         }
         Ok(())
     }
 
     /// The kind of the packet at the head, and its arrival.
     pub(crate) fn head(&self) -> Option<(Instant, Kind)> {
-        self.queue.front().map(|head| (head.at, Kind::of(&head.packet)))
+        self.queue.front().map(|head| (head.at, head.segment.kind))
     }
 
     /// Takes the packet at the head, which got through.
-    pub(crate) fn pop(&mut self) -> Option<Packet> {
-        let packet = self.queue.pop_front()?.packet;
+    pub(crate) fn pop(&mut self) -> Option<Segment> {
+        let segment = self.queue.pop_front()?.segment;
         self.stuck_since = None;
-        if Kind::of(&packet) != Kind::Syn {
+        if segment.kind != Kind::Syn {
             // A SYN that arrives may still be swallowed by a full backlog, and then backs off further.
             self.tries = 0;
         }
-        Some(packet)
+        Some(segment)
     }
 
     /// Records that the head did not get through at `now`. Returns true the first time.
@@ -104,7 +102,7 @@ impl Fifo {
     /// The time since which the sender has waited for an answer in vain. A bare acknowledgement, which wants no answer, does
     /// not count.
     pub(crate) fn unanswered_since(&self) -> Option<Instant> {
-        let first = self.queue.iter().find(|one| Kind::of(&one.packet) != Kind::Ack)?;
+        let first = self.queue.iter().find(|one| one.segment.kind != Kind::Ack)?;
         self.stuck_since.map(|since| since.max(first.sent))
     }
 

@@ -96,9 +96,13 @@ async fn write_on(stream: &mut BoxStream, patience: Duration) -> (usize, Option<
     }
 }
 
-/// Sockets left in a host's kernel that have a peer.
-fn sockets(engine: Engine, host: &str) -> usize {
+/// Sockets left on a host that have a peer.
+fn sockets(_: Engine, host: &str) -> usize {
     let host = super::index(host);
-    let _ = engine;
-    turmoil_net::netstat(host.ip()).entries.iter().filter(|socket| socket.peer.is_some()).count()
+    wire(|wire| wire.pairs.of_host(host).into_iter().filter(|local| wire.socket(*local).is_some()).count())
+}
+
+/// Connections of which anything is left, on any host.
+fn remains() -> usize {
+    wire(|wire| wire.pairs.iter().count())
 }

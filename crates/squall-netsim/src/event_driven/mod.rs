@@ -1,12 +1,12 @@
-//! The event-driven engine, on the sockets of `turmoil-net`.
+//! The event-driven engine.
 //!
 //! All hosts share one paused, current-thread Tokio runtime, whose clock jumps to the next timer when nothing is
-//! runnable: quiet time costs nothing. `turmoil-net` gives every host a kernel with real TCP states but no clock; the
-//! `driver` decides when each packet arrives, and so its fate is entirely ours. Stepping every host every
-//! simulated millisecond instead costs about a hundred times as much when hosts talk every few seconds.
+//! runnable: quiet time costs nothing. Each host has a network stack with the states of TCP, and no clock of its own: the
+//! `driver` decides when each packet arrives, and so its fate is entirely ours. Stepping every host every simulated
+//! millisecond instead costs about a hundred times as much when hosts talk every few seconds.
 //!
-//! The kernels count retransmissions in egress passes, which mean nothing here, so retransmission is switched off and
-//! the wire takes its place. That one fact shapes the rest: see `flow` and `ending`.
+//! A packet is never lost, only late, which is what retransmission makes of a lost one. That one fact shapes the rest: see
+//! `flow` and `ending`.
 
 mod driver;
 mod listener;
@@ -21,19 +21,18 @@ use std::future::Future;
 use std::marker::PhantomData;
 
 use tokio::time::Instant;
-use turmoil_net::{KernelConfig, Net};
 
 pub use network::HostNetwork;
 pub use wire::flow::RETRY_MAX;
 
 use super::panics::PanicWatch;
-use super::{Attempt, Connection, End, LatencyRange, Options, Side, SlowReader, Tap, time};
+use super::{Attempt, Connection, End, LatencyRange, Options, SlowReader, Tap, time};
 use driver::Driver;
 use wire::agenda::Task;
 use wire::host::{self, Host, HostTask};
 use wire::link::Link;
-use wire::segment::{Endpoint, HostIndex};
-use wire::{RECEIVE_BUFFER, Wire, wire};
+use wire::segment::HostIndex;
+use wire::{Wire, wire};
 
 /// Runs one simulation to the end of `main`, the task that plays the world, and returns its result. Then every process
 /// is ended. The latencies of the link from `a` to `b` are drawn from `latency` / `a>b` of the options' seeds.
@@ -74,13 +73,9 @@ struct Installed;
 impl Installed {
     fn new(options: Options) -> Self {
         let Options { seeds, hosts, latency, tap } = options;
-        // Retransmission counted in egress passes would go off at random.
-        let kernel = KernelConfig::default().recv_buf_cap(RECEIVE_BUFFER).retx_threshold(u32::MAX);
-        let mut net = Net::with_config(kernel);
-        let add = |(index, name)| Host::new(name, net.add_host(HostIndex(index as u16).ip()));
-        let hosts = hosts.into_iter().enumerate().map(add).collect();
-        let net = net.enter();
-        wire::install(Some(Wire::new(net, hosts, seeds.child("latency"), latency, tap)));
+        let hosts = hosts.into_iter().map(Host::new).collect();
+        let before = wire::install(Some(Wire::new(hosts, seeds.child("latency"), latency, tap)));
+        assert!(before.is_none(), "a simulation is running on this thread");
         Installed
     }
 }
@@ -160,7 +155,7 @@ impl Engine {
     /// The connections from `client` to `port` of `server` that are open at both ends, oldest first.
     pub fn connections_to(&self, client: &str, server: &str, port: u16) -> Vec<Connection> {
         let (client, server) = (index(client), index(server));
-        wire(|wire| wire.connections_to(client, Endpoint { host: server, port }))
+        wire(|wire| wire.connections_to(client, server, port))
     }
 
     /// Resets both ends of a connection at once. False if it was not open any more.

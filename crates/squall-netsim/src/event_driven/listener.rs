@@ -4,25 +4,27 @@ use std::future::poll_fn;
 use std::io;
 use std::task::ready;
 
-use turmoil_net::shim::tokio::net as shim;
+use tokio::time::Instant;
 
-use super::stream::{Stream, tap};
+use super::stream::Stream;
 use super::wire::host::Process;
-use super::wire::try_wire;
+use super::wire::{try_wire, wire};
 use squall_env::{self as env, BoxStream, LocalBoxFuture};
 
 /// Accepts connections on one port of one host.
 pub(super) struct Listener {
     process: Process,
-    inner: shim::TcpListener,
+    port: u16,
 }
 
 impl Listener {
     /// Opens `port`; fails with `AddrInUse` where it is taken.
     pub(super) async fn bind(process: Process, port: u16) -> io::Result<Self> {
-        poll_fn(|cx| process.enter(cx)).await?;
-        let inner = shim::TcpListener::bind(("0.0.0.0", port)).await?; // ready at once, still in this kernel
-        Ok(Listener { process, inner })
+        let bound = poll_fn(|cx| {
+            wire(|wire| process.enter(wire, cx).map_ok(|()| wire.listen(process.host, port)))
+        });
+        bound.await??;
+        Ok(Listener { process, port })
     }
 }
 
@@ -30,12 +32,14 @@ impl env::Listener for Listener {
     fn accept(&mut self) -> LocalBoxFuture<'_, io::Result<BoxStream>> {
         Box::pin(async {
             let accepted = poll_fn(|cx| {
-                ready!(self.process.enter(cx))?;
-                self.inner.poll_accept(cx)
+                wire(|wire| {
+                    ready!(self.process.enter(wire, cx))?;
+                    wire.poll_accept(self.process.host, self.port, cx)
+                })
             });
-            let (socket, _) = accepted.await?;
-            let stream = Stream::accepted(self.process, socket)?;
-            tap().accepted(stream.end());
+            let local = accepted.await?;
+            let (stream, tap) = Stream::new(self.process, local);
+            tap.accepted(stream.end());
             Ok(Box::new(stream) as BoxStream)
         })
     }
@@ -43,8 +47,9 @@ impl env::Listener for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if try_wire(|wire| wire.poke()).is_some() {
-            self.process.pin(); // `inner` is closed after this
-        }
+        try_wire(|wire| {
+            wire.close_port(self.process.host, self.port, Instant::now());
+            wire.poke();
+        });
     }
 }

@@ -10,11 +10,11 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::task::LocalSet;
 use tokio::time::Instant;
-use turmoil_net::HostId;
 
-use super::segment::{self, Flow, HostIndex};
+use super::kernel::Kernel;
+use super::segment::{Flow, HostIndex, Kind, Segment};
 use super::{Wire, wire};
-use crate::{End, Side, SlowReader};
+use crate::{End, SlowReader};
 
 /// A simulated machine.
 pub(crate) struct Host {
@@ -22,7 +22,7 @@ pub(crate) struct Host {
     pub slow_reader: Option<SlowReader>,
     /// The number of reads cut short because the process reads slowly.
     pub slowed: u64,
-    kernel: HostId,
+    pub kernel: Kernel,
     powered: bool,
     boot: u64,
     running: bool,
@@ -35,12 +35,12 @@ pub(crate) struct Host {
 
 impl Host {
     /// A machine that is on, with no process.
-    pub(crate) fn new(name: Arc<str>, kernel: HostId) -> Self {
+    pub(crate) fn new(name: Arc<str>) -> Self {
         Host {
             name,
             slow_reader: None,
             slowed: 0,
-            kernel,
+            kernel: Kernel::default(),
             powered: true,
             boot: 0,
             running: false,
@@ -90,33 +90,23 @@ impl Host {
 pub(crate) struct Process {
     pub host: HostIndex,
     pub boot: u64,
-    kernel: HostId,
 }
 
 impl Process {
-    /// Directs socket calls to this process's kernel, and admits one call. Fails with `ConnectionAborted` once the boot is
-    /// over, and is pending while the process is frozen.
-    pub(crate) fn enter(self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.pin();
-        wire(|wire| {
-            let host = wire.host(self.host);
-            if !self.lives_on(host) {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the process has ended")));
+    /// Admits one socket call. Fails with `ConnectionAborted` once the boot is over, and is pending while the process is
+    /// frozen.
+    pub(crate) fn enter(self, wire: &mut Wire, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        let host = wire.host(self.host);
+        if !self.lives_on(host) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the process has ended")));
+        }
+        if host.frozen {
+            if !host.parked.iter().any(|parked| parked.will_wake(cx.waker())) {
+                host.parked.push(cx.waker().clone());
             }
-            if host.frozen {
-                if !host.parked.iter().any(|parked| parked.will_wake(cx.waker())) {
-                    host.parked.push(cx.waker().clone());
-                }
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(()))
-        })
-    }
-
-    /// Directs socket calls to this process's kernel. Each `Drop` that closes a socket needs it too: it would close
-    /// one of whichever host ran last.
-    pub(crate) fn pin(self) {
-        turmoil_net::set_current(self.kernel);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Returns true if the process has not ended.
@@ -180,7 +170,7 @@ where
         let host = wire.host(index);
         (host.powered, host.running) = (true, true);
         host.boot += 1;
-        Process { host: index, boot: host.boot, kernel: host.kernel }
+        Process { host: index, boot: host.boot }
     });
     let tasks = Box::new(LocalSet::new());
     {
@@ -201,9 +191,9 @@ pub(crate) fn stop(index: HostIndex) -> bool {
     wire(|wire| {
         // Streams held by a library's tasks outside the process end as a killed process's would.
         let now = Instant::now();
-        for local in wire.sockets_held_by(index) {
+        for local in wire.held_by(index) {
             wire.abort(local, io::ErrorKind::ConnectionAborted, now);
-            wire.send(segment::rst(local), now);
+            wire.send(Segment::bare(local, Kind::Rst), now);
         }
         wire.poke();
     });
@@ -250,18 +240,20 @@ pub(crate) fn thaw(index: HostIndex) -> bool {
 }
 
 impl Wire {
-    /// The sockets applications hold on a host.
-    pub(crate) fn sockets_held_by(&self, host: HostIndex) -> Vec<Flow> {
-        self.held.keys().copied().filter(|local| local.from.host == host).collect()
+    /// The sockets that applications hold on a host.
+    pub(crate) fn held_by(&self, host: HostIndex) -> Vec<Flow> {
+        let mut sockets = self.pairs.of_host(host);
+        sockets.retain(|local| self.half(*local).is_some_and(|half| half.is_held));
+        sockets
     }
 
-    /// The tap's name for the end of connection `id` that `process` holds as `local`.
-    pub(crate) fn end(&mut self, process: Process, local: Flow, id: u64, side: Side) -> End {
-        let port = match side {
-            Side::Client => local.to.port,
-            Side::Server => local.from.port,
-        };
-        let (host, peer) = (process.name(self), self.host(local.to.host).name.clone());
-        End { connection: id, side, host, boot: process.boot, peer, port }
+    /// Gives `process` a socket, which it holds from now on. Returns the tap's name for it.
+    pub(crate) fn hold(&mut self, process: Process, local: Flow) -> End {
+        let name = process.name(self);
+        let pair = self.pairs.get_mut(local.connection).expect("a connection has not ended before it is held");
+        pair.half_mut(local.from).is_held = true;
+        let (port, peer) = (pair.port, pair.half(local.reversed().from).host);
+        let (connection, side) = (local.connection.id, local.from);
+        End { connection, side, host: name, boot: process.boot, peer: self.host(peer).name.clone(), port }
     }
 }

@@ -1,0 +1,334 @@
+//! Everything between the applications: the hosts' network stacks, the packets under way, and the fate of each.
+//!
+//! The whole state is one thread-local. Streams must be `Send` (hyper and the `redis` client ask for it) and must
+//! reach it from their `Drop`, so they cannot hold an `Rc` to it.
+
+pub(super) mod agenda;
+mod arrival;
+mod connection;
+pub(super) mod ending;
+pub(super) mod flow;
+pub(super) mod host;
+mod kernel;
+pub(super) mod link;
+mod listening;
+pub(super) mod pair;
+pub(super) mod segment;
+pub(super) mod socket;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use agenda::{Agenda, Task};
+use flow::Fifo;
+use host::Host;
+use link::Link;
+use pair::{Half, Pairs};
+use segment::{Flow, HostIndex, Kind, Segment};
+use socket::Socket;
+
+use super::super::{LatencyRange, Tap};
+use squall_env::SeedTree;
+
+/// The least bytes a reader must have freed before a window update is worth a packet.
+pub(super) const WINDOW_STEP: usize = 8 * 1024;
+/// A window at least this large keeps its sender busy without updates.
+const WINDOW_AMPLE: usize = 32 * 1024;
+
+/// The state of the simulated network.
+pub(super) struct Wire {
+    pub hosts: Vec<Host>,
+    pub names: BTreeMap<Arc<str>, HostIndex>,
+    pub tap: Rc<dyn Tap>,
+    /// The latency of every link that has none of its own.
+    pub latency: LatencyRange,
+    /// The links in use, one for each pair of hosts, ordered by sender first. A link is made when it is first used.
+    links: Vec<Option<Box<Link>>>,
+    /// The source of every link's draws.
+    link_seeds: SeedTree,
+    pub pairs: Pairs,
+    pub agenda: Agenda,
+    pub driver: Option<Waker>,
+    /// Attempts so far.
+    pub attempts: u64,
+    /// Sockets so far.
+    serial: u64,
+    /// The hosts at which the next egress pass looks.
+    marked: Vec<HostIndex>,
+    /// Sockets whose reader has freed some space.
+    freed: Vec<Flow>,
+    /// SYNs delivered since the last egress pass.
+    unanswered: Vec<Segment>,
+    /// Room for what one host sends in one pass.
+    outbound: Vec<Segment>,
+}
+
+thread_local! {
+    static WIRE: RefCell<Option<Wire>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` on this thread's wire. Wakers may be woken inside; tasks must not be dropped there, for their streams come
+/// here too.
+pub(super) fn wire<R>(f: impl FnOnce(&mut Wire) -> R) -> R {
+    WIRE.with(|wire| f(wire.borrow_mut().as_mut().expect("only used inside a simulation")))
+}
+
+/// The same for `Drop` implementations, which may run when the simulation is over.
+pub(super) fn try_wire<R>(f: impl FnOnce(&mut Wire) -> R) -> Option<R> {
+    WIRE.with(|wire| wire.borrow_mut().as_mut().map(f))
+}
+
+/// Installs this thread's wire, or takes it away.
+pub(super) fn install(wire: Option<Wire>) -> Option<Wire> {
+    WIRE.with(|slot| std::mem::replace(&mut *slot.borrow_mut(), wire))
+}
+
+impl Wire {
+    /// A wire between `hosts`. The latencies of the link from `a` to `b` are drawn from `a>b` of `link_seeds`.
+    pub(super) fn new(hosts: Vec<Host>, link_seeds: SeedTree, latency: LatencyRange, tap: Rc<dyn Tap>) -> Self {
+        let name = |(n, host): (usize, &Host)| (host.name.clone(), HostIndex(n as u16));
+        let names: BTreeMap<_, _> = hosts.iter().enumerate().map(name).collect();
+        assert_eq!(names.len(), hosts.len(), "every host has a name of its own");
+        Wire {
+            hosts,
+            tap,
+            latency,
+            links: (0..names.len().pow(2)).map(|_| None).collect(),
+            link_seeds,
+            names,
+            pairs: Pairs::default(),
+            agenda: Agenda::default(),
+            driver: None,
+            attempts: 0,
+            serial: 0,
+            marked: Vec::new(),
+            freed: Vec::new(),
+            unanswered: Vec::new(),
+            outbound: Vec::new(),
+        }
+    }
+
+    /// The host numbered `index`.
+    pub(super) fn host(&mut self, index: HostIndex) -> &mut Host {
+        &mut self.hosts[usize::from(index.0)]
+    }
+
+    /// The end of a connection that has the name of this flow.
+    pub(super) fn half(&self, local: Flow) -> Option<&Half> {
+        Some(self.pairs.get(local.connection)?.half(local.from))
+    }
+
+    /// The same, to change it.
+    pub(super) fn half_mut(&mut self, local: Flow) -> Option<&mut Half> {
+        Some(self.pairs.get_mut(local.connection)?.half_mut(local.from))
+    }
+
+    /// The socket at that end.
+    pub(super) fn socket(&self, local: Flow) -> Option<&Socket> {
+        self.half(local)?.socket.as_ref()
+    }
+
+    /// The same, to change it.
+    pub(super) fn socket_mut(&mut self, local: Flow) -> Option<&mut Socket> {
+        self.half_mut(local)?.socket.as_mut()
+    }
+
+    /// The hosts of a flow: its sender's and its receiver's.
+    fn way(&self, flow: Flow) -> Option<(HostIndex, HostIndex)> {
+        let pair = self.pairs.get(flow.connection)?;
+        Some((pair.half(flow.from).host, pair.half(flow.reversed().from).host))
+    }
+
+    /// The link from one host to another.
+    pub(super) fn link(&mut self, from: HostIndex, to: HostIndex) -> &mut Link {
+        let (from, to) = (usize::from(from.0), usize::from(to.0));
+        let Wire { hosts, links, link_seeds, latency, .. } = self;
+        links[from * hosts.len() + to].get_or_insert_with(|| {
+            let seeds = link_seeds.child(format_args!("{}>{}", hosts[from].name, hosts[to].name));
+            Box::new(Link::new(seeds.rng(), *latency))
+        })
+    }
+
+    /// All links in use.
+    pub(super) fn links(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut().flatten().map(Box::as_mut)
+    }
+
+    /// Makes the driver look: some socket may have something to send.
+    pub(super) fn poke(&self) {
+        if let Some(driver) = &self.driver {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Does all that is due, and returns the time of the next task.
+    pub(super) fn step(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            while let Some((at, task)) = self.agenda.pop_due(now) {
+                match task {
+                    Task::Arrive(flow) => self.arrive(flow, at, now),
+                    Task::Reap(local) => self.reap(local, now),
+                    Task::Keepalive => self.keepalive(now),
+                }
+            }
+            self.egress(now);
+            self.update_windows(now);
+            self.repeat_unanswered(now);
+            if self.agenda.next().is_none_or(|next| next > now) {
+                return self.agenda.next();
+            }
+        }
+    }
+
+    /// Sends what the hosts have to send. What is for the sender's own host is delivered at once, and may have it send more.
+    pub(super) fn egress(&mut self, now: Instant) {
+        for host in self.take_marked() {
+            let mut segments = std::mem::take(&mut self.outbound);
+            loop {
+                self.drain(host, &mut segments);
+                if segments.is_empty() {
+                    break;
+                }
+                for segment in segments.drain(..) {
+                    let pair = self.pairs.get(segment.flow.connection);
+                    match pair.is_some_and(|pair| pair.is_loopback()) {
+                        true => self.deliver(segment),
+                        false => self.send(segment, now),
+                    }
+                }
+            }
+            self.outbound = segments;
+            self.unmark(host);
+        }
+    }
+
+    /// Sends a packet from its host.
+    pub(super) fn send(&mut self, segment: Segment, now: Instant) {
+        let flow = segment.flow;
+        let Some((from, to)) = self.way(flow) else { return };
+        if !self.host(from).is_up() {
+            return;
+        }
+        self.unanswered.retain(|syn| syn.flow.reversed() != flow);
+        let kind = segment.kind;
+        let bandwidth_limited = self.link(from, to).is_limited();
+        let pair = self.pairs.get_mut(flow.connection).expect("its way is known");
+        // A socket in SYN_RCVD takes an acknowledgement and loses the bytes that came on it: the one that completes a
+        // handshake travels bare.
+        let travels_bare = kind != Kind::Ack && pair.half(flow.reversed().from).is_mid_handshake;
+        let half = pair.half_mut(flow.from);
+        if kind == Kind::SynAck {
+            half.is_mid_handshake = true;
+        }
+        if !matches!(kind, Kind::Syn | Kind::Rst) {
+            (half.fifo.acknowledged, half.fifo.window) = (segment.acknowledged, segment.window);
+        }
+        let acknowledges = matches!(kind, Kind::Ack | Kind::Data | Kind::Fin);
+        let segment = if acknowledges && !travels_bare && !bandwidth_limited {
+            match half.fifo.replace_ack(segment, now) {
+                Ok(()) => return,
+                Err(segment) => segment,
+            }
+        } else {
+            segment
+        };
+        let at = self.link(from, to).arrival(now, segment.size() as u32);
+        if let Some(fifo) = self.fifo(flow) {
+            fifo.push(segment, now, at);
+        }
+        self.schedule(flow);
+    }
+
+    /// Sends the SYNs again that a full backlog dropped without notice, as their clients would.
+    fn repeat_unanswered(&mut self, now: Instant) {
+        for syn in std::mem::take(&mut self.unanswered) {
+            let flow = syn.flow;
+            let Some(fifo) = self.fifo(flow) else { continue };
+            fifo.push_front(syn, now);
+            fifo.back_off(arrival::SYN_RETRY, now);
+            self.schedule(flow);
+        }
+    }
+
+    /// Records that the reader of a socket has freed some space.
+    pub(super) fn freed(&mut self, local: Flow) {
+        let Some(half) = self.half_mut(local) else { return };
+        if !std::mem::replace(&mut half.has_freed, true) {
+            self.freed.push(local);
+        }
+        self.poke();
+    }
+
+    /// A socket announces freed space only if one single read frees half the buffer, so a reader of small pieces would leave
+    /// its sender before a closed window for ever. This announces it on the socket's behalf, in order behind its last
+    /// acknowledgement.
+    fn update_windows(&mut self, now: Instant) {
+        let mut freed = std::mem::take(&mut self.freed);
+        freed.sort_unstable();
+        for local in freed {
+            let Some(half) = self.half_mut(local) else { continue };
+            half.has_freed = false;
+            let Some(socket) = &half.socket else { continue };
+            let announced = half.fifo.window;
+            let (position, window) = (half.fifo.acknowledged, socket.room());
+            let update = Segment { acknowledged: position, window, ..Segment::bare(local, Kind::Ack) };
+            if self.pairs.get(local.connection).is_some_and(|pair| pair.is_loopback()) {
+                // At once: what a loop-back sender sends meanwhile would make a travelling window too large, and what
+                // overruns the buffer is lost.
+                self.deliver(update);
+                self.poke(); // the sender is on this very host and may go on
+            } else if announced < WINDOW_AMPLE && window >= announced + WINDOW_STEP {
+                self.send(update, now);
+            }
+        }
+    }
+
+    /// The packets under way along `flow`.
+    pub(super) fn fifo(&mut self, flow: Flow) -> Option<&mut Fifo> {
+        self.half_mut(flow).map(|half| &mut half.fifo)
+    }
+
+    /// Drops all packets under way along `flow`.
+    pub(super) fn forget(&mut self, flow: Flow) {
+        if let Some(fifo) = self.fifo(flow) {
+            *fifo = Fifo::default();
+        }
+    }
+
+    /// Sets what the link from one host to another carries. When a limit is lifted, what was queued before it arrives
+    /// within the time that any packet may take.
+    pub(super) fn set_bandwidth(&mut self, from: HostIndex, to: HostIndex, bytes_per_sec: Option<u64>, now: Instant) {
+        let link = self.link(from, to);
+        link.set_bandwidth(bytes_per_sec);
+        if bytes_per_sec.is_some() {
+            return;
+        }
+        let latest = now + Duration::from_micros(link.latency.max_us.max(link.latency.min_us));
+        for flow in self.pairs.of_host(from) {
+            if self.way(flow) != Some((from, to)) {
+                continue;
+            }
+            if let Some(fifo) = self.fifo(flow) {
+                fifo.hasten(latest);
+            }
+            self.schedule(flow);
+        }
+        self.poke();
+    }
+
+    /// Puts the arrival of the head of `flow` on the agenda.
+    pub(super) fn schedule(&mut self, flow: Flow) {
+        let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled) else { return };
+        let Some((at, _)) = half.fifo.head() else { return };
+        if half.fifo.due != Some(at) {
+            half.fifo.due = Some(at);
+            self.agenda.push(at, Task::Arrive(flow));
+        }
+    }
+}
