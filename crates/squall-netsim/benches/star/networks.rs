@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use squall_env::{Address, SeedTree};
 use squall_netsim::{self as engine, EngineName, LatencyRange, Options};
-use tokio::io::{duplex, split};
-use tokio::sync::Mutex;
+use tokio::io::duplex;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
 
 use super::now;
-use super::workload::{Arrived, Star, serve, spoke};
+use super::workload::{Arrived, Outboxes, Star, serve, spoke};
 
 const PORT: u16 = 9000;
 
@@ -67,12 +66,10 @@ fn bare(star: Star) -> u64 {
     let arrived = Arrived::default();
     let tasks = LocalSet::new();
     tasks.block_on(&runtime.expect("a runtime without I/O"), async {
-        let writers = Rc::new(Mutex::new(Vec::new()));
+        let outboxes = Outboxes::default();
         for n in 0..star.spokes {
             let (here, there) = duplex(64 * 1024);
-            let (reader, writer) = split(there);
-            writers.lock().await.push(writer);
-            spawn_local(serve(reader, Rc::clone(&writers), star, Rc::clone(&arrived)));
+            serve(there, &outboxes, star, Rc::clone(&arrived));
             spawn_local(spoke(here, n, star, sleep, Rc::clone(&arrived)));
         }
         sleep(Duration::from_secs(star.secs + 1)).await;
@@ -98,11 +95,9 @@ fn squall(star: Star) -> u64 {
             Box::new(move |network| {
                 Box::pin(async move {
                     let mut listener = network.listen(PORT).await.expect("the port is free");
-                    let writers = Rc::new(Mutex::new(Vec::new()));
+                    let outboxes = Outboxes::default();
                     while let Ok(stream) = listener.accept().await {
-                        let (reader, writer) = split(stream);
-                        writers.lock().await.push(writer);
-                        spawn_local(serve(reader, Rc::clone(&writers), star, Rc::clone(&arrived)));
+                        serve(stream, &outboxes, star, Rc::clone(&arrived));
                     }
                 })
             }),
@@ -136,12 +131,10 @@ fn turmoil(star: Star, tick: Duration) -> u64 {
         let arrived = Rc::clone(&counted);
         async move {
             let listener = turmoil::net::TcpListener::bind((IpAddr::from([0, 0, 0, 0]), PORT)).await?;
-            let writers = Rc::new(Mutex::new(Vec::new()));
+            let outboxes = Outboxes::default();
             loop {
                 let (stream, _) = listener.accept().await?;
-                let (reader, writer) = split(stream);
-                writers.lock().await.push(writer);
-                spawn_local(serve(reader, Rc::clone(&writers), star, Rc::clone(&arrived)));
+                serve(stream, &outboxes, star, Rc::clone(&arrived));
             }
         }
     });

@@ -1,13 +1,14 @@
 //! The traffic of a star: each spoke sends the hub a line now and then, and the hub sends it to every spoke.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::sync::Mutex;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, split};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::spawn_local;
 
-/// Bytes of a line.
+/// Bytes of a line, its end included.
 pub const LINE: usize = 60;
 
 /// A star, and for how long it runs.
@@ -26,8 +27,12 @@ pub struct Star {
 impl Star {
     /// The lines that arrive at any host.
     pub fn lines(self) -> u64 {
-        let sent = self.spokes as u64 * (Duration::from_secs(self.secs).as_micros() / self.every.as_micros()) as u64;
+        let sent = self.spokes as u64 * self.lines_of_a_spoke();
         if self.fans_out { sent * (1 + self.spokes as u64) } else { sent }
+    }
+
+    fn lines_of_a_spoke(self) -> u64 {
+        (Duration::from_secs(self.secs).as_micros() / self.every.as_micros()) as u64
     }
 
     /// When spoke `n` sends its first line: no two spokes send at one time.
@@ -39,22 +44,32 @@ impl Star {
 /// The number of lines that have arrived.
 pub type Arrived = Rc<Cell<u64>>;
 
-/// Serves one spoke at the hub: sends its lines to all of `spokes`.
-pub async fn serve<S: AsyncRead + AsyncWrite>(
-    mut reader: ReadHalf<S>,
-    spokes: Rc<Mutex<Vec<WriteHalf<S>>>>,
-    star: Star,
-    arrived: Arrived,
-) {
-    let mut line = [0; LINE];
-    while reader.read_exact(&mut line).await.is_ok() {
-        arrived.set(arrived.get() + 1);
-        if star.fans_out {
-            for spoke in spokes.lock().await.iter_mut() {
-                spoke.write_all(&line).await.expect("the connection lasts");
+/// The spokes that are connected to the hub: what is sent here is written to them.
+pub type Outboxes = Rc<RefCell<Vec<UnboundedSender<Rc<str>>>>>;
+
+/// Serves one spoke at the hub, as a server does: one task reads its lines, another one writes what is sent to it.
+pub fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, outboxes: &Outboxes, star: Star, arrived: Arrived) {
+    let (reader, mut writer) = split(stream);
+    let (outbox, mut lines) = unbounded_channel::<Rc<str>>();
+    outboxes.borrow_mut().push(outbox);
+    let outboxes = Rc::clone(outboxes);
+    spawn_local(async move {
+        let mut reader = BufReader::new(reader).lines();
+        while let Ok(Some(line)) = reader.next_line().await {
+            arrived.set(arrived.get() + 1);
+            if star.fans_out {
+                let line: Rc<str> = Rc::from(line + "\n");
+                for outbox in outboxes.borrow().iter() {
+                    outbox.send(Rc::clone(&line)).expect("the connection lasts");
+                }
             }
         }
-    }
+    });
+    spawn_local(async move {
+        while let Some(line) = lines.recv().await {
+            writer.write_all(line.as_bytes()).await.expect("the connection lasts");
+        }
+    });
 }
 
 /// Plays spoke `n`: sends lines, and reads what the hub sends. `sleep` is the network's own.
@@ -63,21 +78,18 @@ where
     S: AsyncRead + AsyncWrite + 'static,
     F: Future<Output = ()>,
 {
-    let (mut reader, mut writer) = split(stream);
-    let reading = async {
-        let mut line = [0; LINE];
-        while reader.read_exact(&mut line).await.is_ok() {
+    let (reader, mut writer) = split(stream);
+    spawn_local(async move {
+        let mut reader = BufReader::new(reader).lines();
+        while let Ok(Some(_)) = reader.next_line().await {
             arrived.set(arrived.get() + 1);
         }
-    };
-    let writing = async {
-        sleep(star.offset(n)).await;
-        let lines = star.lines() / star.spokes as u64 / if star.fans_out { 1 + star.spokes as u64 } else { 1 };
-        for _ in 0..lines {
-            writer.write_all(&[b'x'; LINE]).await.expect("the connection lasts");
-            sleep(star.every).await;
-        }
-        std::future::pending::<()>().await
-    };
-    tokio::join!(reading, writing);
+    });
+    sleep(star.offset(n)).await;
+    let line = format!("{:x<1$}\n", "", LINE - 1);
+    for _ in 0..star.lines_of_a_spoke() {
+        writer.write_all(line.as_bytes()).await.expect("the connection lasts");
+        sleep(star.every).await;
+    }
+    std::future::pending().await
 }

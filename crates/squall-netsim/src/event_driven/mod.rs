@@ -188,7 +188,7 @@ impl Engine {
     pub fn stall(&self, connection: &Connection, from: &str) -> bool {
         assert!([&connection.client, &connection.server].iter().any(|end| ***end == *from), "no end is on {from}");
         let from = index(from);
-        wire(|wire| wire.stall(connection, from))
+        wire(|wire| wire.stall(connection, from, Instant::now()))
     }
 
     /// Has the packets that waited arrive now. Returns their number.
@@ -200,7 +200,8 @@ impl Engine {
     /// order. In a long one, a process that waits for an acknowledgement fails with `TimedOut`, and the other end stays half
     /// open.
     pub fn partition(&self, from: &str, to: &str) {
-        link(from, to, |link| link.partitioned = true);
+        let (from, to) = (index(from), index(to));
+        wire(|wire| wire.partition(from, to, Instant::now()));
     }
 
     /// Ends a partition. What it held is tried again within two seconds.

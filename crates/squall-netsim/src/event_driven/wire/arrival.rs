@@ -43,7 +43,7 @@ impl Wire {
     }
 
     /// A packet gets through to its host.
-    fn receive(&mut self, segment: Segment, now: Instant) {
+    pub(super) fn receive(&mut self, segment: Segment, now: Instant) {
         let (kind, local) = (segment.kind, segment.flow.reversed());
         let Some(half) = self.half_mut(local) else { return };
         match half.ending {

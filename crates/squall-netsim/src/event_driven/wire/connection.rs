@@ -45,6 +45,7 @@ impl Wire {
     /// with a reset, and drops one from the outside without notice.
     pub(crate) fn half_open(&mut self, connection: &Connection, gone: HostIndex, now: Instant) -> bool {
         let Some(local) = self.open_end(connection, gone) else { return false };
+        self.settle(local.reversed(), now);
         if let Some(peer) = self.half_mut(local.reversed()) {
             peer.is_swallowed = true;
         }
@@ -63,8 +64,9 @@ impl Wire {
     }
 
     /// Lets the packets that `from` sends on a connection wait. False if the connection was not open any more.
-    pub(crate) fn stall(&mut self, connection: &Connection, from: HostIndex) -> bool {
+    pub(crate) fn stall(&mut self, connection: &Connection, from: HostIndex, now: Instant) -> bool {
         let Some(flow) = self.open_end(connection, from) else { return false };
+        self.settle(flow, now);
         self.half_mut(flow).into_iter().for_each(|half| half.is_stalled = true);
         true
     }

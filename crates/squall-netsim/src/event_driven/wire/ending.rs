@@ -32,6 +32,7 @@ pub(crate) enum Ending {
 impl Wire {
     /// Aborts one end only; its application sees `reason`. The other end learns of it by the next packet it sends.
     pub(crate) fn abort(&mut self, local: Flow, reason: io::ErrorKind, now: Instant) {
+        self.settle(local.reversed(), now);
         let Some(half) = self.half_mut(local) else { return };
         let Some(socket) = &half.socket else { return };
         if socket.state() != State::SynSent {
@@ -45,6 +46,7 @@ impl Wire {
 
     /// An application has closed a socket, or given up a dial.
     pub(crate) fn close(&mut self, local: Flow, now: Instant) {
+        self.settle(local.reversed(), now);
         let Some(half) = self.half_mut(local) else { return };
         half.is_held = false;
         if half.ending.take().is_none() {
@@ -62,6 +64,7 @@ impl Wire {
             return self.abort(local, io::ErrorKind::ConnectionReset, now);
         }
         half.ending = None;
+        [local, local.reversed()].into_iter().for_each(|flow| self.settle(flow, now));
         let Some(pair) = self.pairs.get(local.connection) else { return };
         if pair.is_finished() {
             self.pairs.remove(local.connection);
@@ -73,6 +76,7 @@ impl Wire {
     /// Fails sockets whose peer's socket no longer exists, and that no packet will ever notify.
     pub(crate) fn keepalive(&mut self, now: Instant) {
         self.agenda.push(now + KEEPALIVE_PERIOD, Task::Keepalive);
+        self.change(now, |_, _| true, |_| ());
         for host in 0..self.hosts.len() {
             for local in self.held_by(HostIndex(host as u16)) {
                 let is_alone = self.is_alone(local);

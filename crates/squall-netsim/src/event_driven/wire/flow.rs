@@ -62,6 +62,13 @@ impl Fifo {
         Ok(())
     }
 
+    /// The arrival of the first packet that is not a bare acknowledgement. It comes no sooner than the head, which may have
+    /// backed off.
+    pub(crate) fn first_but_acks(&self) -> Option<Instant> {
+        let first = self.queue.iter().find(|one| one.segment.kind != Kind::Ack)?;
+        self.queue.front().map(|head| head.at.max(first.at))
+    }
+
     /// The kind of the packet at the head, and its arrival.
     pub(crate) fn head(&self) -> Option<(Instant, Kind)> {
         self.queue.front().map(|head| (head.at, head.segment.kind))

@@ -204,8 +204,10 @@ pub(crate) fn stop(index: HostIndex) -> bool {
 /// there was none.
 pub(crate) fn power_cut(index: HostIndex) -> bool {
     let (powered, tasks) = wire(|wire| {
-        let host = wire.host(index);
-        (std::mem::replace(&mut host.powered, false), host.end())
+        wire.change(Instant::now(), |_, to| to == index, |wire| {
+            let host = wire.host(index);
+            (std::mem::replace(&mut host.powered, false), host.end())
+        })
     });
     drop(tasks);
     wire(|wire| {

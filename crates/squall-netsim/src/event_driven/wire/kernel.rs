@@ -64,17 +64,30 @@ impl Wire {
     }
 
     /// Takes what a host has to send, in the order in which it sends it. Empty if that is nothing.
-    pub(crate) fn drain(&mut self, host: HostIndex, segments: &mut Vec<Segment>) {
-        let Wire { hosts, pairs, .. } = self;
-        let kernel = &mut hosts[usize::from(host.0)].kernel;
-        segments.append(&mut kernel.outbound);
-        kernel.senders.sort_unstable_by_key(|(serial, _)| *serial);
-        for (_, local) in kernel.senders.drain(..) {
-            let Some(pair) = pairs.get_mut(local.connection) else { continue };
-            let Some(socket) = &mut pair.half_mut(local.from).socket else { continue };
-            socket.is_listed = false;
-            segments.extend(std::iter::from_fn(|| socket.next_segment(local)));
+    pub(crate) fn drain(&mut self, host: HostIndex, segments: &mut Vec<Segment>, now: Instant) {
+        segments.append(&mut self.host(host).kernel.outbound);
+        loop {
+            let mut senders = std::mem::take(&mut self.host(host).kernel.senders);
+            if senders.is_empty() {
+                break;
+            }
+            senders.sort_unstable_by_key(|(serial, _)| *serial);
+            for (_, local) in senders {
+                self.socket_mut(local).into_iter().for_each(|socket| socket.is_listed = false);
+                if !self.take_segments(local, segments) {
+                    self.settle(local.reversed(), now);
+                    self.take_segments(local, segments);
+                    self.schedule(local.reversed());
+                }
+            }
         }
+    }
+
+    /// Takes what a socket can send. Returns false if it would send more, were the window open.
+    fn take_segments(&mut self, local: Flow, segments: &mut Vec<Segment>) -> bool {
+        let Some(socket) = self.socket_mut(local) else { return true };
+        segments.extend(std::iter::from_fn(|| socket.next_segment(local)));
+        !socket.has_unsent()
     }
 
     /// Ends the egress pass of a host: removes the orphans that are over.
@@ -142,8 +155,15 @@ impl Wire {
 
     /// Takes bytes to send, as many as there is room for.
     pub(crate) fn poll_write(&mut self, local: Flow, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let taken = ready!(self.held_socket(local).poll_write(cx, bytes));
-        let taken = taken.map_err(|error| self.explain(local, error))?;
+        let is_crowded = self.held_socket(local).is_crowded(bytes.len());
+        if is_crowded {
+            self.settle(local.reversed(), Instant::now());
+        }
+        let taken = self.held_socket(local).poll_write(cx, bytes);
+        if is_crowded {
+            self.schedule(local.reversed());
+        }
+        let taken = ready!(taken).map_err(|error| self.explain(local, error))?;
         self.list(local);
         self.poke();
         Poll::Ready(Ok(taken))
@@ -153,6 +173,7 @@ impl Wire {
     pub(crate) fn shut_down(&mut self, local: Flow) -> io::Result<()> {
         let ended = self.held_socket(local).shut_down();
         ended.map_err(|error| self.explain(local, error))?;
+        self.schedule(local.reversed());
         self.list(local);
         self.poke();
         Ok(())
@@ -235,6 +256,7 @@ impl Wire {
             }
         }
         self.mark(host);
+        self.schedule(local.reversed());
     }
 
     /// Hands a segment to the host that it is for.
@@ -242,7 +264,6 @@ impl Wire {
         let local = segment.flow.reversed();
         let Some(half) = self.half_mut(local) else { return };
         let host = half.host;
-        self.mark(host);
         match segment.kind {
             Kind::Syn => self.answer_syn(local, &segment),
             Kind::Rst => self.reset_socket(local),
@@ -250,13 +271,15 @@ impl Wire {
                 let Some(socket) = self.socket_mut(local) else {
                     return self.emit(host, Segment::bare(local, Kind::Rst));
                 };
-                match socket.receive(segment) {
+                let reply = socket.receive(segment);
+                let (is_orphan, acknowledgement) = (socket.is_orphan, socket.acknowledgement(local));
+                match reply {
                     Reply::None => {}
-                    Reply::Ack => {
-                        let acknowledgement = socket.acknowledgement(local);
-                        self.emit(host, acknowledgement);
-                    }
+                    Reply::Ack => self.emit(host, acknowledgement),
                     Reply::Established => self.established(local),
+                }
+                if is_orphan {
+                    self.mark(host);
                 }
                 if kind != Kind::SynAck {
                     self.list(local); // the window may have opened
@@ -301,7 +324,7 @@ impl Wire {
         if let Some(socket) = self.socket_mut(local) {
             socket.reset();
         }
-        let host = self.half_mut(local).expect("it has a socket").host;
-        self.mark(host);
+        self.mark(self.host_of(local));
+        self.schedule(local.reversed());
     }
 }

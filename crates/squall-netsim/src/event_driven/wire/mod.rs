@@ -3,6 +3,7 @@
 //! The whole state is one thread-local. Streams must be `Send` (hyper and the `redis` client ask for it) and must
 //! reach it from their `Drop`, so they cannot hold an `Rc` to it.
 
+mod acks;
 pub(super) mod agenda;
 mod arrival;
 mod connection;
@@ -155,6 +156,11 @@ impl Wire {
         })
     }
 
+    /// The same, if it is in use.
+    fn known_link(&self, from: HostIndex, to: HostIndex) -> Option<&Link> {
+        self.links[usize::from(from.0) * self.hosts.len() + usize::from(to.0)].as_deref()
+    }
+
     /// All links in use.
     pub(super) fn links(&mut self) -> impl Iterator<Item = &mut Link> {
         self.links.iter_mut().flatten().map(Box::as_mut)
@@ -191,7 +197,7 @@ impl Wire {
         for host in self.take_marked() {
             let mut segments = std::mem::take(&mut self.outbound);
             loop {
-                self.drain(host, &mut segments);
+                self.drain(host, &mut segments, now);
                 if segments.is_empty() {
                     break;
                 }
@@ -232,13 +238,14 @@ impl Wire {
         let acknowledges = matches!(kind, Kind::Ack | Kind::Data | Kind::Fin);
         let segment = if acknowledges && !travels_bare && !bandwidth_limited {
             match half.fifo.replace_ack(segment, now) {
-                Ok(()) => return,
+                Ok(()) => return self.schedule(flow),
                 Err(segment) => segment,
             }
         } else {
             segment
         };
         let at = self.link(from, to).arrival(now, segment.size() as u32);
+        self.settle(flow, now);
         if let Some(fifo) = self.fifo(flow) {
             fifo.push(segment, now, at);
         }
@@ -322,13 +329,18 @@ impl Wire {
         self.poke();
     }
 
-    /// Puts the arrival of the head of `flow` on the agenda.
+    /// Puts the arrival of the head of `flow` on the agenda. Acknowledgements that change nothing need no arrival of their
+    /// own: see [`Wire::settle`].
     pub(super) fn schedule(&mut self, flow: Flow) {
+        let acks_can_wait = self.acks_can_wait(flow);
         let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled) else { return };
-        let Some((at, _)) = half.fifo.head() else { return };
-        if half.fifo.due != Some(at) {
-            half.fifo.due = Some(at);
-            self.agenda.push(at, Task::Arrive(flow));
+        let at = match acks_can_wait {
+            true => half.fifo.first_but_acks(),
+            false => half.fifo.head().map(|(at, _)| at),
+        };
+        if half.fifo.due != at {
+            half.fifo.due = at;
+            at.into_iter().for_each(|at| self.agenda.push(at, Task::Arrive(flow)));
         }
     }
 }

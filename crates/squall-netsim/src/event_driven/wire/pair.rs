@@ -140,12 +140,15 @@ impl Pairs {
 
     /// The ends on a host, oldest connection first.
     pub(crate) fn of_host(&self, host: HostIndex) -> Vec<Flow> {
-        let mut flows: Vec<Flow> = self
-            .iter()
-            .flat_map(|pair| [Side::Client, Side::Server].map(|side| (pair, side)))
-            .filter(|(pair, side)| pair.half(*side).host == host)
-            .map(|(pair, from)| Flow { connection: pair.key, from })
-            .collect();
+        self.flows_between(|from, _| from == host)
+    }
+
+    /// The flows from and to such hosts, oldest connection first.
+    pub(crate) fn flows_between(&self, is_wanted: impl Fn(HostIndex, HostIndex) -> bool) -> Vec<Flow> {
+        let ends = |pair: &Pair| [Side::Client, Side::Server].map(|from| Flow { connection: pair.key, from });
+        let hosts = |flow: Flow| self.get(flow.connection).map(|pair| (pair.half(flow.from), pair.half(flow.reversed().from)));
+        let wanted = |flow: &Flow| hosts(*flow).is_some_and(|(from, to)| is_wanted(from.host, to.host));
+        let mut flows: Vec<Flow> = self.iter().flat_map(ends).filter(wanted).collect();
         flows.sort_unstable();
         flows
     }

@@ -152,7 +152,17 @@ impl Socket {
 
     /// Returns true if there are bytes, or its end, that it has not sent.
     pub(crate) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty() || (self.has_ended && !self.end_sent)
+        !self.is_reset && (!self.unsent.is_empty() || (self.has_ended && !self.end_sent))
+    }
+
+    /// Returns true if an acknowledgement would neither wake anything nor let it send more.
+    pub(crate) fn can_wait_for_acks(&self) -> bool {
+        self.state == State::Established && self.writers.is_empty() && !self.has_unsent() && !self.is_crowded(0)
+    }
+
+    /// Returns true if its send buffer is more than half full, with so many bytes more.
+    pub(crate) fn is_crowded(&self, more: usize) -> bool {
+        self.unacknowledged() + more > SEND_BUFFER / 2
     }
 
     /// The bytes that it can still receive.

@@ -1,0 +1,57 @@
+//! Acknowledgements that wait.
+//!
+//! Half of all packets are bare acknowledgements, and most of them change nothing that anything could notice: their
+//! receiver has room in its send buffer, and nothing waits for the window. Such a packet keeps its place and its time of
+//! arrival, but the driver does not wake for it. It takes effect with the next packet of its flow, or before anything
+//! that could tell the difference: a fault on its way, a full buffer, a closed window, the end of its receiver.
+
+use tokio::time::Instant;
+
+use super::Wire;
+use super::segment::{Flow, HostIndex, Kind};
+
+impl Wire {
+    /// Returns true if a bare acknowledgement along `flow` has no effect that anything could notice.
+    pub(super) fn acks_can_wait(&self, flow: Flow) -> bool {
+        let Some(pair) = self.pairs.get(flow.connection) else { return false };
+        let (sender, receiver) = (pair.half(flow.from), pair.half(flow.reversed().from));
+        let is_clear = !sender.is_swallowed
+            && receiver.ending.is_none()
+            && self.hosts[usize::from(receiver.host.0)].is_up()
+            && !self.known_link(sender.host, receiver.host).is_some_and(|link| link.partitioned);
+        is_clear && receiver.socket.as_ref().is_some_and(|socket| socket.can_wait_for_acks())
+    }
+
+    /// Has the acknowledgements that waited along `flow`, and that have arrived by now, take effect.
+    pub(super) fn settle(&mut self, flow: Flow, now: Instant) {
+        while let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled && half.fifo.due.is_none()) {
+            match half.fifo.head() {
+                Some((at, Kind::Ack)) if at <= now => {}
+                _ => return,
+            }
+            if let Some(segment) = half.fifo.pop() {
+                self.receive(segment, now);
+            }
+        }
+    }
+
+    /// Makes a change that acknowledgements could notice: first those that have arrived take effect, and after it the others
+    /// are on the agenda if they can wait no longer.
+    pub(super) fn change<R>(
+        &mut self,
+        now: Instant,
+        concerns: impl Fn(HostIndex, HostIndex) -> bool,
+        change: impl FnOnce(&mut Wire) -> R,
+    ) -> R {
+        let flows: Vec<Flow> = self.pairs.flows_between(concerns);
+        flows.iter().for_each(|flow| self.settle(*flow, now));
+        let result = change(self);
+        flows.iter().for_each(|flow| self.schedule(*flow));
+        result
+    }
+
+    /// Lets nothing through from one host to another.
+    pub(crate) fn partition(&mut self, from: HostIndex, to: HostIndex, now: Instant) {
+        self.change(now, |a, b| (a, b) == (from, to), |wire| wire.link(from, to).partitioned = true);
+    }
+}
