@@ -50,7 +50,8 @@ fn main() {
         ["one", network, hosts, every, secs, ref rest @ ..] => {
             let number = |text: &str| text.parse::<u64>().expect("a number");
             let every = Duration::from_millis(number(every));
-            let star = Star { spokes: number(hosts) as usize - 1, every, secs: number(secs), fans_out: rest.is_empty() };
+            let star =
+                Star { spokes: number(hosts) as usize - 1, every, secs: number(secs), fans_out: rest.is_empty() };
             let network = Network::ALL.into_iter().find(|one| one.name() == network).expect("a network");
             println!("{:.3} s for {} lines", network.run(star).as_secs_f64(), star.lines());
         }
@@ -65,7 +66,9 @@ fn tables(madsim: Option<&str>) {
     println!("| hosts | every | turmoil 1 ms | 10 ms | madsim | bare pipes | Squall | of madsim | of bare |");
     println!("|---|---|---|---|---|---|---|---|---|");
     for (hosts, every) in CELLS {
-        let star = |lines| sized(Star { spokes: hosts - 1, every: Duration::from_millis(every), secs: 1, fans_out: true }, lines);
+        let star = |lines| {
+            sized(Star { spokes: hosts - 1, every: Duration::from_millis(every), secs: 1, fans_out: true }, lines)
+        };
         let rate = |secs: u64, took: Duration| secs as f64 / took.as_secs_f64();
         let (mut bare, mut squall, mut mad) = (0.0_f64, 0.0_f64, None);
         for _ in 0..SAMPLES {

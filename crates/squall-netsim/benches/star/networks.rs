@@ -18,7 +18,7 @@ const PORT: u16 = 9000;
 
 /// A simulated network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
+pub(crate) enum Network {
     /// Pipes in one paused runtime, without hosts and latency: the least that any simulation on tokio costs.
     Bare,
     /// The engine of this crate.
@@ -31,10 +31,10 @@ pub enum Network {
 
 impl Network {
     /// Every network.
-    pub const ALL: [Network; 4] = [Network::Bare, Network::Squall, Network::Turmoil1, Network::Turmoil10];
+    pub(crate) const ALL: [Network; 4] = [Network::Bare, Network::Squall, Network::Turmoil1, Network::Turmoil10];
 
     /// Its name on the command line.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Network::Bare => "bare",
             Network::Squall => "squall",
@@ -47,7 +47,7 @@ impl Network {
     ///
     /// # Panics
     /// If a line does not arrive.
-    pub fn run(self, star: Star) -> Duration {
+    pub(crate) fn run(self, star: Star) -> Duration {
         let began = now();
         let arrived = match self {
             Network::Bare => bare(star),
@@ -159,7 +159,7 @@ fn turmoil(star: Star, tick: Duration) -> u64 {
 }
 
 /// The most memory that this process has held, in bytes; zero where the system does not tell.
-pub fn peak_memory() -> u64 {
+pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1_024

@@ -9,24 +9,24 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::spawn_local;
 
 /// Bytes of a line, its end included.
-pub const LINE: usize = 60;
+pub(crate) const LINE: usize = 60;
 
 /// A star, and for how long it runs.
 #[derive(Debug, Clone, Copy)]
-pub struct Star {
+pub(crate) struct Star {
     /// Hosts besides the hub.
-    pub spokes: usize,
+    pub(crate) spokes: usize,
     /// The time between two lines of a spoke.
-    pub every: Duration,
+    pub(crate) every: Duration,
     /// Simulated seconds.
-    pub secs: u64,
+    pub(crate) secs: u64,
     /// True if the hub sends each line to every spoke.
-    pub fans_out: bool,
+    pub(crate) fans_out: bool,
 }
 
 impl Star {
     /// The lines that arrive at any host.
-    pub fn lines(self) -> u64 {
+    pub(crate) fn lines(self) -> u64 {
         let sent = self.spokes as u64 * self.lines_of_a_spoke();
         if self.fans_out { sent * (1 + self.spokes as u64) } else { sent }
     }
@@ -42,13 +42,13 @@ impl Star {
 }
 
 /// The number of lines that have arrived.
-pub type Arrived = Rc<Cell<u64>>;
+pub(crate) type Arrived = Rc<Cell<u64>>;
 
 /// The spokes that are connected to the hub: what is sent here is written to them.
-pub type Outboxes = Rc<RefCell<Vec<UnboundedSender<Rc<str>>>>>;
+pub(crate) type Outboxes = Rc<RefCell<Vec<UnboundedSender<Rc<str>>>>>;
 
 /// Serves one spoke at the hub, as a server does: one task reads its lines, another one writes what is sent to it.
-pub fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, outboxes: &Outboxes, star: Star, arrived: Arrived) {
+pub(crate) fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, outboxes: &Outboxes, star: Star, arrived: Arrived) {
     let (reader, mut writer) = split(stream);
     let (outbox, mut lines) = unbounded_channel::<Rc<str>>();
     outboxes.borrow_mut().push(outbox);
@@ -68,12 +68,13 @@ pub fn serve<S: AsyncRead + AsyncWrite + 'static>(stream: S, outboxes: &Outboxes
     spawn_local(async move {
         while let Some(line) = lines.recv().await {
             writer.write_all(line.as_bytes()).await.expect("the connection lasts");
+            writer.flush().await.expect("the connection lasts"); // madsim sends only then
         }
     });
 }
 
 /// Plays spoke `n`: sends lines, and reads what the hub sends. `sleep` is the network's own.
-pub async fn spoke<S, F>(stream: S, n: usize, star: Star, sleep: impl Fn(Duration) -> F, arrived: Arrived)
+pub(crate) async fn spoke<S, F>(stream: S, n: usize, star: Star, sleep: impl Fn(Duration) -> F, arrived: Arrived)
 where
     S: AsyncRead + AsyncWrite + 'static,
     F: Future<Output = ()>,
@@ -89,6 +90,7 @@ where
     let line = format!("{:x<1$}\n", "", LINE - 1);
     for _ in 0..star.lines_of_a_spoke() {
         writer.write_all(line.as_bytes()).await.expect("the connection lasts");
+        writer.flush().await.expect("the connection lasts");
         sleep(star.every).await;
     }
     std::future::pending().await

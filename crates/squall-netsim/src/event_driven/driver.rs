@@ -12,16 +12,26 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::wire::wire;
+use crate::time::Time;
 
-/// Drains the kernels, judges and delivers; never ends.
+/// Drains the hosts, judges and delivers; never ends.
 pub(super) struct Driver {
+    /// When the simulation began.
+    began: Instant,
     sleep: Pin<Box<Sleep>>,
+    /// The time for which `sleep` is set.
+    alarm: Option<Time>,
 }
 
 impl Driver {
     /// A driver for this thread's wire. Needs a runtime.
     pub(super) fn new() -> Self {
-        Driver { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+        let now = Instant::now();
+        Driver {
+            began: now - Time::now().since_start(),
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            alarm: None,
+        }
     }
 }
 
@@ -33,12 +43,12 @@ impl Future for Driver {
             if !wire.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
                 wire.driver = Some(cx.waker().clone());
             }
-            wire.step(Instant::now())
+            wire.step(Time::now())
         });
-        if let Some(at) = next {
-            if self.sleep.deadline() != at || self.sleep.is_elapsed() {
-                self.sleep.as_mut().reset(at);
-            }
+        if next.is_some() && next != self.alarm {
+            self.alarm = next;
+            let at = self.began + next.unwrap_or_default().since_start();
+            self.sleep.as_mut().reset(at);
             if self.sleep.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }

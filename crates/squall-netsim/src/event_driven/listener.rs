@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::ready;
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::stream::Stream;
 use super::wire::host::Process;
@@ -20,9 +20,7 @@ pub(super) struct Listener {
 impl Listener {
     /// Opens `port`; fails with `AddrInUse` where it is taken.
     pub(super) async fn bind(process: Process, port: u16) -> io::Result<Self> {
-        let bound = poll_fn(|cx| {
-            wire(|wire| process.enter(wire, cx).map_ok(|()| wire.listen(process.host, port)))
-        });
+        let bound = poll_fn(|cx| wire(|wire| process.enter(wire, cx).map_ok(|()| wire.listen(process.host, port))));
         bound.await??;
         Ok(Listener { process, port })
     }
@@ -48,7 +46,7 @@ impl env::Listener for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         try_wire(|wire| {
-            wire.close_port(self.process.host, self.port, Instant::now());
+            wire.close_port(self.process.host, self.port, Time::now());
             wire.poke();
         });
     }

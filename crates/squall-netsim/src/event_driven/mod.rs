@@ -20,7 +20,7 @@ mod wire;
 use std::future::Future;
 use std::marker::PhantomData;
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 pub use network::HostNetwork;
 pub use wire::flow::RETRY_MAX;
@@ -49,7 +49,7 @@ pub fn simulate<T, F: Future<Output = T>>(options: Options, main: impl FnOnce(En
     let simulation = async {
         time::begin();
         let hosts = wire(|wire| {
-            wire.agenda.push(Instant::now(), Task::Keepalive);
+            wire.agenda.push(Time::now(), Task::Keepalive);
             wire.hosts.len()
         });
         for index in 0..hosts {
@@ -160,7 +160,7 @@ impl Engine {
 
     /// Resets both ends of a connection at once. False if it was not open any more.
     pub fn cut(&self, connection: &Connection) -> bool {
-        wire(|wire| wire.cut(connection, Instant::now()))
+        wire(|wire| wire.cut(connection, Time::now()))
     }
 
     /// Ends one end of a connection: the application on `gone` reads a reset, and the other end is not notified. Packets
@@ -172,7 +172,7 @@ impl Engine {
     /// If the connection has no end on `gone`.
     pub fn half_open(&self, connection: &Connection, gone: &str) -> bool {
         let gone = index(gone);
-        wire(|wire| wire.half_open(connection, gone, Instant::now()))
+        wire(|wire| wire.half_open(connection, gone, Time::now()))
     }
 
     /// Answers the packets of a half-open connection with a reset, from now on.
@@ -188,12 +188,12 @@ impl Engine {
     pub fn stall(&self, connection: &Connection, from: &str) -> bool {
         assert!([&connection.client, &connection.server].iter().any(|end| ***end == *from), "no end is on {from}");
         let from = index(from);
-        wire(|wire| wire.stall(connection, from, Instant::now()))
+        wire(|wire| wire.stall(connection, from, Time::now()))
     }
 
     /// Has the packets that waited arrive now. Returns their number.
     pub fn release(&self, connection: &Connection) -> usize {
-        wire(|wire| wire.release(connection, Instant::now()))
+        wire(|wire| wire.release(connection, Time::now()))
     }
 
     /// Lets nothing through from one host to another. After a short partition everything arrives late, complete and in
@@ -201,7 +201,7 @@ impl Engine {
     /// open.
     pub fn partition(&self, from: &str, to: &str) {
         let (from, to) = (index(from), index(to));
-        wire(|wire| wire.partition(from, to, Instant::now()));
+        wire(|wire| wire.partition(from, to, Time::now()));
     }
 
     /// Ends a partition. What it held is tried again within two seconds.
@@ -211,7 +211,7 @@ impl Engine {
 
     /// Ends all partitions.
     pub fn heal_all(&self) {
-        wire(|wire| wire.links().for_each(|link| link.partitioned = false));
+        wire(|wire| wire.links.in_use().for_each(|link| link.partitioned = false));
     }
 
     /// The number of packets from one host to another that have met a partition so far: above zero, the fault took effect.
@@ -231,7 +231,7 @@ impl Engine {
 
     /// Resets that latency to [`Options::latency`].
     pub fn reset_latency(&self, from: &str, to: &str) {
-        let usual = wire(|wire| wire.latency);
+        let usual = wire(|wire| wire.links.latency);
         link(from, to, |link| link.latency = usual);
     }
 
@@ -239,7 +239,7 @@ impl Engine {
     /// that waited for it arrive at the usual speed.
     pub fn set_bandwidth(&self, from: &str, to: &str, bytes_per_sec: Option<u64>) {
         let (from, to) = (index(from), index(to));
-        wire(|wire| wire.set_bandwidth(from, to, bytes_per_sec, Instant::now()));
+        wire(|wire| wire.set_bandwidth(from, to, bytes_per_sec, Time::now()));
     }
 
     /// Makes the process on `host` read slowly from each of its streams; the kernel's window does the rest.
@@ -264,5 +264,5 @@ fn on<R>(host: &str, f: impl FnOnce(&mut Host) -> R) -> R {
 
 fn link<R>(from: &str, to: &str, f: impl FnOnce(&mut Link) -> R) -> R {
     let (from, to) = (index(from), index(to));
-    wire(|wire| f(wire.link(from, to)))
+    wire(|wire| f(wire.links.get(from, to)))
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::listener::Listener;
 use super::stream::Stream;
@@ -105,7 +105,7 @@ impl Future for Connect {
 impl Drop for Connect {
     fn drop(&mut self) {
         try_wire(|wire| match self.local {
-            Some(local) => wire.close(local, Instant::now()),
+            Some(local) => wire.close(local, Time::now()),
             None => wire.poke(),
         });
     }

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::wire::host::Process;
 use super::wire::segment::Flow;
 use super::wire::{WINDOW_STEP, Wire, try_wire, wire};
 use super::{End, SlowReader, Tap};
+use crate::time::Time;
 
 /// One end of a connection. It may be polled and dropped by any task of the thread, a library's own included.
 pub(super) struct Stream {
@@ -119,7 +120,7 @@ impl AsyncWrite for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let tap = try_wire(|wire| {
-            wire.close(self.local, Instant::now());
+            wire.close(self.local, Time::now());
             self.process.is_alive(wire).then(|| wire.tap.clone())
         });
         if let Some(tap) = tap.flatten() {

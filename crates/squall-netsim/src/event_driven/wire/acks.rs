@@ -5,7 +5,7 @@
 //! arrival, but the driver does not wake for it. It takes effect with the next packet of its flow, or before anything
 //! that could tell the difference: a fault on its way, a full buffer, a closed window, the end of its receiver.
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::Wire;
 use super::segment::{Flow, HostIndex, Kind};
@@ -18,12 +18,12 @@ impl Wire {
         let is_clear = !sender.is_swallowed
             && receiver.ending.is_none()
             && self.hosts[usize::from(receiver.host.0)].is_up()
-            && !self.known_link(sender.host, receiver.host).is_some_and(|link| link.partitioned);
+            && !self.links.is_partitioned(sender.host, receiver.host);
         is_clear && receiver.socket.as_ref().is_some_and(|socket| socket.can_wait_for_acks())
     }
 
     /// Has the acknowledgements that waited along `flow`, and that have arrived by now, take effect.
-    pub(super) fn settle(&mut self, flow: Flow, now: Instant) {
+    pub(super) fn settle(&mut self, flow: Flow, now: Time) {
         while let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled && half.fifo.due.is_none()) {
             match half.fifo.head() {
                 Some((at, Kind::Ack)) if at <= now => {}
@@ -39,7 +39,7 @@ impl Wire {
     /// are on the agenda if they can wait no longer.
     pub(super) fn change<R>(
         &mut self,
-        now: Instant,
+        now: Time,
         concerns: impl Fn(HostIndex, HostIndex) -> bool,
         change: impl FnOnce(&mut Wire) -> R,
     ) -> R {
@@ -51,7 +51,7 @@ impl Wire {
     }
 
     /// Lets nothing through from one host to another.
-    pub(crate) fn partition(&mut self, from: HostIndex, to: HostIndex, now: Instant) {
-        self.change(now, |a, b| (a, b) == (from, to), |wire| wire.link(from, to).partitioned = true);
+    pub(crate) fn partition(&mut self, from: HostIndex, to: HostIndex, now: Time) {
+        self.change(now, |a, b| (a, b) == (from, to), |wire| wire.links.get(from, to).partitioned = true);
     }
 }

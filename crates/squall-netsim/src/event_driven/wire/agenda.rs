@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::segment::Flow;
 
@@ -21,19 +21,19 @@ pub(crate) enum Task {
 /// Tasks in the order of their time, and of their coming in where times are equal.
 #[derive(Default)]
 pub(crate) struct Agenda {
-    heap: BinaryHeap<Reverse<(Instant, u64, Task)>>,
+    heap: BinaryHeap<Reverse<(Time, u64, Task)>>,
     serial: u64,
 }
 
 impl Agenda {
     /// Adds a task.
-    pub(crate) fn push(&mut self, at: Instant, task: Task) {
+    pub(crate) fn push(&mut self, at: Time, task: Task) {
         self.serial += 1;
         self.heap.push(Reverse((at, self.serial, task)));
     }
 
     /// Takes the next task that is due.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(Instant, Task)> {
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, Task)> {
         if self.next()? > now {
             return None;
         }
@@ -41,7 +41,7 @@ impl Agenda {
     }
 
     /// The time at which the next task is due.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 }

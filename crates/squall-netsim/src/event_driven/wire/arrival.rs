@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::Wire;
 use super::ending::Ending;
@@ -19,31 +19,33 @@ pub(super) const SYN_RETRY: Duration = Duration::from_secs(1);
 
 impl Wire {
     /// The head of a flow is due.
-    pub(super) fn arrive(&mut self, flow: Flow, at: Instant, now: Instant) {
+    pub(super) fn arrive(&mut self, flow: Flow, at: Time, now: Time) {
         let Some((from, to)) = self.way(flow) else { return };
-        let Some(fifo) = self.fifo(flow).filter(|fifo| fifo.due == Some(at)) else { return };
-        fifo.due = None;
+        if self.fifo(flow).is_none_or(|fifo| fifo.due != Some(at)) {
+            return;
+        }
         while let Some(half) = self.half_mut(flow) {
             let Some((_, kind)) = half.fifo.head().filter(|(at, _)| *at <= now) else { break };
             if half.is_stalled {
-                return;
+                break;
             }
             if kind == Kind::Syn && half.socket.as_ref().map(Socket::state) != Some(State::SynSent) {
                 self.forget(flow); // the connector gave up
                 break;
             }
             let is_swallowed = half.is_swallowed;
-            if is_swallowed || self.link(from, to).partitioned || !self.host(to).is_up() {
+            if is_swallowed || self.links.is_partitioned(from, to) || !self.host(to).is_up() {
                 self.lose(flow, kind, now);
             } else if let Some(segment) = self.fifo(flow).and_then(|fifo| fifo.pop()) {
                 self.receive(segment, now);
             }
         }
+        self.fifo(flow).into_iter().for_each(|fifo| fifo.due = None);
         self.schedule(flow);
     }
 
     /// A packet gets through to its host.
-    pub(super) fn receive(&mut self, segment: Segment, now: Instant) {
+    pub(super) fn receive(&mut self, segment: Segment, now: Time) {
         let (kind, local) = (segment.kind, segment.flow.reversed());
         let Some(half) = self.half_mut(local) else { return };
         match half.ending {
@@ -66,7 +68,7 @@ impl Wire {
     }
 
     /// Handles the head of a flow that does not get through.
-    fn lose(&mut self, flow: Flow, kind: Kind, now: Instant) {
+    fn lose(&mut self, flow: Flow, kind: Kind, now: Time) {
         let Some((from, to)) = self.way(flow) else { return };
         let receiver_up = self.host(to).is_up();
         let Some(half) = self.half_mut(flow) else { return };
@@ -81,7 +83,7 @@ impl Wire {
             _ if !is_swallowed && self.give_up(flow, now) => {}
             _ => self.fifo(flow).into_iter().for_each(|fifo| fifo.back_off(RETRY, now)),
         }
-        let link = self.link(from, to);
+        let link = self.links.get(from, to);
         if first && link.partitioned {
             link.held += 1;
         }
@@ -90,8 +92,8 @@ impl Wire {
     /// A socket that has waited too long for an acknowledgement fails with `TimedOut`: the sender for one of what is under
     /// way here, the receiver for one that is itself under way. The other end stays half open, as in life, and an idle
     /// connection outlives any partition. True if the sender gave up.
-    fn give_up(&mut self, flow: Flow, now: Instant) -> bool {
-        let overdue = |since: Option<Instant>| since.is_some_and(|since| now - since >= GIVE_UP);
+    fn give_up(&mut self, flow: Flow, now: Time) -> bool {
+        let overdue = |since: Option<Time>| since.is_some_and(|since| now - since >= GIVE_UP);
         let Some(fifo) = self.fifo(flow) else { return false };
         let (acks_overdue, data_overdue) = (overdue(fifo.stuck_since()), overdue(fifo.unanswered_since()));
         let receiver = flow.reversed();

@@ -1,6 +1,6 @@
 //! Open connections, as the world sees and cuts them.
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::Wire;
 use super::pair::{Half, Pair};
@@ -28,7 +28,7 @@ impl Wire {
     }
 
     /// Resets both ends of a connection and drops what is under way between them. False if it was not open any more.
-    pub(crate) fn cut(&mut self, connection: &Connection, now: Instant) -> bool {
+    pub(crate) fn cut(&mut self, connection: &Connection, now: Time) -> bool {
         let Some(flow) = self.open(connection) else { return false };
         for local in [flow, flow.reversed()] {
             self.abort(local, std::io::ErrorKind::ConnectionReset, now);
@@ -43,7 +43,7 @@ impl Wire {
     ///
     /// A firewall that lost its state (a fail-over, a full table) does this: it answers an unknown packet from the inside
     /// with a reset, and drops one from the outside without notice.
-    pub(crate) fn half_open(&mut self, connection: &Connection, gone: HostIndex, now: Instant) -> bool {
+    pub(crate) fn half_open(&mut self, connection: &Connection, gone: HostIndex, now: Time) -> bool {
         let Some(local) = self.open_end(connection, gone) else { return false };
         self.settle(local.reversed(), now);
         if let Some(peer) = self.half_mut(local.reversed()) {
@@ -64,7 +64,7 @@ impl Wire {
     }
 
     /// Lets the packets that `from` sends on a connection wait. False if the connection was not open any more.
-    pub(crate) fn stall(&mut self, connection: &Connection, from: HostIndex, now: Instant) -> bool {
+    pub(crate) fn stall(&mut self, connection: &Connection, from: HostIndex, now: Time) -> bool {
         let Some(flow) = self.open_end(connection, from) else { return false };
         self.settle(flow, now);
         self.half_mut(flow).into_iter().for_each(|half| half.is_stalled = true);
@@ -72,7 +72,7 @@ impl Wire {
     }
 
     /// Has the packets that waited arrive now. Returns their number.
-    pub(crate) fn release(&mut self, connection: &Connection, now: Instant) -> usize {
+    pub(crate) fn release(&mut self, connection: &Connection, now: Time) -> usize {
         let Some(pair) = self.pairs.iter().find(|pair| pair.key.id == connection.id) else { return 0 };
         let Some(from) = [Side::Client, Side::Server].into_iter().find(|side| pair.half(*side).is_stalled) else {
             return 0;

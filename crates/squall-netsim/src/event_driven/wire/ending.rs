@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use super::Wire;
 use super::agenda::Task;
@@ -31,10 +31,10 @@ pub(crate) enum Ending {
 
 impl Wire {
     /// Aborts one end only; its application sees `reason`. The other end learns of it by the next packet it sends.
-    pub(crate) fn abort(&mut self, local: Flow, reason: io::ErrorKind, now: Instant) {
+    pub(crate) fn abort(&mut self, local: Flow, reason: io::ErrorKind, now: Time) {
         self.settle(local.reversed(), now);
         let Some(half) = self.half_mut(local) else { return };
-        let Some(socket) = &half.socket else { return };
+        let Some(socket) = half.live_socket() else { return };
         if socket.state() != State::SynSent {
             let before = half.ending.replace(Ending::Aborted(reason));
             if before == Some(Ending::Orphaned) {
@@ -45,7 +45,7 @@ impl Wire {
     }
 
     /// An application has closed a socket, or given up a dial.
-    pub(crate) fn close(&mut self, local: Flow, now: Instant) {
+    pub(crate) fn close(&mut self, local: Flow, now: Time) {
         self.settle(local.reversed(), now);
         let Some(half) = self.half_mut(local) else { return };
         half.is_held = false;
@@ -58,9 +58,9 @@ impl Wire {
     }
 
     /// Ends a socket that was closed long ago, and forgets it once nothing of it is left.
-    pub(crate) fn reap(&mut self, local: Flow, now: Instant) {
+    pub(crate) fn reap(&mut self, local: Flow, now: Time) {
         let Some(half) = self.half_mut(local) else { return };
-        if half.ending == Some(Ending::Orphaned) && half.socket.is_some() {
+        if half.ending == Some(Ending::Orphaned) && half.live_socket().is_some() {
             return self.abort(local, io::ErrorKind::ConnectionReset, now);
         }
         half.ending = None;
@@ -74,7 +74,7 @@ impl Wire {
     }
 
     /// Fails sockets whose peer's socket no longer exists, and that no packet will ever notify.
-    pub(crate) fn keepalive(&mut self, now: Instant) {
+    pub(crate) fn keepalive(&mut self, now: Time) {
         self.agenda.push(now + KEEPALIVE_PERIOD, Task::Keepalive);
         self.change(now, |_, _| true, |_| ());
         for host in 0..self.hosts.len() {
@@ -94,12 +94,12 @@ impl Wire {
         half.fifo.is_empty()
             && peer.fifo.is_empty()
             && half.ending.is_none()
-            && half.socket.is_some()
-            && peer.socket.is_none()
+            && half.live_socket().is_some()
+            && peer.live_socket().is_none()
     }
 
     /// Silently resets every connection in a host's kernel: nothing reaches the peers.
-    pub(crate) fn clear_kernel(&mut self, host: HostIndex, now: Instant) {
+    pub(crate) fn clear_kernel(&mut self, host: HostIndex, now: Time) {
         for local in self.pairs.of_host(host) {
             self.abort(local, io::ErrorKind::ConnectionAborted, now);
         }

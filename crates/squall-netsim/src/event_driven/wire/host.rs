@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use crate::time::Time;
 use tokio::task::LocalSet;
-use tokio::time::Instant;
 
 use super::kernel::Kernel;
 use super::segment::{Flow, HostIndex, Kind, Segment};
@@ -166,7 +166,7 @@ where
 {
     let process = wire(|wire| {
         assert!(!wire.host(index).running, "a process is already running on {}", wire.host(index).name);
-        wire.clear_kernel(index, Instant::now());
+        wire.clear_kernel(index, Time::now());
         let host = wire.host(index);
         (host.powered, host.running) = (true, true);
         host.boot += 1;
@@ -190,7 +190,7 @@ pub(crate) fn stop(index: HostIndex) -> bool {
     drop(tasks);
     wire(|wire| {
         // Streams held by a library's tasks outside the process end as a killed process's would.
-        let now = Instant::now();
+        let now = Time::now();
         for local in wire.held_by(index) {
             wire.abort(local, io::ErrorKind::ConnectionAborted, now);
             wire.send(Segment::bare(local, Kind::Rst), now);
@@ -204,14 +204,18 @@ pub(crate) fn stop(index: HostIndex) -> bool {
 /// there was none.
 pub(crate) fn power_cut(index: HostIndex) -> bool {
     let (powered, tasks) = wire(|wire| {
-        wire.change(Instant::now(), |_, to| to == index, |wire| {
-            let host = wire.host(index);
-            (std::mem::replace(&mut host.powered, false), host.end())
-        })
+        wire.change(
+            Time::now(),
+            |_, to| to == index,
+            |wire| {
+                let host = wire.host(index);
+                (std::mem::replace(&mut host.powered, false), host.end())
+            },
+        )
     });
     drop(tasks);
     wire(|wire| {
-        wire.clear_kernel(index, Instant::now());
+        wire.clear_kernel(index, Time::now());
         wire.forget_retries(index);
     });
     powered

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use crate::time::Time;
 use tokio::io::ReadBuf;
-use tokio::time::Instant;
 
 use super::Wire;
 use super::agenda::Task;
@@ -49,7 +49,9 @@ impl Wire {
     pub(crate) fn list(&mut self, local: Flow) {
         let Some(half) = self.half_mut(local) else { return };
         let host = half.host;
-        let Some(socket) = half.socket.as_mut().filter(|socket| !socket.is_listed && socket.has_unsent()) else { return };
+        let Some(socket) = half.socket.as_mut().filter(|socket| !socket.is_listed && socket.has_unsent()) else {
+            return;
+        };
         socket.is_listed = true;
         let serial = socket.serial;
         self.host(host).kernel.senders.push((serial, local));
@@ -64,7 +66,7 @@ impl Wire {
     }
 
     /// Takes what a host has to send, in the order in which it sends it. Empty if that is nothing.
-    pub(crate) fn drain(&mut self, host: HostIndex, segments: &mut Vec<Segment>, now: Instant) {
+    pub(crate) fn drain(&mut self, host: HostIndex, segments: &mut Vec<Segment>, now: Time) {
         segments.append(&mut self.host(host).kernel.outbound);
         loop {
             let mut senders = std::mem::take(&mut self.host(host).kernel.senders);
@@ -157,7 +159,7 @@ impl Wire {
     pub(crate) fn poll_write(&mut self, local: Flow, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let is_crowded = self.held_socket(local).is_crowded(bytes.len());
         if is_crowded {
-            self.settle(local.reversed(), Instant::now());
+            self.settle(local.reversed(), Time::now());
         }
         let taken = self.held_socket(local).poll_write(cx, bytes);
         if is_crowded {
@@ -214,7 +216,7 @@ impl Wire {
     }
 
     /// Closes a port, and resets the connections that were not accepted.
-    pub(crate) fn close_port(&mut self, host: HostIndex, port: u16, now: Instant) {
+    pub(crate) fn close_port(&mut self, host: HostIndex, port: u16, now: Time) {
         let Some(listening) = self.host(host).kernel.listening.remove(&port) else { return };
         let mut children: Vec<Flow> = listening.into_ready().into();
         let shaking = |pair: &&Pair| {
@@ -222,12 +224,8 @@ impl Wire {
             let state = server.socket.as_ref().map(Socket::state);
             server.host == host && pair.port == port && state == Some(State::SynReceived)
         };
-        let mut handshakes: Vec<Flow> = self
-            .pairs
-            .iter()
-            .filter(shaking)
-            .map(|pair| Flow { connection: pair.key, from: Side::Server })
-            .collect();
+        let mut handshakes: Vec<Flow> =
+            self.pairs.iter().filter(shaking).map(|pair| Flow { connection: pair.key, from: Side::Server }).collect();
         handshakes.sort_unstable();
         children.append(&mut handshakes);
         for child in children {

@@ -3,13 +3,16 @@
 //! Each directed link draws from a generator of its own, so more traffic or another fault on one link leaves every
 //! other link's latencies as they were.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::time::Time;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::time::Instant;
 
+use super::segment::HostIndex;
 use crate::LatencyRange;
+use squall_env::SeedTree;
 
 /// A directed link between two hosts.
 pub(crate) struct Link {
@@ -24,7 +27,7 @@ pub(crate) struct Link {
     pub held: u64,
     /// The number of packets sent.
     pub sent: u64,
-    free_at: Option<Instant>,
+    free_at: Option<Time>,
 }
 
 impl Link {
@@ -48,7 +51,7 @@ impl Link {
 
     /// Draws the arrival of a packet of `size` bytes sent at `now`. A limited link is busy with each packet for as long as its
     /// bytes take.
-    pub(crate) fn arrival(&mut self, now: Instant, size: u32) -> Instant {
+    pub(crate) fn arrival(&mut self, now: Time, size: u32) -> Time {
         let LatencyRange { min_us, max_us } = self.latency;
         self.sent += 1;
         let departure = match self.bandwidth {
@@ -60,5 +63,50 @@ impl Link {
             None => now,
         };
         departure + Duration::from_micros(self.rng.random_range(min_us..=max_us.max(min_us)))
+    }
+}
+
+/// All links. One is made when it is first used.
+pub(crate) struct Links {
+    /// The names of the hosts.
+    hosts: Vec<Arc<str>>,
+    /// One place for each pair of hosts, ordered by sender first.
+    links: Vec<Option<Box<Link>>>,
+    /// The source of every link's draws: the latencies of the link from `a` to `b` are drawn from `a>b`.
+    seeds: SeedTree,
+    /// The latency of every link that has none of its own.
+    pub latency: LatencyRange,
+}
+
+impl Links {
+    /// The links between so many hosts.
+    pub(crate) fn new(hosts: Vec<Arc<str>>, seeds: SeedTree, latency: LatencyRange) -> Self {
+        let links = (0..hosts.len().pow(2)).map(|_| None).collect();
+        Links { hosts, links, seeds, latency }
+    }
+
+    /// The link from one host to another.
+    pub(crate) fn get(&mut self, from: HostIndex, to: HostIndex) -> &mut Link {
+        let place = self.place(from, to);
+        let Links { hosts, links, seeds, latency } = self;
+        links[place].get_or_insert_with(|| {
+            let name = |host: HostIndex| &hosts[usize::from(host.0)];
+            let seeds = seeds.child(format_args!("{}>{}", name(from), name(to)));
+            Box::new(Link::new(seeds.rng(), *latency))
+        })
+    }
+
+    /// Returns true if nothing gets through from one host to another.
+    pub(crate) fn is_partitioned(&self, from: HostIndex, to: HostIndex) -> bool {
+        self.links[self.place(from, to)].as_ref().is_some_and(|link| link.partitioned)
+    }
+
+    /// All links in use.
+    pub(crate) fn in_use(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut().flatten().map(Box::as_mut)
+    }
+
+    fn place(&self, from: HostIndex, to: HostIndex) -> usize {
+        usize::from(from.0) * self.hosts.len() + usize::from(to.0)
     }
 }

@@ -24,12 +24,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::time::Time;
 
 use agenda::{Agenda, Task};
 use flow::Fifo;
 use host::Host;
-use link::Link;
+use link::Links;
 use pair::{Half, Pairs};
 use segment::{Flow, HostIndex, Kind, Segment};
 use socket::Socket;
@@ -47,12 +47,7 @@ pub(super) struct Wire {
     pub hosts: Vec<Host>,
     pub names: BTreeMap<Arc<str>, HostIndex>,
     pub tap: Rc<dyn Tap>,
-    /// The latency of every link that has none of its own.
-    pub latency: LatencyRange,
-    /// The links in use, one for each pair of hosts, ordered by sender first. A link is made when it is first used.
-    links: Vec<Option<Box<Link>>>,
-    /// The source of every link's draws.
-    link_seeds: SeedTree,
+    pub links: Links,
     pub pairs: Pairs,
     pub agenda: Agenda,
     pub driver: Option<Waker>,
@@ -96,12 +91,11 @@ impl Wire {
         let name = |(n, host): (usize, &Host)| (host.name.clone(), HostIndex(n as u16));
         let names: BTreeMap<_, _> = hosts.iter().enumerate().map(name).collect();
         assert_eq!(names.len(), hosts.len(), "every host has a name of its own");
+        let links = Links::new(hosts.iter().map(|host| Arc::clone(&host.name)).collect(), link_seeds, latency);
         Wire {
             hosts,
             tap,
-            latency,
-            links: (0..names.len().pow(2)).map(|_| None).collect(),
-            link_seeds,
+            links,
             names,
             pairs: Pairs::default(),
             agenda: Agenda::default(),
@@ -146,26 +140,6 @@ impl Wire {
         Some((pair.half(flow.from).host, pair.half(flow.reversed().from).host))
     }
 
-    /// The link from one host to another.
-    pub(super) fn link(&mut self, from: HostIndex, to: HostIndex) -> &mut Link {
-        let (from, to) = (usize::from(from.0), usize::from(to.0));
-        let Wire { hosts, links, link_seeds, latency, .. } = self;
-        links[from * hosts.len() + to].get_or_insert_with(|| {
-            let seeds = link_seeds.child(format_args!("{}>{}", hosts[from].name, hosts[to].name));
-            Box::new(Link::new(seeds.rng(), *latency))
-        })
-    }
-
-    /// The same, if it is in use.
-    fn known_link(&self, from: HostIndex, to: HostIndex) -> Option<&Link> {
-        self.links[usize::from(from.0) * self.hosts.len() + usize::from(to.0)].as_deref()
-    }
-
-    /// All links in use.
-    pub(super) fn links(&mut self) -> impl Iterator<Item = &mut Link> {
-        self.links.iter_mut().flatten().map(Box::as_mut)
-    }
-
     /// Makes the driver look: some socket may have something to send.
     pub(super) fn poke(&self) {
         if let Some(driver) = &self.driver {
@@ -174,7 +148,7 @@ impl Wire {
     }
 
     /// Does all that is due, and returns the time of the next task.
-    pub(super) fn step(&mut self, now: Instant) -> Option<Instant> {
+    pub(super) fn step(&mut self, now: Time) -> Option<Time> {
         loop {
             while let Some((at, task)) = self.agenda.pop_due(now) {
                 match task {
@@ -193,7 +167,7 @@ impl Wire {
     }
 
     /// Sends what the hosts have to send. What is for the sender's own host is delivered at once, and may have it send more.
-    pub(super) fn egress(&mut self, now: Instant) {
+    pub(super) fn egress(&mut self, now: Time) {
         for host in self.take_marked() {
             let mut segments = std::mem::take(&mut self.outbound);
             loop {
@@ -215,16 +189,16 @@ impl Wire {
     }
 
     /// Sends a packet from its host.
-    pub(super) fn send(&mut self, segment: Segment, now: Instant) {
+    pub(super) fn send(&mut self, segment: Segment, now: Time) {
         let flow = segment.flow;
-        let Some((from, to)) = self.way(flow) else { return };
-        if !self.host(from).is_up() {
+        self.unanswered.retain(|syn| syn.flow.reversed() != flow);
+        self.settle(flow, now);
+        let Some(pair) = self.pairs.get_mut(flow.connection) else { return };
+        let (from, to) = (pair.half(flow.from).host, pair.half(flow.reversed().from).host);
+        if !self.hosts[usize::from(from.0)].is_up() {
             return;
         }
-        self.unanswered.retain(|syn| syn.flow.reversed() != flow);
         let kind = segment.kind;
-        let bandwidth_limited = self.link(from, to).is_limited();
-        let pair = self.pairs.get_mut(flow.connection).expect("its way is known");
         // A socket in SYN_RCVD takes an acknowledgement and loses the bytes that came on it: the one that completes a
         // handshake travels bare.
         let travels_bare = kind != Kind::Ack && pair.half(flow.reversed().from).is_mid_handshake;
@@ -236,24 +210,18 @@ impl Wire {
             (half.fifo.acknowledged, half.fifo.window) = (segment.acknowledged, segment.window);
         }
         let acknowledges = matches!(kind, Kind::Ack | Kind::Data | Kind::Fin);
-        let segment = if acknowledges && !travels_bare && !bandwidth_limited {
-            match half.fifo.replace_ack(segment, now) {
-                Ok(()) => return self.schedule(flow),
-                Err(segment) => segment,
-            }
+        let link = self.links.get(from, to);
+        if !acknowledges || travels_bare || link.is_limited() || !half.fifo.ends_with_ack_of(now) {
+            let at = link.arrival(now, segment.size() as u32);
+            half.fifo.push(segment, now, at);
         } else {
-            segment
-        };
-        let at = self.link(from, to).arrival(now, segment.size() as u32);
-        self.settle(flow, now);
-        if let Some(fifo) = self.fifo(flow) {
-            fifo.push(segment, now, at);
+            half.fifo.replace_last(segment);
         }
         self.schedule(flow);
     }
 
     /// Sends the SYNs again that a full backlog dropped without notice, as their clients would.
-    fn repeat_unanswered(&mut self, now: Instant) {
+    fn repeat_unanswered(&mut self, now: Time) {
         for syn in std::mem::take(&mut self.unanswered) {
             let flow = syn.flow;
             let Some(fifo) = self.fifo(flow) else { continue };
@@ -275,13 +243,13 @@ impl Wire {
     /// A socket announces freed space only if one single read frees half the buffer, so a reader of small pieces would leave
     /// its sender before a closed window for ever. This announces it on the socket's behalf, in order behind its last
     /// acknowledgement.
-    fn update_windows(&mut self, now: Instant) {
+    fn update_windows(&mut self, now: Time) {
         let mut freed = std::mem::take(&mut self.freed);
         freed.sort_unstable();
         for local in freed {
             let Some(half) = self.half_mut(local) else { continue };
             half.has_freed = false;
-            let Some(socket) = &half.socket else { continue };
+            let Some(socket) = half.live_socket() else { continue };
             let announced = half.fifo.window;
             let (position, window) = (half.fifo.acknowledged, socket.room());
             let update = Segment { acknowledged: position, window, ..Segment::bare(local, Kind::Ack) };
@@ -310,8 +278,8 @@ impl Wire {
 
     /// Sets what the link from one host to another carries. When a limit is lifted, what was queued before it arrives
     /// within the time that any packet may take.
-    pub(super) fn set_bandwidth(&mut self, from: HostIndex, to: HostIndex, bytes_per_sec: Option<u64>, now: Instant) {
-        let link = self.link(from, to);
+    pub(super) fn set_bandwidth(&mut self, from: HostIndex, to: HostIndex, bytes_per_sec: Option<u64>, now: Time) {
+        let link = self.links.get(from, to);
         link.set_bandwidth(bytes_per_sec);
         if bytes_per_sec.is_some() {
             return;

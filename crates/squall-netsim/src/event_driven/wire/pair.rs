@@ -54,6 +54,11 @@ impl Half {
         }
     }
 
+    /// Its socket, if that is not over.
+    pub(crate) fn live_socket(&self) -> Option<&Socket> {
+        self.socket.as_ref().filter(|socket| !socket.is_over())
+    }
+
     fn is_finished(&self) -> bool {
         self.socket.is_none() && self.fifo.is_empty() && !self.is_held && self.ending.is_none()
     }
@@ -146,7 +151,8 @@ impl Pairs {
     /// The flows from and to such hosts, oldest connection first.
     pub(crate) fn flows_between(&self, is_wanted: impl Fn(HostIndex, HostIndex) -> bool) -> Vec<Flow> {
         let ends = |pair: &Pair| [Side::Client, Side::Server].map(|from| Flow { connection: pair.key, from });
-        let hosts = |flow: Flow| self.get(flow.connection).map(|pair| (pair.half(flow.from), pair.half(flow.reversed().from)));
+        let hosts =
+            |flow: Flow| self.get(flow.connection).map(|pair| (pair.half(flow.from), pair.half(flow.reversed().from)));
         let wanted = |flow: &Flow| hosts(*flow).is_some_and(|(from, to)| is_wanted(from.host, to.host));
         let mut flows: Vec<Flow> = self.iter().flat_map(ends).filter(wanted).collect();
         flows.sort_unstable();
