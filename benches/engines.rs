@@ -88,7 +88,7 @@ fn bare_traffic(bencher: Bencher, engine: EngineName) {
 #[divan::bench(sample_count = 3, sample_size = 1, args = ENGINES)]
 fn swarm(bencher: Bencher, engine: EngineName) {
     let seeds = match engine {
-        EngineName::TurmoilNet => "0..40",
+        EngineName::EventDriven => "0..40",
         EngineName::Turmoil => "0..4",
     };
     let seeds: soak::SeedRange = seeds.parse().expect("it is a range of seeds");
@@ -107,7 +107,7 @@ fn whole_run(bencher: Bencher) {
     let plan = Plan::generate(Scenario::Swarm, 1);
     let describe = |rate| format!("whole run: {:.1} ms", 1_000.0 / rate);
     measure(bencher, "whole", 1, describe, || {
-        runner::run_on(EngineName::TurmoilNet, &plan, Entropy::Seed, RunHooks::default());
+        runner::run_on(EngineName::EventDriven, &plan, Entropy::Seed, RunHooks::default());
     });
 }
 
@@ -115,13 +115,13 @@ fn whole_run(bencher: Bencher) {
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn as_much_without_the_stack(bencher: Bencher) {
     let plan = Plan::generate(Scenario::Swarm, 1);
-    let verdict = runner::run_on(EngineName::TurmoilNet, &plan, Entropy::Seed, RunHooks::default());
+    let verdict = runner::run_on(EngineName::EventDriven, &plan, Entropy::Seed, RunHooks::default());
     let secs = verdict.simulated_ms / 1_000;
     let messages = verdict.commands;
     let describe = |rate| {
         format!("the engine alone: {:.1} ms for {messages} messages in {secs} simulated seconds", 1_000.0 / rate)
     };
-    measure(bencher, "as much", 1, describe, || bare::run(EngineName::TurmoilNet, verdict.hosts, secs, messages));
+    measure(bencher, "as much", 1, describe, || bare::run(EngineName::EventDriven, verdict.hosts, secs, messages));
 }
 
 /// Runs a growing number of hosts on the event-driven engine. Each sends a message a second.
@@ -130,6 +130,6 @@ fn growing(bencher: Bencher, hosts: usize) {
     let describe = |rate| format!("{hosts} hosts: {rate:.0} simulated seconds a second");
     let messages = hosts as u64 * BARE_SECS;
     measure(bencher, &format!("{hosts} hosts"), BARE_SECS, describe, || {
-        bare::run(EngineName::TurmoilNet, hosts, BARE_SECS, messages);
+        bare::run(EngineName::EventDriven, hosts, BARE_SECS, messages);
     });
 }

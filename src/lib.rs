@@ -62,7 +62,7 @@
 //! | `turmoil` | the simulator's second engine, for cross-checks |
 //! | `services` | the tests that need a real `redis-server` |
 //!
-//! Only `sim` links turmoil-net, and only `turmoil` links turmoil. No feature needs a compiler flag.
+//! Only `turmoil` links turmoil. No feature needs a compiler flag.
 
 #![forbid(unsafe_code)]
 

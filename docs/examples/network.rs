@@ -57,7 +57,7 @@ fn power_cut(seed: u64) -> Vec<u8> {
         latency: LatencyRange { min_us: 500, max_us: 20_000 },
         tap: Rc::new(()),
     };
-    simulate(EngineName::TurmoilNet, options, async |engine: Rc<dyn Engine>| {
+    simulate(EngineName::EventDriven, options, async |engine: Rc<dyn Engine>| {
         engine.start("server", server());
         engine.start("client", client(Rc::clone(&answers)));
         sleep(Duration::from_secs(30)).await;

@@ -86,7 +86,7 @@ enum Command {
 /// The engine that runs plans.
 #[derive(Debug, Args)]
 struct EngineArguments {
-    /// Engine that simulates the network: turmoil-net, or turmoil, which skips the faults that it cannot inject and needs
+    /// Engine that simulates the network: event-driven, or turmoil, which skips the faults that it cannot inject and needs
     /// a build with `--features turmoil`.
     #[arg(long, default_value_t)]
     engine: EngineName,

@@ -63,7 +63,7 @@ pub(super) fn in_world<F: Future<Output = ()>>(test: impl FnOnce(Rc<World>) -> F
         latency: LatencyRange { min_us: 1_000, max_us: 5_000 },
         tap: recorder.clone(),
     };
-    engine::simulate(EngineName::TurmoilNet, options, |engine| async move {
+    engine::simulate(EngineName::EventDriven, options, |engine| async move {
         recorder.start();
         let (database, transactions) = SimDatabase::open(Rc::new(())).unwrap();
         tokio::task::spawn_local(transactions);

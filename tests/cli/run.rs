@@ -26,7 +26,7 @@ fn the_readme_shows_what_the_first_command_prints() {
 fn an_unknown_scenario_or_engine_is_refused() {
     refused(&["run", "--scenario", "drizzle"], "storm");
     refused(&["soak", "--seeds", "0..2", "--scenario", "drizzle"], "storm");
-    refused(&["run", "--engine", "steam"], "turmoil-net");
+    refused(&["run", "--engine", "steam"], "event-driven");
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_run_on_the_other_engine_says_so_and_is_repeated_there() {
         assert_eq!((&verdict["engine"], &verdict["reproduction"]), (&"turmoil".into(), &repeated.into()));
         assert!(verdict["faults_skipped"].as_u64().unwrap() > 0);
         let verdict = json(command);
-        assert_eq!((&verdict["engine"], &verdict["faults_skipped"]), (&"turmoil-net".into(), &0.into()));
+        assert_eq!((&verdict["engine"], &verdict["faults_skipped"]), (&"event-driven".into(), &0.into()));
     }
 }
 

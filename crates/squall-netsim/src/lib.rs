@@ -52,7 +52,7 @@
 //!         latency: LatencyRange { min_us: 500, max_us: 20_000 },
 //!         tap: Rc::new(()),
 //!     };
-//!     simulate(EngineName::TurmoilNet, options, async |engine: Rc<dyn Engine>| {
+//!     simulate(EngineName::EventDriven, options, async |engine: Rc<dyn Engine>| {
 //!         engine.start("server", Box::new(|network| Box::pin(async { drop(serve(network).await) })));
 //!         sleep(Duration::from_secs(1)).await;
 //!         let of_client = Rc::clone(&answers);
@@ -287,7 +287,7 @@ pub fn simulate<T, F: Future<Output = T>>(
     main: impl FnOnce(Rc<dyn Engine>) -> F,
 ) -> T {
     match name {
-        EngineName::TurmoilNet => event_driven::simulate(options, |engine| main(Rc::new(engine))),
+        EngineName::EventDriven => event_driven::simulate(options, |engine| main(Rc::new(engine))),
         #[cfg(feature = "turmoil")]
         EngineName::Turmoil => turmoil::simulate(options, |engine| main(Rc::new(engine))),
         #[cfg(not(feature = "turmoil"))]

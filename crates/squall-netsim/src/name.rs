@@ -10,21 +10,22 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineName {
-    /// Event-driven, on the sockets of turmoil-net.
+    /// Event-driven, with sockets of its own. Plans and findings from before it had these call it `turmoil-net`.
     #[default]
-    TurmoilNet,
+    #[serde(alias = "turmoil-net")]
+    EventDriven,
     /// turmoil's own `Sim`, in steps of a millisecond.
     Turmoil,
 }
 
 impl EngineName {
     /// Every engine, whether this build has it or not.
-    pub const ALL: [EngineName; 2] = [EngineName::TurmoilNet, EngineName::Turmoil];
+    pub const ALL: [EngineName; 2] = [EngineName::EventDriven, EngineName::Turmoil];
 
     /// The engine's name on the command line and in a verdict.
     pub fn name(self) -> &'static str {
         match self {
-            EngineName::TurmoilNet => "turmoil-net",
+            EngineName::EventDriven => "event-driven",
             EngineName::Turmoil => "turmoil",
         }
     }
@@ -32,7 +33,7 @@ impl EngineName {
     /// Returns true if this build has the engine.
     pub fn is_built(self) -> bool {
         match self {
-            EngineName::TurmoilNet => true,
+            EngineName::EventDriven => true,
             EngineName::Turmoil => cfg!(feature = "turmoil"),
         }
     }
@@ -79,7 +80,8 @@ mod tests {
             assert_eq!(engine.name().parse(), expected);
             assert_eq!(serde_json::to_value(engine).unwrap(), engine.name());
         }
+        assert_eq!(serde_json::from_str::<EngineName>("\"turmoil-net\"").unwrap(), EngineName::EventDriven);
         let error = "turmoi".parse::<EngineName>().unwrap_err();
-        assert_eq!(error.to_string(), "unknown engine `turmoi`: use one of turmoil-net, turmoil");
+        assert_eq!(error.to_string(), "unknown engine `turmoi`: use one of event-driven, turmoil");
     }
 }

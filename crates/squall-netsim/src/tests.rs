@@ -411,7 +411,7 @@ fn the_event_driven_engine_injects_every_fault_and_turmoil_returns_unsupported()
             engine.answer(connection),
             engine.release(connection).map(drop),
         ];
-        let expected = if name == EngineName::TurmoilNet { Ok(()) } else { Err(Unsupported) };
+        let expected = if name == EngineName::EventDriven { Ok(()) } else { Err(Unsupported) };
         assert_eq!(results, [expected; 8], "{name}");
     });
 }
