@@ -1,4 +1,4 @@
-//! A run that is over holds no memory.
+//! A run that is over holds no memory, and one that lasts longer holds no more.
 
 use squall::sim::plan::{Plan, Scenario};
 use squall::sim::runner;
@@ -35,4 +35,16 @@ fn what_a_run_held_is_freed_when_it_is_over() {
             assert!(watch.held() < HELD_MAX, "{scenario} {seed}: the run has left {} bytes", watch.held());
         }
     }
+}
+
+#[test]
+fn a_longer_run_without_faults_holds_no_more() {
+    let most = |minutes: u64| {
+        let plan = Plan { storm_ms: minutes * 60_000, ..Plan::generate(Scenario::Quiet, 0) };
+        let watch = Watch::begin();
+        assert!(runner::judge(&plan).passed());
+        watch.peak()
+    };
+    let (short, long) = (most(5), most(60));
+    assert!(long < short + short / 10, "an hour takes {long} bytes, and five minutes take {short}");
 }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::shrink::{FOUND, Found};
 use super::table::wrap;
 use super::{CliError, DetailArguments, EngineArguments, PlanOfArguments, status, summary};
+use crate::sim::memory::peak_mib;
 use crate::sim::plan::Plan;
 use crate::sim::runner::{self, Entropy, Progress, RunHooks};
 use crate::sim::shrink::RUNS_MAX;
@@ -70,6 +71,9 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, CliError> {
     let verdict = runner::run_on(engine, &plan, entropy, hooks);
     bar.finish_and_clear();
     write!(stdout, "{}", summary::of_run(&verdict, arguments.detail.verbose))?;
+    if let Some(mib) = peak_mib() {
+        writeln!(stdout, "{mib} MiB of memory at most")?;
+    }
     if let Some(fingerprint) = verdict.fingerprint().filter(|_| entropy == Entropy::Seed && arguments.shrink_runs > 0)
         && let Some(found) = Found::shrink(engine, &plan, &fingerprint, arguments.shrink_runs)
     {

@@ -18,6 +18,7 @@ pub mod failures;
 pub mod faults;
 mod input;
 mod invalid;
+pub(crate) mod memory;
 mod odd_framing;
 pub mod plan;
 mod probe;

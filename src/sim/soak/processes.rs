@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::tally::Outcome;
+use crate::sim::memory::resident_mib;
 use crate::sim::plan::Scenario;
 use crate::sim::verdict::{Conclusion, Verdict};
 use squall_netsim::EngineName;
@@ -311,14 +312,6 @@ async fn exceeds_memory(pid: Option<u32>, limit: u64) -> u64 {
     }
 }
 
-/// Returns the memory of a process in MiB; none unless this is Linux and the process runs.
-fn resident_mib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024)
-}
-
 /// Returns the path of the program that this process runs. On Linux the path is valid even if the program's file has been
 /// replaced since, as by a build during a soak.
 pub(super) fn this_program() -> io::Result<PathBuf> {
@@ -345,15 +338,4 @@ fn stop_signal() -> io::Result<impl Future<Output = i32>> {
         let _ = tokio::signal::ctrl_c().await;
         2
     })
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_memory_of_a_process_is_known_as_long_as_it_runs() {
-        assert!(resident_mib(std::process::id()).is_some_and(|mib| (1..100_000).contains(&mib)));
-        assert_eq!(resident_mib(u32::MAX), None);
-    }
 }

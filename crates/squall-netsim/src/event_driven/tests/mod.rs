@@ -4,6 +4,7 @@
 mod determinism;
 mod faults;
 mod network_faults;
+mod parity;
 mod sockets;
 
 use std::cell::RefCell;
