@@ -52,6 +52,12 @@ impl Client {
         self.changed.notify_one();
     }
 
+    /// Puts a reply into the outbox that is encoded already.
+    fn send_encoded(&self, reply: &[u8]) {
+        self.outbox.borrow_mut().extend_from_slice(reply);
+        self.changed.notify_one();
+    }
+
     /// Closes the connection once the outbox is sent.
     pub(super) fn close(&self) {
         self.is_closing.set(true);
@@ -197,11 +203,11 @@ impl State {
 
     /// Sends a message to every subscriber of `channel`. Returns their number.
     pub(super) fn publish(&self, channel: &Bytes, payload: &Bytes) -> i64 {
-        let message = Reply::message(channel.clone(), payload.clone());
+        let message = Reply::message(channel.clone(), payload.clone()).to_bytes();
         let clients = self.clients.borrow();
         let mut subscribers = 0;
         for client in clients.values().filter(|client| client.channels.borrow().contains(channel)) {
-            client.send(&message);
+            client.send_encoded(&message);
             client.enforce_limits(&self.options);
             subscribers += 1;
         }
