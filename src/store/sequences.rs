@@ -7,8 +7,10 @@ use squall_protocol::Token;
 
 /// Takes `n` ids from `sequence` and returns the last of them.
 pub(super) fn take_ids(tx: &Transaction<'_>, sequence: &'static str, n: usize) -> rusqlite::Result<Token> {
-    tx.prepare_cached("UPDATE sequences SET last_value = last_value + ?2 WHERE name = ?1 RETURNING last_value")?
-        .query_row((sequence, n as i64), |row| row.get(0).map(Token))
+    // Not with RETURNING, for whose answer SQLite creates a temporary table each time.
+    tx.prepare_cached("UPDATE sequences SET last_value = last_value + ?2 WHERE name = ?1")?
+        .execute((sequence, n as i64))?;
+    last_taken(tx, sequence)
 }
 
 /// Returns the last id taken from `sequence`.
