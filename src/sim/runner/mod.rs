@@ -95,14 +95,13 @@ fn run_until(stop_on: Option<&str>, engine: EngineName, plan: &Plan, entropy: En
         Entropy::System => SeedTree::from_os(),
     };
     let recorder = Recorder::new(Judge::new(topology(plan)), hooks.trace);
-    let watcher = hooks.watcher.unwrap_or_else(|| Box::new(|_| {}));
     let options = engine::Options {
         seeds: seeds.child("network"),
         hosts: plan.topology.machines().map(Arc::from).collect(),
         latency: LatencyRange { min_us: plan.network.latency_us_min, max_us: plan.network.latency_us_max },
         tap: recorder.clone(),
     };
-    let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: watcher.into() };
+    let run = Run { plan: Rc::new(plan.clone()), recorder: Rc::clone(&recorder), watcher: hooks.watcher.map(Rc::from) };
     let ending = engine::simulate(engine, options, async |engine| {
         let whole = run.storm_and_calm(engine, seeds);
         let Some(fingerprint) = stop_on else { return whole.await };
@@ -145,7 +144,7 @@ fn judged(stop_on: Option<&str>, engine: EngineName, plan: &Plan) -> Verdict {
 struct Run {
     plan: Rc<Plan>,
     recorder: Rc<Recorder>,
-    watcher: Rc<dyn Fn(Progress)>,
+    watcher: Option<Rc<dyn Fn(Progress)>>,
 }
 
 /// The end of a run, besides the facts that the recorder has.
@@ -203,13 +202,17 @@ impl Run {
         world.start_all();
         world.observe_broker();
         self.recorder.observe(&Observation::Calm);
-        (self.watcher)(Progress::Calm { at: self.recorder.now() });
+        if let Some(watcher) = &self.watcher {
+            watcher(Progress::Calm { at: self.recorder.now() });
+        }
 
         let converged = self.converges(&world, &database).await && self.reads_caches(&world).await;
         if converged && self.plan.has_probe {
             probe::run(&world, calm_bound(&self.plan)).await;
         }
-        watching.abort();
+        if let Some(watching) = watching {
+            watching.abort();
+        }
         for client in &clients {
             client.abort();
         }
@@ -217,15 +220,16 @@ impl Run {
         Ending { simulated: self.recorder.now(), faults, converged }
     }
 
-    fn watch(&self) -> JoinHandle<()> {
+    /// Spawns a task that reports the progress, if somebody watches.
+    fn watch(&self) -> Option<JoinHandle<()>> {
         let recorder = Rc::clone(&self.recorder);
-        let watcher = Rc::clone(&self.watcher);
-        tokio::task::spawn_local(async move {
+        let watcher = self.watcher.clone()?;
+        Some(tokio::task::spawn_local(async move {
             loop {
                 watcher(Progress::Moved { at: recorder.now(), counts: recorder.counts() });
                 tokio::time::sleep(WATCH_INTERVAL).await;
             }
-        })
+        }))
     }
 
     /// Spawns a task that injects a fault at its time.
@@ -233,11 +237,13 @@ impl Run {
         let world = Rc::clone(world);
         let tally = Rc::clone(tally);
         let recorder = Rc::clone(&self.recorder);
-        let watcher = Rc::clone(&self.watcher);
+        let watcher = self.watcher.clone();
         let FaultEntry { at_ms, fault } = entry.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(Duration::from_millis(at_ms)).await;
-            watcher(Progress::Fault { at: recorder.now(), fault: fault.clone() });
+            if let Some(watcher) = watcher {
+                watcher(Progress::Fault { at: recorder.now(), fault: fault.clone() });
+            }
             let family = fault.family();
             match fault.inject(&*world, end).await {
                 Ok(true) => *tally.by_family.borrow_mut().entry(family.name()).or_default() += 1,
