@@ -158,7 +158,7 @@ async fn try_to_perform(client: &Client, id: usize, operation: OperationKind) ->
             Ok(())
         }
         OperationKind::WriteThenRead { what, twice, .. } => {
-            let request = || write_then_read(client, id, what.clone());
+            let request = || Box::pin(write_then_read(client, id, what.clone()));
             if twice { tokio::try_join!(request(), request()).map(drop) } else { request().await }
         }
     }

@@ -480,19 +480,20 @@ impl Boot {
     async fn run(mut self, network: Rc<dyn Network>) {
         let instance = self.start(network).await;
         let client = Client::new(Rc::clone(&instance), self.witness.clone());
+        let operation_seeds = self.seeds.child("operation");
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Perform(id, operation) => {
                     // A sync ends when the plan says so, and others end with an answer.
                     let is_request = !matches!(operation, OperationKind::Sync { .. });
                     let under_way = is_request.then(|| self.requests.begin());
-                    let performed = workload::perform(client.clone(), id, operation);
+                    let performed = Box::pin(workload::perform(client.clone(), id, operation));
                     let request = async move {
                         performed.await;
                         drop(under_way);
                     };
-                    let seeds = self.seeds.child("operation").child(id);
-                    instance.env().tasks.spawn(tasks::OPERATION, self.cancellations.carry_out(&seeds, request));
+                    let request = self.cancellations.carry_out(&operation_seeds.child(id), request);
+                    instance.env().tasks.spawn(tasks::OPERATION, request);
                 }
                 Order::Probe(id, operation, done) => {
                     let client = client.clone();

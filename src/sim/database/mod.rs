@@ -134,6 +134,7 @@ impl SimDatabase {
     ) -> SimDatabaseHandle {
         let host = Host {
             database: self.clone(),
+            check_seeds: seeds.child(CHECK),
             seeds,
             timing,
             faults,
@@ -317,6 +318,8 @@ pub(super) struct SimDatabaseHandle {
 struct Host {
     database: SimDatabase,
     seeds: SeedTree,
+    /// The seeds of the requests that only check a token.
+    check_seeds: SeedTree,
     timing: DatabaseTiming,
     faults: Rc<DatabaseFaults>,
     requests: Cell<u64>,
@@ -331,8 +334,8 @@ impl Host {
     /// seeds of their own: a row more or less changes no other draw.
     fn seeds_of(&self, transaction: &str) -> SeedTree {
         let (seeds, requests) = match transaction {
-            CHECK => (self.seeds.child(CHECK), &self.checks),
-            _ => (self.seeds.clone(), &self.requests),
+            CHECK => (&self.check_seeds, &self.checks),
+            _ => (&self.seeds, &self.requests),
         };
         requests.set(requests.get() + 1);
         seeds.child(requests.get() - 1)
