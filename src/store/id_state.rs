@@ -130,6 +130,20 @@ impl IdState {
 
     /// Advances `writer` to `token`, because it has announced that it is settled up to there. No row need have that number.
     pub(super) fn advance(&mut self, writer: &InstanceName, token: Token) {
+        let is_new = self.positions.get(writer).is_none_or(|position| *position < token);
+        if is_new || self.max_allocated < token {
+            self.receive(writer, token);
+        }
+    }
+
+    /// Advances `writer` to `token`, because a row of that token has arrived: the id is committed, and the writer is settled
+    /// up to it.
+    pub(super) fn advance_by_row(&mut self, writer: &InstanceName, token: Token) {
+        self.settled.insert(token);
+        self.receive(writer, token);
+    }
+
+    fn receive(&mut self, writer: &InstanceName, token: Token) {
         // An echo of the own position brings nothing new.
         if *writer == self.local {
             return;
@@ -138,13 +152,6 @@ impl IdState {
         *position = token.max(*position);
         self.max_allocated = self.max_allocated.max(token);
         self.raise();
-    }
-
-    /// Advances `writer` to `token`, because a row of that token has arrived: the id is committed, and the writer is settled
-    /// up to it.
-    pub(super) fn advance_by_row(&mut self, writer: &InstanceName, token: Token) {
-        self.settled.insert(token);
-        self.advance(writer, token);
     }
 
     /// Returns the highest id known to have been allocated, by any writer.
