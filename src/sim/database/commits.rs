@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use rusqlite::hooks::Action;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OptionalExtension, Row};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::store::JsonColumn;
 use squall_protocol::{InstanceName, StreamName, Token};
@@ -143,16 +143,14 @@ impl Table {
             Table::Events | Table::ExOutliers => {
                 let mut fields = texts(2..9)?;
                 fields.extend([flag(9)?, flag(10)?]);
-                json!(["ev", fields])
+                tagged("ev", fields)
             }
-            Table::StateDeltas => json!(["state", texts(2..6)?]),
+            Table::StateDeltas => tagged("state", texts(2..6)?),
             Table::AccountData | Table::RoomAccountData => texts(2..5)?.into(),
             Table::Receipts => texts(2..7)?.into_iter().chain([json(7)?]).collect(),
-            Table::Presence => {
-                json!([text(2)?, text(3)?, number(4)?, number(5)?, number(6)?, text(7)?, flag(8)?])
-            }
-            Table::DeviceInbox => json!([text(2)?]),
-            Table::Invalidations => json!([text(2)?, json(3)?, number(4)?]),
+            Table::Presence => vec![text(2)?, text(3)?, number(4)?, number(5)?, number(6)?, text(7)?, flag(8)?].into(),
+            Table::DeviceInbox => vec![text(2)?].into(),
+            Table::Invalidations => vec![text(2)?, json(3)?, number(4)?].into(),
         })
     }
 }
@@ -270,6 +268,11 @@ impl CommitWitness {
         effect.removed.retain(|row| !self.inboxes.borrow().values().any(|left| left == row));
         Ok(effect)
     }
+}
+
+/// Returns a row of `events`: its kind and its fields.
+fn tagged(kind: &str, fields: Vec<Value>) -> Value {
+    Value::Array(vec![kind.into(), fields.into()])
 }
 
 fn read(table: Table, row: &Row<'_>) -> rusqlite::Result<CommittedRow> {

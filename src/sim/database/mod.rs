@@ -163,6 +163,7 @@ struct Pending {
     faults: Rc<DatabaseFaults>,
     rolled_back: Rc<Cell<u64>>,
     job: Job,
+    purpose: Purpose,
     fate: Fate,
     reply: oneshot::Sender<Result<(), DatabaseError>>,
     in_flight: InFlight,
@@ -187,13 +188,13 @@ impl Pending {
         if result.is_ok() && matches!(self.fate.outcome, Outcome::Unacknowledged { .. }) {
             result = Err(lost);
         }
-        let Pending { shared, job, fate, reply, faults, in_flight, rows_read, .. } = self;
+        let Pending { shared, job, purpose, fate, reply, faults, in_flight, rows_read, .. } = self;
         drop(in_flight);
         tokio::time::sleep(fate.after).await;
         faults.stall().await;
         if result.is_ok()
             && let Some(session) = &job.session
-            && Purpose::of(job.name) == Purpose::Updates
+            && purpose == Purpose::Updates
             && !reply.is_closed()
         {
             let instance = session.instance.clone();
@@ -243,7 +244,7 @@ impl Pending {
 
     /// Runs the transaction. Returns its effect.
     fn execute(&mut self) -> Result<Effect, DatabaseError> {
-        let Pending { shared, job, fate, .. } = self;
+        let Pending { shared, job, purpose, fate, .. } = self;
         if fate.outcome == Outcome::Refused {
             return Err(sqlite_error(job.name, ffi::SQLITE_CANTOPEN));
         }
@@ -257,7 +258,7 @@ impl Pending {
         if fate.outcome == Outcome::RolledBack {
             return Err(sqlite_error(job.name, ffi::SQLITE_IOERR));
         }
-        let is_fetch = Purpose::of(job.name) == Purpose::Updates;
+        let is_fetch = *purpose == Purpose::Updates;
         if is_fetch {
             shared.witness.count_rows_read(&mut connection, true).map_err(witness_failed)?;
         }
@@ -267,7 +268,7 @@ impl Pending {
             shared.witness.count_rows_read(&mut connection, false).map_err(witness_failed)?;
         }
         if let Err(DatabaseError::Fenced { instance, .. }) = &result
-            && Purpose::of(job.name) == Purpose::Rows
+            && *purpose == Purpose::Rows
         {
             shared.tap.rare_end(RareEnd::Fenced { instance: instance.clone() });
         }
@@ -373,6 +374,7 @@ impl Backend for SimDatabaseHandle {
             faults: Rc::clone(&host.faults),
             rolled_back: Rc::clone(&host.rolled_back),
             job,
+            purpose,
             fate,
             reply,
             rows_read: 0,
