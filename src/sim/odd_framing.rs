@@ -14,8 +14,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use super::altered::{Alter, Altered};
 use super::input::{Content, Injected, InjectedLine, Place};
 use super::switch::{Rate, Switch};
 use super::wire;
@@ -99,11 +100,10 @@ impl Readers {
         let ordinal = self.connections.get();
         self.connections.set(ordinal + 1);
         let rng = self.seeds.child(ordinal).rng();
-        let (stream, writing) = tokio::io::split(stream);
         let (framing, instance) = (self.framing.clone(), self.instance.clone());
         let (pending, place) = (Bytes::new(), Place::start_of(port));
-        let reading = OddReader { stream, framing, instance, target, rng, read_bytes: 1, pending, place };
-        Box::new(tokio::io::join(reading, writing))
+        let alter = OddInput { framing, instance, target, rng, read_bytes: 1, pending, place };
+        Box::new(Altered { stream, alter })
     }
 }
 
@@ -142,8 +142,7 @@ impl Listener for OddListener {
 }
 
 /// The input of one end of a connection.
-struct OddReader {
-    stream: ReadHalf<BoxStream>,
+struct OddInput {
     framing: OddFraming,
     instance: InstanceName,
     /// The other end, if this is the client's.
@@ -157,7 +156,7 @@ struct OddReader {
     place: Place,
 }
 
-impl OddReader {
+impl OddInput {
     /// Injects an odd line here, if one is drawn.
     fn inject(&mut self, rate: &Rate) {
         if !self.place.is_between() || !rate.is_hit(self.rng.random_range(0..1_000)) {
@@ -172,8 +171,13 @@ impl OddReader {
     }
 }
 
-impl AsyncRead for OddReader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Alter for OddInput {
+    fn poll_read(
+        &mut self,
+        stream: Pin<&mut BoxStream>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.pending.has_remaining() {
             let length = self.pending.len().min(buf.remaining());
             buf.put_slice(&self.pending.split_to(length));
@@ -181,14 +185,14 @@ impl AsyncRead for OddReader {
         }
         let Some(rate) = self.framing.switch.first() else {
             let before = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            ready!(stream.poll_read(cx, buf))?;
             self.place.read(&buf.filled()[before..]);
             return Poll::Ready(Ok(()));
         };
         let mut bytes = [0; READ_BYTES_MAX];
         let most = self.read_bytes.min(buf.remaining());
         let mut part = ReadBuf::new(&mut bytes[..most]);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        ready!(stream.poll_read(cx, &mut part))?;
         // Not before the read: polls that find nothing must draw nothing.
         self.read_bytes = self.rng.random_range(1..=READ_BYTES_MAX);
         let read = part.filled();

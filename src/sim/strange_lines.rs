@@ -14,8 +14,9 @@ use std::task::{Context, Poll, ready};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use super::altered::{Alter, Altered};
 use super::input::{Content, Injected, InjectedLine, Place};
 use super::switch::{Rate, Switch};
 use super::wire;
@@ -124,9 +125,9 @@ impl Network for StrangeNetwork {
         let instance = self.instance.clone();
         let place = Place::start_of(to.port);
         Box::pin(async move {
-            let (stream, writing) = tokio::io::split(connecting.await?);
-            let reading = StrangeReader { stream, lines, instance, target, rng, next: None, place };
-            Ok(Box::new(tokio::io::join(reading, writing)) as BoxStream)
+            let stream = connecting.await?;
+            let alter = StrangeInput { lines, instance, target, rng, next: None, place };
+            Ok(Box::new(Altered { stream, alter }) as BoxStream)
         })
     }
 
@@ -136,8 +137,7 @@ impl Network for StrangeNetwork {
 }
 
 /// The input of the client end of a connection.
-struct StrangeReader {
-    stream: ReadHalf<BoxStream>,
+struct StrangeInput {
     lines: StrangeLines,
     instance: InstanceName,
     target: InstanceName,
@@ -148,7 +148,7 @@ struct StrangeReader {
     place: Place,
 }
 
-impl StrangeReader {
+impl StrangeInput {
     /// Counts and reports an injected line.
     fn report(&self, rate: &Rate, content: Content) {
         rate.count();
@@ -214,19 +214,23 @@ fn row_in(line: &[u8], reader: &InstanceName) -> Option<(String, usize)> {
     (row.len() >= 2 && writer != reader.as_str()).then(|| (stream.to_owned(), line.len() - row.len()))
 }
 
-impl AsyncRead for StrangeReader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Alter for StrangeInput {
+    fn poll_read(
+        &mut self,
+        stream: Pin<&mut BoxStream>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.insert(buf) {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(stream.poll_read(cx, buf))?;
         let read = &mut buf.filled_mut()[before..];
         self.distort(read);
         self.place.read(read);
         if !read.is_empty() && self.next.is_none() {
-            let StrangeReader { lines, rng, .. } = &mut *self;
-            self.next = lines.draw(rng);
+            self.next = self.lines.draw(&mut self.rng);
         }
         Poll::Ready(Ok(()))
     }
@@ -255,8 +259,8 @@ mod tests {
             let (mut peer, stream) = tokio::io::duplex(64);
             let (instance, target) = ("worker".into(), target.into());
             let (rng, next) = (SeedTree::from_seed(1).rng(), Some((strange, rate)));
-            let (stream, _writing) = tokio::io::split(Box::new(stream) as BoxStream);
-            let mut reader = StrangeReader { stream, lines, instance, target, rng, next, place };
+            let alter = StrangeInput { lines, instance, target, rng, next, place };
+            let mut reader = Altered { stream: Box::new(stream), alter };
             let mut read = String::new();
             for piece in sent.as_bytes().chunks(piece) {
                 peer.write_all(piece).await.unwrap();
