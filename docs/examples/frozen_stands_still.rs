@@ -12,7 +12,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::{InstanceName, StreamName, Token};
 
@@ -35,12 +36,13 @@ pub struct FrozenStandsStill {
 
 impl Invariant for FrozenStandsStill {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Stopped, Kind::Applied, Kind::Frozen, Kind::Thawed];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Frozen { instance } => {
                 self.frozen.insert(instance.clone());
@@ -66,6 +68,7 @@ impl Invariant for FrozenStandsStill {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
 
     fn applied() -> Observation {
         let (stream, writer) = ("events".into(), "writer1".into());
@@ -73,7 +76,7 @@ mod tests {
     }
 
     fn observe(observations: &[Observation]) -> Result<(), Violation> {
-        let mut invariant = FrozenStandsStill::default();
+        let mut invariant = Alone::<FrozenStandsStill>::default();
         observations.iter().try_for_each(|observation| invariant.observe(SimTime(0), observation))
     }
 

@@ -11,11 +11,9 @@
 //! Where one end of a connection is gone unnoticed, or the broker's name leads to another server, no host is disturbed, and
 //! an instance may be deaf until it finds out by its pings.
 
-use std::collections::BTreeMap;
-
+use super::names::{Instance, Names, Table};
 use super::observation::{Observation, SimTime};
 use super::topology::Topology;
-use squall_protocol::InstanceName;
 
 /// Time after the end of a fault at which its hosts are sound again. Packets that were held back are sent again within two
 /// seconds.
@@ -38,13 +36,13 @@ pub(super) const OUTBOX_OVERFLOWED: &str = "outbox_overflowed";
 const BROKER: &str = "broker";
 
 /// The hosts that are disturbed, and the times since which the others are sound.
-#[derive(Debug, Default)]
-pub(super) struct Disturbances {
+pub(crate) struct Disturbances {
     /// True if instances have to refuse connections in a healthy deployment.
     has_few_connections: bool,
     /// True if instances have to drop peers in a healthy deployment.
     has_short_outboxes: bool,
-    hosts: BTreeMap<InstanceName, Host>,
+    hosts: Table<Instance, Host>,
+    broker: Instance,
     deaf_until: SimTime,
 }
 
@@ -58,26 +56,27 @@ struct Host {
 
 impl Disturbances {
     /// Creates the disturbances of a deployment in which every host is sound.
-    pub(crate) fn new(topology: &Topology) -> Self {
+    pub(crate) fn new(topology: &Topology, names: &mut Names) -> Self {
         Disturbances {
             has_few_connections: topology.has_few_connections(),
             has_short_outboxes: topology.has_short_outboxes(),
-            hosts: BTreeMap::new(),
+            hosts: Table::default(),
+            broker: names.instance(&BROKER.into()),
             deaf_until: SimTime(0),
         }
     }
 
     /// Takes note of faults and of the lives of processes.
-    pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation) {
+    pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation, names: &mut Names) {
         match observation {
             Observation::FaultBegan { hosts } => {
                 for host in hosts {
-                    self.host(host).faults += 1;
+                    self.hosts.or_default(names.instance(host)).faults += 1;
                 }
             }
             Observation::FaultEnded { hosts, lingers_ms } => {
                 for host in hosts {
-                    let host = self.host(host);
+                    let host = self.hosts.or_default(names.instance(host));
                     host.faults = host.faults.saturating_sub(1);
                     host.settles(SimTime(at.0 + lingers_ms + SETTLED_AFTER_MS));
                 }
@@ -85,21 +84,17 @@ impl Disturbances {
             Observation::Started { instance, .. }
             | Observation::Stopped { instance, .. }
             | Observation::Thawed { instance } => {
-                self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
+                self.hosts.or_default(names.instance(instance)).settles(SimTime(at.0 + SETTLED_AFTER_MS));
             }
             Observation::HalfOpened { .. } | Observation::BrokerFailedOver => self.deaf_until = SimTime(at.0 + DEAF_MS),
             Observation::LimitHit { instance, limit } if self.has_few_connections && *limit == CONNECTION_REFUSED => {
-                self.host(instance).settles(SimTime(at.0 + SETTLED_AFTER_MS));
+                self.hosts.or_default(names.instance(instance)).settles(SimTime(at.0 + SETTLED_AFTER_MS));
             }
             Observation::LimitHit { instance, limit } if self.has_short_outboxes && *limit == OUTBOX_OVERFLOWED => {
-                self.host(instance).settles(SimTime(at.0 + RECONNECTED_AFTER_MS));
+                self.hosts.or_default(names.instance(instance)).settles(SimTime(at.0 + RECONNECTED_AFTER_MS));
             }
             _ => {}
         }
-    }
-
-    fn host(&mut self, name: &InstanceName) -> &mut Host {
-        self.hosts.entry(name.clone()).or_default()
     }
 
     /// Returns the time until which an instance may be deaf although every host is sound.
@@ -110,7 +105,7 @@ impl Disturbances {
     /// Returns the time since which every host is sound; none if one of them is not sound at `at`.
     pub(crate) fn all_sound_since(&self, at: SimTime) -> Option<SimTime> {
         let mut since = SimTime(0);
-        for host in self.hosts.values() {
+        for (_, host) in self.hosts.iter() {
             if host.faults > 0 || at < host.sound_since {
                 return None;
             }
@@ -121,10 +116,10 @@ impl Disturbances {
 
     /// Returns the time since which the path between two instances is sound, over the broker if there is one; none if it
     /// is not sound at `at`.
-    pub(crate) fn sound_since(&self, at: SimTime, one: &InstanceName, other: &InstanceName) -> Option<SimTime> {
+    pub(crate) fn sound_since(&self, at: SimTime, one: Instance, other: Instance) -> Option<SimTime> {
         let mut since = SimTime(0);
-        for name in [one.as_str(), other.as_str(), BROKER] {
-            let Some(host) = self.hosts.get(name) else { continue };
+        for host in [one, other, self.broker] {
+            let Some(host) = self.hosts.get(host) else { continue };
             if host.faults > 0 || at < host.sound_since {
                 return None;
             }
@@ -143,16 +138,19 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use squall_protocol::InstanceName;
 
     #[test]
     fn an_instance_that_refuses_or_drops_connections_is_not_sound_for_a_while() {
         let few = || Topology::default().with_few_connections();
         let short = || Topology::default().with_short_outboxes();
         let sound_after = |topology: Topology, limit: &'static str, ms: u64| {
-            let mut disturbances = Disturbances::new(&topology);
-            let (one, other) = (InstanceName::from("master"), InstanceName::from("worker1"));
-            disturbances.observe(SimTime(100), &Observation::LimitHit { instance: one.clone(), limit });
-            disturbances.sound_since(SimTime(100 + ms), &one, &other).is_some()
+            let mut names = Names::new(&topology);
+            let mut disturbances = Disturbances::new(&topology, &mut names);
+            let instance = InstanceName::from("master");
+            let (one, other) = (names.instance(&instance), names.instance(&"worker1".into()));
+            disturbances.observe(SimTime(100), &Observation::LimitHit { instance, limit }, &mut names);
+            disturbances.sound_since(SimTime(100 + ms), one, other).is_some()
         };
         assert!(!sound_after(few(), CONNECTION_REFUSED, SETTLED_AFTER_MS - 1));
         assert!(sound_after(few(), CONNECTION_REFUSED, SETTLED_AFTER_MS));

@@ -6,30 +6,29 @@
 
 use std::collections::BTreeMap;
 
+use super::hash::hash_of;
 use squall_protocol::rows::{EventsRow, Row, account_data, events, presence, receipts, to_device};
 use squall_protocol::{Cached, InstanceName, SyncToken, Token, VectorPosition};
 
 /// Tokens in one run of a stream in memory. Each start of the writer begins a new run.
 const TOKENS_PER_RUN: i64 = 1 << 32;
 
-/// The identity of a row within its stream: a later row with the same key replaces the earlier one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    stream: &'static str,
-    parts: Vec<Option<String>>,
-}
+/// The identity of a row within its stream, as a hash: a later row with the same key replaces the earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(u64);
 
 /// Returns the key of `row`; none if every row of its stream counts.
 pub(super) fn key(row: &Row) -> Option<Key> {
-    let parts: &[Option<&String>] = match row {
-        Row::AccountData(row) => &[Some(&row.user_id), row.room_id.as_ref(), Some(&row.kind)],
+    let stream = row.stream();
+    let hash = match row {
+        Row::AccountData(row) => hash_of(&(stream, &row.user_id, &row.room_id, &row.kind)),
         Row::Caches(_) | Row::Events(_) => return None,
-        Row::Presence(row) => &[Some(&row.user_id)],
-        Row::Receipts(row) => &[Some(&row.room_id), Some(&row.kind), Some(&row.user_id), row.thread_id.as_ref()],
-        Row::ToDevice(row) => &[Some(&row.entity)],
-        Row::Typing(row) => &[Some(&row.room_id)],
+        Row::Presence(row) => hash_of(&(stream, &row.user_id)),
+        Row::Receipts(row) => hash_of(&(stream, &row.room_id, &row.kind, &row.user_id, &row.thread_id)),
+        Row::ToDevice(row) => hash_of(&(stream, &row.entity)),
+        Row::Typing(row) => hash_of(&(stream, &row.room_id)),
     };
-    Some(Key { stream: row.stream(), parts: parts.iter().map(|part| part.cloned()).collect() })
+    Some(Key(hash))
 }
 
 /// Returns the room of a `state` row; none for any other row.

@@ -3,10 +3,13 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use strum::VariantArray;
+
 use super::invariants::{self, Check, Violation};
 use super::marks::Marks;
-use super::observation::{Observation, SimTime};
+use super::observation::{Kind, Observation, SimTime};
 use super::pending::Pending;
+use super::scene::Scene;
 use super::topology::Topology;
 use super::trace::Trace;
 
@@ -16,6 +19,9 @@ pub const VIOLATIONS_MAX: usize = 100;
 /// Judges one run.
 pub struct Judge {
     invariants: Vec<Box<dyn Check>>,
+    /// The places of the invariants that are given each kind of observation, in order.
+    given: Vec<Vec<usize>>,
+    scene: Scene,
     marks: Marks,
     trace: Trace,
     violations: Vec<(SimTime, Violation)>,
@@ -27,8 +33,13 @@ pub struct Judge {
 impl Judge {
     /// Returns a judge of a deployment, with every invariant.
     pub fn new(topology: Topology) -> Self {
+        let invariants = invariants::all(&topology);
+        let places =
+            |kind| (0..invariants.len()).filter(|place| invariants[*place].observes().contains(kind)).collect();
         Judge {
-            invariants: invariants::all(&topology),
+            given: Kind::VARIANTS.iter().map(places).collect(),
+            invariants,
+            scene: Scene::new(&topology),
             marks: Marks::new(&topology),
             trace: Trace::default(),
             violations: Vec::new(),
@@ -41,14 +52,16 @@ impl Judge {
     #[inline(never)] // benches/cost.rs counts here
     pub fn observe(&mut self, at: SimTime, observation: &Observation) {
         self.trace.add(at, observation);
-        self.marks.observe(at, observation);
-        for invariant in &mut self.invariants {
-            let Err(violation) = invariant.observe(at, observation) else { continue };
+        self.scene.begin(at, observation);
+        self.marks.observe(at, observation, &self.scene);
+        for place in &self.given[Kind::from(observation) as usize] {
+            let Err(violation) = self.invariants[*place].observe(at, observation, &self.scene) else { continue };
             let is_new = self.fingerprints.insert(violation.fingerprint());
             if is_new || self.violations.len() < VIOLATIONS_MAX {
                 self.violations.push((at, violation));
             }
         }
+        self.scene.end(at, observation);
     }
 
     /// Returns the violations, in order, with their times.
@@ -63,13 +76,13 @@ impl Judge {
 
     /// Returns what has yet to happen. Nothing may be pending at the end of the calm.
     pub fn pending(&self) -> Vec<Pending> {
-        self.invariants.iter().flat_map(|invariant| invariant.pending()).collect()
+        self.invariants.iter().flat_map(|invariant| invariant.pending(&self.scene)).collect()
     }
 
     /// Returns true if nothing is pending. Asks the invariant first that was pending the last time.
     #[inline(never)] // benches/cost.rs counts here
     pub fn is_settled(&self) -> bool {
-        let is_pending = |at: &usize| !self.invariants[*at].pending().is_empty();
+        let is_pending = |at: &usize| self.invariants[*at].is_pending(&self.scene);
         if is_pending(&self.pending_last.get()) {
             return false;
         }

@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 
 use super::disturbances::CONNECTION_REFUSED;
-use super::due::{Position, stream_of};
+use super::due::Position;
 use super::missed_bursts::MissedBursts;
+use super::names::{Follower, Followers, Source, Table};
 use super::observation::{Client, Device, Observation, SimTime};
 use super::reads::changed_by;
-use super::set_up::SetUps;
-use super::topology::{FollowerKey, Topology};
+use super::scene::Scene;
+use super::topology::Topology;
 use squall_protocol::rows::{EventsRow, ROWS_TARGET, Row, account_data, events, presence, receipts, to_device};
-use squall_protocol::{Cached, InstanceName, LINE_BYTES_MAX, StreamName, SyncToken, Token};
+use squall_protocol::{Cached, InstanceName, LINE_BYTES_MAX, SyncToken, Token};
 
 /// A follower of a stream in memory learnt that the writer had restarted.
 const MEMORY_RESET: &str = "memory_reset";
@@ -131,19 +132,18 @@ const ALL: [&str; 27] = [
 pub(super) struct Marks {
     /// The number of rows that one query aims to return.
     rows_per_query: usize,
-    set_ups: SetUps,
     /// The unfinished reads, with their instances.
     reads: BTreeMap<u64, (InstanceName, Cached)>,
     /// The time at which a position last moved, and the position before.
-    moved: BTreeMap<FollowerKey, (SimTime, Token)>,
+    moved: Followers<(SimTime, Token)>,
     /// The newest change of state that each writer's client was told of.
     state_acked: BTreeMap<InstanceName, Token>,
     /// The committed tokens.
-    committed: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
+    committed: Table<Source, BTreeSet<Token>>,
     /// The tokens of rows too long for a line.
-    oversized: BTreeSet<(StreamName, InstanceName, Token)>,
+    oversized: BTreeSet<(Source, Token)>,
     /// The position announced ahead of each follower, and the rows that it has applied since.
-    catching_up: BTreeMap<FollowerKey, (Token, usize)>,
+    catching_up: Followers<(Token, usize)>,
     /// The instance that last answered each client.
     answered_by: BTreeMap<Client, InstanceName>,
     /// The requests to set a presence.
@@ -161,13 +161,12 @@ impl Marks {
     pub(crate) fn new(topology: &Topology) -> Self {
         Marks {
             rows_per_query: topology.rows_per_query(),
-            set_ups: SetUps::new(topology),
             reads: BTreeMap::new(),
-            moved: BTreeMap::new(),
+            moved: Followers::default(),
             state_acked: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            committed: Table::default(),
             oversized: BTreeSet::new(),
-            catching_up: BTreeMap::new(),
+            catching_up: Followers::default(),
             answered_by: BTreeMap::new(),
             presence_asked: BTreeMap::new(),
             presence_set: BTreeMap::new(),
@@ -196,31 +195,27 @@ impl Marks {
     }
 
     /// Counts the marks that this observation reaches.
-    pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation) {
+    pub(crate) fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) {
         self.observe_reads(observation);
-        self.observe_rows(observation);
+        self.observe_rows(observation, scene);
         self.observe_bursts(at, observation);
         self.observe_repeated(observation);
         match observation {
-            Observation::Applied { instance, stream, writer, .. }
-            | Observation::Positioned { instance, stream, writer, .. }
-                if WRITTEN_ELSEWHERE.contains(&stream.as_str()) =>
+            Observation::Applied { stream, .. } | Observation::Positioned { stream, .. }
+                if WRITTEN_ELSEWHERE.contains(&stream.as_str())
+                    && self.moved.get(scene.follower()).is_none_or(|(moved, _)| *moved != at) =>
             {
-                let follower = FollowerKey::new(instance, stream, writer);
-                if self.moved.get(&follower).is_none_or(|(moved, _)| *moved != at) {
-                    let before = self.set_ups.position(&follower).unwrap_or_default();
-                    self.moved.insert(follower, (at, before));
-                }
+                self.moved.insert(scene.follower(), (at, scene.held().unwrap_or_default()));
             }
-            Observation::WriteAcked { instance, what, writer, token } if instance != writer => {
-                let moved = self.moved.get(&FollowerKey::new(instance, &stream_of(what).into(), writer));
+            Observation::WriteAcked { instance, writer, token, .. } if instance != writer => {
+                let moved = self.moved.get(scene.follower());
                 if moved.is_some_and(|(moved, before)| *moved == at && before < token) {
                     self.reach(WAIT_THAT_WAITED);
                 }
             }
             Observation::Reset { .. } => self.reach(MEMORY_RESET),
-            Observation::Committed { stream, writer, token, .. } => {
-                let committed = self.committed.entry((stream.clone(), writer.clone())).or_default();
+            Observation::Committed { token, .. } => {
+                let committed = self.committed.or_default(scene.source());
                 let is_out_of_order = committed.last().is_some_and(|highest| token < highest);
                 committed.insert(*token);
                 if is_out_of_order {
@@ -240,18 +235,15 @@ impl Marks {
             Observation::LateCommit { .. } => self.reach(LATE_COMMIT),
             Observation::Fenced { .. } => self.reach(FENCED_COMMIT),
             Observation::AcknowledgementLost { .. } => self.reach(LOST_ACKNOWLEDGEMENT),
-            Observation::Announced { instance, stream, writer, position, .. } => {
-                let held = self.set_ups.position(&FollowerKey::new(instance, stream, writer));
-                if held.is_some_and(|held| held < *position) {
-                    self.reach(ANNOUNCED_AHEAD);
-                    self.catching_up.insert(FollowerKey::new(instance, stream, writer), (*position, 0));
-                }
+            Observation::Announced { position, .. } if scene.held().is_some_and(|held| held < *position) => {
+                self.reach(ANNOUNCED_AHEAD);
+                self.catching_up.insert(scene.follower(), (*position, 0));
             }
             Observation::SyncAsked { client, instance, since: Some(since) } => {
                 if self.answered_by.get(client).is_some_and(|other| other != instance) {
                     self.reach(CLIENT_MOVED);
                 }
-                if self.is_ahead(since, instance) {
+                if self.is_ahead(since, scene) {
                     self.reach(SYNC_WAITED_FOR_TOKEN);
                 }
             }
@@ -268,7 +260,7 @@ impl Marks {
         {
             self.reach(STATE_ALL_APPLIED);
         }
-        if self.set_ups.observe(at, observation).is_some() {
+        if scene.set_up().is_some() {
             self.reach(SET_UP);
         }
     }
@@ -304,29 +296,23 @@ impl Marks {
         self.presence_set.insert(device, (state, at));
     }
 
-    fn observe_rows(&mut self, observation: &Observation) {
+    fn observe_rows(&mut self, observation: &Observation, scene: &Scene) {
         match observation {
             // The storm makes rows long by their type alone.
-            Observation::Committed { stream, writer, token, row: Row::AccountData(row) }
-                if row.kind.len() > LINE_BYTES_MAX =>
-            {
-                self.oversized.insert((stream.clone(), writer.clone(), *token));
+            Observation::Committed { token, row: Row::AccountData(row), .. } if row.kind.len() > LINE_BYTES_MAX => {
+                self.oversized.insert((scene.source(), *token));
             }
-            Observation::Applied { instance, stream, writer, token, rows } => {
-                if stream.as_str() == account_data::NAME
-                    && self.oversized.contains(&(stream.clone(), writer.clone(), *token))
-                {
+            Observation::Applied { token, rows, .. } => {
+                if self.oversized.contains(&(scene.source(), *token)) {
                     self.reach(OVERSIZED_ROW);
                 }
-                let Some((upto, count)) = self.catching_up.get_mut(&FollowerKey::new(instance, stream, writer)) else {
-                    return;
-                };
+                let Some((upto, count)) = self.catching_up.get_mut(scene.follower()) else { return };
                 if token <= upto {
                     *count += rows.len();
                 }
             }
-            Observation::Positioned { instance, stream, writer, .. } => {
-                let caught_up = self.catching_up.remove(&FollowerKey::new(instance, stream, writer));
+            Observation::Positioned { .. } => {
+                let caught_up = self.catching_up.remove(scene.follower());
                 let count = caught_up.map_or(0, |(_, count)| count);
                 if count > self.rows_per_query {
                     self.reach(CATCH_UP_LIMITED);
@@ -335,9 +321,7 @@ impl Marks {
                     }
                 }
             }
-            Observation::Stopped { instance, .. } => {
-                self.catching_up.retain(|follower, _| follower.instance != *instance)
-            }
+            Observation::Stopped { .. } => self.catching_up.forget(scene.instance()),
             _ => {}
         }
     }
@@ -363,15 +347,16 @@ impl Marks {
         }
     }
 
-    /// Returns true if `token` is past rows of events or receipts that have yet to arrive at `instance`.
-    fn is_ahead(&self, token: &SyncToken, instance: &InstanceName) -> bool {
-        self.committed.iter().any(|((stream, writer), committed)| {
-            if ![events::NAME, receipts::NAME].contains(&stream.as_str()) {
+    /// Returns true if `token` is past rows of events or receipts that have yet to arrive at the instance.
+    fn is_ahead(&self, token: &SyncToken, scene: &Scene) -> bool {
+        self.committed.iter().any(|(source, committed)| {
+            let stream = scene.names.stream_name_of(source).as_str();
+            if ![events::NAME, receipts::NAME].contains(&stream) {
                 return false;
             }
-            let Some(position) = Position::in_stream(token, stream.as_str()) else { return false };
-            let position = position.of_writer(writer);
-            let held = self.set_ups.position(&FollowerKey::new(instance, stream, writer));
+            let Some(position) = Position::in_stream(token, stream) else { return false };
+            let position = position.of_writer(scene.names.name_of(scene.names.writer_of(source)));
+            let held = scene.position(Follower { source, instance: scene.instance() });
             held.is_some_and(|held| {
                 held < position && committed.range((Excluded(held), Included(position))).next().is_some()
             })

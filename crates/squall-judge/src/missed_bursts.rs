@@ -5,10 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::observation::{Observation, SimTime};
-use super::set_up::Pair;
 use super::topology::SUBSCRIPTION;
 use squall_protocol::rows::ROWS_TARGET;
 use squall_protocol::{InstanceName, StreamName};
+
+/// An instance and the target that it connects to.
+type Pair = (InstanceName, InstanceName);
 
 /// Notices bursts that a follower missed.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumDiscriminants, VariantArray};
 
 use squall_protocol::rows::Row;
 use squall_protocol::{Cached, InstanceName, StreamName, SyncToken, Token, TypingNews};
@@ -175,7 +176,8 @@ impl fmt::Display for RequestFailure {
 /// Fields mean the same in every variant. `instance` is the instance at which it happened. `boot` numbers that instance's
 /// processes upwards. `writer` is the instance that wrote the rows of `stream`. `attempt` identifies one connection attempt,
 /// and the connection that it led to, within the whole run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EnumDiscriminants)]
+#[strum_discriminants(name(Kind), derive(VariantArray), doc = "The kind of an observation.")]
 #[expect(missing_docs, reason = "the fields mean the same in every variant and are explained once, above")]
 pub enum Observation {
     /// A process began. Witness: the runner.

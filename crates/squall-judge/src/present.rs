@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::due::{Key, key};
-use super::topology::Topology;
+use super::names::{Names, Source};
 use squall_protocol::Delivery;
+use squall_protocol::Token;
 use squall_protocol::rows::{Row, to_device};
-use squall_protocol::{StreamName, Token};
 
 /// The existing rows of one writer of one stream, by their tokens.
 pub(super) struct Present {
@@ -21,9 +21,9 @@ pub(super) struct Present {
 
 impl Present {
     /// Returns an empty stream. Rows of a log and messages to devices are never overwritten.
-    pub(crate) fn new(stream: &StreamName, topology: &Topology) -> Self {
-        let is_keyed = topology.delivery(stream) == Some(Delivery::Keyed);
-        Present::with_overwriting(is_keyed && stream.as_str() != to_device::NAME)
+    pub(crate) fn new(names: &Names, source: Source) -> Self {
+        let is_keyed = names.delivery_of(source) == Some(Delivery::Keyed);
+        Present::with_overwriting(is_keyed && names.stream_name_of(source).as_str() != to_device::NAME)
     }
 
     /// Returns an empty stream, whose rows overwrite earlier ones of their key or not.
@@ -38,9 +38,9 @@ impl Present {
         let is_newest = before.is_none_or(|before| before < token);
         if is_newest {
             if let Some(before) = before.filter(|_| self.overwrites) {
-                self.remove_key(&key, before);
+                self.remove_key(key, before);
             }
-            self.newest.insert(key.clone(), token);
+            self.newest.insert(key, token);
         }
         if is_newest || !self.overwrites {
             self.keys.entry(token).or_default().insert(key);
@@ -55,7 +55,7 @@ impl Present {
             && let Some(before) = self.newest.get(&key).copied().filter(|before| *before < token)
         {
             self.newest.remove(&key);
-            self.remove_key(&key, before);
+            self.remove_key(key, before);
         }
     }
 
@@ -65,12 +65,12 @@ impl Present {
         if self.overwrites && self.newest.get(&key) == Some(&token) {
             self.newest.remove(&key);
         }
-        self.remove_key(&key, token);
+        self.remove_key(key, token);
     }
 
-    fn remove_key(&mut self, key: &Option<Key>, token: Token) {
+    fn remove_key(&mut self, key: Option<Key>, token: Token) {
         if let Some(keys) = self.keys.get_mut(&token) {
-            keys.remove(key);
+            keys.remove(&key);
             if keys.is_empty() {
                 self.keys.remove(&token);
             }
@@ -78,13 +78,13 @@ impl Present {
     }
 
     /// Returns true if a row of `key` exists under `token`.
-    pub(crate) fn exists(&self, token: Token, key: &Option<Key>) -> bool {
-        self.keys.get(&token).is_some_and(|keys| keys.contains(key))
+    pub(crate) fn exists(&self, token: Token, key: Option<Key>) -> bool {
+        self.keys.get(&token).is_some_and(|keys| keys.contains(&key))
     }
 
     /// Returns the newest token that `key` ever had.
-    pub(crate) fn newest(&self, key: &Option<Key>) -> Option<Token> {
-        self.newest.get(key).copied()
+    pub(crate) fn newest(&self, key: Option<Key>) -> Option<Token> {
+        self.newest.get(&key).copied()
     }
 
     /// Returns true if rows overwrite earlier ones of their key.

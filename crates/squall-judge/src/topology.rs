@@ -173,6 +173,11 @@ impl Topology {
         self.discards_rows
     }
 
+    /// Returns every instance.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &InstanceName> {
+        self.instances.iter()
+    }
+
     /// Returns the delivery guarantee of `stream`; none for an unknown stream.
     pub fn delivery(&self, stream: &StreamName) -> Option<Delivery> {
         self.streams.get(stream).map(|written| written.delivery)

@@ -16,7 +16,9 @@ use thiserror::Error;
 
 use crate::due::stream_of;
 use crate::invariant::Invariant;
-use crate::observation::{Client, Observation, SimTime};
+use crate::names::{Source, Table};
+use crate::observation::{Client, Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::rows::Row;
 use squall_protocol::{InstanceName, StreamName, Token};
@@ -40,7 +42,7 @@ pub enum Violation {
 /// Checks every acknowledgement against the database.
 #[derive(Debug, Default)]
 pub struct AcknowledgedDurable {
-    committed: BTreeSet<(StreamName, InstanceName, Token)>,
+    committed: Table<Source, BTreeSet<Token>>,
     messages: BTreeSet<(Client, String)>,
     /// The receipts: user and room.
     receipts: BTreeSet<(String, String)>,
@@ -49,28 +51,30 @@ pub struct AcknowledgedDurable {
 
 impl Invariant for AcknowledgedDurable {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] =
+        &[Kind::Committed, Kind::WriteAcked, Kind::MessagesAcked, Kind::MessageLeft, Kind::ReceiptsAcked];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Committed { stream, writer, token, row } => {
+            Observation::Committed { token, row, .. } => {
                 if let Row::Receipts(receipt) = row {
                     self.receipts.insert((receipt.user_id.clone(), receipt.room_id.clone()));
                 }
-                self.committed.insert((stream.clone(), writer.clone(), *token));
+                self.committed.or_default(scene.source()).insert(*token);
             }
             Observation::MessageLeft { client, message_id, .. } => {
                 self.messages.insert((client.clone(), message_id.clone()));
             }
             Observation::WriteAcked { instance, what, writer, token } => {
                 self.judged += 1;
-                let row = (stream_of(what).into(), writer.clone(), *token);
-                if !self.committed.contains(&row) {
-                    let (stream, writer, token) = row;
-                    return Err(Violation::NoRow { instance: instance.clone(), stream, writer, token });
+                let committed = self.committed.get(scene.source());
+                if !committed.is_some_and(|committed| committed.contains(token)) {
+                    let (instance, stream, writer) = (instance.clone(), stream_of(what).into(), writer.clone());
+                    return Err(Violation::NoRow { instance, stream, writer, token: *token });
                 }
             }
             Observation::MessagesAcked { instance, clients, message_id } => {
@@ -102,12 +106,13 @@ impl Invariant for AcknowledgedDurable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::invariants::made_up;
     use crate::violation;
     use squall_protocol::Cached;
 
     fn judge(story: &[Observation]) -> String {
-        let mut invariant = AcknowledgedDurable::default();
+        let mut invariant = Alone::<AcknowledgedDurable>::default();
         violation::kind(&story.iter().try_for_each(|observation| invariant.observe(SimTime(0), observation)))
     }
 

@@ -26,7 +26,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Line, Observation, Role, SimTime};
+use crate::names::{Source, Stream, Table};
+use crate::observation::{Kind, Line, Observation, Role, SimTime};
+use crate::scene::Scene;
 use crate::topology::{SUBSCRIPTION, Topology};
 use squall_protocol::{InstanceName, StreamName, Token};
 
@@ -79,9 +81,9 @@ pub struct AmplificationBounded {
 #[derive(Debug, Default)]
 struct Lines {
     commands: BTreeMap<&'static str, u64>,
-    positions: BTreeMap<StreamName, u64>,
+    positions: Table<Stream, u64>,
     /// The last token whose rows were sent, or the last position that was announced.
-    sent: BTreeMap<(StreamName, InstanceName), Token>,
+    sent: Table<Source, Token>,
 }
 
 impl AmplificationBounded {
@@ -116,12 +118,14 @@ impl AmplificationBounded {
 
 impl Invariant for AmplificationBounded {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] =
+        &[Kind::Began, Kind::Connecting, Kind::Failed, Kind::Wrote, Kind::Closed, Kind::SyncBegan, Kind::SyncEnded];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::SyncBegan { instance, .. } | Observation::SyncEnded { instance, .. } => {
                 *self.syncs.entry(instance.clone()).or_default() += 1;
@@ -149,7 +153,7 @@ impl Invariant for AmplificationBounded {
                 let lines = self.connections.entry((*attempt, *role)).or_default();
                 let count = match line {
                     Line::Rdata { stream, writer, token: Some(token) } => {
-                        let before = lines.sent.insert((stream.clone(), writer.clone()), *token);
+                        let before = lines.sent.insert(scene.source(), *token);
                         if let Some(before) = before.filter(|before| token <= before) {
                             let instance = instance.clone();
                             let stream = stream.clone();
@@ -158,10 +162,10 @@ impl Invariant for AmplificationBounded {
                         }
                         return Ok(());
                     }
-                    Line::Position { stream, writer, new, .. } => {
-                        let sent = lines.sent.entry((stream.clone(), writer.clone())).or_default();
+                    Line::Position { new, .. } => {
+                        let sent = lines.sent.or_default(scene.source());
                         *sent = (*sent).max(*new);
-                        lines.positions.entry(stream.clone()).or_default()
+                        lines.positions.or_default(scene.stream())
                     }
                     _ => lines.commands.entry(line.command()).or_default(),
                 };
@@ -187,6 +191,7 @@ impl Invariant for AmplificationBounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Device;
     use crate::violation;
 
@@ -210,7 +215,7 @@ mod tests {
 
     /// The violation of the last observation.
     fn kind(story: &[(u64, Observation)]) -> String {
-        let mut judge = AmplificationBounded::default();
+        let mut judge = Alone::<AmplificationBounded>::default();
         let verdicts: Vec<_> = story.iter().map(|(at, seen)| judge.observe(SimTime(*at), seen)).collect();
         assert!(verdicts[..verdicts.len() - 1].iter().all(Result::is_ok), "{verdicts:?}");
         violation::kind(verdicts.last().unwrap())

@@ -14,11 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
+use strum::VariantArray;
 use thiserror::Error;
 
-use crate::disturbances::Disturbances;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{PUBLICATIONS, SUBSCRIPTION, Topology};
 use squall_protocol::{InstanceName, MASTER};
 
@@ -40,7 +41,6 @@ type Broadcast = (&'static str, String);
 
 /// Counts the broadcasts that each instance receives.
 pub struct BroadcastsArrive {
-    disturbances: Disturbances,
     within_ms: u64,
     /// The processes that run, and were not asked to stop.
     running: BTreeSet<InstanceName>,
@@ -93,9 +93,9 @@ impl BroadcastsArrive {
         Some([to_master(sender)?, to_master(instance)?])
     }
 
-    fn send(&mut self, at: SimTime, sender: &InstanceName, broadcast: &Broadcast) {
+    fn send(&mut self, at: SimTime, sender: &InstanceName, broadcast: &Broadcast, scene: &Scene) {
         *self.sent.entry(broadcast.clone()).or_default() += 1;
-        let Some(sound_since) = self.disturbances.all_sound_since(at) else { return };
+        let Some(sound_since) = scene.disturbances.all_sound_since(at) else { return };
         if !self.running.contains(sender) {
             return;
         }
@@ -127,12 +127,12 @@ impl BroadcastsArrive {
     }
 
     /// Returns the first broadcast that should have arrived before `at`, and has not.
-    fn overdue(&mut self, at: SimTime) -> Option<Violation> {
+    fn overdue(&mut self, at: SimTime, scene: &Scene) -> Option<Violation> {
         let within_ms = self.within_ms;
         while self.due.front().is_some_and(|due| within_ms < at.ms_since(due.sent_at)) {
             let due = self.due.pop_front()?;
             let Due { sound_since, sender, instance, broadcast, received, path, .. } = due;
-            let is_sound = self.disturbances.all_sound_since(at) == Some(sound_since)
+            let is_sound = scene.disturbances.all_sound_since(at) == Some(sound_since)
                 && [&sender, &instance].iter().all(|name| self.running.contains(*name))
                 && self.path(sound_since, &sender, &instance) == Some(path);
             if !is_sound {
@@ -151,10 +151,10 @@ impl BroadcastsArrive {
 
 impl Invariant for BroadcastsArrive {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = Kind::VARIANTS;
 
     fn new(topology: &Topology) -> Self {
         BroadcastsArrive {
-            disturbances: Disturbances::new(topology),
             within_ms: topology.in_time_ms(),
             running: BTreeSet::new(),
             connections: BTreeMap::new(),
@@ -165,9 +165,8 @@ impl Invariant for BroadcastsArrive {
         }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        let overdue = self.overdue(at);
-        self.disturbances.observe(at, observation);
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
+        let overdue = self.overdue(at, scene);
         let mut received = Ok(());
         match observation {
             Observation::Started { instance, .. } => drop(self.running.insert(instance.clone())),
@@ -188,7 +187,9 @@ impl Invariant for BroadcastsArrive {
             Observation::Failed { attempt, .. }
             | Observation::GivenUp { attempt, .. }
             | Observation::Closed { attempt, .. } => drop(self.connections.remove(attempt)),
-            Observation::Began { instance, command, words } => self.send(at, instance, &(*command, words.clone())),
+            Observation::Began { instance, command, words } => {
+                self.send(at, instance, &(*command, words.clone()), scene);
+            }
             Observation::Received { instance, command, words } => {
                 received = self.receive(instance, &(*command, words.clone()));
             }
@@ -205,6 +206,7 @@ impl Invariant for BroadcastsArrive {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation;
 
     const COMMAND: &str = "REMOTE_SERVER_UP";
@@ -240,7 +242,7 @@ mod tests {
     }
 
     fn judge(targets: &[&str], rest: &[(u64, Observation)]) -> String {
-        let mut invariant = BroadcastsArrive::new(&Topology::default().with_in_time_ms(WITHIN_MS));
+        let mut invariant = Alone::<BroadcastsArrive>::new(&Topology::default().with_in_time_ms(WITHIN_MS));
         let story = connected(targets).into_iter().chain(rest.iter().cloned());
         let verdicts = story.map(|(at, observation)| invariant.observe(SimTime(at), &observation));
         verdicts.fold("none".into(), |kind, verdict| match verdict {

@@ -29,15 +29,14 @@ use thiserror::Error;
 
 use crate::due::{Key, key, stream_of};
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Follower, Followers};
+use crate::observation::{Kind, Observation, SimTime};
 use crate::reads::changed_by;
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
 use squall_protocol::Cached;
-use squall_protocol::rows::{EventsRow, Row, account_data, events, receipts};
+use squall_protocol::rows::{EventsRow, Row};
 use squall_protocol::{InstanceName, Token};
-
-/// The streams whose rows change the values that clients read.
-const STREAMS: [&str; 3] = [events::NAME, receipts::NAME, account_data::NAME];
 
 /// A read of an old value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -81,7 +80,7 @@ pub struct CachesFreshAfterWait {
     /// The changes of each value, by writer.
     changes: BTreeMap<Cached, BTreeMap<InstanceName, Changes>>,
     /// The highest position of each follower, over all processes.
-    passed: BTreeMap<FollowerKey, Token>,
+    passed: Followers<Token>,
     /// The writes of each value that an instance has acknowledged, with their writers.
     acknowledged: BTreeMap<(InstanceName, Cached), BTreeMap<Token, InstanceName>>,
     /// The change that each unfinished read must reflect.
@@ -141,13 +140,13 @@ impl CachesFreshAfterWait {
         }
     }
 
-    fn passed(&mut self, follower: FollowerKey, position: Token) {
-        let passed = self.passed.entry(follower).or_default();
+    fn passed(&mut self, follower: Follower, position: Token) {
+        let passed = self.passed.or_default(follower);
         *passed = position.max(*passed);
     }
 
     /// Returns the newest change that a read of `what` through `instance` must reflect if it begins now.
-    fn owed(&self, instance: &InstanceName, what: &Cached) -> Option<Owed> {
+    fn owed(&self, instance: &InstanceName, what: &Cached, scene: &Scene) -> Option<Owed> {
         let stream = stream_of(what).into();
         let owed = |writer: &InstanceName, token, position| Owed {
             follower: FollowerKey::new(instance, &stream, writer),
@@ -156,7 +155,8 @@ impl CachesFreshAfterWait {
             position,
         };
         let passed = self.changes.get(what).into_iter().flatten().filter_map(|(writer, changes)| {
-            let position = *self.passed.get(&FollowerKey::new(instance, &stream, writer))?;
+            let source = scene.names.find(stream_of(what), writer)?;
+            let position = *self.passed.get(Follower { source, instance: scene.instance() })?;
             let token = *changes.standing.range(..=position).next_back()?;
             Some(owed(writer, token, Some(position)))
         });
@@ -189,27 +189,32 @@ impl CachesFreshAfterWait {
 
 impl Invariant for CachesFreshAfterWait {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Committed,
+        Kind::Following,
+        Kind::Applied,
+        Kind::Positioned,
+        Kind::ReadStarted,
+        Kind::ReadReturned,
+        Kind::WriteAcked,
+    ];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Committed { writer, token, row, .. } => self.committed(writer, *token, row),
-            Observation::Following { instance, stream, writer, position }
-            | Observation::Applied { instance, stream, writer, token: position, .. }
-            | Observation::Positioned { instance, stream, writer, position }
-                if STREAMS.contains(&stream.as_str()) =>
-            {
-                self.passed(FollowerKey::new(instance, stream, writer), *position);
-            }
+            Observation::Following { position, .. }
+            | Observation::Applied { token: position, .. }
+            | Observation::Positioned { position, .. } => self.passed(scene.follower(), *position),
             Observation::WriteAcked { instance, what, writer, token } => {
                 let acknowledged = self.acknowledged.entry((instance.clone(), what.clone())).or_default();
                 acknowledged.insert(*token, writer.clone());
             }
             Observation::ReadStarted { instance, read, what } => {
-                self.reads.insert(*read, self.owed(instance, what));
+                self.reads.insert(*read, self.owed(instance, what, scene));
             }
             Observation::ReadReturned { read, version, .. } => return self.returned(*read, *version),
             _ => {}

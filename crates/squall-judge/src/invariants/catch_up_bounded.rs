@@ -28,8 +28,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
-use crate::topology::{FollowerKey, Topology};
+use crate::names::{Follower, Followers, Instance, Names, Source, Stream, Table};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
+use crate::topology::Topology;
 use squall_protocol::{InstanceName, StreamName, Token};
 
 /// The most rows that a query reads beyond those it returns.
@@ -59,9 +61,9 @@ pub enum Violation {
 pub struct CatchUpBounded {
     topology: Topology,
     /// The number of rows under each token, by writer.
-    rows: BTreeMap<(StreamName, InstanceName), BTreeMap<Token, u64>>,
-    positions: BTreeMap<FollowerKey, Token>,
-    fetched: BTreeMap<(InstanceName, StreamName), Fetched>,
+    rows: Table<Source, BTreeMap<Token, u64>>,
+    positions: Followers<Token>,
+    fetched: Table<Instance, Table<Stream, Fetched>>,
     judged: u64,
 }
 
@@ -81,18 +83,18 @@ impl CatchUpBounded {
     }
 
     /// Adds the rows that `follower` needs to catch up with `announced`; none if its position is there or after `prev`.
-    fn announced(&mut self, follower: FollowerKey, prev: Token, announced: Token) {
-        let Some(position) = self.positions.get(&follower).copied() else { return };
+    fn announced(&mut self, follower: Follower, prev: Token, announced: Token, names: &Names) {
+        let Some(position) = self.positions.get(follower).copied() else { return };
         let lacks_none = prev <= position && position <= announced && !self.topology.discards_rows();
         if lacks_none || announced <= position {
             return;
         }
         let least = self.rows_a_query_least();
-        let of_writer = self.rows.get(&(follower.stream.clone(), follower.writer));
+        let of_writer = self.rows.get(follower.source);
         let lacking = of_writer.into_iter().flat_map(|rows| rows.range((Excluded(position), Included(announced))));
         let rows: u64 = lacking.map(|(_, rows)| *rows).sum();
         let tokens = (announced.0 - position.0).unsigned_abs();
-        let fetched = self.fetched.entry((follower.instance, follower.stream)).or_default();
+        let fetched = self.fetched.or_default(follower.instance).or_default(names.stream_of(follower.source));
         let queries = 1 + (rows + tokens).div_ceil(least);
         fetched.needed += queries;
         fetched.rows_needed += 2 * rows + ROWS_CUT_OFF * queries;
@@ -101,66 +103,73 @@ impl CatchUpBounded {
 
 impl Invariant for CatchUpBounded {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::Committed,
+        Kind::Fetched,
+        Kind::Following,
+        Kind::Applied,
+        Kind::Positioned,
+        Kind::Announced,
+        Kind::UnknownRowRead,
+        Kind::ForgedPositionRead,
+    ];
 
     fn new(topology: &Topology) -> Self {
         CatchUpBounded {
             topology: topology.clone(),
-            rows: BTreeMap::new(),
-            positions: BTreeMap::new(),
-            fetched: BTreeMap::new(),
+            rows: Table::default(),
+            positions: Followers::default(),
+            fetched: Table::default(),
             judged: 0,
         }
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
+        let names = &scene.names;
         match observation {
-            Observation::Started { instance, .. } => {
-                self.positions.retain(|follower, _| follower.instance != *instance);
-                self.fetched.retain(|(of, _), _| of != instance);
+            Observation::Started { .. } => {
+                self.positions.forget(scene.instance());
+                self.fetched.remove(scene.instance());
             }
-            Observation::Committed { stream, writer, token, .. } => {
-                *self.rows.entry((stream.clone(), writer.clone())).or_default().entry(*token).or_default() += 1;
-                if self.topology.discards_rows() {
-                    let follows = |follower: &FollowerKey| follower.stream == *stream && follower.writer == *writer;
-                    let followers: Vec<_> = self.topology.followers().filter(follows).collect();
-                    for follower in followers {
-                        self.announced(follower, *token, *token);
+            Observation::Committed { token, .. } => {
+                *self.rows.or_default(scene.source()).entry(*token).or_default() += 1;
+                if self.topology.discards_rows() && names.is_configured(scene.source()) {
+                    for follower in names.followers_of(scene.source()) {
+                        self.announced(follower, *token, *token, names);
                     }
                 }
             }
-            Observation::Following { instance, stream, writer, position } => {
-                let follower = FollowerKey::new(instance, stream, writer);
-                self.positions.insert(follower.clone(), *position);
+            Observation::Following { position, .. } => {
+                self.positions.insert(scene.follower(), *position);
                 if self.topology.discards_rows() {
                     // Rows that were committed before this process began may arrive after that.
-                    let of_writer = self.rows.get(&(stream.clone(), writer.clone()));
+                    let of_writer = self.rows.get(scene.source());
                     let later = of_writer.into_iter().flat_map(|rows| rows.range((Excluded(*position), Unbounded)));
                     for token in later.map(|(token, _)| *token).collect::<Vec<_>>() {
-                        self.announced(follower.clone(), token, token);
+                        self.announced(scene.follower(), token, token, names);
                     }
                 }
             }
-            Observation::Applied { instance, stream, writer, token: position, .. }
-            | Observation::Positioned { instance, stream, writer, position } => {
-                self.positions.insert(FollowerKey::new(instance, stream, writer), *position);
+            Observation::Applied { token: position, .. } | Observation::Positioned { position, .. } => {
+                self.positions.insert(scene.follower(), *position);
             }
-            Observation::Announced { instance, stream, writer, prev, position, .. } => {
-                self.announced(FollowerKey::new(instance, stream, writer), *prev, *position);
+            Observation::Announced { prev, position, .. } => {
+                self.announced(scene.follower(), *prev, *position, names);
             }
             // A row that cannot be understood is fetched, and so is a batch that such a position has ended.
-            Observation::UnknownRowRead { instance, stream, .. }
-            | Observation::ForgedPositionRead { instance, stream, .. } => {
-                let writers =
-                    self.topology.writers().filter(|(of, ..)| *of == stream).map(|(.., writer)| writer.clone());
-                for writer in writers.collect::<Vec<_>>() {
-                    let of_writer = self.rows.get(&(stream.clone(), writer.clone()));
+            Observation::UnknownRowRead { .. } | Observation::ForgedPositionRead { .. } => {
+                let sources = names.sources_of(scene.stream()).iter().copied();
+                for source in sources.filter(|source| names.is_configured(*source)) {
+                    let of_writer = self.rows.get(source);
                     let Some((highest, _)) = of_writer.and_then(|rows| rows.last_key_value()) else { continue };
-                    self.announced(FollowerKey::new(instance, stream, &writer), *highest, *highest);
+                    let follower = Follower { source, instance: scene.instance() };
+                    self.announced(follower, *highest, *highest, names);
                 }
             }
             Observation::Fetched { instance, stream, rows } if !self.topology.is_written_by(stream, instance) => {
                 self.judged += 1;
-                let fetched = self.fetched.entry((instance.clone(), stream.clone())).or_default();
+                let fetched = self.fetched.or_default(scene.instance()).or_default(scene.stream());
                 fetched.fetches += 1;
                 fetched.rows += rows;
                 let Fetched { fetches, rows, needed, rows_needed } = *fetched;
@@ -183,11 +192,12 @@ impl Invariant for CatchUpBounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use squall_protocol::Delivery;
     use squall_protocol::rows::{AccountDataRow, Row};
 
     /// A worker at position 3 of a stream that has a row under each token up to 200.
-    struct Worker(CatchUpBounded);
+    struct Worker(Alone<CatchUpBounded>);
 
     impl Worker {
         fn new() -> Self {
@@ -196,7 +206,7 @@ mod tests {
 
         fn of(topology: Topology) -> Self {
             let topology = topology.with_stream("events", Delivery::Log, ["writer".into()]);
-            let mut worker = Worker(CatchUpBounded::new(&topology));
+            let mut worker = Worker(Alone::<CatchUpBounded>::new(&topology));
             for token in 1..=200 {
                 worker.committed(token);
             }

@@ -21,9 +21,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::disturbances::Disturbances;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
+use crate::set_up::Pair;
 use crate::topology::{NAME_CHECK, SUBSCRIPTION, Topology};
 use squall_protocol::InstanceName;
 
@@ -44,7 +45,6 @@ pub enum Violation {
 #[derive(Debug, Default)]
 pub struct ConnectionsKept {
     has_low_output_limit: bool,
-    disturbances: Disturbances,
     connections: BTreeMap<u64, Connection>,
     /// The instances that were asked to stop, and those that do not run.
     stopping: BTreeSet<InstanceName>,
@@ -54,6 +54,7 @@ pub struct ConnectionsKept {
 /// A connection, or an attempt at one.
 #[derive(Debug)]
 struct Connection {
+    pair: Pair,
     instance: InstanceName,
     target: InstanceName,
     /// The time at which it was made.
@@ -64,21 +65,21 @@ struct Connection {
 
 impl ConnectionsKept {
     /// Returns true if nothing can be the reason for a close of the connection.
-    fn must_last(&self, at: SimTime, Connection { instance, target, .. }: &Connection) -> bool {
+    fn must_last(&self, at: SimTime, Connection { pair, instance, target, .. }: &Connection, scene: &Scene) -> bool {
         let is_stopping = self.stopping.contains(instance) || self.stopping.contains(target);
-        let sound_since = self.disturbances.sound_since(at, instance, target);
+        let sound_since = scene.sound_since(at, pair.0, pair.1);
         let is_sound = sound_since.is_some_and(|since| at.ms_since(since) >= REASON_MS);
         let is_judged = match target.as_str() {
             NAME_CHECK => false,
             SUBSCRIPTION => !self.has_low_output_limit,
             _ => true,
         };
-        is_judged && is_sound && !is_stopping && at >= self.disturbances.deaf_until()
+        is_judged && is_sound && !is_stopping && at >= scene.disturbances.deaf_until()
     }
 
-    fn closed(&self, at: SimTime, connection: Connection) -> Result<(), Violation> {
+    fn closed(&self, at: SimTime, connection: Connection, scene: &Scene) -> Result<(), Violation> {
         let Some(since) = connection.since else { return Ok(()) };
-        if !self.must_last(at, &connection) {
+        if !self.must_last(at, &connection, scene) {
             return Ok(());
         }
         let Connection { instance, target, .. } = connection;
@@ -86,10 +87,10 @@ impl ConnectionsKept {
     }
 
     /// Counts a connection that has lasted for so long that it is certainly judged.
-    fn in_use(&mut self, at: SimTime, attempt: u64) {
+    fn in_use(&mut self, at: SimTime, attempt: u64, scene: &Scene) {
         let Some(connection) = self.connections.get(&attempt) else { return };
         let is_old = connection.since.is_some_and(|since| at.ms_since(since) >= REASON_MS);
-        if is_old && !connection.is_judged && self.must_last(at, connection) {
+        if is_old && !connection.is_judged && self.must_last(at, connection, scene) {
             self.connections.entry(attempt).and_modify(|connection| connection.is_judged = true);
             self.judged += 1;
         }
@@ -98,33 +99,42 @@ impl ConnectionsKept {
 
 impl Invariant for ConnectionsKept {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::AskedToStop,
+        Kind::Stopped,
+        Kind::Connecting,
+        Kind::Connected,
+        Kind::Failed,
+        Kind::Wrote,
+        Kind::Closed,
+    ];
 
     fn new(topology: &Topology) -> Self {
-        let (disturbances, has_low_output_limit) = (Disturbances::new(topology), topology.has_low_output_limit());
-        ConnectionsKept { disturbances, has_low_output_limit, ..Self::default() }
+        ConnectionsKept { has_low_output_limit: topology.has_low_output_limit(), ..Self::default() }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        self.disturbances.observe(at, observation);
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Started { instance, .. } => drop(self.stopping.remove(instance)),
             Observation::AskedToStop { instance, .. } | Observation::Stopped { instance, .. } => {
                 self.stopping.insert(instance.clone());
             }
             Observation::Connecting { instance, target, attempt } => {
+                let Some(pair) = scene.pair() else { return Ok(()) };
                 let (instance, target) = (instance.clone(), target.clone());
-                self.connections.insert(*attempt, Connection { instance, target, since: None, is_judged: false });
+                self.connections.insert(*attempt, Connection { pair, instance, target, since: None, is_judged: false });
             }
             Observation::Connected { attempt, .. } => {
                 if let Some(connection) = self.connections.get_mut(attempt) {
                     connection.since = Some(at);
                 }
             }
-            Observation::Wrote { attempt, .. } => self.in_use(at, *attempt),
+            Observation::Wrote { attempt, .. } => self.in_use(at, *attempt, scene),
             Observation::Failed { attempt, .. } => drop(self.connections.remove(attempt)),
             Observation::Closed { attempt, .. } => {
                 if let Some(connection) = self.connections.remove(attempt) {
-                    return self.closed(at, connection);
+                    return self.closed(at, connection, scene);
                 }
             }
             _ => {}
@@ -141,6 +151,7 @@ impl Invariant for ConnectionsKept {
 mod tests {
     use super::*;
     use crate::disturbances::{DEAF_MS, OUTBOX_OVERFLOWED};
+    use crate::invariant::Alone;
     use crate::topology::PUBLICATIONS;
     use crate::violation::kind;
 
@@ -167,7 +178,7 @@ mod tests {
 
     /// The kind of the first violation of a connection with this story, which is closed at `close_at`.
     fn verdict(topology: &Topology, story: &[(u64, Observation)], close_at: u64) -> String {
-        let mut judge = ConnectionsKept::new(topology);
+        let mut judge = Alone::<ConnectionsKept>::new(topology);
         let mut verdict = Ok(());
         for (at, observation) in [&start()[..], story, &[(close_at, closed())]].concat() {
             verdict = verdict.and(judge.observe(SimTime(at), &observation));
@@ -226,7 +237,7 @@ mod tests {
     #[test]
     fn the_broker_may_drop_a_subscription_soon_and_a_check_of_its_name_is_closed_at_once() {
         let closes = |topology: Topology, target: &str| {
-            let mut judge = ConnectionsKept::new(&topology);
+            let mut judge = Alone::<ConnectionsKept>::new(&topology);
             let instance = InstanceName::from("worker");
             let (target, attempt) = (target.into(), 2);
             let connecting = Observation::Connecting { instance: instance.clone(), target, attempt };
@@ -250,7 +261,7 @@ mod tests {
             (at, Observation::Wrote { instance, attempt: 1, role, line })
         };
         let exercised = |story: &[(u64, Observation)]| {
-            let mut judge = ConnectionsKept::default();
+            let mut judge = Alone::<ConnectionsKept>::default();
             for (at, observation) in [&start()[..], story].concat() {
                 judge.observe(SimTime(at), &observation).expect("nothing is closed");
             }

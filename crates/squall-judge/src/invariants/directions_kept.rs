@@ -12,7 +12,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, Role, SimTime};
+use crate::observation::{Kind, Observation, Role, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::InstanceName;
 
@@ -54,12 +55,13 @@ pub struct DirectionsKept {
 
 impl Invariant for DirectionsKept {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Wrote];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         let Observation::Wrote { instance, role, line, .. } = observation else { return Ok(()) };
         self.judged += 1;
         let of_role: &[&str] = match role {
@@ -83,12 +85,13 @@ impl Invariant for DirectionsKept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Line;
     use squall_protocol::Token;
 
     fn is_kept(role: Role, line: Line) -> bool {
         let wrote = Observation::Wrote { instance: "master".into(), attempt: 1, role, line };
-        DirectionsKept::default().observe(SimTime(0), &wrote).is_ok()
+        Alone::<DirectionsKept>::default().observe(SimTime(0), &wrote).is_ok()
     }
 
     #[test]

@@ -8,8 +8,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::invariant::Invariant;
-use super::observation::{Observation, SimTime};
+use super::observation::{Kind, Observation, SimTime};
 use super::pending::Pending;
+use super::scene::Scene;
 use super::topology::Topology;
 use super::violation::fingerprint;
 
@@ -103,10 +104,14 @@ invariants! {
 pub(super) trait Check {
     /// Returns the invariant's name.
     fn name(&self) -> &'static str;
+    /// See [`Invariant::OBSERVES`].
+    fn observes(&self) -> &'static [Kind];
     /// See [`Invariant::observe`].
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation>;
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation>;
     /// See [`Invariant::pending`].
-    fn pending(&self) -> Vec<Pending>;
+    fn pending<'a>(&'a self, scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a>;
+    /// See [`Invariant::is_pending`].
+    fn is_pending(&self, scene: &Scene) -> bool;
     /// See [`Invariant::exercised`].
     fn exercised(&self) -> u64;
 }
@@ -122,12 +127,20 @@ impl<I: Invariant<Violation: Into<Violation>>> Check for Named<I> {
         self.name
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        self.invariant.observe(at, observation).map_err(Into::into)
+    fn observes(&self) -> &'static [Kind] {
+        I::OBSERVES
     }
 
-    fn pending(&self) -> Vec<Pending> {
-        self.invariant.pending()
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
+        self.invariant.observe(at, observation, scene).map_err(Into::into)
+    }
+
+    fn pending<'a>(&'a self, scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a> {
+        self.invariant.pending(scene)
+    }
+
+    fn is_pending(&self, scene: &Scene) -> bool {
+        self.invariant.is_pending(scene)
     }
 
     fn exercised(&self) -> u64 {

@@ -12,15 +12,17 @@
 //! violation of this property. (It once was one, on a network where no two instances ever met.) A process without any
 //! other instance has no connection for good, and nothing is pending. (It once was, in plans that were shrunk to one host.)
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Line, Observation, SimTime};
+use crate::names::{Follower, Source, Stream, Table};
+use crate::observation::{Kind, Line, Observation, SimTime};
 use crate::pending::{Pending, PendingReason};
-use crate::topology::{FollowerKey, Topology};
+use crate::scene::Scene;
+use crate::topology::Topology;
 use squall_protocol::Delivery;
 use squall_protocol::{InstanceName, StreamName, Token};
 
@@ -42,66 +44,65 @@ fn announced_text(announced: &Option<Token>) -> String {
 }
 
 /// Checks the last position of every writer at the end of the calm.
+#[derive(Default)]
 pub struct NoIdInFlight {
-    topology: Topology,
     /// The last position that each writer's process has announced, on any connection.
-    announced: BTreeMap<(StreamName, InstanceName), Token>,
+    announced: Table<Source, Token>,
     /// The highest row of each stream.
-    highest: BTreeMap<StreamName, Token>,
+    highest: Table<Stream, Token>,
     broken: BTreeSet<StreamName>,
     judged: u64,
 }
 
 impl NoIdInFlight {
     /// Returns every writer whose position is behind, with that position and the highest row.
-    fn behind(&self) -> impl Iterator<Item = (&StreamName, &InstanceName, Option<Token>, Token)> {
-        let whole = self.topology.writers().filter(|(stream, ..)| !self.broken.contains(*stream));
-        let in_database = whole.filter(|(_, delivery, _)| *delivery != Delivery::Memory);
-        in_database.filter_map(|(stream, _, writer)| {
-            let highest = *self.highest.get(stream)?;
-            let announced = self.announced.get(&(stream.clone(), writer.clone())).copied();
-            (announced < Some(highest)).then_some((stream, writer, announced, highest))
+    fn behind(&self, scene: &Scene) -> impl Iterator<Item = (Source, Option<Token>, Token)> {
+        let whole =
+            scene.names.configured().filter(|source| !self.broken.contains(scene.names.stream_name_of(*source)));
+        let in_database = whole.filter(|source| scene.names.delivery_of(*source) != Some(Delivery::Memory));
+        in_database.filter_map(|source| {
+            let highest = *self.highest.get(scene.names.stream_of(source))?;
+            let announced = self.announced.get(source).copied();
+            (announced < Some(highest)).then_some((source, announced, highest))
         })
     }
 }
 
 impl Invariant for NoIdInFlight {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] =
+        &[Kind::Started, Kind::Committed, Kind::Wrote, Kind::StreamBroken, Kind::CalmOver];
 
-    fn new(topology: &Topology) -> Self {
-        NoIdInFlight {
-            topology: topology.clone(),
-            announced: BTreeMap::new(),
-            highest: BTreeMap::new(),
-            broken: BTreeSet::new(),
-            judged: 0,
-        }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, .. } => self.announced.retain(|(_, writer), _| writer != instance),
+            Observation::Started { .. } => {
+                self.announced.retain(|source| scene.names.writer_of(source) != scene.instance());
+            }
             Observation::StreamBroken { stream } => {
                 self.broken.insert(stream.clone());
             }
-            Observation::Committed { stream, token, .. } => {
-                let highest = self.highest.entry(stream.clone()).or_insert(*token);
-                *highest = (*token).max(*highest);
+            Observation::Committed { token, .. } => {
+                let stream = scene.names.stream_of(scene.source());
+                let highest = self.highest.get(stream).map_or(*token, |highest| (*token).max(*highest));
+                self.highest.insert(stream, highest);
             }
             Observation::Wrote {
-                line:
-                    Line::Rdata { stream, writer, token: Some(token) } | Line::Position { stream, writer, new: token, .. },
+                line: Line::Rdata { token: Some(token), .. } | Line::Position { new: token, .. },
                 ..
             } => {
                 self.judged += 1;
-                self.announced.insert((stream.clone(), writer.clone()), *token);
+                self.announced.insert(scene.source(), *token);
             }
             Observation::CalmOver => {
-                if let Some((stream, writer, announced, highest)) =
-                    self.behind().find(|(_, _, announced, _)| announced.is_some())
+                if let Some((source, announced, highest)) =
+                    self.behind(scene).find(|(_, announced, _)| announced.is_some())
                 {
-                    let stream = stream.clone();
-                    let writer = writer.clone();
+                    let stream = scene.names.stream_name_of(source).clone();
+                    let writer = scene.names.name_of(scene.names.writer_of(source)).clone();
                     return Err(Violation::StillInFlight { stream, writer, announced, highest });
                 }
             }
@@ -110,17 +111,16 @@ impl Invariant for NoIdInFlight {
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Pending> {
-        let has_followers = |writer: &InstanceName| self.topology.followers().any(|key| key.writer == *writer);
-        let behind = self.behind().filter(|(_, writer, ..)| has_followers(writer));
-        let pending = behind.map(|(stream, writer, announced, expected)| {
+    fn pending<'a>(&'a self, scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a> {
+        let behind = self.behind(scene).filter(|(source, ..)| scene.names.followers_of(*source).next().is_some());
+        Box::new(behind.map(|(source, announced, expected)| {
             let position = announced.unwrap_or_default();
+            let writer = scene.names.writer_of(source);
             Pending {
-                follower: FollowerKey::new(writer, stream, writer),
+                follower: scene.names.key_of(Follower { source, instance: writer }),
                 what: PendingReason::Position { position, expected },
             }
-        });
-        pending.collect()
+        }))
     }
 
     fn exercised(&self) -> u64 {
@@ -131,6 +131,7 @@ impl Invariant for NoIdInFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Role;
     use squall_protocol::rows::{AccountDataRow, Row};
 
@@ -154,7 +155,7 @@ mod tests {
     fn behind_among(writers: &[&str], story: &[Observation]) -> (Vec<String>, bool) {
         let writers = writers.iter().map(|name| InstanceName::from(*name));
         let topology = Topology::new([]).with_stream("events", Delivery::Log, writers);
-        let mut judge = NoIdInFlight::new(&topology);
+        let mut judge = Alone::<NoIdInFlight>::new(&topology);
         story.iter().for_each(|observation| judge.observe(SimTime(0), observation).unwrap());
         let pending = judge.pending().iter().map(|pending| pending.follower.writer.to_string()).collect();
         (pending, judge.observe(SimTime(1), &Observation::CalmOver).is_err())

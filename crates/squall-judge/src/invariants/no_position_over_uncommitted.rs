@@ -9,16 +9,15 @@
 //! follower's position counts as long as the follower's process lives. Only streams in the database are judged: the
 //! tokens of a stream in memory start again.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Line, Observation, SimTime};
+use crate::names::{Follower, Followers};
+use crate::observation::{Kind, Line, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
-use squall_protocol::Delivery;
-use squall_protocol::{InstanceName, StreamName, Token};
+use squall_protocol::Token;
 
 /// A row that followers have passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -36,60 +35,57 @@ pub enum Violation {
 }
 
 /// Checks every committed row against the positions of its writer.
+#[derive(Default)]
 pub struct NoPositionOverUncommitted {
-    topology: Topology,
     /// The highest position of each writer that an instance has reached; under the writer's own name, the highest that it
     /// has announced.
-    positions: BTreeMap<(StreamName, InstanceName), BTreeMap<InstanceName, Token>>,
+    positions: Followers<Token>,
     judged: u64,
 }
 
 impl NoPositionOverUncommitted {
-    fn reached(&mut self, stream: &StreamName, writer: &InstanceName, instance: &InstanceName, position: Token) {
-        if self.topology.delivery(stream).is_none_or(|delivery| delivery == Delivery::Memory) {
-            return;
+    fn reached(&mut self, position: Token, scene: &Scene) {
+        if scene.is_in_database() {
+            let highest = self.positions.get(scene.follower()).map_or(position, |highest| position.max(*highest));
+            self.positions.insert(scene.follower(), highest);
         }
-        let of_writer = self.positions.entry((stream.clone(), writer.clone())).or_default();
-        let highest = of_writer.entry(instance.clone()).or_insert(position);
-        *highest = position.max(*highest);
     }
 }
 
 impl Invariant for NoPositionOverUncommitted {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] =
+        &[Kind::Started, Kind::Stopped, Kind::Committed, Kind::Following, Kind::Applied, Kind::Positioned, Kind::Wrote];
 
-    fn new(topology: &Topology) -> Self {
-        NoPositionOverUncommitted { topology: topology.clone(), positions: BTreeMap::new(), judged: 0 }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
-                for ((_, writer), of_writer) in &mut self.positions {
-                    if writer != instance {
-                        of_writer.remove(instance);
-                    }
-                }
+            Observation::Started { .. } | Observation::Stopped { .. } => {
+                let instance = scene.instance();
+                self.positions.retain(|follower| {
+                    follower.instance != instance || scene.names.writer_of(follower.source) == instance
+                });
             }
             Observation::Wrote { instance, line, .. } => match line {
-                Line::Position { stream, writer, new: position, .. }
-                | Line::Rdata { stream, writer, token: Some(position) }
+                Line::Position { writer, new: position, .. } | Line::Rdata { writer, token: Some(position), .. }
                     if instance == writer =>
                 {
-                    self.reached(stream, writer, instance, *position);
+                    self.reached(*position, scene);
                 }
                 _ => {}
             },
-            Observation::Following { instance, stream, writer, position }
-            | Observation::Applied { instance, stream, writer, token: position, .. }
-            | Observation::Positioned { instance, stream, writer, position } => {
-                self.reached(stream, writer, instance, *position);
-            }
-            Observation::Committed { stream, writer, token, .. } => {
+            Observation::Following { position, .. }
+            | Observation::Applied { token: position, .. }
+            | Observation::Positioned { position, .. } => self.reached(*position, scene),
+            Observation::Committed { token, .. } => {
                 self.judged += 1;
-                let Some(of_writer) = self.positions.get(&(stream.clone(), writer.clone())) else { return Ok(()) };
-                if let Some((instance, position)) = of_writer.iter().find(|(_, position)| *position >= token) {
-                    let follower = FollowerKey::new(instance, stream, writer);
+                let source = scene.source();
+                let passed = self.positions.of(source).find(|(_, position)| *position >= token);
+                if let Some((instance, position)) = passed {
+                    let follower = scene.names.key_of(Follower { source, instance });
                     return Err(Violation::CommittedBehind { follower, token: *token, position: *position });
                 }
             }
@@ -106,7 +102,9 @@ impl Invariant for NoPositionOverUncommitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Role;
+    use squall_protocol::Delivery;
     use squall_protocol::rows::{AccountDataRow, Row};
 
     fn positioned(position: i64) -> Observation {
@@ -138,7 +136,7 @@ mod tests {
             Delivery::Keyed,
             ["writer".into(), "other".into()],
         );
-        let mut judge = NoPositionOverUncommitted::new(&topology);
+        let mut judge = Alone::<NoPositionOverUncommitted>::new(&topology);
         for observation in story {
             judge.observe(SimTime(0), observation).unwrap();
         }

@@ -15,8 +15,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
-use crate::set_up::{Pair, SetUps};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
+use crate::set_up::Pair;
 use crate::topology::Topology;
 use squall_protocol::InstanceName;
 
@@ -46,8 +47,8 @@ pub enum Violation {
 }
 
 /// Checks every connection attempt against the envelope of its instance and target.
+#[derive(Default)]
 pub struct NoTightReconnect {
-    set_ups: SetUps,
     envelopes: BTreeMap<Pair, Envelope>,
     judged: u64,
 }
@@ -71,9 +72,8 @@ impl Envelope {
         delay_ms * JITTER_LEAST_PER_CENT / 100
     }
 
-    fn attempt(&mut self, at: SimTime, attempt: u64, (instance, target): &Pair) -> Result<(), Violation> {
-        let instance = instance.clone();
-        let target = target.clone();
+    fn attempt(&mut self, at: SimTime, attempt: u64, names: (&InstanceName, &InstanceName)) -> Result<(), Violation> {
+        let (instance, target) = (names.0.clone(), names.1.clone());
         if self.open.replace(attempt).is_some() {
             return Err(Violation::Overlapping { instance, target });
         }
@@ -96,36 +96,43 @@ impl Envelope {
 
 impl Invariant for NoTightReconnect {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::Following,
+        Kind::Applied,
+        Kind::Positioned,
+        Kind::Reset,
+        Kind::Connecting,
+        Kind::Failed,
+        Kind::Greeted,
+        Kind::Announced,
+        Kind::Closed,
+    ];
 
-    fn new(topology: &Topology) -> Self {
-        NoTightReconnect { set_ups: SetUps::new(topology), envelopes: BTreeMap::new(), judged: 0 }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        let ended = match observation {
-            Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
-                self.set_ups.pair(*attempt).cloned().map(|pair| (pair, *attempt))
-            }
-            _ => None,
-        };
-        if let Some(pair) = self.set_ups.observe(at, observation) {
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
+        if let Some(pair) = scene.set_up() {
             self.envelopes.entry(pair).or_default().ended = 0;
         }
-        if let Some((pair, attempt)) = ended {
-            self.envelopes.entry(pair).or_default().end(at, attempt);
-        }
         match observation {
+            Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
+                if let Some(pair) = scene.pair() {
+                    self.envelopes.entry(pair).or_default().end(at, *attempt);
+                }
+            }
             Observation::Connecting { instance, target, attempt } => {
                 self.judged += 1;
-                let pair = (instance.clone(), target.clone());
-                self.envelopes.entry(pair.clone()).or_default().attempt(at, *attempt, &pair)
+                if let Some(pair) = scene.pair() {
+                    return self.envelopes.entry(pair).or_default().attempt(at, *attempt, (instance, target));
+                }
             }
-            Observation::Started { instance, .. } => {
-                self.envelopes.retain(|(from, _), _| from != instance);
-                Ok(())
-            }
-            _ => Ok(()),
+            Observation::Started { .. } => self.envelopes.retain(|(from, _), _| *from != scene.instance()),
+            _ => {}
         }
+        Ok(())
     }
 
     fn exercised(&self) -> u64 {
@@ -136,12 +143,13 @@ impl Invariant for NoTightReconnect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use squall_protocol::Delivery;
     use squall_protocol::Token;
 
     /// A worker that connects to a master.
     struct Worker {
-        judge: NoTightReconnect,
+        judge: Alone<NoTightReconnect>,
         at_ms: u64,
         attempt: u64,
     }
@@ -151,7 +159,7 @@ mod tests {
             let topology = Topology::new(["worker".into()])
                 .with_stream("events", Delivery::Log, ["master".into()])
                 .with_stream("typing", Delivery::Memory, ["master".into()]);
-            Worker { judge: NoTightReconnect::new(&topology), at_ms: 0, attempt: 0 }
+            Worker { judge: Alone::<NoTightReconnect>::new(&topology), at_ms: 0, attempt: 0 }
         }
 
         fn see(&mut self, observation: Observation) {

@@ -13,7 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 
 /// A request that was not idempotent.
@@ -35,12 +36,13 @@ pub struct OneEffectPerTransaction {
 
 impl Invariant for OneEffectPerTransaction {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::TookEffect];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         let Observation::TookEffect { place, words } = observation else { return Ok(()) };
         self.judged += 1;
         if self.seen.insert((place.clone(), words.clone())) {
@@ -57,10 +59,11 @@ impl Invariant for OneEffectPerTransaction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
 
     #[test]
     fn the_same_words_in_the_same_place_are_one_request_done_twice() {
-        let mut judge = OneEffectPerTransaction::default();
+        let mut judge = Alone::<OneEffectPerTransaction>::default();
         let mut write = |place: &str, words: &str| {
             judge.observe(SimTime(0), &Observation::TookEffect { place: place.into(), words: words.into() })
         };

@@ -8,21 +8,21 @@
 //! an outlier is the same event. Rows of streams in memory are not committed; `no_missed_rows` judges them against the
 //! rows that their writers sent.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
-use xxhash_rust::xxh3::Xxh3Default;
 
+use crate::hash::hash_of;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Source, Stream, Table};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
-use squall_protocol::Delivery;
+use squall_protocol::Token;
 use squall_protocol::rows::events::EventRow;
 use squall_protocol::rows::{EventsRow, Row};
-use squall_protocol::{InstanceName, StreamName, Token};
 
 /// Something that was applied and not committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -47,53 +47,46 @@ pub enum Violation {
 }
 
 /// Checks every applied row against all committed rows.
+#[derive(Default)]
 pub struct OnlyCommittedApplied {
-    topology: Topology,
-    tokens: BTreeMap<(StreamName, InstanceName), BTreeSet<Token>>,
+    tokens: Table<Source, BTreeSet<Token>>,
     /// The hash of every row of a stream.
-    rows: BTreeMap<StreamName, BTreeSet<u64>>,
+    rows: Table<Stream, BTreeSet<u64>>,
     judged: u64,
-}
-
-impl OnlyCommittedApplied {
-    fn is_in_database(&self, stream: &StreamName) -> bool {
-        self.topology.delivery(stream).is_some_and(|delivery| delivery != Delivery::Memory)
-    }
 }
 
 /// Returns a hash of the row that is the same before and after an event ceases to be an outlier.
 fn row_hash(row: &Row) -> u64 {
-    let mut hasher = Xxh3Default::default();
     match row {
         Row::Events(EventsRow::Event(event)) if event.outlier => {
-            Row::Events(EventsRow::Event(EventRow { outlier: false, ..event.clone() })).hash(&mut hasher);
+            hash_of(&Row::Events(EventsRow::Event(EventRow { outlier: false, ..event.clone() })))
         }
-        _ => row.hash(&mut hasher),
+        _ => hash_of(row),
     }
-    hasher.finish()
 }
 
 impl Invariant for OnlyCommittedApplied {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Committed, Kind::Applied];
 
-    fn new(topology: &Topology) -> Self {
-        OnlyCommittedApplied { topology: topology.clone(), tokens: BTreeMap::new(), rows: BTreeMap::new(), judged: 0 }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Committed { stream, writer, token, row } => {
-                self.tokens.entry((stream.clone(), writer.clone())).or_default().insert(*token);
-                self.rows.entry(stream.clone()).or_default().insert(row_hash(row));
+            Observation::Committed { token, row, .. } => {
+                self.tokens.or_default(scene.source()).insert(*token);
+                self.rows.or_default(scene.stream()).insert(row_hash(row));
             }
-            Observation::Applied { instance, stream, writer, token, rows } if self.is_in_database(stream) => {
+            Observation::Applied { token, rows, .. } if scene.is_in_database() => {
                 self.judged += 1;
-                let of_writer = self.tokens.get(&(stream.clone(), writer.clone()));
-                let follower = || FollowerKey::new(instance, stream, writer);
+                let of_writer = self.tokens.get(scene.source());
+                let follower = || scene.names.key_of(scene.follower());
                 if !of_writer.is_some_and(|tokens| tokens.contains(token)) {
                     return Err(Violation::NotCommitted { follower: follower(), token: *token });
                 }
-                let known = self.rows.get(stream);
+                let known = self.rows.get(scene.stream());
                 let is_known = |row: &Row| {
                     matches!(row, Row::Events(EventsRow::StateAll(_)))
                         || known.is_some_and(|known| known.contains(&row_hash(row)))
@@ -119,17 +112,19 @@ impl Invariant for OnlyCommittedApplied {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::invariants::made_up::{event, outlier, state_all};
     use crate::violation;
+    use squall_protocol::Delivery;
 
-    struct Story(OnlyCommittedApplied);
+    struct Story(Alone<OnlyCommittedApplied>);
 
     impl Story {
         fn new() -> Self {
             let topology = Topology::new(["worker".into()])
                 .with_stream("events", Delivery::Log, ["writer".into(), "other".into()])
                 .with_stream("typing", Delivery::Memory, ["writer".into()]);
-            Story(OnlyCommittedApplied::new(&topology))
+            Story(Alone::<OnlyCommittedApplied>::new(&topology))
         }
 
         fn committed(&mut self, writer: &str, token: i64, row: Row) {

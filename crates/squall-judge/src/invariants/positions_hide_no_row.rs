@@ -9,14 +9,14 @@
 //! written belongs to `no_position_over_uncommitted`. Streams in memory start again with each process of the writer, so
 //! one process is not held to the positions of another; `no_missed_rows` judges their followers instead.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Line, Observation, SimTime};
+use crate::names::{Source, Table};
+use crate::observation::{Kind, Line, Observation, SimTime};
 use crate::present::Present;
+use crate::scene::Scene;
 use crate::topology::Topology;
 use crate::violation::list;
 use squall_protocol::{InstanceName, StreamName, Token};
@@ -32,38 +32,41 @@ pub enum Violation {
 }
 
 /// Checks every position written to a connection against the rows that exist.
+#[derive(Default)]
 pub struct PositionsHideNoRow {
-    topology: Topology,
-    present: BTreeMap<(StreamName, InstanceName), Present>,
+    present: Table<Source, Present>,
     judged: u64,
 }
 
 impl Invariant for PositionsHideNoRow {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Committed, Kind::Removed, Kind::Wrote];
 
-    fn new(topology: &Topology) -> Self {
-        PositionsHideNoRow { topology: topology.clone(), present: BTreeMap::new(), judged: 0 }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Committed { stream, writer, token, row } => {
-                for ((of, by), present) in &mut self.present {
-                    if of == stream && by != writer {
+            Observation::Committed { token, row, .. } => {
+                let source = scene.source();
+                let others = scene.names.sources_of(scene.stream()).iter().filter(|other| **other != source);
+                for other in others {
+                    if let Some(present) = self.present.get_mut(*other) {
                         present.overwritten(*token, row);
                     }
                 }
-                let present = self.present.entry((stream.clone(), writer.clone()));
-                present.or_insert_with(|| Present::new(stream, &self.topology)).written(*token, row);
+                let present = self.present.get_or_insert_with(source, || Present::new(&scene.names, source));
+                present.written(*token, row);
             }
-            Observation::Removed { stream, writer, token, row } => {
-                if let Some(present) = self.present.get_mut(&(stream.clone(), writer.clone())) {
+            Observation::Removed { token, row, .. } => {
+                if let Some(present) = self.present.get_mut(scene.source()) {
                     present.removed(*token, row);
                 }
             }
             Observation::Wrote { line: Line::Position { stream, writer, prev, new }, .. } if prev < new => {
                 self.judged += 1;
-                let Some(present) = self.present.get(&(stream.clone(), writer.clone())) else { return Ok(()) };
+                let Some(present) = self.present.get(scene.source()) else { return Ok(()) };
                 let tokens: Vec<Token> = present.between(*prev, *new).map(|(token, _)| token).collect();
                 if !tokens.is_empty() {
                     let stream = stream.clone();
@@ -84,18 +87,19 @@ impl Invariant for PositionsHideNoRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Role;
     use squall_protocol::Delivery;
     use squall_protocol::rows::{AccountDataRow, Row};
 
-    struct Story(PositionsHideNoRow);
+    struct Story(Alone<PositionsHideNoRow>);
 
     impl Story {
         fn new() -> Self {
             let topology = Topology::new(["worker".into()])
                 .with_stream("events", Delivery::Log, ["writer".into(), "other".into()])
                 .with_stream("account_data", Delivery::Keyed, ["writer".into()]);
-            Story(PositionsHideNoRow::new(&topology))
+            Story(Alone::<PositionsHideNoRow>::new(&topology))
         }
 
         fn row(&mut self, stream: &str, writer: &str, token: i64, kind: &str, is_there: bool) {

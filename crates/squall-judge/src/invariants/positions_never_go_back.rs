@@ -8,15 +8,14 @@
 //! No false alarm: a position may be confirmed where it is. A new process begins where it says. In memory, the row of the
 //! position itself may come once more.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Follower, Followers};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
-use squall_protocol::Delivery;
 use squall_protocol::Token;
 
 /// A position that went back.
@@ -43,21 +42,17 @@ pub enum Violation {
 }
 
 /// Checks every move of every follower's position.
+#[derive(Default)]
 pub struct PositionsNeverGoBack {
-    topology: Topology,
-    positions: BTreeMap<FollowerKey, Token>,
+    positions: Followers<Token>,
     /// The highest position of each follower before a reset, until it reaches a position again.
-    before_reset: BTreeMap<FollowerKey, Token>,
+    before_reset: Followers<Token>,
     judged: u64,
 }
 
 impl PositionsNeverGoBack {
-    fn is_in_memory(&self, follower: &FollowerKey) -> bool {
-        self.topology.delivery(&follower.stream) == Some(Delivery::Memory)
-    }
-
     /// Moves the position of `follower`, and returns the one before; none if it does not follow.
-    fn moved(&mut self, follower: &FollowerKey, to: Token) -> Option<Token> {
+    fn moved(&mut self, follower: Follower, to: Token) -> Option<Token> {
         let position = self.positions.get_mut(follower)?;
         self.judged += 1;
         Some(std::mem::replace(position, to))
@@ -66,49 +61,41 @@ impl PositionsNeverGoBack {
 
 impl Invariant for PositionsNeverGoBack {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] =
+        &[Kind::Started, Kind::Stopped, Kind::Following, Kind::Applied, Kind::Positioned, Kind::Reset];
 
-    fn new(topology: &Topology) -> Self {
-        PositionsNeverGoBack {
-            topology: topology.clone(),
-            positions: BTreeMap::new(),
-            before_reset: BTreeMap::new(),
-            judged: 0,
-        }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
-                self.positions.retain(|follower, _| follower.instance != *instance);
-                self.before_reset.retain(|follower, _| follower.instance != *instance);
+            Observation::Started { .. } | Observation::Stopped { .. } => {
+                self.positions.forget(scene.instance());
+                self.before_reset.forget(scene.instance());
             }
-            Observation::Following { instance, stream, writer, position } => {
-                self.positions.insert(FollowerKey::new(instance, stream, writer), *position);
+            Observation::Following { position, .. } => {
+                self.positions.insert(scene.follower(), *position);
             }
-            Observation::Applied { instance, stream, writer, token, .. } => {
-                let follower = FollowerKey::new(instance, stream, writer);
-                let is_in_memory = self.is_in_memory(&follower);
+            Observation::Applied { token, .. } => {
                 let token = *token;
-                let Some(position) = self.moved(&follower, token) else { return Ok(()) };
-                if token < position || (token == position && !is_in_memory) {
-                    self.positions.insert(follower.clone(), position);
+                let Some(position) = self.moved(scene.follower(), token) else { return Ok(()) };
+                if token < position || (token == position && !scene.is_in_memory()) {
+                    self.positions.insert(scene.follower(), position);
+                    let follower = scene.names.key_of(scene.follower());
                     return Err(Violation::Repeated { follower, token, position });
                 }
             }
-            Observation::Reset { instance, stream, writer, position }
-                if self.is_in_memory(&FollowerKey::new(instance, stream, writer)) =>
-            {
-                let follower = FollowerKey::new(instance, stream, writer);
-                let Some(from) = self.moved(&follower, *position) else { return Ok(()) };
-                let highest = self.before_reset.entry(follower).or_default();
+            Observation::Reset { position, .. } if scene.is_in_memory() => {
+                let Some(from) = self.moved(scene.follower(), *position) else { return Ok(()) };
+                let highest = self.before_reset.or_default(scene.follower());
                 *highest = from.max(*highest);
             }
-            Observation::Positioned { instance, stream, writer, position: to }
-            | Observation::Reset { instance, stream, writer, position: to } => {
-                let follower = FollowerKey::new(instance, stream, writer);
-                let Some(from) = self.moved(&follower, *to) else { return Ok(()) };
-                let from = self.before_reset.remove(&follower).map_or(from, |highest| highest.max(from));
+            Observation::Positioned { position: to, .. } | Observation::Reset { position: to, .. } => {
+                let Some(from) = self.moved(scene.follower(), *to) else { return Ok(()) };
+                let from = self.before_reset.remove(scene.follower()).map_or(from, |highest| highest.max(from));
                 if *to < from {
+                    let follower = scene.names.key_of(scene.follower());
                     return Err(Violation::WentBack { follower, from, to: *to });
                 }
             }
@@ -125,7 +112,9 @@ impl Invariant for PositionsNeverGoBack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation;
+    use squall_protocol::Delivery;
 
     enum Step {
         Applied(i64),
@@ -140,7 +129,7 @@ mod tests {
         let topology = Topology::new(["worker".into()])
             .with_stream("events", Delivery::Log, ["writer".into()])
             .with_stream("typing", Delivery::Memory, ["writer".into()]);
-        let mut judge = PositionsNeverGoBack::new(&topology);
+        let mut judge = Alone::<PositionsNeverGoBack>::new(&topology);
         let follower = FollowerKey::new(&"worker".into(), &stream.into(), &"writer".into());
         let FollowerKey { instance, stream, writer } = follower;
         let (i, s, w) = (instance.clone(), stream.clone(), writer.clone());

@@ -12,7 +12,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::InstanceName;
 
@@ -37,12 +38,13 @@ pub struct QueuesBounded {
 
 impl Invariant for QueuesBounded {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Tasks];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         let Observation::Tasks { instance, task, running } = observation else { return Ok(()) };
         if task.per_request {
             return Ok(());
@@ -62,12 +64,13 @@ impl Invariant for QueuesBounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Task;
 
     /// Returns the verdict on `running` tasks of one kind, and the number of times that the invariant was exercised.
     fn judge(per_request: bool, running: u64) -> (Result<(), Violation>, u64) {
         let task = Task { label: "made_up", per_request };
-        let mut judge = QueuesBounded::default();
+        let mut judge = Alone::<QueuesBounded>::default();
         let verdict = judge.observe(SimTime(0), &Observation::Tasks { instance: "worker".into(), task, running });
         (verdict, judge.exercised())
     }

@@ -28,13 +28,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use strum::VariantArray;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
-use crate::set_up::Pair;
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{NAME_CHECK, PUBLICATIONS, Topology};
 use squall_protocol::InstanceName;
+
+/// An instance and the target that it connects to.
+type Pair = (InstanceName, InstanceName);
 
 /// First delay of the back-off, with the most jitter.
 const FIRST_MS: u64 = 112;
@@ -163,12 +167,13 @@ fn noticed_until(since: SimTime) -> SimTime {
 
 impl Invariant for ReconnectsInTime {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = Kind::VARIANTS;
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::AskedToStop { instance, .. } => {
                 self.forget(instance);
@@ -240,6 +245,7 @@ impl Invariant for ReconnectsInTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
 
     fn connecting(attempt: u64) -> Observation {
         Observation::Connecting { instance: "worker".into(), target: PUBLICATIONS.into(), attempt }
@@ -255,7 +261,7 @@ mod tests {
 
     /// The number of violations in a story; and true if the invariant was exercised.
     fn late(story: &[(u64, Observation)]) -> (usize, bool) {
-        let mut judge = ReconnectsInTime::default();
+        let mut judge = Alone::<ReconnectsInTime>::default();
         let verdicts = story.iter().map(|(at, seen)| judge.observe(SimTime(*at), seen));
         let late = verdicts.filter(Result::is_err).count();
         (late, judge.exercised() > 0)

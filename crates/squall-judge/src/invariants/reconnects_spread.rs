@@ -16,7 +16,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::InstanceName;
 
@@ -68,12 +69,13 @@ impl Pauses {
 
 impl Invariant for ReconnectsSpread {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Started, Kind::Connecting, Kind::Failed, Kind::Closed];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Started { instance, .. } => self.pauses.retain(|(of, _), _| of != instance),
             Observation::Failed { attempt, .. } | Observation::Closed { attempt, .. } => {
@@ -105,6 +107,7 @@ impl Invariant for ReconnectsSpread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation;
 
     /// The attempts of `instance`, which all fail at once, with these delays between them.
@@ -121,7 +124,7 @@ mod tests {
     }
 
     fn judge(stories: &[Vec<(u64, Observation)>]) -> (String, u64) {
-        let mut invariant = ReconnectsSpread::default();
+        let mut invariant = Alone::<ReconnectsSpread>::default();
         let mut verdict = Ok(());
         for (at, observation) in stories.concat() {
             verdict = verdict.and(invariant.observe(SimTime(at), &observation));

@@ -28,9 +28,9 @@
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::disturbances::Disturbances;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, RequestFailure, SimTime};
+use crate::observation::{Kind, Observation, RequestFailure, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::InstanceName;
 
@@ -62,16 +62,15 @@ pub enum Violation {
 /// Checks that requests fail only for a reason, and only for as long as the reason lasts.
 #[derive(Debug, Default)]
 pub struct RequestsAnswered {
-    disturbances: Disturbances,
     has_broken_stream: bool,
     judged: u64,
 }
 
 impl RequestsAnswered {
     /// Returns true if something may have disturbed a request in the time from `from` to `at`.
-    fn is_explained(&self, from: SimTime, at: SimTime) -> bool {
-        let sound_since = self.disturbances.all_sound_since(at);
-        self.has_broken_stream || from < self.disturbances.deaf_until() || sound_since.is_none_or(|since| from < since)
+    fn is_explained(&self, from: SimTime, at: SimTime, scene: &Scene) -> bool {
+        let sound_since = scene.disturbances.all_sound_since(at);
+        self.has_broken_stream || from < scene.disturbances.deaf_until() || sound_since.is_none_or(|since| from < since)
     }
 
     fn failed(
@@ -80,6 +79,7 @@ impl RequestsAnswered {
         (instance, what): (&InstanceName, &'static str),
         after_ms: u64,
         failure: RequestFailure,
+        scene: &Scene,
     ) -> Result<(), Violation> {
         self.judged += 1;
         let instance = instance.clone();
@@ -88,11 +88,13 @@ impl RequestsAnswered {
             RequestFailure::Refused { status } => Err(Violation::Refused { instance, what, status }),
             RequestFailure::Unreadable => Err(Violation::Unreadable { instance, what }),
             RequestFailure::Unavailable { .. } | RequestFailure::Lost
-                if self.is_explained(ago(after_ms.min(LAST_ATTEMPTS_MS)), at) =>
+                if self.is_explained(ago(after_ms.min(LAST_ATTEMPTS_MS)), at, scene) =>
             {
                 Ok(())
             }
-            RequestFailure::NotSeen | RequestFailure::NotWritten if self.is_explained(ago(after_ms), at) => Ok(()),
+            RequestFailure::NotSeen | RequestFailure::NotWritten if self.is_explained(ago(after_ms), at, scene) => {
+                Ok(())
+            }
             _ => Err(Violation::Unexplained { instance, what, after_ms, failure }),
         }
     }
@@ -100,17 +102,17 @@ impl RequestsAnswered {
 
 impl Invariant for RequestsAnswered {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::StreamBroken, Kind::RequestFailed, Kind::Probed];
 
-    fn new(topology: &Topology) -> Self {
-        RequestsAnswered { disturbances: Disturbances::new(topology), ..Self::default() }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        self.disturbances.observe(at, observation);
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::StreamBroken { .. } => self.has_broken_stream = true,
             Observation::RequestFailed { instance, what, after_ms, failure } => {
-                return self.failed(at, (instance, what), *after_ms, *failure);
+                return self.failed(at, (instance, what), *after_ms, *failure, scene);
             }
             Observation::Probed { instance, what, after_ms, is_answered } => {
                 self.judged += 1;
@@ -131,6 +133,7 @@ impl Invariant for RequestsAnswered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation::kind;
 
     const REFUSED: RequestFailure = RequestFailure::Refused { status: 400 };
@@ -141,7 +144,7 @@ mod tests {
     }
 
     fn told_after(after_ms: u64, story: &[(u64, Observation)], at: u64, failure: RequestFailure) -> String {
-        let mut judge = RequestsAnswered::default();
+        let mut judge = Alone::<RequestsAnswered>::default();
         for (at, observation) in story {
             judge.observe(SimTime(*at), observation).expect("nothing is wrong before");
         }
@@ -200,7 +203,7 @@ mod tests {
     fn a_request_that_is_repeated_in_the_calm_is_answered() {
         let probed = |is_answered| {
             let (instance, what) = ("worker".into(), "receipts");
-            let mut judge = RequestsAnswered::default();
+            let mut judge = Alone::<RequestsAnswered>::default();
             kind(&judge.observe(SimTime(9), &Observation::Probed { instance, what, after_ms: 5, is_answered }))
         };
         assert_eq!((probed(true), probed(false)), ("none".into(), "unanswered".into()));

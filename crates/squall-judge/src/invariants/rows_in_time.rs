@@ -12,16 +12,18 @@
 //! ids that were allocated earlier and are committed later, for transactions that are rolled back and run again, and for
 //! delayed polls.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::Serialize;
+use strum::VariantArray;
 use thiserror::Error;
 
-use crate::disturbances::Disturbances;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Follower, Followers, Instance, Source, Stream, Table};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
-use squall_protocol::{InstanceName, StreamName, Token};
+use squall_protocol::Token;
 
 /// A row that is late.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -44,25 +46,19 @@ pub enum Violation {
 
 /// Checks the time between each commit and its arrival.
 pub struct RowsInTime {
-    disturbances: Disturbances,
     within_ms: u64,
-    writers: BTreeMap<(StreamName, InstanceName), Writer>,
+    /// The highest committed token of each writer.
+    highest: Table<Source, Token>,
+    followers: Followers<Progress>,
     /// The rows that are due, in order of their deadlines.
     due: VecDeque<Due>,
-    broken: BTreeSet<StreamName>,
+    broken: BTreeSet<Stream>,
     judged: u64,
 }
 
-/// A writer of a stream, with its followers.
+/// The progress of a follower.
 #[derive(Debug, Default)]
-struct Writer {
-    /// The highest committed token.
-    highest: Token,
-    followers: BTreeMap<InstanceName, Follower>,
-}
-
-#[derive(Debug, Default)]
-struct Follower {
+struct Progress {
     position: Token,
     /// The connection on which the writer last announced a position, and the time.
     announced: Option<(u64, SimTime)>,
@@ -70,7 +66,7 @@ struct Follower {
     in_step_since: Option<SimTime>,
 }
 
-impl Follower {
+impl Progress {
     /// Returns true if the follower has been in step for as long as its path has been sound.
     fn is_in_step(&self, sound_since: Option<SimTime>) -> bool {
         sound_since.is_some_and(|sound| self.in_step_since.is_some_and(|in_step| sound <= in_step))
@@ -79,84 +75,76 @@ impl Follower {
 
 /// A committed row, and a follower that has to get it.
 struct Due {
-    follower: FollowerKey,
+    follower: Follower,
     token: Token,
     committed: SimTime,
 }
 
 impl RowsInTime {
-    fn writer(&mut self, stream: &StreamName, writer: &InstanceName) -> &mut Writer {
-        self.writers.entry((stream.clone(), writer.clone())).or_default()
-    }
-
-    /// Makes a row of `writer` due at every follower that is in step.
-    fn committed(&mut self, at: SimTime, stream: &StreamName, writer: &InstanceName, token: Token) {
-        let written = self.writers.entry((stream.clone(), writer.clone())).or_default();
-        written.highest = token.max(written.highest);
-        if self.broken.contains(stream) {
+    /// Makes a row of `source` due at every follower that is in step.
+    fn committed(&mut self, at: SimTime, source: Source, token: Token, scene: &Scene) {
+        let highest = self.highest.or_default(source);
+        *highest = token.max(*highest);
+        if self.broken.contains(&scene.names.stream_of(source)) {
             return;
         }
-        for (instance, follower) in &mut written.followers {
-            if follower.in_step_since.is_none() || token <= follower.position {
+        let writer = scene.names.writer_of(source);
+        for (instance, progress) in self.followers.of_mut(source) {
+            if progress.in_step_since.is_none() || token <= progress.position {
                 continue;
             }
-            if follower.is_in_step(self.disturbances.sound_since(at, instance, writer)) {
-                let follower = FollowerKey::new(instance, stream, writer);
-                self.due.push_back(Due { follower, token, committed: at });
+            if progress.is_in_step(scene.sound_since(at, instance, writer)) {
+                self.due.push_back(Due { follower: Follower { source, instance }, token, committed: at });
             } else {
-                follower.in_step_since = None;
+                progress.in_step_since = None;
             }
         }
     }
 
     /// Records a position. A follower is in step if it has every row, and a sound connection that is known to work.
-    fn moved(&mut self, at: SimTime, key: FollowerKey, position: Token) {
-        let sound_since = self.disturbances.sound_since(at, &key.instance, &key.writer);
-        let written = self.writer(&key.stream, &key.writer);
-        let highest = written.highest;
-        let follower = written.followers.entry(key.instance).or_default();
-        follower.position = position;
-        if follower.is_in_step(sound_since) {
+    fn moved(&mut self, at: SimTime, follower: Follower, position: Token, scene: &Scene) {
+        let sound_since = scene.sound_since(at, follower.instance, scene.names.writer_of(follower.source));
+        let highest = self.highest.get(follower.source).copied().unwrap_or_default();
+        let progress = self.followers.or_default(follower);
+        progress.position = position;
+        if progress.is_in_step(sound_since) {
             return;
         }
-        let announced = follower.announced.map(|(_, announced)| announced);
+        let announced = progress.announced.map(|(_, announced)| announced);
         let works = sound_since.is_some_and(|sound| announced.is_some_and(|announced| sound <= announced));
-        follower.in_step_since = (works && highest <= position).then_some(at);
+        progress.in_step_since = (works && highest <= position).then_some(at);
     }
 
     /// Returns the first row that should have arrived before `at`, and has not.
-    fn overdue(&mut self, at: SimTime) -> Option<Violation> {
+    fn overdue(&mut self, at: SimTime, scene: &Scene) -> Option<Violation> {
         let within_ms = self.within_ms;
         while self.due.front().is_some_and(|due| within_ms < at.ms_since(due.committed)) {
-            let Some(Due { follower: key, token, committed }) = self.due.pop_front() else { break };
-            let sound_since = self.disturbances.sound_since(at, &key.instance, &key.writer);
-            let is_broken = self.broken.contains(&key.stream);
-            let written = self.writer(&key.stream, &key.writer);
-            let Some(follower) = written.followers.get_mut(&key.instance) else { continue };
-            if is_broken || !follower.is_in_step(sound_since) || committed < follower.in_step_since.unwrap_or(at) {
+            let Some(Due { follower, token, committed }) = self.due.pop_front() else { break };
+            let sound_since = scene.sound_since(at, follower.instance, scene.names.writer_of(follower.source));
+            let is_broken = self.broken.contains(&scene.names.stream_of(follower.source));
+            let Some(progress) = self.followers.get_mut(follower) else { continue };
+            if is_broken || !progress.is_in_step(sound_since) || committed < progress.in_step_since.unwrap_or(at) {
                 continue;
             }
-            let is_late = follower.position < token;
+            let is_late = progress.position < token;
             if is_late {
                 // The rows after it are late for the same reason.
-                follower.in_step_since = None;
+                progress.in_step_since = None;
             }
             self.judged += 1;
             if is_late {
-                return Some(Violation::Late { follower: key, token, committed, within_ms });
+                return Some(Violation::Late { follower: scene.names.key_of(follower), token, committed, within_ms });
             }
         }
         None
     }
 
     /// Forgets what was known of followers that match.
-    fn out_of_step(&mut self, matches: impl Fn(&InstanceName, &Follower) -> bool) {
-        for written in self.writers.values_mut() {
-            for (instance, follower) in &mut written.followers {
-                if matches(instance, follower) {
-                    follower.announced = None;
-                    follower.in_step_since = None;
-                }
+    fn out_of_step(&mut self, matches: impl Fn(Instance, &Progress) -> bool) {
+        for (follower, progress) in self.followers.iter_mut() {
+            if matches(follower.instance, progress) {
+                progress.announced = None;
+                progress.in_step_since = None;
             }
         }
     }
@@ -164,44 +152,43 @@ impl RowsInTime {
 
 impl Invariant for RowsInTime {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = Kind::VARIANTS;
 
     fn new(topology: &Topology) -> Self {
         RowsInTime {
-            disturbances: Disturbances::new(topology),
             within_ms: topology.in_time_ms(),
-            writers: BTreeMap::new(),
+            highest: Table::default(),
+            followers: Followers::default(),
             due: VecDeque::new(),
             broken: BTreeSet::new(),
             judged: 0,
         }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        let overdue = self.overdue(at);
-        self.disturbances.observe(at, observation);
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
+        let overdue = self.overdue(at, scene);
         match observation {
-            Observation::Committed { stream, writer, token, .. }
-            | Observation::Changed { stream, writer, token, .. } => self.committed(at, stream, writer, *token),
-            Observation::Following { instance, stream, writer, position }
-            | Observation::Applied { instance, stream, writer, token: position, .. }
-            | Observation::Positioned { instance, stream, writer, position }
-            | Observation::Reset { instance, stream, writer, position } => {
-                self.moved(at, FollowerKey::new(instance, stream, writer), *position);
+            Observation::Committed { token, .. } | Observation::Changed { token, .. } => {
+                self.committed(at, scene.source(), *token, scene);
             }
-            Observation::Announced { instance, attempt, stream, writer, .. } => {
-                let follower = self.writer(stream, writer).followers.entry(instance.clone()).or_default();
-                if follower.announced.is_some_and(|(on, _)| on != *attempt) {
-                    follower.in_step_since = None;
+            Observation::Following { position, .. }
+            | Observation::Applied { token: position, .. }
+            | Observation::Positioned { position, .. }
+            | Observation::Reset { position, .. } => self.moved(at, scene.follower(), *position, scene),
+            Observation::Announced { attempt, .. } => {
+                let progress = self.followers.or_default(scene.follower());
+                if progress.announced.is_some_and(|(on, _)| on != *attempt) {
+                    progress.in_step_since = None;
                 }
-                follower.announced = Some((*attempt, at));
+                progress.announced = Some((*attempt, at));
             }
             Observation::GivenUp { attempt, .. } | Observation::Closed { attempt, .. } => {
-                self.out_of_step(|_, follower| follower.announced.is_some_and(|(on, _)| on == *attempt));
+                self.out_of_step(|_, progress| progress.announced.is_some_and(|(on, _)| on == *attempt));
             }
-            Observation::Started { instance: name, .. } | Observation::Stopped { instance: name, .. } => {
-                self.out_of_step(|instance, _| instance == name);
+            Observation::Started { .. } | Observation::Stopped { .. } => {
+                self.out_of_step(|instance, _| instance == scene.instance());
             }
-            Observation::StreamBroken { stream } => drop(self.broken.insert(stream.clone())),
+            Observation::StreamBroken { .. } => drop(self.broken.insert(scene.stream())),
             _ => {}
         }
         overdue.map_or(Ok(()), Err)
@@ -216,7 +203,9 @@ impl Invariant for RowsInTime {
 mod tests {
     use super::super::made_up::event;
     use super::*;
+    use crate::invariant::Alone;
     use squall_protocol::Delivery;
+    use squall_protocol::InstanceName;
 
     const WITHIN_MS: u64 = 1_000;
     /// A time at which everything has settled.
@@ -252,7 +241,7 @@ mod tests {
         let topology = Topology::new(["worker".into()])
             .with_stream("events", Delivery::Log, ["writer".into()])
             .with_in_time_ms(WITHIN_MS);
-        let mut invariant = RowsInTime::new(&topology);
+        let mut invariant = Alone::<RowsInTime>::new(&topology);
         let begin = [
             (0, Observation::Started { instance: "writer".into(), boot: 1 }),
             (0, Observation::Started { instance: "worker".into(), boot: 1 }),

@@ -13,13 +13,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use strum::VariantArray;
 use thiserror::Error;
 
-use crate::disturbances::Disturbances;
 use crate::due::{Key, Position, key};
 use crate::invariant::Invariant;
-use crate::observation::{Client, Observation, SimTime};
-use crate::topology::{FollowerKey, Topology};
+use crate::names::{Follower, Followers, Instance, Names, Source, Stream, Table};
+use crate::observation::{Client, Kind, Observation, SimTime};
+use crate::scene::Scene;
+use crate::topology::Topology;
 use squall_protocol::rows::events::EventRow;
 use squall_protocol::rows::{AccountDataRow, EventsRow, Row, TypingRow, to_device};
 use squall_protocol::{InstanceName, StreamName, SyncToken, Token};
@@ -46,11 +48,9 @@ pub enum Violation {
 
 /// Checks the time between the arrival of a row for a client and the answer.
 pub struct SyncsInTime {
-    topology: Topology,
-    disturbances: Disturbances,
-    positions: BTreeMap<FollowerKey, Token>,
+    positions: Followers<Token>,
     /// The highest committed token.
-    committed: BTreeMap<(StreamName, InstanceName), Token>,
+    committed: Table<Source, Token>,
     within_ms: u64,
     waiting: BTreeMap<Client, Waiting>,
     /// The typing users that each client was last given, by room.
@@ -62,7 +62,7 @@ pub struct SyncsInTime {
     /// The messages in inboxes.
     messages: BTreeSet<(Client, Token)>,
     /// The streams that cannot be read any more.
-    broken: BTreeSet<StreamName>,
+    broken: BTreeSet<Stream>,
     /// A time before which no answer is late.
     earliest: Option<SimTime>,
     judged: u64,
@@ -70,67 +70,65 @@ pub struct SyncsInTime {
 
 /// A request that waits for news.
 struct Waiting {
-    instance: InstanceName,
+    instance: Instance,
     since: SyncToken,
     news: BTreeMap<News, (SimTime, Token)>,
 }
 
-/// A row for a client: its stream and writer, and its key if a later row replaces it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// A row for a client: its writer's rows, and its key if a later row replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct News {
-    stream: StreamName,
-    writer: InstanceName,
+    source: Source,
     key: Option<Key>,
-}
-
-impl News {
-    fn of(writer: &InstanceName, row: &Row) -> Self {
-        News { stream: row.stream().into(), writer: writer.clone(), key: key(row) }
-    }
 }
 
 impl SyncsInTime {
     /// Returns true if `instance` has reached `since`. Its own rows count from their commit on, and its own position as
     /// far as any other: an idle writer follows the positions of the others.
-    fn has_reached(&self, instance: &InstanceName, since: &SyncToken) -> bool {
-        let position = |stream: &StreamName, writer: &InstanceName| {
-            self.positions.get(&FollowerKey::new(instance, stream, writer)).copied().unwrap_or_default()
-        };
-        self.topology.writers().all(|(stream, _, writer)| {
-            let Some(since) = Position::in_stream(since, stream.as_str()) else { return true };
+    fn has_reached(&self, instance: Instance, since: &SyncToken, names: &Names) -> bool {
+        let position = |source| self.positions.get(Follower { source, instance }).copied().unwrap_or_default();
+        names.configured().all(|source| {
+            let Some(since) = Position::in_stream(since, names.stream_name_of(source).as_str()) else { return true };
+            let writer = names.writer_of(source);
             let reached = if writer == instance {
-                let of_others = self.topology.writers().filter(|(of, ..)| *of == stream);
-                let own = self.committed.get(&(stream.clone(), writer.clone())).copied();
-                of_others.map(|(.., other)| position(stream, other)).chain(own).max().unwrap_or_default()
+                let sources = names.sources_of(names.stream_of(source)).iter().copied();
+                let of_others = sources.filter(|other| names.is_configured(*other)).map(position);
+                of_others.chain(self.committed.get(source).copied()).max().unwrap_or_default()
             } else {
-                position(stream, writer)
+                position(source)
             };
-            since.of_writer(writer) <= reached
+            since.of_writer(names.name_of(writer)) <= reached
         })
     }
 
-    fn committed(&mut self, stream: &StreamName, writer: &InstanceName, token: Token, row: &Row) {
-        let highest = self.committed.entry((stream.clone(), writer.clone())).or_default();
+    fn committed(&mut self, source: Source, token: Token, row: &Row) {
+        let highest = self.committed.or_default(source);
         *highest = token.max(*highest);
         if let Row::Events(EventsRow::Event(EventRow { event_id, outlier: true, .. })) = row {
             self.outliers.insert(event_id.clone());
         }
         let Some(key) = key(row).filter(|_| row.stream() != to_device::NAME) else { return };
         for waiting in self.waiting.values_mut() {
-            waiting.news.retain(|news, _| news.key.as_ref() != Some(&key));
+            waiting.news.retain(|news, _| news.key != Some(key));
         }
         let newest = self.newest.entry(key).or_default();
         *newest = token.max(*newest);
     }
 
-    /// Adds a row that `instance` has reached to the news of the clients that wait there.
-    fn reached(&mut self, at: SimTime, instance: &InstanceName, writer: &InstanceName, token: Token, row: &Row) {
-        let is_sound = self.disturbances.sound_since(at, instance, writer).is_some();
+    /// Adds a row that the instance has reached to the news of the clients that wait there.
+    fn reached(&mut self, at: SimTime, token: Token, row: &Row, scene: &Scene) {
+        let Follower { source, instance } = scene.follower();
         let mut waiting = std::mem::take(&mut self.waiting);
-        for (client, waiting) in &mut waiting {
-            if waiting.instance != *instance {
-                continue;
-            }
+        let mut of_instance = waiting.iter_mut().filter(|(_, waiting)| waiting.instance == instance).peekable();
+        if of_instance.peek().is_none() {
+            drop(of_instance);
+            self.waiting = waiting;
+            return;
+        }
+        let writer = scene.names.writer_of(source);
+        let is_sound = scene.sound_since(at, instance, writer).is_some();
+        let news = News { source, key: key(row) };
+        for (client, waiting) in of_instance {
             let is_news = match row {
                 Row::Typing(TypingRow { room_id, user_ids }) => {
                     let given = self.typing.get(client).and_then(|rooms| rooms.get(room_id));
@@ -140,15 +138,14 @@ impl SyncsInTime {
                 Row::Events(EventsRow::Event(EventRow { event_id, .. })) => !self.outliers.contains(event_id),
                 Row::AccountData(AccountDataRow { user_id, .. }) if *user_id != client.user_id => false,
                 Row::AccountData(_) | Row::Receipts(_) | Row::Presence(_) => {
-                    key(row).is_some_and(|key| self.newest.get(&key) == Some(&token))
+                    news.key.is_some_and(|key| self.newest.get(&key) == Some(&token))
                 }
                 _ => false,
             };
             let since = Position::in_stream(&waiting.since, row.stream());
-            let is_known = since.is_some_and(|since| token <= since.of_writer(writer));
-            let news = News::of(writer, row);
-            let is_due = is_sound && is_news && !is_known && !self.broken.contains(row.stream());
-            if is_due && self.has_reached(instance, &waiting.since) {
+            let is_known = since.is_some_and(|since| token <= since.of_writer(scene.names.name_of(writer)));
+            let is_due = is_sound && is_news && !is_known && !self.broken.contains(&scene.stream());
+            if is_due && self.has_reached(instance, &waiting.since, &scene.names) {
                 waiting.news.entry(news).or_insert((at, token));
                 let until = SimTime(at.0 + self.within_ms);
                 self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
@@ -160,7 +157,7 @@ impl SyncsInTime {
     }
 
     /// Returns a request that should have been answered before `at`.
-    fn overdue(&mut self, at: SimTime) -> Option<Violation> {
+    fn overdue(&mut self, at: SimTime, scene: &Scene) -> Option<Violation> {
         if self.earliest.is_none_or(|earliest| at <= earliest) {
             return None;
         }
@@ -169,13 +166,13 @@ impl SyncsInTime {
         self.earliest = None;
         for (client, Waiting { instance, news, .. }) in &mut self.waiting {
             news.retain(|news, (reached, _)| {
-                let sound_since = self.disturbances.sound_since(at, instance, &news.writer);
+                let sound_since = scene.sound_since(at, *instance, scene.names.writer_of(news.source));
                 sound_since.is_some_and(|since| since <= *reached)
             });
             let late = news.iter().find(|(_, (reached, _))| within_ms < at.ms_since(*reached));
-            if let Some((News { stream, .. }, (reached, token))) = late {
-                let (client, instance, stream) = (client.clone(), instance.clone(), stream.clone());
-                let (token, reached) = (*token, *reached);
+            if let Some((News { source, .. }, (reached, token))) = late {
+                let (client, instance) = (client.clone(), scene.names.name_of(*instance).clone());
+                let (stream, token, reached) = (scene.names.stream_name_of(*source).clone(), *token, *reached);
                 overdue = Some(Violation::NotAnswered { client, instance, stream, token, reached, within_ms });
                 news.clear();
             }
@@ -188,13 +185,12 @@ impl SyncsInTime {
 
 impl Invariant for SyncsInTime {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = Kind::VARIANTS;
 
     fn new(topology: &Topology) -> Self {
         SyncsInTime {
-            topology: topology.clone(),
-            disturbances: Disturbances::new(topology),
-            positions: BTreeMap::new(),
-            committed: BTreeMap::new(),
+            positions: Followers::default(),
+            committed: Table::default(),
             within_ms: topology.in_time_ms(),
             waiting: BTreeMap::new(),
             typing: BTreeMap::new(),
@@ -207,35 +203,33 @@ impl Invariant for SyncsInTime {
         }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
-        let overdue = self.overdue(at);
-        self.disturbances.observe(at, observation);
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
+        let overdue = self.overdue(at, scene);
         match observation {
-            Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
-                self.waiting.retain(|_, waiting| waiting.instance != *instance);
-                self.positions.retain(|follower, _| follower.instance != *instance);
+            Observation::Started { .. } | Observation::Stopped { .. } => {
+                self.waiting.retain(|_, waiting| waiting.instance != scene.instance());
+                self.positions.forget(scene.instance());
             }
             Observation::MessageLeft { client, token, .. } => drop(self.messages.insert((client.clone(), *token))),
-            Observation::Committed { stream, writer, token, row } => {
-                self.committed(stream, writer, *token, row);
-                self.reached(at, writer, writer, *token, row);
+            Observation::Committed { token, row, .. } => {
+                self.committed(scene.source(), *token, row);
+                self.reached(at, *token, row, scene);
             }
-            Observation::Changed { writer, token, row, .. } => self.reached(at, writer, writer, *token, row),
-            Observation::Following { instance, stream, writer, position }
-            | Observation::Positioned { instance, stream, writer, position } => {
-                self.positions.insert(FollowerKey::new(instance, stream, writer), *position);
+            Observation::Changed { token, row, .. } => self.reached(at, *token, row, scene),
+            Observation::Following { position, .. } | Observation::Positioned { position, .. } => {
+                self.positions.insert(scene.follower(), *position);
             }
-            Observation::Applied { instance, stream, writer, token, rows } => {
-                self.positions.insert(FollowerKey::new(instance, stream, writer), *token);
+            Observation::Applied { token, rows, .. } => {
+                self.positions.insert(scene.follower(), *token);
                 for row in rows {
-                    self.reached(at, instance, writer, *token, row);
+                    self.reached(at, *token, row, scene);
                 }
             }
-            Observation::StreamBroken { stream } => drop(self.broken.insert(stream.clone())),
-            Observation::SyncAsked { client, instance, since } => {
+            Observation::StreamBroken { .. } => drop(self.broken.insert(scene.stream())),
+            Observation::SyncAsked { client, since, .. } => {
                 self.waiting.remove(client);
                 if let Some(since) = since.clone() {
-                    let waiting = Waiting { instance: instance.clone(), since, news: BTreeMap::new() };
+                    let waiting = Waiting { instance: scene.instance(), since, news: BTreeMap::new() };
                     self.waiting.insert(client.clone(), waiting);
                 }
             }
@@ -266,6 +260,7 @@ mod tests {
 
     use super::super::made_up::{event, outlier, typing};
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Answer;
     use squall_protocol::rows::ReceiptsRow;
     use squall_protocol::{Delivery, TypingNews, TypingPosition, VectorPosition};
@@ -338,7 +333,7 @@ mod tests {
             .with_stream("events", Delivery::Log, ["writer".into()])
             .with_stream("receipts", Delivery::Keyed, ["writer".into()])
             .with_in_time_ms(WITHIN_MS);
-        let mut invariant = SyncsInTime::new(&topology);
+        let mut invariant = Alone::<SyncsInTime>::new(&topology);
         let begin = [
             (0, Observation::Started { instance: "writer".into(), boot: 1 }),
             (0, Observation::Started { instance: "worker".into(), boot: 1 }),

@@ -8,14 +8,14 @@
 //! No false alarm: a client's token counts from the moment at which the client has the answer, and a row counts from its
 //! commit. The part of typing is not judged: its numbers start again with the memory that they count in.
 
-use std::collections::BTreeMap;
-
 use crate::due::{Position, is_in_client_tokens};
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Client, Observation, SimTime};
+use crate::names::{Names, Source, Table};
+use crate::observation::{Client, Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::{InstanceName, StreamName, SyncToken, Token};
 
@@ -35,54 +35,60 @@ pub enum Violation {
 /// Checks every token that a client is given, and every row against the tokens given before.
 pub struct TokensNeverGoBack {
     /// The highest position that any client was given of each writer.
-    given: BTreeMap<(StreamName, InstanceName), Option<Token>>,
+    given: Table<Source, Option<Token>>,
     judged: u64,
 }
 
 impl TokensNeverGoBack {
-    /// Returns the first stream for which `next` is behind `since`, with the positions of one of its writers.
-    fn went_back(&self, since: &SyncToken, next: &SyncToken) -> Option<(&StreamName, Token, Token)> {
-        self.given.keys().find_map(|(stream, writer)| {
-            let since = position(since, stream, writer)?;
-            let next = position(next, stream, writer)?;
-            (next < since).then_some((stream, since, next))
+    /// Returns the first writer's rows in which `next` is behind `since`, with its positions.
+    fn went_back(&self, since: &SyncToken, next: &SyncToken, names: &Names) -> Option<(Source, Token, Token)> {
+        self.given.iter().find_map(|(source, _)| {
+            let since = position(since, source, names)?;
+            let next = position(next, source, names)?;
+            (next < since).then_some((source, since, next))
         })
     }
 }
 
-/// Returns the last token of `writer`'s rows of `stream` that a client with this token has been given.
-fn position(token: &SyncToken, stream: &StreamName, writer: &InstanceName) -> Option<Token> {
-    Position::in_stream(token, stream.as_str()).map(|position| position.of_writer(writer))
+/// Returns the last token of a writer's rows that a client with this token has been given.
+fn position(token: &SyncToken, source: Source, names: &Names) -> Option<Token> {
+    let position = Position::in_stream(token, names.stream_name_of(source).as_str())?;
+    Some(position.of_writer(names.name_of(names.writer_of(source))))
 }
 
 impl Invariant for TokensNeverGoBack {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Committed, Kind::Synced];
 
     fn new(topology: &Topology) -> Self {
-        let writers = topology.writers().filter(|(stream, ..)| is_in_client_tokens(stream.as_str()));
-        let given = writers.map(|(stream, _, writer)| ((stream.clone(), writer.clone()), None));
-        TokensNeverGoBack { given: given.collect(), judged: 0 }
+        let names = Names::new(topology);
+        let mut given = Table::default();
+        for source in names.configured().filter(|source| is_in_client_tokens(names.stream_name_of(*source).as_str())) {
+            given.insert(source, None);
+        }
+        TokensNeverGoBack { given, judged: 0 }
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Synced { client, instance, since, answer } => {
                 self.judged += 1;
-                for ((stream, writer), given) in &mut self.given {
-                    *given = position(&answer.next, stream, writer).max(*given);
+                for (source, given) in self.given.iter_mut() {
+                    *given = position(&answer.next, source, &scene.names).max(*given);
                 }
                 let Some(since) = since else { return Ok(()) };
-                let Some((stream, since, next)) = self.went_back(since, &answer.next) else { return Ok(()) };
+                let went_back = self.went_back(since, &answer.next, &scene.names);
+                let Some((source, since, next)) = went_back else { return Ok(()) };
                 Err(Violation::TokenWentBack {
                     client: client.clone(),
                     instance: instance.clone(),
-                    stream: stream.clone(),
+                    stream: scene.names.stream_name_of(source).clone(),
                     since,
                     next,
                 })
             }
             Observation::Committed { stream, writer, token, .. } => {
-                let given = self.given.get(&(stream.clone(), writer.clone())).copied().flatten();
+                let given = self.given.get(scene.source()).copied().flatten();
                 let Some(given) = given.filter(|given| token <= given) else { return Ok(()) };
                 let stream = stream.clone();
                 let writer = writer.clone();
@@ -99,20 +105,22 @@ impl Invariant for TokensNeverGoBack {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::rc::Rc;
 
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Answer;
     use crate::violation;
     use squall_protocol::rows::{AccountDataRow, Row};
     use squall_protocol::{Delivery, TypingNews, TypingPosition, VectorPosition};
 
-    fn invariant() -> TokensNeverGoBack {
+    fn invariant() -> Alone<TokensNeverGoBack> {
         let topology = Topology::new(["worker".into()])
             .with_stream("events", Delivery::Log, ["a".into(), "b".into()])
             .with_stream("account_data", Delivery::Keyed, ["a".into()])
             .with_stream("typing", Delivery::Memory, ["a".into()]);
-        TokensNeverGoBack::new(&topology)
+        Alone::<TokensNeverGoBack>::new(&topology)
     }
 
     fn token(min: i64, a: i64, account_data: i64) -> SyncToken {
@@ -127,14 +135,23 @@ mod tests {
         }
     }
 
-    fn synced(invariant: &mut TokensNeverGoBack, since: Option<SyncToken>, next: SyncToken) -> Result<(), Violation> {
+    fn synced(
+        invariant: &mut Alone<TokensNeverGoBack>,
+        since: Option<SyncToken>,
+        next: SyncToken,
+    ) -> Result<(), Violation> {
         let client = Client { user_id: "@user".into(), device_id: "DEVICE".into() };
         let (events, to_device, rows, typing) = (vec![], vec![], vec![], TypingNews::default());
         let answer = Rc::new(Answer { next, events, to_device, rows, typing });
         invariant.observe(SimTime(0), &Observation::Synced { client, instance: "worker".into(), since, answer })
     }
 
-    fn committed(invariant: &mut TokensNeverGoBack, stream: &str, writer: &str, token: i64) -> Result<(), Violation> {
+    fn committed(
+        invariant: &mut Alone<TokensNeverGoBack>,
+        stream: &str,
+        writer: &str,
+        token: i64,
+    ) -> Result<(), Violation> {
         let row = Row::AccountData(AccountDataRow { user_id: "@user".into(), room_id: None, kind: "x".into() });
         let (stream, writer, token) = (stream.into(), writer.into(), Token(token));
         invariant.observe(SimTime(0), &Observation::Committed { stream, writer, token, row })

@@ -19,10 +19,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use strum::VariantArray;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::rows::{Row, TypingRow, typing};
 use squall_protocol::{InstanceName, Token};
@@ -140,18 +142,19 @@ impl TypingAsSet {
         }
         self.checked = at;
         for ((room, user), typist) in &mut self.typists {
-            let is_shown = self.rows.get(room).is_some_and(|users| users.contains(user));
-            if typist.is_reported {
+            let must_be_shown = typist.must_until > at && at.ms_since(typist.since) > LATE_MS;
+            let must_be_hidden = at.ms_since(typist.may_until) > LATE_MS;
+            if typist.is_reported || !must_be_shown && !must_be_hidden {
                 continue;
             }
-            let (user, room) = (user.clone(), room.clone());
-            if is_shown && at.ms_since(typist.may_until) > LATE_MS {
+            let is_shown = self.rows.get(room).is_some_and(|users| users.contains(user));
+            if is_shown && must_be_hidden {
                 typist.is_reported = true;
-                return Err(Violation::Late { user, room, until: typist.may_until });
+                return Err(Violation::Late { user: user.clone(), room: room.clone(), until: typist.may_until });
             }
-            if !is_shown && typist.must_until > at && at.ms_since(typist.since) > LATE_MS {
+            if !is_shown && must_be_shown {
                 typist.is_reported = true;
-                return Err(Violation::NotShown { user, room, since: typist.since });
+                return Err(Violation::NotShown { user: user.clone(), room: room.clone(), since: typist.since });
             }
         }
         Ok(())
@@ -160,6 +163,7 @@ impl TypingAsSet {
 
 impl Invariant for TypingAsSet {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = Kind::VARIANTS;
 
     fn new(topology: &Topology) -> Self {
         let writer = topology.writers().find(|(stream, ..)| stream.as_str() == typing::NAME);
@@ -174,7 +178,7 @@ impl Invariant for TypingAsSet {
         }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Started { instance, .. } if self.is_writer(instance) => {
                 self.writer_ended(at);
@@ -208,6 +212,7 @@ impl Invariant for TypingAsSet {
 mod tests {
     use super::super::made_up;
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation::kind;
     use squall_protocol::Delivery;
 
@@ -216,14 +221,14 @@ mod tests {
     const NOTHING: [&str; 0] = [];
 
     struct Story {
-        judge: TypingAsSet,
+        judge: Alone<TypingAsSet>,
         verdicts: Vec<String>,
     }
 
     impl Story {
         fn new() -> Self {
             let topology = Topology::new(["worker".into()]).with_stream("typing", Delivery::Memory, ["master".into()]);
-            let mut story = Story { judge: TypingAsSet::new(&topology), verdicts: Vec::new() };
+            let mut story = Story { judge: Alone::<TypingAsSet>::new(&topology), verdicts: Vec::new() };
             story.see(0, Observation::Started { instance: "master".into(), boot: 1 });
             story
         }

@@ -29,7 +29,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Line, Observation, Role, SimTime};
+use crate::observation::{Kind, Line, Observation, Role, SimTime};
+use crate::scene::Scene;
 use crate::topology::{SUBSCRIPTION, Topology};
 use squall_protocol::{InstanceName, StreamName};
 
@@ -117,6 +118,23 @@ impl UnknownRowsIsolated {
 
 impl Invariant for UnknownRowsIsolated {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::AskedToStop,
+        Kind::Stopped,
+        Kind::Connecting,
+        Kind::Failed,
+        Kind::Ponged,
+        Kind::Announced,
+        Kind::Wrote,
+        Kind::GivenUp,
+        Kind::Closed,
+        Kind::Frozen,
+        Kind::BrokerFailedOver,
+        Kind::UnknownRowRead,
+        Kind::ForgedPositionRead,
+        Kind::OddLineRead,
+        Kind::Reported,
+    ];
 
     /// The stream of an unknown row is drawn by the seed.
     const FINGERPRINT_NAMES_STREAM: bool = false;
@@ -125,7 +143,7 @@ impl Invariant for UnknownRowsIsolated {
         Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Connecting { instance, target, attempt } => {
                 self.pairs.insert(*attempt, (instance.clone(), target.clone()));
@@ -211,6 +229,7 @@ impl Invariant for UnknownRowsIsolated {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation;
     use squall_protocol::Token;
 
@@ -235,7 +254,7 @@ mod tests {
 
     /// The violation of the last observation, on a worker that is connected to a writer and to the master.
     fn kind(story: &[(u64, Observation)]) -> String {
-        let mut judge = UnknownRowsIsolated::default();
+        let mut judge = Alone::<UnknownRowsIsolated>::default();
         for (attempt, target) in [(1, "writer"), (2, "master")] {
             let connecting = Observation::Connecting { instance: "worker".into(), target: target.into(), attempt };
             judge.observe(SimTime(0), &connecting).unwrap();
@@ -285,7 +304,7 @@ mod tests {
     fn a_line_read_from_a_broker_is_handled_a_little_later() {
         let (instance, target) = (InstanceName::from("worker"), InstanceName::from(SUBSCRIPTION));
         let unreported = |ms: u64| {
-            let mut judge = UnknownRowsIsolated::default();
+            let mut judge = Alone::<UnknownRowsIsolated>::default();
             let (instance, target, stream) = (instance.clone(), target.clone(), "newer".into());
             let connecting = Observation::Connecting { instance: instance.clone(), target: target.clone(), attempt: 1 };
             let unknown = Observation::UnknownRowRead { instance, target, stream };

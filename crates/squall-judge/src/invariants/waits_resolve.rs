@@ -9,14 +9,13 @@
 //! No false alarm: a wait may time out while the position has not arrived, and also if it arrives in the very millisecond
 //! in which the wait ends. The positions are those that a consumer on the instance received.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::due::stream_of;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Follower, Followers};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
 use squall_protocol::Token;
 
@@ -46,7 +45,7 @@ pub enum Violation {
 /// Checks the answers to writes against the positions of the instances that gave them.
 #[derive(Debug, Default)]
 pub struct WaitsResolve {
-    positions: BTreeMap<FollowerKey, Position>,
+    positions: Followers<Position>,
     judged: u64,
 }
 
@@ -59,8 +58,11 @@ struct Position {
 }
 
 impl WaitsResolve {
-    fn moved(&mut self, at: SimTime, follower: FollowerKey, to: Token) {
-        let position = self.positions.entry(follower).or_insert(Position { now: to, moved_at: at, before: to });
+    fn moved(&mut self, at: SimTime, follower: Follower, to: Token) {
+        let Some(position) = self.positions.get_mut(follower) else {
+            self.positions.insert(follower, Position { now: to, moved_at: at, before: to });
+            return;
+        };
         if position.moved_at != at {
             position.moved_at = at;
             position.before = position.now;
@@ -71,36 +73,42 @@ impl WaitsResolve {
 
 impl Invariant for WaitsResolve {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::Stopped,
+        Kind::Following,
+        Kind::Applied,
+        Kind::Positioned,
+        Kind::Reset,
+        Kind::WriteAcked,
+        Kind::WaitTimedOut,
+    ];
 
     fn new(_topology: &Topology) -> Self {
         Self::default()
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
-                self.positions.retain(|follower, _| follower.instance != *instance);
-            }
-            Observation::Following { instance, stream, writer, position }
-            | Observation::Applied { instance, stream, writer, token: position, .. }
-            | Observation::Positioned { instance, stream, writer, position }
-            | Observation::Reset { instance, stream, writer, position } => {
-                self.moved(at, FollowerKey::new(instance, stream, writer), *position);
-            }
-            Observation::WriteAcked { instance, what, writer, token } if instance != writer => {
+            Observation::Started { .. } | Observation::Stopped { .. } => self.positions.forget(scene.instance()),
+            Observation::Following { position, .. }
+            | Observation::Applied { token: position, .. }
+            | Observation::Positioned { position, .. }
+            | Observation::Reset { position, .. } => self.moved(at, scene.follower(), *position),
+            Observation::WriteAcked { instance, writer, token, .. } if instance != writer => {
                 self.judged += 1;
-                let follower = FollowerKey::new(instance, &stream_of(what).into(), writer);
-                let Some(position) = self.positions.get(&follower).map(|position| position.now) else { return Ok(()) };
-                if position < *token {
+                let position = self.positions.get(scene.follower()).map(|position| position.now);
+                if let Some(position) = position.filter(|position| position < token) {
+                    let follower = scene.names.key_of(scene.follower());
                     return Err(Violation::ToldTooEarly { follower, awaited: *token, position });
                 }
             }
-            Observation::WaitTimedOut { instance, stream, writer, position: awaited } => {
+            Observation::WaitTimedOut { position: awaited, .. } => {
                 self.judged += 1;
-                let follower = FollowerKey::new(instance, stream, writer);
-                let Some(position) = self.positions.get(&follower) else { return Ok(()) };
+                let Some(position) = self.positions.get(scene.follower()) else { return Ok(()) };
                 let reached = if position.moved_at == at { position.before } else { position.now };
                 if reached >= *awaited {
+                    let follower = scene.names.key_of(scene.follower());
                     return Err(Violation::WaitedInVain { follower, awaited: *awaited, position: reached });
                 }
             }
@@ -117,6 +125,7 @@ impl Invariant for WaitsResolve {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation;
     use squall_protocol::Cached;
 
@@ -137,7 +146,7 @@ mod tests {
 
     /// The violation of the last observation.
     fn kind(story: &[(u64, Observation)]) -> String {
-        let mut judge = WaitsResolve::default();
+        let mut judge = Alone::<WaitsResolve>::default();
         let verdicts = story.iter().map(|(at, observation)| judge.observe(SimTime(*at), observation));
         violation::kind(&verdicts.last().unwrap())
     }

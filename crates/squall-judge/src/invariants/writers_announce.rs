@@ -13,7 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Line, Observation, SimTime};
+use crate::observation::{Kind, Line, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::{InstanceName, StreamName};
 
@@ -28,23 +29,24 @@ pub enum Violation {
 }
 
 /// Checks the sender of every row and position written to a connection.
+#[derive(Default)]
 pub struct WritersAnnounce {
-    topology: Topology,
     judged: u64,
 }
 
 impl Invariant for WritersAnnounce {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Wrote];
 
-    fn new(topology: &Topology) -> Self {
-        WritersAnnounce { topology: topology.clone(), judged: 0 }
+    fn new(_topology: &Topology) -> Self {
+        Self::default()
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         let Observation::Wrote { instance, line, .. } = observation else { return Ok(()) };
         let (Line::Rdata { stream, writer, .. } | Line::Position { stream, writer, .. }) = line else { return Ok(()) };
         self.judged += 1;
-        if writer == instance && self.topology.is_written_by(stream, writer) {
+        if writer == instance && scene.names.is_configured(scene.source()) {
             return Ok(());
         }
         Err(Violation::NotItsWriter {
@@ -63,13 +65,14 @@ impl Invariant for WritersAnnounce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::observation::Role;
     use squall_protocol::Delivery;
     use squall_protocol::Token;
 
     fn is_well(instance: &str, stream: &str, writer: &str) -> bool {
         let topology = Topology::new(["master".into()]).with_stream("typing", Delivery::Memory, ["writer".into()]);
-        let mut judge = WritersAnnounce::new(&topology);
+        let mut judge = Alone::<WritersAnnounce>::new(&topology);
         let stream = StreamName::from(stream);
         let writer = InstanceName::from(writer);
         let lines = [

@@ -22,7 +22,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::Topology;
 use squall_protocol::rows::{presence, to_device, typing};
 use squall_protocol::{Delivery, InstanceName, StreamName};
@@ -64,12 +65,13 @@ impl WritesReadBack {
 
 impl Invariant for WritesReadBack {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Started, Kind::Stopped, Kind::ReadBack];
 
     fn new(topology: &Topology) -> Self {
         WritesReadBack { topology: topology.clone(), restarted: BTreeMap::new(), judged: 0 }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Started { instance, .. } | Observation::Stopped { instance, .. } => {
                 self.restarted.insert(instance.clone(), at);
@@ -100,6 +102,7 @@ impl Invariant for WritesReadBack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::violation::kind;
 
     /// The violation of a write that took `after_ms` and was read back at 100 s, and the number of checks.
@@ -108,7 +111,7 @@ mod tests {
             .with_stream("receipts", Delivery::Keyed, ["master".into()])
             .with_stream("presence", Delivery::Keyed, ["master".into()])
             .with_stream("typing", Delivery::Memory, ["master".into()]);
-        let mut judge = WritesReadBack::new(&topology);
+        let mut judge = Alone::<WritesReadBack>::new(&topology);
         if let Some(at) = restarted {
             let stopped = Observation::Stopped { instance: "master".into(), boot: 1 };
             judge.observe(SimTime(at), &stopped).expect("a stop is no violation");
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn a_message_through_its_writer_may_wait_for_an_earlier_one() {
         let told = |instance: &str| {
-            let mut judge = WritesReadBack::new(&Topology::default());
+            let mut judge = Alone::<WritesReadBack>::new(&Topology::default());
             let (instance, writer, stream) = (instance.into(), "master".into(), "to_device".into());
             let (what, after_ms, is_seen) = ("message".into(), 9, false);
             kind(

@@ -3,13 +3,14 @@
 use serde_json::json;
 
 use super::*;
+use crate::invariant::Alone;
 use crate::violation::fingerprint;
 use squall_protocol::StreamName;
 
 /// The invariant, and the number of reads so far.
 #[derive(Default)]
 struct Story {
-    judge: CachesFreshAfterWait,
+    judge: Alone<CachesFreshAfterWait>,
     read: u64,
 }
 
@@ -207,5 +208,5 @@ fn only_reads_that_owe_something_count_as_checks() {
     story.state_changed("writer", 5).passed("events", "writer", 5);
     let (fails, read) = (story.started("worker", state()), story.started("worker", state()));
     assert_eq!((story.returned(read, Some(5)), story.judge.exercised()), (None, 1));
-    assert_eq!(story.judge.reads.keys().copied().collect::<Vec<_>>(), [fails]);
+    assert_eq!(story.judge.invariant.reads.keys().copied().collect::<Vec<_>>(), [fails]);
 }

@@ -30,8 +30,9 @@ use thiserror::Error;
 
 use crate::due::{Position, is_in_client_tokens};
 use crate::invariant::Invariant;
-use crate::observation::{Answer, Client, Observation, SimTime};
+use crate::observation::{Answer, Client, Kind, Observation, SimTime};
 use crate::pending::{Pending, PendingReason};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
 use squall_protocol::Delivery;
 use squall_protocol::rows::{self, Row, account_data, presence, receipts, to_device, typing};
@@ -125,11 +126,26 @@ impl ClientsMissNothing {
         Some(PendingReason::Position { position, expected })
     }
 
+    /// Returns what is pending for clients. The instance is the name of the client.
+    fn behind(&self) -> impl Iterator<Item = Pending> {
+        self.clients.iter().flat_map(move |(client, view)| {
+            self.topology.writers().filter_map(move |(stream, delivery, writer)| {
+                let what = match delivery {
+                    Delivery::Memory if *stream == *typing::NAME => self.lacking_rooms(view),
+                    _ if self.broken.contains(stream) => None,
+                    _ if is_in_client_tokens(stream.as_str()) => self.lack(view, stream, writer),
+                    _ => None,
+                }?;
+                Some(Pending { follower: FollowerKey::new(&client.to_string().into(), stream, writer), what })
+            })
+        })
+    }
+
     fn lacking_rooms(&self, view: &View) -> Option<PendingReason> {
-        let mut rooms: Vec<String> = self.typing.keys().chain(view.typing.keys()).cloned().collect();
-        rooms.retain(|room| typing_users(&self.typing, room) != typing_users(&view.typing, room));
-        rooms.sort();
-        rooms.dedup();
+        let rooms = self.typing.keys().chain(view.typing.keys());
+        let differs = |room: &&String| typing_users(&self.typing, room) != typing_users(&view.typing, room);
+        let rooms: BTreeSet<&String> = rooms.filter(differs).collect();
+        let rooms: Vec<String> = rooms.into_iter().cloned().collect();
         (!rooms.is_empty()).then_some(PendingReason::Rooms { rooms, position: Token(0) })
     }
 }
@@ -150,6 +166,16 @@ fn is_of(stream: &str, row: &Row) -> bool {
 
 impl Invariant for ClientsMissNothing {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::Committed,
+        Kind::Changed,
+        Kind::MessageLeft,
+        Kind::SyncAsked,
+        Kind::Synced,
+        Kind::StreamBroken,
+        Kind::CalmOver,
+    ];
 
     fn new(topology: &Topology) -> Self {
         ClientsMissNothing {
@@ -165,7 +191,7 @@ impl Invariant for ClientsMissNothing {
         }
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Started { instance, .. }
                 if self.topology.written_by(instance).any(|stream| stream.as_str() == typing::NAME) =>
@@ -207,7 +233,7 @@ impl Invariant for ClientsMissNothing {
                 });
             }
             Observation::CalmOver => {
-                if let Some(pending) = self.pending().into_iter().next() {
+                if let Some(pending) = self.behind().next() {
                     return Err(Violation::StillBehind(pending));
                 }
             }
@@ -216,22 +242,8 @@ impl Invariant for ClientsMissNothing {
         Ok(())
     }
 
-    /// Returns what is pending for clients. The instance is the name of the client.
-    fn pending(&self) -> Vec<Pending> {
-        let mut pending = Vec::new();
-        for (client, view) in &self.clients {
-            for (stream, delivery, writer) in self.topology.writers() {
-                let what = match delivery {
-                    Delivery::Memory if *stream == *typing::NAME => self.lacking_rooms(view),
-                    _ if self.broken.contains(stream) => None,
-                    _ if is_in_client_tokens(stream.as_str()) => self.lack(view, stream, writer),
-                    _ => None,
-                };
-                let follower = || FollowerKey::new(&client.to_string().into(), stream, writer);
-                pending.extend(what.map(|what| Pending { follower: follower(), what }));
-            }
-        }
-        pending
+    fn pending<'a>(&'a self, _scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a> {
+        Box::new(self.behind())
     }
 
     fn exercised(&self) -> u64 {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::*;
+use crate::invariant::Alone;
 use crate::invariants::made_up::{event, outlier};
 use crate::violation;
 use squall_protocol::VectorPosition;
@@ -11,7 +12,7 @@ use squall_protocol::{TypingNews, TypingPosition};
 
 /// A deployment with two writers of events, where one client syncs.
 struct Court {
-    invariant: ClientsMissNothing,
+    invariant: Alone<ClientsMissNothing>,
 }
 
 fn court() -> Court {
@@ -21,7 +22,7 @@ fn court() -> Court {
         .with_stream("presence", Delivery::Keyed, ["a".into()])
         .with_stream("to_device", Delivery::Keyed, ["a".into()])
         .with_stream("typing", Delivery::Memory, ["a".into()]);
-    Court { invariant: ClientsMissNothing::new(&topology) }
+    Court { invariant: Alone::<ClientsMissNothing>::new(&topology) }
 }
 
 fn client() -> Client {

@@ -18,20 +18,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::Rows;
+use super::rows::{Place, Rows};
 use super::violation::Violation;
 use crate::due::{Key, key as key_of};
+use crate::names::{Instance, Table};
 use crate::pending::PendingReason;
 use crate::present::Present;
-use crate::topology::FollowerKey;
+use squall_protocol::Token;
 use squall_protocol::rows::Row;
-use squall_protocol::{InstanceName, Token};
 
 /// The rows that one writer committed to one keyed stream, and the progress of each follower.
 pub(super) struct Keyed {
     present: Present,
     highest: Option<Token>,
-    followers: BTreeMap<InstanceName, Follower>,
+    followers: Table<Instance, Follower>,
 }
 
 #[derive(Default)]
@@ -46,7 +46,7 @@ struct Follower {
 impl Keyed {
     /// Returns an empty stream. `present` is empty too.
     pub(super) fn new(present: Present) -> Self {
-        Keyed { present, highest: None, followers: BTreeMap::new() }
+        Keyed { present, highest: None, followers: Table::default() }
     }
 
     /// Returns the tokens up to `to` with remaining rows that `follower` should have applied by now. Records the rows that
@@ -54,27 +54,27 @@ impl Keyed {
     fn missed(&self, follower: &mut Follower, from: Token, to: Token, is_row: bool) -> Vec<Token> {
         let owed_before = std::mem::take(&mut follower.owed);
         let mut due: BTreeSet<(Token, Option<Key>)> = owed_before.clone();
-        due.retain(|(token, key)| self.present.exists(*token, key));
+        due.retain(|(token, key)| self.present.exists(*token, *key));
         let passed = self.present.between(from, to);
-        due.extend(passed.flat_map(|(token, keys)| keys.iter().map(move |key| (token, key.clone()))));
+        due.extend(passed.flat_map(|(token, keys)| keys.iter().map(move |key| (token, *key))));
         due.retain(|(token, key)| follower.applied.get(key).is_none_or(|applied| applied < token));
         let may_come = |row: &(Token, Option<Key>)| {
             let is_left_out = (is_row || owed_before.contains(row)) && !self.present.overwrites();
-            is_left_out && self.present.newest(&row.1).is_some_and(|newest| newest > to)
+            is_left_out && self.present.newest(row.1).is_some_and(|newest| newest > to)
         };
-        follower.owed = due.iter().filter(|row| may_come(row)).cloned().collect();
+        follower.owed = due.iter().filter(|row| may_come(row)).copied().collect();
         let missed = due.difference(&follower.owed);
         let mut tokens: Vec<Token> = missed.map(|(token, _)| *token).collect();
         tokens.dedup();
         tokens
     }
 
-    fn moved(&mut self, key: &FollowerKey, to: Token, is_row: bool) -> Result<(), Violation> {
-        let Some(mut follower) = self.followers.remove(&key.instance) else { return Ok(()) };
+    fn moved(&mut self, at: &Place<'_>, to: Token, is_row: bool) -> Result<(), Violation> {
+        let Some(mut follower) = self.followers.remove(at.follower.instance) else { return Ok(()) };
         let from = std::mem::replace(&mut follower.position, to);
         let tokens = self.missed(&mut follower, from, to, is_row);
-        self.followers.insert(key.instance.clone(), follower);
-        if tokens.is_empty() { Ok(()) } else { Err(Violation::Missed { follower: key.clone(), tokens, from, to }) }
+        self.followers.insert(at.follower.instance, follower);
+        if tokens.is_empty() { Ok(()) } else { Err(Violation::Missed { follower: at.key(), tokens, from, to }) }
     }
 }
 
@@ -96,33 +96,33 @@ impl Rows for Keyed {
         self.highest
     }
 
-    fn following(&mut self, instance: &InstanceName, position: Token) {
-        self.followers.insert(instance.clone(), Follower { position, ..Follower::default() });
+    fn following(&mut self, instance: Instance, position: Token) {
+        self.followers.insert(instance, Follower { position, ..Follower::default() });
     }
 
-    fn gone(&mut self, instance: &InstanceName) {
+    fn gone(&mut self, instance: Instance) {
         self.followers.remove(instance);
     }
 
-    fn applied(&mut self, key: &FollowerKey, token: Token, rows: &[Row]) -> Result<(), Violation> {
-        let Some(follower) = self.followers.get_mut(&key.instance) else { return Ok(()) };
+    fn applied(&mut self, at: &Place<'_>, token: Token, rows: &[Row]) -> Result<(), Violation> {
+        let Some(follower) = self.followers.get_mut(at.follower.instance) else { return Ok(()) };
         if token <= follower.position {
             return Ok(());
         }
         follower.applied.extend(rows.iter().map(|row| (key_of(row), token)));
-        self.moved(key, token, true)
+        self.moved(at, token, true)
     }
 
-    fn positioned(&mut self, key: &FollowerKey, position: Token) -> Result<(), Violation> {
-        self.moved(key, position, false)
+    fn positioned(&mut self, at: &Place<'_>, position: Token) -> Result<(), Violation> {
+        self.moved(at, position, false)
     }
 
     /// Tokens of a stream in the database never start again: this is a position like any other.
-    fn reset(&mut self, key: &FollowerKey, position: Token) -> Result<(), Violation> {
-        self.positioned(key, position)
+    fn reset(&mut self, at: &Place<'_>, position: Token) -> Result<(), Violation> {
+        self.positioned(at, position)
     }
 
-    fn lack(&self, instance: &InstanceName, highest: Option<Token>) -> Option<PendingReason> {
+    fn lack(&self, instance: Instance, highest: Option<Token>) -> Option<PendingReason> {
         let Some(follower) = self.followers.get(instance) else { return Some(PendingReason::Following) };
         let position = follower.position;
         let tokens: Vec<Token> = self.present.after(position).collect();
@@ -137,10 +137,12 @@ impl Rows for Keyed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::Number;
+    use squall_protocol::Delivery;
     use squall_protocol::rows::{AccountDataRow, ToDeviceRow};
 
-    fn key() -> FollowerKey {
-        FollowerKey::new(&"worker".into(), &"account_data".into(), &"writer".into())
+    fn key() -> Place<'static> {
+        Place::made_up("account_data", Delivery::Keyed)
     }
 
     fn row(kind: &str) -> Row {
@@ -156,7 +158,7 @@ mod tests {
     /// A stream with these rows committed, and a worker that follows it from 0.
     fn followed(rows: &[(i64, &str)]) -> Keyed {
         let mut keyed = Keyed::new(Present::with_overwriting(true));
-        keyed.following(&"worker".into(), Token(0));
+        keyed.following(key().follower.instance, Token(0));
         write(&mut keyed, rows);
         keyed
     }
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(keyed.applied(&key(), Token(3), &[row("b")]), Ok(()));
         assert_eq!(keyed.applied(&key(), Token(4), &[row("a")]), Ok(()));
         assert_eq!(keyed.positioned(&key(), Token(9)), Ok(()));
-        assert_eq!(keyed.lack(&"worker".into(), Some(Token(9))), None);
+        assert_eq!(keyed.lack(key().follower.instance, Some(Token(9))), None);
     }
 
     #[test]
@@ -233,11 +235,11 @@ mod tests {
 
     #[test]
     fn an_older_message_stays_due_when_a_newer_one_was_acknowledged() {
-        let key = FollowerKey::new(&"worker".into(), &"to_device".into(), &"writer".into());
+        let key = Place::made_up("to_device", Delivery::Keyed);
         let message = || Row::ToDevice(ToDeviceRow { entity: "@user".into() });
         let left = |tokens: &[i64]| {
             let mut keyed = Keyed::new(Present::with_overwriting(false));
-            keyed.following(&key.instance, Token(0));
+            keyed.following(key.follower.instance, Token(0));
             for token in tokens {
                 keyed.written(Token(*token), &message());
             }
@@ -272,10 +274,10 @@ mod tests {
         let mut keyed = followed(&[(2, "a"), (3, "b")]);
         assert_eq!(keyed.applied(&key(), Token(2), &[row("a")]), Ok(()));
         let lack = PendingReason::Tokens { tokens: vec![Token(3)], position: Token(2) };
-        assert_eq!(keyed.lack(&"worker".into(), Some(Token(3))), Some(lack));
+        assert_eq!(keyed.lack(key().follower.instance, Some(Token(3))), Some(lack));
         keyed.removed(Token(3), &row("b"));
         let lack = PendingReason::Position { position: Token(2), expected: Token(3) };
-        assert_eq!(keyed.lack(&"worker".into(), Some(Token(3))), Some(lack));
-        assert_eq!(keyed.lack(&"worker2".into(), None), Some(PendingReason::Following));
+        assert_eq!(keyed.lack(key().follower.instance, Some(Token(3))), Some(lack));
+        assert_eq!(keyed.lack(Instance::at(9), None), Some(PendingReason::Following));
     }
 }

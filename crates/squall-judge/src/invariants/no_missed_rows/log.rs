@@ -15,13 +15,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
-use super::rows::Rows;
+use super::rows::{Place, Rows};
 use super::violation::Violation;
 use crate::due::{state_all_room, state_room};
+use crate::names::{Instance, Table};
 use crate::pending::PendingReason;
-use crate::topology::FollowerKey;
+use squall_protocol::Token;
 use squall_protocol::rows::Row;
-use squall_protocol::{InstanceName, Token};
 
 /// The rows that one writer committed to one log stream, and the progress of each follower.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub(super) struct Log {
     tokens: BTreeMap<Token, UnderToken>,
     /// The highest token with state rows, by room.
     state_upto: BTreeMap<String, Token>,
-    followers: BTreeMap<InstanceName, Follower>,
+    followers: Table<Instance, Follower>,
 }
 
 /// The rows under one token.
@@ -63,16 +63,16 @@ impl Rows for Log {
         self.tokens.last_key_value().map(|(token, _)| *token)
     }
 
-    fn following(&mut self, instance: &InstanceName, position: Token) {
-        self.followers.insert(instance.clone(), Follower { position, owed: BTreeMap::new() });
+    fn following(&mut self, instance: Instance, position: Token) {
+        self.followers.insert(instance, Follower { position, owed: BTreeMap::new() });
     }
 
-    fn gone(&mut self, instance: &InstanceName) {
+    fn gone(&mut self, instance: Instance) {
         self.followers.remove(instance);
     }
 
-    fn applied(&mut self, key: &FollowerKey, token: Token, rows: &[Row]) -> Result<(), Violation> {
-        let Some(follower) = self.followers.get_mut(&key.instance) else { return Ok(()) };
+    fn applied(&mut self, at: &Place<'_>, token: Token, rows: &[Row]) -> Result<(), Violation> {
+        let Some(follower) = self.followers.get_mut(at.follower.instance) else { return Ok(()) };
         let from = follower.position;
         if token <= from {
             return Ok(());
@@ -101,11 +101,11 @@ impl Rows for Log {
         let may_come = |room: &str| self.state_upto.get(room).is_some_and(|upto| *upto > token);
         missed.extend(follower.owed.iter().filter(|(room, _)| !may_come(room)).map(|(_, token)| *token));
         follower.owed.retain(|room, _| may_come(room));
-        none_missed(key, missed, from, token)
+        none_missed(at, missed, from, token)
     }
 
-    fn positioned(&mut self, key: &FollowerKey, position: Token) -> Result<(), Violation> {
-        let Some(follower) = self.followers.get_mut(&key.instance) else { return Ok(()) };
+    fn positioned(&mut self, at: &Place<'_>, position: Token) -> Result<(), Violation> {
+        let Some(follower) = self.followers.get_mut(at.follower.instance) else { return Ok(()) };
         let from = follower.position;
         follower.position = position;
         if position < from {
@@ -113,15 +113,15 @@ impl Rows for Log {
         }
         let mut missed: BTreeSet<Token> = std::mem::take(&mut follower.owed).into_values().collect();
         missed.extend(self.tokens.range((Excluded(from), Included(position))).map(|(token, _)| *token));
-        none_missed(key, missed, from, position)
+        none_missed(at, missed, from, position)
     }
 
     /// A log never starts again: this is a position like any other.
-    fn reset(&mut self, key: &FollowerKey, position: Token) -> Result<(), Violation> {
-        self.positioned(key, position)
+    fn reset(&mut self, at: &Place<'_>, position: Token) -> Result<(), Violation> {
+        self.positioned(at, position)
     }
 
-    fn lack(&self, instance: &InstanceName, highest: Option<Token>) -> Option<PendingReason> {
+    fn lack(&self, instance: Instance, highest: Option<Token>) -> Option<PendingReason> {
         let Some(Follower { position, owed }) = self.followers.get(instance) else {
             return Some(PendingReason::Following);
         };
@@ -141,26 +141,28 @@ impl Follower {
     }
 }
 
-fn none_missed(key: &FollowerKey, missed: BTreeSet<Token>, from: Token, to: Token) -> Result<(), Violation> {
+fn none_missed(at: &Place<'_>, missed: BTreeSet<Token>, from: Token, to: Token) -> Result<(), Violation> {
     if missed.is_empty() {
         return Ok(());
     }
-    Err(Violation::Missed { follower: key.clone(), tokens: missed.into_iter().collect(), from, to })
+    Err(Violation::Missed { follower: at.key(), tokens: missed.into_iter().collect(), from, to })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::invariants::made_up::{event, state, state_all};
+    use crate::names::Number;
+    use squall_protocol::Delivery;
 
-    fn key() -> FollowerKey {
-        FollowerKey::new(&"worker".into(), &"events".into(), &"writer".into())
+    fn key() -> Place<'static> {
+        Place::made_up("events", Delivery::Log)
     }
 
     /// A log with these rows committed, and a worker that follows it from 0.
     fn followed(committed: &[(i64, Row)]) -> Log {
         let mut log = Log::default();
-        log.following(&"worker".into(), Token(0));
+        log.following(key().follower.instance, Token(0));
         for (token, row) in committed {
             log.written(Token(*token), row);
         }
@@ -181,7 +183,7 @@ mod tests {
         assert_eq!(log.applied(&key(), Token(5), &[event("b")]), Ok(()));
         assert_eq!(log.positioned(&key(), Token(9)), Ok(()));
         assert_eq!(log.positioned(&key(), Token(9)), Ok(()));
-        assert_eq!(log.lack(&"worker".into(), Some(Token(5))), None);
+        assert_eq!(log.lack(key().follower.instance, Some(Token(5))), None);
     }
 
     #[test]
@@ -205,8 +207,8 @@ mod tests {
     #[test]
     fn a_new_boot_starts_where_it_says_and_owes_nothing_before() {
         let mut log = followed(&[(2, event("a")), (3, event("b"))]);
-        log.gone(&"worker".into());
-        log.following(&"worker".into(), Token(2));
+        log.gone(key().follower.instance);
+        log.following(key().follower.instance, Token(2));
         assert_eq!(log.applied(&key(), Token(3), &[event("b")]), Ok(()));
     }
 
@@ -216,10 +218,10 @@ mod tests {
         let mut log = followed(&rows);
         assert_eq!(log.applied(&key(), Token(3), &[event("a")]), Ok(()));
         let pending = PendingReason::Tokens { tokens: vec![Token(2), Token(4)], position: Token(3) };
-        assert_eq!(log.lack(&"worker".into(), None), Some(pending));
+        assert_eq!(log.lack(key().follower.instance, None), Some(pending));
         assert_eq!(log.applied(&key(), Token(4), &[state_all("room")]), Ok(()));
         assert_eq!(log.positioned(&key(), Token(4)), Ok(()));
-        assert_eq!(log.lack(&"worker".into(), None), None);
+        assert_eq!(log.lack(key().follower.instance, None), None);
     }
 
     #[test]
@@ -246,7 +248,7 @@ mod tests {
     fn an_idle_writers_position_has_to_reach_the_other_writers_tokens() {
         let log = followed(&[]);
         let behind = PendingReason::Position { position: Token(0), expected: Token(7) };
-        assert_eq!(log.lack(&"worker".into(), Some(Token(7))), Some(behind));
-        assert_eq!(log.lack(&"worker2".into(), Some(Token(7))), Some(PendingReason::Following));
+        assert_eq!(log.lack(key().follower.instance, Some(Token(7))), Some(behind));
+        assert_eq!(log.lack(Instance::at(9), Some(Token(7))), Some(PendingReason::Following));
     }
 }

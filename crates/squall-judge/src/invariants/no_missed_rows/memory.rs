@@ -8,15 +8,15 @@
 //! of that run is compared with that run. (Every run once began at 1. Then a row that had been delayed in the network
 //! looked like a new one, and far less could be judged.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::rows::Rows;
+use super::rows::{Place, Rows};
 use super::violation::Violation;
-use crate::due::{beginning_of_run, run_of};
+use crate::due::{Key, beginning_of_run, key, run_of};
+use crate::names::{Instance, Table};
 use crate::pending::PendingReason;
-use crate::topology::FollowerKey;
+use squall_protocol::Token;
 use squall_protocol::rows::{Row, TypingRow};
-use squall_protocol::{InstanceName, Token};
 
 /// The rows of each run of one writer, and the rows that each follower holds.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(super) struct Memory {
     runs: BTreeMap<i64, Truth>,
     /// True if the current process has sent no row yet.
     is_silent: bool,
-    followers: BTreeMap<InstanceName, View>,
+    followers: Table<Instance, View>,
 }
 
 /// The rows that one process of the writer sent.
@@ -32,68 +32,75 @@ pub(super) struct Memory {
 struct Truth {
     rows: BTreeMap<Token, TypingRow>,
     /// The token of each room's newest row.
-    newest: BTreeMap<String, Token>,
+    newest: BTreeMap<Key, Token>,
 }
 
 /// The rows that a follower has applied since the last reset, by room.
 struct View {
     position: Token,
-    rooms: BTreeMap<String, (Token, TypingRow)>,
+    rooms: BTreeMap<Key, (Token, TypingRow)>,
 }
 
 impl View {
-    fn users(&self, room: &str) -> &[String] {
-        self.rooms.get(room).map_or(&[], |(_, row)| &row.user_ids)
+    fn users(&self, room: Key) -> &[String] {
+        self.rooms.get(&room).map_or(&[], |(_, row)| &row.user_ids)
     }
 
     fn apply(&mut self, token: Token, rows: &[Row]) {
-        let typing = rows.iter().filter_map(typing_row);
-        self.rooms.extend(typing.map(|row| (row.room_id.clone(), (token, row.clone()))));
+        self.rooms.extend(rows.iter().filter_map(typing_row).map(|(room, row)| (room, (token, row.clone()))));
     }
 }
 
 impl Truth {
-    fn users(&self, room: &str) -> &[String] {
-        let newest = self.newest.get(room).and_then(|token| self.rows.get(token));
-        newest.map_or(&[], |row| &row.user_ids)
+    fn newest(&self, room: Key) -> Option<&TypingRow> {
+        self.newest.get(&room).and_then(|token| self.rows.get(token))
+    }
+
+    fn users(&self, room: Key) -> &[String] {
+        self.newest(room).map_or(&[], |row| &row.user_ids)
     }
 
     fn last(&self) -> Token {
         self.rows.last_key_value().map_or(Token(0), |(token, _)| *token)
     }
 
-    /// Returns the first room for which `view` differs from the rows of this process.
-    fn difference<'a>(&'a self, view: &'a View) -> Option<&'a String> {
-        let differs = |room: &str| {
-            let changed_again = self.newest.get(room).is_some_and(|newest| *newest > view.position);
-            if !changed_again {
-                return view.users(room) != self.users(room);
+    /// Returns the first room for which `view` differs from the rows of this process, with its name.
+    fn difference<'a>(&'a self, view: &'a View) -> Option<(Key, &'a String)> {
+        let sent = self.newest.iter().filter(|(room, newest)| {
+            if **newest <= view.position {
+                return view.users(**room) != self.users(**room);
             }
+            // It changed again.
             view.rooms.get(room).is_some_and(|(token, row)| self.rows.get(token) != Some(row))
-        };
-        self.newest.keys().chain(view.rooms.keys()).find(|room| differs(room))
+        });
+        let sent = sent.filter_map(|(room, newest)| Some((*room, &self.rows.get(newest)?.room_id)));
+        let held =
+            view.rooms.iter().filter(|(room, (_, row))| !self.newest.contains_key(room) && !row.user_ids.is_empty());
+        let held = held.map(|(room, (_, row))| (*room, &row.room_id));
+        let first = |one: (Key, &'a String), other: (Key, &'a String)| if other.1 < one.1 { other } else { one };
+        sent.reduce(first).or_else(|| held.reduce(first))
     }
 }
 
 impl Memory {
     /// Compares the rows that `key` holds with the run that its position belongs to.
-    fn compare(&self, key: &FollowerKey) -> Result<(), Violation> {
-        let Some(view) = self.followers.get(&key.instance) else { return Ok(()) };
+    fn compare(&self, at: &Place<'_>) -> Result<(), Violation> {
+        let Some(view) = self.followers.get(at.follower.instance) else { return Ok(()) };
         let nothing = Truth::default();
         let truth = self.runs.get(&run_of(view.position)).unwrap_or(&nothing);
-        let Some(room) = truth.difference(view) else { return Ok(()) };
+        let Some((key, room)) = truth.difference(view) else { return Ok(()) };
         Err(Violation::WrongView {
-            follower: key.clone(),
+            follower: at.key(),
             position: view.position,
             room: room.clone(),
-            held: view.users(room).into(),
-            truth: truth.users(room).into(),
+            held: view.users(key).into(),
+            truth: truth.users(key).into(),
         })
     }
 
     /// Moves the position of `key`, and returns its rows.
-    fn advance(&mut self, key: &FollowerKey, to: Token) -> Option<&mut View> {
-        let view = self.followers.get_mut(&key.instance)?;
+    fn advance(&mut self, at: &Place<'_>, to: Token) -> Option<&mut View> {
+        let view = self.followers.get_mut(at.follower.instance)?;
         view.position = to;
         Some(view)
     }
@@ -107,8 +114,8 @@ impl Rows for Memory {
     fn written(&mut self, token: Token, row: &Row) {
         self.is_silent = false;
         let truth = self.runs.entry(run_of(token)).or_default();
-        if let Some(row) = typing_row(row) {
-            truth.newest.insert(row.room_id.clone(), token);
+        if let Some((room, row)) = typing_row(row) {
+            truth.newest.insert(room, token);
             truth.rows.insert(token, row.clone());
         }
     }
@@ -117,44 +124,45 @@ impl Rows for Memory {
         self.runs.last_key_value().map(|(_, truth)| truth.last())
     }
 
-    fn following(&mut self, instance: &InstanceName, position: Token) {
-        self.followers.insert(instance.clone(), View { position, rooms: BTreeMap::new() });
+    fn following(&mut self, instance: Instance, position: Token) {
+        self.followers.insert(instance, View { position, rooms: BTreeMap::new() });
     }
 
-    fn gone(&mut self, instance: &InstanceName) {
+    fn gone(&mut self, instance: Instance) {
         self.followers.remove(instance);
     }
 
-    fn applied(&mut self, key: &FollowerKey, token: Token, rows: &[Row]) -> Result<(), Violation> {
-        if let Some(view) = self.advance(key, token) {
+    fn applied(&mut self, at: &Place<'_>, token: Token, rows: &[Row]) -> Result<(), Violation> {
+        if let Some(view) = self.advance(at, token) {
             view.apply(token, rows);
         }
-        self.compare(key)
+        self.compare(at)
     }
 
-    fn positioned(&mut self, key: &FollowerKey, position: Token) -> Result<(), Violation> {
-        self.advance(key, position);
-        self.compare(key)
+    fn positioned(&mut self, at: &Place<'_>, position: Token) -> Result<(), Violation> {
+        self.advance(at, position);
+        self.compare(at)
     }
 
-    fn reset(&mut self, key: &FollowerKey, position: Token) -> Result<(), Violation> {
-        if let Some(view) = self.followers.get_mut(&key.instance) {
+    fn reset(&mut self, at: &Place<'_>, position: Token) -> Result<(), Violation> {
+        if let Some(view) = self.followers.get_mut(at.follower.instance) {
             view.rooms.clear();
             view.position = position;
         }
-        self.compare(key)
+        self.compare(at)
     }
 
-    fn lack(&self, instance: &InstanceName, _highest: Option<Token>) -> Option<PendingReason> {
+    fn lack(&self, instance: Instance, _highest: Option<Token>) -> Option<PendingReason> {
         let Some(view) = self.followers.get(instance) else { return Some(PendingReason::Following) };
         let (last_run, last) = self.runs.last_key_value()?;
         let nothing = Truth::default();
         let truth = if self.is_silent { &nothing } else { last };
         let position = view.position;
-        let mut rooms: Vec<String> = truth.newest.keys().chain(view.rooms.keys()).cloned().collect();
-        rooms.retain(|room| view.users(room) != truth.users(room));
-        rooms.sort();
-        rooms.dedup();
+        let sent = truth.newest.keys().filter_map(|room| Some((*room, &truth.newest(*room)?.room_id)));
+        let held = view.rooms.iter().map(|(room, (_, row))| (*room, &row.room_id));
+        let wrong = sent.chain(held).filter(|(room, _)| view.users(*room) != truth.users(*room));
+        let wrong: BTreeSet<&String> = wrong.map(|(_, name)| name).collect();
+        let rooms: Vec<String> = wrong.into_iter().cloned().collect();
         if !rooms.is_empty() {
             return Some(PendingReason::Rooms { rooms, position });
         }
@@ -167,20 +175,21 @@ impl Rows for Memory {
     }
 }
 
-fn typing_row(row: &Row) -> Option<&TypingRow> {
-    match row {
-        Row::Typing(row) => Some(row),
-        _ => None,
-    }
+/// Returns the room of a row of typing users, and the row.
+fn typing_row(row: &Row) -> Option<(Key, &TypingRow)> {
+    let Row::Typing(typing) = row else { return None };
+    Some((key(row)?, typing))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::invariants::made_up::typing;
+    use crate::names::Number;
+    use squall_protocol::Delivery;
 
-    fn key() -> FollowerKey {
-        FollowerKey::new(&"worker".into(), &"typing".into(), &"master".into())
+    fn key() -> Place<'static> {
+        Place::made_up("typing", Delivery::Memory)
     }
 
     /// The token of the `serial`-th change in the `run`-th run.
@@ -191,7 +200,7 @@ mod tests {
     /// A writer in its first run, which sent these rows, and a worker that follows it from 0.
     fn followed(rows: &[(i64, Row)]) -> Memory {
         let mut memory = Memory::default();
-        memory.following(&"worker".into(), Token(0));
+        memory.following(key().follower.instance, Token(0));
         begin(&mut memory, 1, rows);
         memory
     }
@@ -220,7 +229,7 @@ mod tests {
         assert_eq!(apply(&mut memory, token(1, 2), typing("b", &["x"])), Ok(()));
         assert_eq!(apply(&mut memory, token(1, 3), typing("a", &[])), Ok(()));
         assert_eq!(memory.positioned(&key(), token(1, 3)), Ok(()));
-        assert_eq!(memory.lack(&"worker".into(), None), None);
+        assert_eq!(memory.lack(key().follower.instance, None), None);
     }
 
     #[test]
@@ -280,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_rows_of_the_newest_run_are_pending_until_they_are_held() {
-        let lack = |memory: &Memory| memory.lack(&"worker".into(), None);
+        let lack = |memory: &Memory| memory.lack(key().follower.instance, None);
         let mut memory = followed(&[(1, typing("a", &["x"]))]);
         assert_eq!(apply(&mut memory, token(1, 1), typing("a", &["x"])), Ok(()));
         begin(&mut memory, 2, &[]);
@@ -293,7 +302,7 @@ mod tests {
         assert_eq!(lack(&memory), Some(position));
         assert_eq!(apply(&mut memory, token(2, 1), typing("b", &[])), Ok(()));
         assert_eq!(lack(&memory), None);
-        assert_eq!(memory.lack(&"worker2".into(), None), Some(PendingReason::Following));
+        assert_eq!(memory.lack(Instance::at(9), None), Some(PendingReason::Following));
     }
 
     #[test]
@@ -302,9 +311,9 @@ mod tests {
         assert_eq!(apply(&mut memory, token(1, 1), typing("a", &[])), Ok(()));
         begin(&mut memory, 3, &[]);
         let position = PendingReason::Position { position: token(1, 1), expected: token(2, 0) };
-        assert_eq!(memory.lack(&"worker".into(), None), Some(position));
+        assert_eq!(memory.lack(key().follower.instance, None), Some(position));
         assert_eq!(memory.reset(&key(), Token(0)), Ok(()));
         assert_eq!(memory.positioned(&key(), token(3, 0)), Ok(()));
-        assert_eq!(memory.lack(&"worker".into(), None), None);
+        assert_eq!(memory.lack(key().follower.instance, None), None);
     }
 }

@@ -10,131 +10,138 @@ mod memory;
 mod rows;
 mod violation;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use self::keyed::Keyed;
 use self::log::Log;
 use self::memory::Memory;
-use self::rows::Rows;
+use self::rows::{Place, Rows};
 pub use self::violation::Violation;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Names, Source, Stream, Table};
+use crate::observation::{Kind, Observation, SimTime};
 use crate::pending::Pending;
 use crate::present::Present;
-use crate::topology::{FollowerKey, Topology};
+use crate::scene::Scene;
+use crate::topology::Topology;
 use squall_protocol::Delivery;
-use squall_protocol::{InstanceName, StreamName, Token};
+use squall_protocol::Token;
 
 /// Checks the rows that every follower applied against the rows that every writer wrote.
 pub struct NoMissedRows {
-    topology: Topology,
-    rows: BTreeMap<(StreamName, InstanceName), Box<dyn Rows>>,
+    rows: Table<Source, Box<dyn Rows>>,
     /// The streams that cannot be read any more.
-    broken: BTreeSet<StreamName>,
+    broken: BTreeSet<Stream>,
     judged: u64,
 }
 
 impl NoMissedRows {
-    /// Returns the rows of a writer; none if the topology does not have that stream or writer.
-    fn rows_of(&mut self, stream: &StreamName, writer: &InstanceName) -> Option<&mut Box<dyn Rows>> {
-        self.rows.get_mut(&(stream.clone(), writer.clone()))
-    }
-
-    /// Judges a step of the follower `key`.
+    /// Judges a step of a follower.
     fn judge(
         &mut self,
-        key: FollowerKey,
-        judge: impl FnOnce(&mut dyn Rows, &FollowerKey) -> Result<(), Violation>,
+        scene: &Scene,
+        judge: impl FnOnce(&mut dyn Rows, &Place<'_>) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
-        let Some(rows) = self.rows_of(&key.stream, &key.writer) else { return Ok(()) };
-        let verdict = judge(rows.as_mut(), &key);
+        let place = Place { follower: scene.follower(), names: &scene.names };
+        let Some(rows) = self.rows.get_mut(place.follower.source) else { return Ok(()) };
         self.judged += 1;
-        verdict
+        judge(rows.as_mut(), &place)
     }
 
-    fn highest(&self, stream: &StreamName) -> Option<Token> {
-        let writers = self.rows.iter().filter(|((of, _), _)| of == stream);
-        writers.filter_map(|(_, rows)| rows.highest()).max()
+    fn highest(&self, stream: Stream, scene: &Scene) -> Option<Token> {
+        let rows = scene.names.sources_of(stream).iter().filter_map(|source| self.rows.get(*source));
+        rows.filter_map(|rows| rows.highest()).max()
     }
 }
 
 impl Invariant for NoMissedRows {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::Stopped,
+        Kind::Committed,
+        Kind::Removed,
+        Kind::Changed,
+        Kind::Following,
+        Kind::Applied,
+        Kind::Positioned,
+        Kind::Reset,
+        Kind::StreamBroken,
+    ];
 
     fn new(topology: &Topology) -> Self {
-        let rows = topology.writers().map(|(stream, delivery, writer)| {
-            let rows: Box<dyn Rows> = match delivery {
-                Delivery::Log => Box::new(Log::default()),
-                Delivery::Keyed => Box::new(Keyed::new(Present::new(stream, topology))),
-                Delivery::Memory => Box::new(Memory::default()),
+        let names = Names::new(topology);
+        let mut rows: Table<Source, Box<dyn Rows>> = Table::default();
+        for source in names.configured() {
+            let of_source: Box<dyn Rows> = match names.delivery_of(source) {
+                Some(Delivery::Log) => Box::new(Log::default()),
+                Some(Delivery::Keyed) => Box::new(Keyed::new(Present::new(&names, source))),
+                Some(Delivery::Memory) | None => Box::new(Memory::default()),
             };
-            ((stream.clone(), writer.clone()), rows)
-        });
-        NoMissedRows { rows: rows.collect(), topology: topology.clone(), broken: BTreeSet::new(), judged: 0 }
+            rows.insert(source, of_source);
+        }
+        NoMissedRows { rows, broken: BTreeSet::new(), judged: 0 }
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Started { instance, .. } => {
-                for ((_, writer), rows) in &mut self.rows {
-                    rows.gone(instance);
-                    if writer == instance {
+            Observation::Started { .. } => {
+                for (source, rows) in self.rows.iter_mut() {
+                    rows.gone(scene.instance());
+                    if scene.names.writer_of(source) == scene.instance() {
                         rows.begun();
                     }
                 }
             }
-            Observation::Stopped { instance, .. } => {
-                for rows in self.rows.values_mut() {
-                    rows.gone(instance);
+            Observation::Stopped { .. } => {
+                for (_, rows) in self.rows.iter_mut() {
+                    rows.gone(scene.instance());
                 }
             }
-            Observation::Committed { stream, writer, token, row }
-            | Observation::Changed { stream, writer, token, row, .. } => {
-                for ((_, of), rows) in self.rows.iter_mut().filter(|((of, _), _)| of == stream) {
-                    match of == writer {
+            Observation::Committed { token, row, .. } | Observation::Changed { token, row, .. } => {
+                for source in scene.names.sources_of(scene.stream()) {
+                    let Some(rows) = self.rows.get_mut(*source) else { continue };
+                    match *source == scene.source() {
                         true => rows.written(*token, row),
                         false => rows.written_by_another(*token, row),
                     }
                 }
             }
-            Observation::StreamBroken { stream } => {
-                self.broken.insert(stream.clone());
+            Observation::StreamBroken { .. } => {
+                self.broken.insert(scene.stream());
             }
-            Observation::Removed { stream, writer, token, row } => {
-                if let Some(rows) = self.rows_of(stream, writer) {
+            Observation::Removed { token, row, .. } => {
+                if let Some(rows) = self.rows.get_mut(scene.source()) {
                     rows.removed(*token, row);
                 }
             }
-            Observation::Following { instance, stream, writer, position } => {
-                if let Some(rows) = self.rows_of(stream, writer) {
-                    rows.following(instance, *position);
+            Observation::Following { position, .. } => {
+                if let Some(rows) = self.rows.get_mut(scene.source()) {
+                    rows.following(scene.instance(), *position);
                 }
             }
-            Observation::Applied { instance, stream, writer, token, rows: applied } => {
-                let key = FollowerKey::new(instance, stream, writer);
-                return self.judge(key, |rows, key| rows.applied(key, *token, applied));
+            Observation::Applied { token, rows: applied, .. } => {
+                return self.judge(scene, |rows, place| rows.applied(place, *token, applied));
             }
-            Observation::Positioned { instance, stream, writer, position } => {
-                let key = FollowerKey::new(instance, stream, writer);
-                return self.judge(key, |rows, key| rows.positioned(key, *position));
+            Observation::Positioned { position, .. } => {
+                return self.judge(scene, |rows, place| rows.positioned(place, *position));
             }
-            Observation::Reset { instance, stream, writer, position } => {
-                let key = FollowerKey::new(instance, stream, writer);
-                return self.judge(key, |rows, key| rows.reset(key, *position));
+            Observation::Reset { position, .. } => {
+                return self.judge(scene, |rows, place| rows.reset(place, *position));
             }
             _ => {}
         }
         Ok(())
     }
 
-    fn pending(&self) -> Vec<Pending> {
-        let whole = self.topology.followers().filter(|key| !self.broken.contains(&key.stream));
-        let pending = whole.filter_map(|key| {
-            let rows = self.rows.get(&(key.stream.clone(), key.writer.clone()))?;
-            let what = rows.lack(&key.instance, self.highest(&key.stream))?;
-            Some(Pending { follower: key, what })
-        });
-        pending.collect()
+    fn pending<'a>(&'a self, scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a> {
+        let whole = scene.names.configured().filter(|source| !self.broken.contains(&scene.names.stream_of(*source)));
+        Box::new(whole.flat_map(|source| scene.names.followers_of(source)).filter_map(|follower| {
+            let rows = self.rows.get(follower.source)?;
+            let highest = self.highest(scene.names.stream_of(follower.source), scene);
+            let what = rows.lack(follower.instance, highest)?;
+            Some(Pending { follower: scene.names.key_of(follower), what })
+        }))
     }
 
     fn exercised(&self) -> u64 {

@@ -1,9 +1,9 @@
 //! The states that one device may have, as far as the requests of clients and the syncs tell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::limits::Limits;
-use super::state::State;
+use super::state::{State, States};
 use crate::observation::SimTime;
 use squall_protocol::InstanceName;
 
@@ -54,7 +54,7 @@ pub(super) struct Device {
     /// The time of the last acknowledgement.
     acknowledged_at: SimTime,
     /// The states it may have besides: those of requests in an unknown order, and from before a restart.
-    maybe: BTreeSet<State>,
+    maybe: States,
     /// The number of syncs under way with each process.
     syncs: BTreeMap<(InstanceName, u64), usize>,
     /// True if a sync of the device may have brought it online.
@@ -86,18 +86,17 @@ impl Device {
         let Some(Asked { state, is_sync, at: from, is_alone }) = self.asked.remove(&request) else { return };
         self.acknowledged_at = at;
         let was_busy = self.told.is_some_and(|told| told.state == State::Busy && at < limits.kept_until(told));
-        let may_have_been_busy = self.may(at, limits).contains(&State::Busy);
+        let may_have_been_busy = self.may(at, limits).contains(State::Busy);
         let stays_busy = is_sync && was_busy;
         if is_alone && (!is_sync || stays_busy || !may_have_been_busy) {
             let state = if stays_busy { State::Busy } else { state };
             self.told = Some(Told { state, from, until: at });
-            self.maybe.clear();
+            self.maybe = States::default();
             self.has_synced = false;
             self.online_since = (state == State::Online).then_some(from);
             self.online_until = at;
         } else {
-            self.maybe.extend(self.told.take().map(|told| told.state));
-            self.maybe.insert(state);
+            self.maybe |= self.told.take().map(|told| told.state).into_iter().chain([state]).collect();
         }
     }
 
@@ -134,11 +133,11 @@ impl Device {
     }
 
     /// Records that the presence writer began anew. `stored` are the states that it may have found in the database.
-    pub(super) fn writer_began(&mut self, stored: &BTreeSet<State>, at: SimTime) {
+    pub(super) fn writer_began(&mut self, stored: States, at: SimTime) {
         for asked in self.asked.values_mut() {
             asked.is_alone = false;
         }
-        self.maybe.extend(self.told.take().map(|told| told.state));
+        self.maybe |= self.told.take().map(|told| told.state).into_iter().collect();
         self.may_inherit(stored);
         self.local_since = None;
         self.has_synced |= !self.syncs.is_empty();
@@ -146,8 +145,8 @@ impl Device {
     }
 
     /// Records that the device may take over one of the states that its user had before a restart of the presence writer.
-    pub(super) fn may_inherit(&mut self, stored: &BTreeSet<State>) {
-        self.maybe.extend(stored);
+    pub(super) fn may_inherit(&mut self, stored: States) {
+        self.maybe |= stored;
         // An activity from before the restart may be older than any that was seen.
         self.online_since = Some(SimTime(0));
     }
@@ -176,62 +175,61 @@ impl Device {
     }
 
     /// Returns the states that the device may have while it is not offline, and `Offline` if the client may have set it.
-    fn may(&self, at: SimTime, limits: &Limits) -> BTreeSet<State> {
-        let mut states = self.maybe.clone();
-        states.extend(self.asked.values().map(|asked| asked.state));
-        states.extend(self.told.map(|told| told.state));
+    fn may(&self, at: SimTime, limits: &Limits) -> States {
+        let asked = self.asked.values().map(|asked| asked.state);
+        let mut states = self.maybe | asked.chain(self.told.map(|told| told.state)).collect();
         let was_forgotten = at >= self.certain_until(limits);
         let syncs = self.has_synced || !self.syncs.is_empty() || self.thought_until >= self.certain_until(limits);
         if self.told.is_none() && self.has_synced || self.told.is_some() && was_forgotten && syncs {
-            states.insert(State::Online);
+            states |= State::Online.into();
         }
         let is_idle = self.online_since.is_none_or(|since| at.ms_since(since) >= limits.idle_ms);
-        if states.contains(&State::Online) && is_idle {
-            states.insert(State::Unavailable);
+        if states.contains(State::Online) && is_idle {
+            states |= State::Unavailable.into();
         }
         states
     }
 
     /// Returns the states that the device may have.
-    pub(super) fn options(&self, at: SimTime, limits: &Limits, strictness: Strictness) -> BTreeSet<State> {
+    pub(super) fn options(&self, at: SimTime, limits: &Limits, strictness: Strictness) -> States {
         let is_end = matches!(strictness, Strictness::End { .. });
         if is_end && self.syncs.is_empty() {
-            return BTreeSet::from([State::Offline]);
+            return State::Offline.into();
         }
         if let Some(state) = self.must(at, limits) {
-            let mut states = BTreeSet::from([state]);
+            let mut states = States::from(state);
             let Some(told) = self.told.filter(|told| told.state == State::Online) else { return states };
             if at.ms_since(told.from) >= limits.idle_ms {
-                states.insert(State::Unavailable);
+                states |= State::Unavailable.into();
             }
             let is_late = strictness != Strictness::Storm && at.ms_since(told.until) > limits.idle_ms;
             if is_late && at < self.certain_until(limits) {
-                states.remove(&State::Online);
+                states = states.without(State::Online);
             }
             return states;
         }
         let mut states = self.may(at, limits);
         let calm_at = match strictness {
             Strictness::Storm => {
-                states.insert(State::Offline);
+                states |= State::Offline.into();
                 return states;
             }
             Strictness::InTime { calm_at } | Strictness::End { calm_at } => calm_at,
         };
-        let longest = states.last().copied().unwrap_or(State::Offline);
+        let longest = states.greatest().unwrap_or(State::Offline);
         let unanswered = self.asked.values().map(|asked| asked.at.0 + UNANSWERED_MS).max();
         let known_until = unanswered.unwrap_or(0).max(self.acknowledged_at.0).max(self.thought_until.0);
         let is_gone = self.syncs.is_empty() && at > limits.kept_after(SimTime(known_until), longest);
         if is_gone {
-            return BTreeSet::from([State::Offline]);
+            return State::Offline.into();
         }
         if !is_end {
-            states.insert(State::Offline);
+            states |= State::Offline.into();
         }
         // A device may have been lost and found again until the network was well.
         let last_online = self.online_until.max(SimTime(calm_at.0 + limits.settled_ms));
         if at.ms_since(last_online) > limits.idle_ms {
-            states.remove(&State::Online);
+            states = states.without(State::Online);
         }
         states
     }

@@ -34,15 +34,19 @@ mod limits;
 mod state;
 mod violation;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::iter;
+
+use strum::VariantArray;
 
 use self::device::{Device, Strictness};
 use self::limits::Limits;
-use self::state::{State, combined, in_words};
+use self::state::{State, States, combined};
 pub use self::violation::Violation;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::observation::{Kind, Observation, SimTime};
 use crate::pending::{Pending, PendingReason};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
 use squall_protocol::rows::{PresenceRow, Row, presence};
 use squall_protocol::{InstanceName, Token};
@@ -73,7 +77,7 @@ struct User {
     /// The requests under way that set a status, and true for each that was alone.
     status_asked: BTreeMap<u64, (Option<String>, bool)>,
     /// The states that a restarted presence writer may have found, and the time until which they count.
-    stored: (BTreeSet<State>, SimTime),
+    stored: (States, SimTime),
     /// The time since which the state is wrong, and true if that is reported.
     wrong_since: Option<(SimTime, bool)>,
 }
@@ -84,23 +88,20 @@ impl User {
     }
 
     /// Returns the states that the user may have.
-    fn possible(&self, at: SimTime, limits: &Limits, strictness: Strictness) -> BTreeSet<State> {
+    fn possible(&self, at: SimTime, limits: &Limits, strictness: Strictness) -> States {
         let devices = self.devices.values().map(|device| device.options(at, limits, strictness));
-        let mut options: Vec<BTreeSet<State>> = devices.collect();
-        let (stored, until) = &self.stored;
-        if at <= *until && !matches!(strictness, Strictness::End { .. }) {
-            options.push(stored | &BTreeSet::from([State::Offline]));
-        }
-        combined(&options)
+        let (stored, until) = self.stored;
+        let is_stored = at <= until && !matches!(strictness, Strictness::End { .. });
+        combined(devices.chain(is_stored.then(|| stored | State::Offline.into())))
     }
 
     /// Records that a restarted presence writer may find `state` stored.
     fn may_be_stored(&mut self, state: State) {
         let found = states_found(state);
         for device in self.devices.values_mut() {
-            device.may_inherit(&found);
+            device.may_inherit(found);
         }
-        self.stored.0.extend(found);
+        self.stored.0 |= found;
     }
 
     /// Returns true if a device must have a state that was set.
@@ -126,11 +127,11 @@ impl User {
 
 /// Returns the states that a device may take over from a stored one: none from `offline`, and `online` becomes `unavailable`
 /// with time.
-fn states_found(stored: State) -> BTreeSet<State> {
+fn states_found(stored: State) -> States {
     match stored {
-        State::Offline => BTreeSet::new(),
-        State::Online => BTreeSet::from([State::Online, State::Unavailable]),
-        state => BTreeSet::from([state]),
+        State::Offline => States::default(),
+        State::Online => States::from(State::Online) | State::Unavailable.into(),
+        state => state.into(),
     }
 }
 
@@ -159,10 +160,10 @@ impl PresenceAsSet {
         for user in self.users.values_mut() {
             let stored = states_found(user.state());
             for device in user.devices.values_mut() {
-                device.writer_began(&stored, at);
+                device.writer_began(stored, at);
             }
             let time_out =
-                self.limits.offline_ms.max(if stored.contains(&State::Busy) { self.limits.busy_ms } else { 0 });
+                self.limits.offline_ms.max(if stored.contains(State::Busy) { self.limits.busy_ms } else { 0 });
             user.stored = (stored, SimTime(at.0 + START_MS + time_out));
         }
     }
@@ -196,9 +197,9 @@ impl PresenceAsSet {
         self.judged += u64::from(user.is_certain(at, &self.limits));
         let possible = user.possible(at, &self.limits, Strictness::Storm);
         let name = row.user_id.clone();
-        if !possible.contains(&state) {
+        if !possible.contains(state) {
             let state = state.as_str().to_owned();
-            return Err(Violation::WrongState { user: name, token, state, possible: in_words(&possible) });
+            return Err(Violation::WrongState { user: name, token, state, possible: possible.to_string() });
         }
         match &user.status {
             Some(expected) if *expected != row.status_msg => {
@@ -217,9 +218,9 @@ impl PresenceAsSet {
         user.judged_after = user.newest.as_ref().map_or(Token(0), |(token, ..)| *token);
         let possible = user.possible(at, &self.limits, Strictness::Storm);
         self.judged += 1;
-        if !possible.contains(&user.state()) {
+        if !possible.contains(user.state()) {
             let state = user.state().as_str().to_owned();
-            return Err(Violation::NotKept { user: name, state, possible: in_words(&possible) });
+            return Err(Violation::NotKept { user: name, state, possible: possible.to_string() });
         }
         let (token, status) =
             user.newest.as_ref().map_or((Token(0), None), |(token, _, status)| (*token, status.clone()));
@@ -242,7 +243,7 @@ impl PresenceAsSet {
         let quiet_at = SimTime(calm_at.0 + QUIET_MS);
         for (name, user) in &mut self.users {
             let possible = user.possible(at, &self.limits, Strictness::InTime { calm_at });
-            if possible.contains(&user.state()) {
+            if possible.contains(user.state()) {
                 user.wrong_since = None;
                 continue;
             }
@@ -251,24 +252,25 @@ impl PresenceAsSet {
             if late_ms > LATE_MS && !*is_reported {
                 *is_reported = true;
                 let (user, state) = (name.clone(), user.state().as_str().to_owned());
-                return Err(Violation::Late { user, state, possible: in_words(&possible), late_ms });
+                return Err(Violation::Late { user, state, possible: possible.to_string(), late_ms });
             }
         }
         Ok(())
     }
 
     /// Returns the users whose state is not what their syncing devices give, with the states that they should have.
-    fn wrong(&self, at: SimTime) -> impl Iterator<Item = (&String, State, BTreeSet<State>)> {
+    fn wrong(&self, at: SimTime) -> impl Iterator<Item = (&String, State, States)> {
         let strictness = self.calm_at.map_or(Strictness::Storm, |calm_at| Strictness::End { calm_at });
         let users = self.users.iter().filter(|(_, user)| !user.devices.is_empty());
         let possible =
             move |(name, user): (_, &User)| (name, user.state(), user.possible(at, &self.limits, strictness));
-        users.map(possible).filter(|(_, state, possible)| !possible.contains(state))
+        users.map(possible).filter(|(_, state, possible)| !possible.contains(*state))
     }
 }
 
 impl Invariant for PresenceAsSet {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = Kind::VARIANTS;
 
     fn new(topology: &Topology) -> Self {
         let writer = topology.writers().find(|(stream, ..)| stream.as_str() == presence::NAME);
@@ -286,7 +288,7 @@ impl Invariant for PresenceAsSet {
         }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         match observation {
             Observation::Started { instance, .. } if self.is_writer(instance) => {
                 self.is_writer_up = true;
@@ -308,10 +310,10 @@ impl Invariant for PresenceAsSet {
             Observation::SyncBegan { instance, boot, device } => {
                 let is_local = self.is_writer(instance);
                 let user = self.users.entry(device.user.clone()).or_default();
-                let (stored, until) = user.stored.clone();
+                let (stored, until) = user.stored;
                 let device = user.devices.entry(device.device.clone()).or_default();
                 if at <= until {
-                    device.may_inherit(&stored);
+                    device.may_inherit(stored);
                 }
                 device.sync_began((instance.clone(), *boot), is_local, at);
             }
@@ -339,7 +341,7 @@ impl Invariant for PresenceAsSet {
                 let wrong = self.wrong(at).next().map(|(user, state, possible)| Violation::WrongAtEnd {
                     user: user.clone(),
                     state: state.as_str().to_owned(),
-                    possible: in_words(&possible),
+                    possible: possible.to_string(),
                 });
                 return wrong.map_or(Ok(()), Err);
             }
@@ -348,17 +350,21 @@ impl Invariant for PresenceAsSet {
         self.late(at)
     }
 
-    fn pending(&self) -> Vec<Pending> {
-        let Some(writer) = self.writer.as_ref().filter(|_| self.calm_at.is_some()) else { return Vec::new() };
-        let in_words = |(user, state, possible): (&String, State, BTreeSet<State>)| {
-            format!("{user} is {}, not {}", state.as_str(), in_words(&possible))
+    fn pending<'a>(&'a self, _scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a> {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.calm_at.is_some()) else {
+            return Box::new(iter::empty());
         };
+        let in_words =
+            |(user, state, possible): (&String, State, States)| format!("{user} is {}, not {possible}", state.as_str());
         let users: Vec<String> = self.wrong(self.checked_at).map(in_words).collect();
-        if users.is_empty() {
-            return Vec::new();
-        }
-        let follower = FollowerKey::new(writer, &presence::NAME.into(), writer);
-        vec![Pending { follower, what: PendingReason::States { users } }]
+        let follower = || FollowerKey::new(writer, &presence::NAME.into(), writer);
+        let pending =
+            (!users.is_empty()).then(|| Pending { follower: follower(), what: PendingReason::States { users } });
+        Box::new(pending.into_iter())
+    }
+
+    fn is_pending(&self, _scene: &Scene) -> bool {
+        self.writer.is_some() && self.calm_at.is_some() && self.wrong(self.checked_at).next().is_some()
     }
 
     fn exercised(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! The states of a device or user, in the order in which they count.
 
-use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
 
 /// A state. Of the states of several devices the greatest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,18 +31,72 @@ impl State {
     }
 }
 
-/// Returns the greatest states of all choices of one state from each set.
-pub(super) fn combined(options: &[BTreeSet<State>]) -> BTreeSet<State> {
-    let least = options.iter().filter_map(|states| states.first()).max().copied().unwrap_or(State::Offline);
-    let mut combined: BTreeSet<State> = options.iter().flatten().copied().filter(|state| *state >= least).collect();
-    combined.insert(least);
-    combined
+/// A set of states.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct States(u8);
+
+impl States {
+    /// Returns true if `state` is one of them.
+    pub(super) fn contains(self, state: State) -> bool {
+        self.0 & Self::from(state).0 != 0
+    }
+
+    /// Returns the states without `state`.
+    pub(super) fn without(self, state: State) -> Self {
+        States(self.0 & !Self::from(state).0)
+    }
+
+    /// Returns the states, the least first.
+    fn iter(self) -> impl DoubleEndedIterator<Item = State> {
+        State::ALL.into_iter().filter(move |state| self.contains(*state))
+    }
+
+    /// Returns the greatest of them.
+    pub(super) fn greatest(self) -> Option<State> {
+        self.iter().next_back()
+    }
 }
 
-/// Returns states in words.
-pub(super) fn in_words(states: &BTreeSet<State>) -> String {
-    let names: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-    names.join(" or ")
+impl BitOr for States {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        States(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for States {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = *self | other;
+    }
+}
+
+impl From<State> for States {
+    fn from(state: State) -> Self {
+        States(1 << state as u8)
+    }
+}
+
+impl FromIterator<State> for States {
+    fn from_iter<I: IntoIterator<Item = State>>(states: I) -> Self {
+        states.into_iter().fold(States::default(), |set, state| set | state.into())
+    }
+}
+
+/// Writes the states in words.
+impl fmt::Display for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.iter().map(State::as_str).collect();
+        f.write_str(&names.join(" or "))
+    }
+}
+
+/// Returns the greatest states of all choices of one state from each set.
+pub(super) fn combined(options: impl Iterator<Item = States>) -> States {
+    let (all, least) = options.fold((States::default(), State::Offline), |(all, least), states| {
+        (all | states, states.iter().next().map_or(least, |first| first.max(least)))
+    });
+    all.iter().filter(|state| *state >= least).chain([least]).collect()
 }
 
 #[cfg(test)]
@@ -52,8 +107,7 @@ mod tests {
     #[test]
     fn the_greatest_state_counts_for_each_choice() {
         let sets = |options: &[&[State]]| -> Vec<State> {
-            let options: Vec<BTreeSet<State>> = options.iter().map(|states| states.iter().copied().collect()).collect();
-            combined(&options).into_iter().collect()
+            combined(options.iter().map(|states| states.iter().copied().collect())).iter().collect()
         };
         assert_eq!(sets(&[]), [Offline]);
         assert_eq!(sets(&[&[Online], &[Unavailable]]), [Online]);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::invariant::Alone;
 use crate::observation::Device as DeviceOf;
 use crate::violation::kind;
 use squall_protocol::Delivery;
@@ -9,7 +10,7 @@ const USER: &str = "@a";
 
 /// A user whose devices sync with a worker or with the master, which writes presence.
 struct Story {
-    judge: PresenceAsSet,
+    judge: Alone<PresenceAsSet>,
     at_ms: u64,
     token: i64,
     requests: u64,
@@ -22,7 +23,7 @@ impl Story {
             .with_stream("presence", Delivery::Keyed, ["master".into()])
             .with_process_expiry_ms(20_000)
             .with_presence_times_ms(IDLE_MS, BUSY_MS);
-        let judge = PresenceAsSet::new(&topology);
+        let judge = Alone::<PresenceAsSet>::new(&topology);
         let mut story = Story { judge, at_ms: 0, token: 0, requests: 0, violations: Vec::new() };
         story.see(Observation::Started { instance: "master".into(), boot: 1 });
         story

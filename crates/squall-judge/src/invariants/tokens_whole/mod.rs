@@ -24,11 +24,13 @@ use thiserror::Error;
 
 use crate::due::state_room;
 use crate::invariant::Invariant;
-use crate::observation::{Observation, SimTime};
+use crate::names::{Names, Source, Table};
+use crate::observation::{Kind, Observation, SimTime};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
 use squall_protocol::Delivery;
+use squall_protocol::Token;
 use squall_protocol::rows::Row;
-use squall_protocol::{InstanceName, StreamName, Token};
 
 /// A token that was applied in part or with other rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error)]
@@ -49,7 +51,7 @@ pub enum Violation {
 
 /// Checks the rows applied under each token against the rows committed under it.
 pub struct TokensWhole {
-    written: BTreeMap<(StreamName, InstanceName), Written>,
+    written: Table<Source, Written>,
     judged: u64,
 }
 
@@ -88,34 +90,39 @@ impl Written {
 
 impl Invariant for TokensWhole {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[Kind::Committed, Kind::Applied];
 
     fn new(topology: &Topology) -> Self {
-        let in_database = topology.writers().filter(|(_, delivery, _)| *delivery != Delivery::Memory);
-        let written = in_database.map(|(stream, delivery, writer)| {
-            let written = Written { is_log: delivery == Delivery::Log, ..Written::default() };
-            ((stream.clone(), writer.clone()), written)
-        });
-        TokensWhole { written: written.collect(), judged: 0 }
+        let names = Names::new(topology);
+        let mut written = Table::default();
+        for source in names.configured() {
+            let delivery = names.delivery_of(source);
+            if delivery != Some(Delivery::Memory) {
+                written.insert(source, Written { is_log: delivery == Some(Delivery::Log), ..Written::default() });
+            }
+        }
+        TokensWhole { written, judged: 0 }
     }
 
-    fn observe(&mut self, _at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, _at: SimTime, observation: &Observation, scene: &Scene) -> Result<(), Violation> {
         match observation {
-            Observation::Committed { stream, writer, token, row } => {
-                for ((_, of), written) in self.written.iter_mut().filter(|((of, _), _)| of == stream) {
+            Observation::Committed { token, row, .. } => {
+                for source in scene.names.sources_of(scene.stream()) {
+                    let Some(written) = self.written.get_mut(*source) else { continue };
                     written.outliers.written(row);
-                    if of == writer {
+                    if *source == scene.source() {
                         written.add(*token, row);
                     }
                 }
             }
-            Observation::Applied { instance, stream, writer, token, rows } => {
-                let Some(written) = self.written.get(&(stream.clone(), writer.clone())) else { return Ok(()) };
+            Observation::Applied { token, rows, .. } => {
+                let Some(written) = self.written.get(scene.source()) else { return Ok(()) };
                 // A token of which nothing was committed is judged by `only_committed_applied`.
                 let Some(committed) = written.rows.get(token) else { return Ok(()) };
                 self.judged += 1;
                 if let Some(differs) = written.differs(*token, committed, rows) {
                     return Err(Violation::WrongRows {
-                        follower: FollowerKey::new(instance, stream, writer),
+                        follower: scene.names.key_of(scene.follower()),
                         token: *token,
                         committed: committed.len(),
                         applied: rows.len(),
@@ -136,18 +143,20 @@ impl Invariant for TokensWhole {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariant::Alone;
     use crate::invariants::made_up::{event, state, state_all};
+    use squall_protocol::StreamName;
     use squall_protocol::rows::events::EventRow;
     use squall_protocol::rows::{AccountDataRow, EventsRow};
 
-    struct Story(TokensWhole);
+    struct Story(Alone<TokensWhole>);
 
     impl Story {
         fn new(committed: &[(&str, i64, Row)]) -> Self {
             let topology = Topology::new(["worker".into()])
                 .with_stream("events", Delivery::Log, ["writer".into(), "other".into()])
                 .with_stream("account_data", Delivery::Keyed, ["writer".into()]);
-            let mut story = Story(TokensWhole::new(&topology));
+            let mut story = Story(Alone::<TokensWhole>::new(&topology));
             for (writer, token, row) in committed {
                 let (stream, writer, token, row) = (stream_of(row), (*writer).into(), Token(*token), row.clone());
                 story.0.observe(SimTime(0), &Observation::Committed { stream, writer, token, row }).unwrap();

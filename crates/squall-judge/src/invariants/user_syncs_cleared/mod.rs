@@ -19,13 +19,15 @@ mod stops;
 mod violation;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 
 use self::connections::Connections;
 use self::stops::Stops;
 pub use self::violation::Violation;
 use crate::invariant::Invariant;
-use crate::observation::{Device, Observation, SimTime};
+use crate::observation::{Device, Kind, Observation, SimTime};
 use crate::pending::{Pending, PendingReason};
+use crate::scene::Scene;
 use crate::topology::{FollowerKey, Topology};
 use squall_protocol::rows::Row;
 use squall_protocol::{InstanceName, Token};
@@ -89,6 +91,25 @@ impl UserSyncsCleared {
 
 impl Invariant for UserSyncsCleared {
     type Violation = Violation;
+    const OBSERVES: &'static [Kind] = &[
+        Kind::Started,
+        Kind::AskedToStop,
+        Kind::Stopped,
+        Kind::Committed,
+        Kind::Connecting,
+        Kind::Failed,
+        Kind::Greeted,
+        Kind::Announced,
+        Kind::SyncSaid,
+        Kind::SyncsCleared,
+        Kind::GivenUp,
+        Kind::Closed,
+        Kind::SyncBegan,
+        Kind::SyncEnded,
+        Kind::Calm,
+        Kind::CalmOver,
+        Kind::PresenceAsked,
+    ];
 
     fn new(topology: &Topology) -> Self {
         let writer =
@@ -106,7 +127,7 @@ impl Invariant for UserSyncsCleared {
         }
     }
 
-    fn observe(&mut self, at: SimTime, observation: &Observation) -> Result<(), Violation> {
+    fn observe(&mut self, at: SimTime, observation: &Observation, _scene: &Scene) -> Result<(), Violation> {
         let verdict = self.stops.observe(at, observation, &self.connections);
         self.connections.observe(at, observation);
         match observation {
@@ -153,14 +174,15 @@ impl Invariant for UserSyncsCleared {
         verdict
     }
 
-    fn pending(&self) -> Vec<Pending> {
-        let Some(writer) = self.writer.as_ref().filter(|_| self.calm_at.is_some()) else { return Vec::new() };
+    fn pending<'a>(&'a self, _scene: &'a Scene) -> Box<dyn Iterator<Item = Pending> + 'a> {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.calm_at.is_some()) else {
+            return Box::new(iter::empty());
+        };
         let (offline, online) = self.wrong();
-        if offline.is_empty() && online.is_empty() {
-            return Vec::new();
-        }
-        let follower = FollowerKey::new(writer, &STREAM.into(), writer);
-        vec![Pending { follower, what: PendingReason::Presence { offline, online } }]
+        let is_wrong = !offline.is_empty() || !online.is_empty();
+        let follower = || FollowerKey::new(writer, &STREAM.into(), writer);
+        let what = is_wrong.then_some(PendingReason::Presence { offline, online });
+        Box::new(what.map(|what| Pending { follower: follower(), what }).into_iter())
     }
 
     fn exercised(&self) -> u64 {

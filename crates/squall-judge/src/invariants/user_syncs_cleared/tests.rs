@@ -1,4 +1,5 @@
 use super::*;
+use crate::invariant::Alone;
 use crate::violation::kind;
 use squall_protocol::Delivery;
 use squall_protocol::rows::PresenceRow;
@@ -7,7 +8,7 @@ const EXPIRY_MS: u64 = 20_000;
 
 /// A worker with one connection to the master, which writes presence.
 struct Story {
-    judge: UserSyncsCleared,
+    judge: Alone<UserSyncsCleared>,
     at_ms: u64,
     attempt: u64,
     token: i64,
@@ -23,7 +24,7 @@ impl Story {
         let topology = Topology::new(["worker".into()])
             .with_stream("presence", Delivery::Keyed, ["master".into()])
             .with_process_expiry_ms(EXPIRY_MS);
-        let judge = UserSyncsCleared::new(&topology);
+        let judge = Alone::<UserSyncsCleared>::new(&topology);
         let mut story = Story { judge, at_ms: 0, attempt: 0, token: 0, violations: Vec::new() };
         story.connect();
         story
