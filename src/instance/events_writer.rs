@@ -167,6 +167,9 @@ mod tests {
         let invalidated = invalidations(&[write], 7);
         let named = |row: &CachesRow| row.keys.as_ref().unwrap().0.as_array().unwrap().len();
         assert_eq!(invalidated.iter().map(named).collect::<Vec<_>>(), [51, 51, 2, 1]);
-        assert_eq!(invalidated[3].to_json(), serde_json::json!(["cs_cache_fake", ["!b"], 7]));
+        assert_eq!(
+            invalidated[3].write(serde_json::value::Serializer).unwrap(),
+            serde_json::json!(["cs_cache_fake", ["!b"], 7])
+        );
     }
 }

@@ -164,13 +164,23 @@ impl Connection {
 
     /// Puts an encoded command into the outbox. Its encoding must be that of [`framing`](Self::framing).
     pub(super) fn send_line(&self, line: Bytes) {
-        if self.state.get() != State::Open {
+        self.send_lines(&[line]);
+    }
+
+    /// Puts encoded commands into the outbox, as [`send_line`](Self::send_line) does one by one.
+    pub(super) fn send_lines(&self, lines: &[Bytes]) {
+        if self.state.get() != State::Open || lines.is_empty() {
             return;
         }
         self.last_sent.set(Instant::now());
-        self.outbox.borrow_mut().push_back(line);
         let queued_max = if self.is_finishing.get() { 2 * self.commands_queued_max } else { self.commands_queued_max };
-        if self.outbox.borrow().len() > queued_max {
+        let mut outbox = self.outbox.borrow_mut();
+        // One more than there may be is an overflow, and what follows it is lost in any case.
+        let taken = lines.len().min((queued_max + 1).saturating_sub(outbox.len()));
+        outbox.extend(lines[..taken].iter().cloned());
+        let overflows = outbox.len() > queued_max;
+        drop(outbox);
+        if overflows {
             self.observer.limit_hit(LimitHit::OutboxOverflowed);
             if self.is_finishing.get() {
                 return self.close();

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::rc::Rc;
 
-use super::stream_follower::FollowerKey;
+use super::batches::{Batch, Batches};
+use super::followers::{FollowerKey, Followers};
 use super::{Connection, Consumers, StreamFollower, Streamer, UnknownWriters, UserSyncing};
 use crate::limits::{LimitHit, Limits, ROWS_BYTES_MAX};
 use crate::observer::Env;
@@ -30,11 +31,9 @@ pub struct CommandHandler {
     env: Env,
     consumers: Consumers,
     streams: Vec<Rc<dyn Stream>>,
-    followers: BTreeMap<FollowerKey, Rc<StreamFollower>>,
+    followers: Followers,
     streamers: Vec<Rc<Streamer>>,
-    /// Rows that share a token with a row that has yet to arrive. Keyed by connection and writer too, because two
-    /// writers' batches arrive interleaved.
-    batches: RefCell<BTreeMap<BatchKey, Batch>>,
+    batches: Batches,
     unknown_writers: UnknownWriters,
     /// True while a position under the own name is checked.
     checks_own_position: Rc<Cell<bool>>,
@@ -50,26 +49,6 @@ pub struct CommandHandler {
 /// The broker's name in messages.
 pub(crate) const BROKER: &str = "the broker";
 
-type BatchKey = (u64, StreamName, InstanceName);
-
-/// Rows whose token has yet to arrive.
-#[derive(Default)]
-struct Batch {
-    rows: Vec<Row>,
-    /// Memory of the rows, in bytes.
-    bytes: usize,
-    /// True if a row could not be parsed, or if there are too many or too large ones. Then the whole batch is fetched from
-    /// the source.
-    is_damaged: bool,
-}
-
-impl Batch {
-    /// Returns a batch that is fetched from the source once its token arrives.
-    fn damaged() -> Self {
-        Batch { is_damaged: true, ..Batch::default() }
-    }
-}
-
 impl CommandHandler {
     /// Returns a handler for `instance` with these streams. Spawns a streamer for each stream that the instance writes,
     /// and a follower for each other writer of each stream.
@@ -81,7 +60,7 @@ impl CommandHandler {
         limits: Limits,
         env: Env,
     ) -> Rc<Self> {
-        let mut followers = BTreeMap::new();
+        let mut followers = Vec::new();
         let mut streamers = Vec::new();
         for stream in &streams {
             for writer in stream.writers() {
@@ -94,7 +73,7 @@ impl CommandHandler {
                         StreamFollower::new(Rc::clone(stream), writer.clone(), consumers.clone(), env.clone());
                     let follower = Rc::new(follower.with_queue(limits.items_queued_max));
                     env.tasks.spawn(tasks::STREAM_FOLLOWER, Rc::clone(&follower).run());
-                    followers.insert((stream.name().clone(), writer.clone()), follower);
+                    followers.push(((stream.name().clone(), writer.clone()), follower));
                 }
             }
         }
@@ -105,9 +84,9 @@ impl CommandHandler {
             env,
             consumers,
             streams,
-            followers,
+            followers: followers.into_iter().collect(),
             streamers,
-            batches: RefCell::default(),
+            batches: Batches::default(),
             connections: RefCell::default(),
             publisher: RefCell::default(),
             subscription: RefCell::default(),
@@ -236,7 +215,7 @@ impl CommandHandler {
         for held in [&self.publisher, &self.subscription] {
             held.borrow_mut().take_if(|held| held.id() == connection.id());
         }
-        self.batches.borrow_mut().retain(|(id, ..), _| *id != connection.id());
+        self.batches.drop_all_of(connection.id());
     }
 
     /// Returns all connections that have not ended.
@@ -342,32 +321,48 @@ impl CommandHandler {
         }
     }
 
+    /// Handles an `RDATA` of a followed writer, if its row has the shape of the stream's rows. Otherwise this does nothing and
+    /// returns false: then the line must be parsed by [`Command::parse`], which finds out why.
+    pub fn received_row(&self, connection: &Rc<Connection>, header: &RdataHeader<'_>) -> bool {
+        let Some(followed) = self.followers.get(header.stream, header.writer) else { return false };
+        let Some(row) = Row::read(header.stream, header.row) else { return false };
+        self.env.observer.received(RdataHeader::NAME);
+        self.on_row(connection, followed, header.token, Some(row));
+        true
+    }
+
     fn on_rdata(&self, connection: &Rc<Connection>, rdata: Rdata) {
         let Rdata { stream, writer, token, row } = rdata;
-        let Some(follower) = self.follower(&stream, &writer) else { return };
+        let Some(followed) = self.followed(&stream, &writer) else { return };
         let bytes = json::held_bytes(&row);
-        let row = Row::parse(&stream, row);
-        let key = (connection.id(), stream, writer);
-        let mut batches = self.batches.borrow_mut();
-        let mut batch = batches.remove(&key).unwrap_or_default();
+        let row = Row::parse(&stream, row).inspect_err(|error| {
+            self.env.observer.event(InstanceEvent::Row { stream: &stream, error });
+        });
+        self.on_row(connection, followed, token, row.ok().map(|row| (row, bytes)));
+    }
+
+    /// Handles a row and the memory that it takes, in bytes; `None` is one that could not be parsed.
+    fn on_row(
+        &self,
+        connection: &Rc<Connection>,
+        (key, follower): &(FollowerKey, Rc<StreamFollower>),
+        token: Option<Token>,
+        row: Option<(Row, usize)>,
+    ) {
+        let mut batch = self.batches.take(connection.id(), key);
         match row {
-            Ok(row) => {
+            Some((row, bytes)) => {
                 batch.rows.push(row);
                 batch.bytes += bytes;
             }
-            Err(error) => {
-                batch.is_damaged = true;
-                self.env.observer.event(InstanceEvent::Row { stream: &key.1, error: &error });
-            }
+            None => batch.is_damaged = true,
         }
         if batch.rows.len() > self.limits.batch_rows_max || batch.bytes > ROWS_BYTES_MAX {
             self.env.observer.limit_hit(LimitHit::BatchOverflowed);
             batch = Batch::damaged();
         }
         match token {
-            None => {
-                batches.insert(key, batch);
-            }
+            None => self.batches.hold(connection.id(), key, batch),
             // The position must not move past a row that was not parsed.
             Some(token) if batch.is_damaged => follower.position(connection, token, token),
             Some(token) => follower.rows(connection, token, batch.rows, batch.bytes),
@@ -381,36 +376,26 @@ impl CommandHandler {
     pub fn unreadable(&self, connection: &Rc<Connection>, header: RdataHeader<'_>, error: &dyn Error) {
         let stream = StreamName::from(header.stream);
         let writer = InstanceName::from(header.writer);
-        let Some(follower) = self.follower(&stream, &writer) else { return };
+        let Some(followed) = self.followed(&stream, &writer) else { return };
         self.env.observer.event(InstanceEvent::Row { stream: &stream, error });
-        let key = (connection.id(), stream, writer);
-        match header.token {
-            None => {
-                self.batches.borrow_mut().insert(key, Batch::damaged());
-            }
-            Some(token) => {
-                self.batches.borrow_mut().remove(&key);
-                follower.position(connection, token, token);
-            }
-        }
+        self.batches.hold(connection.id(), &followed.0, Batch::damaged());
+        self.on_row(connection, followed, header.token, None);
     }
 
     fn on_position(&self, connection: &Rc<Connection>, position: Position) {
         let Position { stream, writer, prev, new } = position;
-        let Some(follower) = self.follower(&stream, &writer) else { return };
+        let Some((key, follower)) = self.followed(&stream, &writer) else { return };
         follower.position(connection, prev, new);
         // Mostly the rows so far are those of an ended process. If a stranger sent the position, rows of the batch follow, and
         // without the first ones they would be applied as if they were all.
-        if let Some(batch) = self.batches.borrow_mut().get_mut(&(connection.id(), stream, writer)) {
-            *batch = Batch::damaged();
-        }
+        self.batches.damage(connection.id(), key);
     }
 
-    /// Returns the follower of `writer`'s rows of `stream`. There is none for this instance's own rows, for unknown streams
+    /// Returns the follower of `writer`'s rows of `stream`, and its key. There is none for this instance's own rows, for unknown streams
     /// and for writers that are not configured. The latter two are reported and ignored: in Synapse a `POSITION` of an
     /// unknown stream made every instance reconnect.
-    fn follower(&self, stream: &StreamName, writer: &InstanceName) -> Option<&Rc<StreamFollower>> {
-        let follower = self.followers.get(&(stream.clone(), writer.clone()));
+    fn followed(&self, stream: &StreamName, writer: &InstanceName) -> Option<&(FollowerKey, Rc<StreamFollower>)> {
+        let follower = self.followers.get(stream.as_str(), writer.as_str());
         if follower.is_none() && self.stream(stream.as_str()).is_none() {
             self.env.observer.event(InstanceEvent::UnknownStream { stream });
         } else if follower.is_none() && *writer != self.instance {

@@ -6,8 +6,10 @@
 //! the [`Consumers`]. One of the consumers is [`Waiters`], which wakes callers that wait for a position.
 
 pub mod backoff;
+mod batches;
 pub mod connection;
 mod consumers;
+mod followers;
 pub mod handler;
 #[cfg(test)]
 mod interleavings;

@@ -24,7 +24,7 @@ use crate::store::Checked;
 use crate::streams::Stream;
 use crate::tasks;
 use squall_protocol::rows::{Row, Updates};
-use squall_protocol::{Delivery, InstanceName, StreamName, Token};
+use squall_protocol::{Delivery, InstanceName, Token};
 
 /// The end of a range that covers all rows that a writer holds in memory.
 const EVERYTHING: Token = Token(i64::MAX);
@@ -32,9 +32,6 @@ const EVERYTHING: Token = Token(i64::MAX);
 /// Number of answers after which a writer that holds its rows in memory is believed, and not the position that was announced
 /// in its name.
 const ANSWERS_BELIEVED: u32 = 3;
-
-/// Names a follower: the stream, and the writer whose rows are followed.
-pub(super) type FollowerKey = (StreamName, InstanceName);
 
 /// Follows one writer's rows of one stream.
 pub(super) struct StreamFollower {

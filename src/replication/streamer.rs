@@ -21,7 +21,7 @@ use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::streams::{Stream, UpdateError};
 use squall_protocol::rows::{Row, Updates};
-use squall_protocol::{self as protocol, Command, Framing, InstanceName, Position, Rdata, Role, Token};
+use squall_protocol::{Command, Framing, InstanceName, Position, Role, StreamName, Token};
 
 /// Interval at which each stream's position is announced, whether or not rows are written.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -170,10 +170,8 @@ impl Streamer {
         // All connections of an instance have the same framing.
         let Some(framing) = self.following.borrow().first().map(|connection| connection.framing()) else { return };
         let batch = encode(framing, self.stream.name(), &self.writer, &updates.rows);
-        for line in batch.lines {
-            for connection in self.following.borrow().iter() {
-                connection.send_line(line.clone());
-            }
+        for connection in self.following.borrow().iter() {
+            connection.send_lines(&batch.lines);
         }
         if batch.has_all_rows {
             let last = updates.rows.last().map_or(from, |(token, _)| *token);
@@ -201,6 +199,7 @@ impl Streamer {
 
 /// Rows encoded as lines.
 struct Batch {
+    /// Parts of one allocation, which all connections share.
     lines: Vec<Bytes>,
     /// True if every row is among the lines. Rows are missing if one is too long for a line.
     has_all_rows: bool,
@@ -210,29 +209,30 @@ struct Batch {
 ///
 /// A row that is too long for a line ends the batch before that row's token, so no row of that token is sent (Synapse
 /// #4748).
-fn encode(framing: Framing, stream: &protocol::StreamName, writer: &InstanceName, rows: &[(Token, Row)]) -> Batch {
-    let mut lines = Vec::with_capacity(rows.len());
+fn encode(framing: Framing, stream: &StreamName, writer: &InstanceName, rows: &[(Token, Row)]) -> Batch {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::with_capacity(rows.len());
     let mut whole_tokens = 0;
+    let mut has_all_rows = true;
     for (index, (token, row)) in rows.iter().enumerate() {
         let is_last_of_token = rows.get(index + 1).is_none_or(|(next, _)| next != token);
-        let command = Command::Rdata(Rdata {
-            stream: stream.clone(),
-            writer: writer.clone(),
-            token: is_last_of_token.then_some(*token),
-            row: row.to_json(),
-        });
-        match framing.encode(&command) {
-            Ok(line) => lines.push(line),
+        let carried = is_last_of_token.then_some(*token);
+        match framing.encode_row(stream, writer, carried, row, &mut bytes) {
+            Ok(()) => ends.push(bytes.len()),
             Err(_too_long) => {
-                lines.truncate(whole_tokens);
-                return Batch { lines, has_all_rows: false };
+                ends.truncate(whole_tokens);
+                has_all_rows = false;
+                break;
             }
         }
         if is_last_of_token {
-            whole_tokens = lines.len();
+            whole_tokens = ends.len();
         }
     }
-    Batch { lines, has_all_rows: true }
+    let bytes = Bytes::from(bytes);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let lines = starts.zip(&ends).map(|(start, end)| bytes.slice(start..*end)).collect();
+    Batch { lines, has_all_rows }
 }
 
 #[cfg(test)]

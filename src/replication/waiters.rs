@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Consumer;
-use super::stream_follower::FollowerKey;
+use super::followers::FollowerKey;
 use super::streamer::HEARTBEAT_INTERVAL;
 use crate::streams::Stream;
 use squall_protocol::rows::Row;
@@ -144,6 +144,9 @@ impl Waiters {
     /// Wakes the callers that wait for `position` or less.
     fn moved(&self, stream: &StreamName, writer: &InstanceName, position: Token) {
         let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            return;
+        }
         let Some(queue) = waiting.get_mut(&(stream.clone(), writer.clone())) else { return };
         let later = queue.split_off(&(position.next(), 0));
         for (_, wake) in std::mem::replace(queue, later) {

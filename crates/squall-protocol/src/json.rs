@@ -10,7 +10,7 @@
 //! nesting deeper than 128 are errors.
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, BufRead};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -35,17 +35,22 @@ pub enum JsonError {
 /// # Errors
 /// See [`JsonError`].
 pub fn parse(text: &str) -> Result<Value, JsonError> {
-    let text = python_integers(text)?;
-    serde_json::from_str(&text).map_err(|error| JsonError::Syntax(error.to_string()))
+    let checked = Checked::new(text)?;
+    serde_json::from_str(&checked.text).map_err(|error| JsonError::Syntax(error.to_string()))
 }
 
 /// Returns the text of a value, on one line of ASCII.
 pub fn render(value: &Value) -> String {
     let mut json = Vec::new();
-    value
-        .serialize(&mut Serializer::with_formatter(&mut json, Python))
-        .expect("a Value has string keys and finite floats, and a Vec takes every write");
+    write(value, &mut json);
     String::from_utf8(json).expect("the formatter writes ASCII only")
+}
+
+/// Appends the text of a value to `json`, as [`render`] returns it.
+pub(crate) fn write(value: &impl Serialize, json: &mut Vec<u8>) {
+    value
+        .serialize(&mut Serializer::with_formatter(json, Python))
+        .expect("a Value has string keys and finite floats, as a row has, and a Vec takes every write");
 }
 
 /// Returns about how many bytes of memory a value takes.
@@ -61,45 +66,71 @@ pub fn held_bytes(value: &Value) -> usize {
     size_of::<Value>() + within
 }
 
-/// Returns the text with `-0` as `0`, as Python reads it, or an error for an integer outside 64 bits.
-///
-/// Lexical: text that is not JSON passes through and fails in the parser.
-fn python_integers(text: &str) -> Result<Cow<'_, str>, JsonError> {
-    let bytes = text.as_bytes();
-    let mut checked = Cow::Borrowed(text);
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => at = string_end(bytes, at),
-            b'-' | b'0'..=b'9' => {
-                let end = at + bytes[at..].iter().take_while(|byte| is_number(**byte)).count();
-                let literal = &text[at..end];
-                if is_integer(literal) && !fits_64_bits(literal) {
-                    return Err(JsonError::IntegerOutOfRange(excerpt(literal)));
+/// A JSON text that `serde_json` reads as Python does.
+pub(crate) struct Checked<'a> {
+    /// The text with `-0` as `0`, as Python reads it.
+    pub(crate) text: Cow<'a, str>,
+    /// The number of values in it, keys included.
+    values: usize,
+}
+
+impl<'a> Checked<'a> {
+    /// Checks a text.
+    ///
+    /// Lexical: text that is not JSON passes through and fails in the parser.
+    ///
+    /// # Errors
+    /// An integer is outside 64 bits.
+    pub(crate) fn new(text: &'a str) -> Result<Self, JsonError> {
+        let bytes = text.as_bytes();
+        let mut checked = Checked { text: Cow::Borrowed(text), values: 1 };
+        let mut at = 0;
+        while at < bytes.len() {
+            match bytes[at] {
+                b'"' => at = string_end(bytes, at),
+                b'-' | b'0'..=b'9' => {
+                    let end = at + bytes[at..].iter().take_while(|byte| is_number(**byte)).count();
+                    let literal = &text[at..end];
+                    if is_integer(literal) && !fits_64_bits(literal) {
+                        return Err(JsonError::IntegerOutOfRange(excerpt(literal)));
+                    }
+                    if literal == "-0" {
+                        // A blank keeps every later offset, and white space before a value means nothing.
+                        checked.text.to_mut().replace_range(at..=at, " ");
+                    }
+                    at = end;
                 }
-                if literal == "-0" {
-                    // A blank keeps every later offset, and white space before a value means nothing.
-                    checked.to_mut().replace_range(at..=at, " ");
+                // A value begins the text, or stands behind one of these.
+                b',' | b':' | b'[' | b'{' => {
+                    checked.values += 1;
+                    at += 1;
                 }
-                at = end;
+                _ => at += 1,
             }
-            _ => at += 1,
         }
+        Ok(checked)
     }
-    Ok(checked)
+
+    /// Returns about how many bytes of memory the value takes, and at least as many as [`held_bytes`] does.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.values * size_of::<Value>() + self.text.len()
+    }
 }
 
 /// Returns the offset after the string that opens at `start`.
 fn string_end(bytes: &[u8], start: usize) -> usize {
-    let mut at = start + 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    let mut end = start + 1;
+    loop {
+        let mut rest = &bytes[end..];
+        let passed = rest.skip_until(b'"').expect("bytes in memory can be read");
+        end += passed;
+        // A quote behind an odd number of backslashes is within the string. Without a quote, the string has no end.
+        let before_quote = bytes[start + 1..end].iter().rev().skip(1);
+        let backslashes = before_quote.take_while(|byte| **byte == b'\\').count();
+        if backslashes % 2 == 0 || passed == 0 {
+            return end;
         }
     }
-    bytes.len()
 }
 
 fn is_number(byte: u8) -> bool {
@@ -122,7 +153,7 @@ impl Formatter for Python {
     /// Escapes everything outside printable ASCII, which includes DEL.
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some(start) = rest.find(|c: char| !matches!(c, ' '..='~')) {
+        while let Some(start) = rest.bytes().position(|byte| !matches!(byte, b' '..=b'~')) {
             let (plain, escaped) = rest.split_at(start);
             writer.write_all(plain.as_bytes())?;
             let mut characters = escaped.chars();
@@ -168,6 +199,15 @@ fn decimals(number: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_a_text_is_at_least_that_of_its_value() {
+        for text in [r#"["ev",["a,\"b",null,false]]"#, r#"{"k":[0,0,{}]}"#, "[[[]]]", "1"] {
+            let of_text = Checked::new(text).unwrap().held_bytes();
+            let of_value = held_bytes(&parse(text).unwrap());
+            assert!((of_value..=2 * of_value).contains(&of_text), "{text}: {of_text} and {of_value}");
+        }
+    }
 
     #[test]
     fn floats_are_written_as_python_writes_them() {

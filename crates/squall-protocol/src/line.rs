@@ -4,9 +4,11 @@
 //! limited, so that one peer cannot make the other use unbounded memory. Synapse's sender logged a row that was too long and
 //! dropped it, which lost the row (Synapse #4748). Here [`encode_line`] returns an error, and the caller handles it.
 
+use std::io::BufRead;
 use std::mem;
+use std::ops::Range;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
 use super::command::{Command, LineBreak};
@@ -66,7 +68,9 @@ pub fn encode_line(command: &Command) -> Result<Bytes, EncodeError> {
 #[derive(Debug, Default)]
 pub struct LineDecoder {
     buffer: BytesMut,
-    /// The length of the part of the buffer that holds no delimiter, so that each byte is checked once.
+    /// The length of the part of the buffer whose lines were returned.
+    taken: usize,
+    /// The length of the part of the buffer that was searched for delimiters, so that each byte is checked once.
     scanned: usize,
     /// True if the current line was reported as too long: the rest of it is dropped.
     dropping: bool,
@@ -78,10 +82,20 @@ impl LineDecoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Returns the buffer to which received bytes are appended, to read into it.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
+    /// Returns the next line as [`next_str`](Self::next_str) does, as a text of its own.
+    pub fn next_line(&mut self) -> Option<Result<String, LineError>> {
+        self.next_str().map(|line| line.map(str::to_owned))
+    }
+
     /// Returns the next line without its delimiter, or its error; `None` until more is received.
     ///
     /// Blank lines are skipped (Synapse #14449). The result does not depend on the pieces in which the bytes arrived.
-    pub fn next_line(&mut self) -> Option<Result<String, LineError>> {
+    pub fn next_str(&mut self) -> Option<Result<&str, LineError>> {
         while let Some(line) = self.next_delimited() {
             if mem::take(&mut self.dropping) {
                 continue;
@@ -89,14 +103,14 @@ impl LineDecoder {
             if line.len() > LINE_BYTES_MAX {
                 return Some(Err(LineError::TooLong));
             }
-            if line.iter().all(is_blank) {
+            if self.buffer[line.clone()].iter().all(is_blank) {
                 continue;
             }
-            return Some(match str::from_utf8(&line) {
-                Ok(line) => Ok(line.to_owned()),
-                Err(error) => Err(LineError::NotUtf8 { valid_up_to: error.valid_up_to() }),
-            });
+            let line = str::from_utf8(&self.buffer[line]);
+            return Some(line.map_err(|error| LineError::NotUtf8 { valid_up_to: error.valid_up_to() }));
         }
+        self.buffer.advance(mem::take(&mut self.taken));
+        self.scanned = self.buffer.len();
         if self.buffer.len() > LINE_BYTES_MAX {
             self.buffer.clear();
             self.scanned = 0;
@@ -107,19 +121,15 @@ impl LineDecoder {
 
     /// Returns true if part of a line was received, and its end was not.
     pub fn is_partial(&self) -> bool {
-        self.dropping || !self.buffer.is_empty()
+        self.dropping || self.taken < self.buffer.len()
     }
 
-    /// Removes and returns the bytes before the next delimiter.
-    fn next_delimited(&mut self) -> Option<BytesMut> {
-        let Some(length) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') else {
-            self.scanned = self.buffer.len();
-            return None;
-        };
-        let mut line = self.buffer.split_to(self.scanned + length + 1);
-        line.truncate(line.len() - 1);
-        self.scanned = 0;
-        Some(line)
+    /// Takes the bytes before the next delimiter. Returns their place in the buffer.
+    fn next_delimited(&mut self) -> Option<Range<usize>> {
+        let mut rest = &self.buffer[self.scanned..];
+        self.scanned += rest.skip_until(b'\n').expect("bytes in memory can be read");
+        let end = self.scanned.checked_sub(1).filter(|end| *end >= self.taken && self.buffer[*end] == b'\n')?;
+        Some(mem::replace(&mut self.taken, self.scanned)..end)
     }
 }
 

@@ -2,8 +2,7 @@
 //!
 //! One instance writes it. Only the newest row of a (user, app, push key) matters; a deleted pusher is a row too.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "pushers";
@@ -23,24 +22,27 @@ pub struct PushersRow {
 
 impl PushersRow {
     /// Parses `[user_id, app_id, pushkey, deleted]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
         let (user_id, app_id, pushkey, deleted) = Deserialize::deserialize(row)?;
         Ok(PushersRow { user_id, app_id, pushkey, deleted })
     }
 
-    /// Returns `[user_id, app_id, pushkey, deleted]`.
-    pub fn to_json(&self) -> Value {
-        json!([self.user_id, self.app_id, self.pushkey, self.deleted])
+    /// Writes `[user_id, app_id, pushkey, deleted]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&self.user_id, &self.app_id, &self.pushkey, self.deleted).serialize(to)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_row_of_pushers_is_read_as_it_is_written() {
         let row = json!(["@user:squall.test", "org.example", "key", false]);
-        assert_eq!(PushersRow::parse(&row).unwrap().to_json(), row);
+        let written = PushersRow::parse(&row).unwrap().write(serde_json::value::Serializer);
+        assert_eq!(written.unwrap(), row);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, name_of, on_paused_clock, settle};
 use crate::tasks;
-use squall_protocol::{Delivery, LINE_BYTES_MAX, Role};
+use squall_protocol::{Delivery, LINE_BYTES_MAX, Rdata, Role};
 
 /// The instance `me`, which writes a stream and has sent everything up to 10.
 struct Writer {

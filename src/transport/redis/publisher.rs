@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,7 +18,7 @@ use crate::observer::Env;
 use crate::replication::{CommandHandler, Connection};
 use crate::tasks;
 use crate::transport::RedisConfig;
-use squall_protocol::{Header, RdataHeader};
+use squall_protocol::RdataHeader;
 
 /// Publishes the instance's commands until it stops.
 ///
@@ -175,11 +175,14 @@ fn pipelines(server_name: &str, payloads: VecDeque<Bytes>, unanswered_max: usize
         }
         let has_more_rows = continues_token(payload);
         if has_more_rows && !is_in_token {
-            pipeline.cmd("MULTI").ignore();
+            pipeline.cmd("MULTI");
         }
-        pipeline.cmd("PUBLISH").arg(server_name).arg(&payload[..]).ignore();
+        let words = ["PUBLISH".as_bytes(), server_name.as_bytes(), payload];
+        let mut publish = Cmd::with_capacity(words.len(), words.iter().map(|word| word.len()).sum());
+        publish.arg(&words);
+        pipeline.add_command(publish);
         if is_in_token && !has_more_rows {
-            pipeline.cmd("EXEC").ignore();
+            pipeline.cmd("EXEC");
         }
         is_in_token = has_more_rows;
     }
@@ -190,7 +193,7 @@ fn pipelines(server_name: &str, payloads: VecDeque<Bytes>, unanswered_max: usize
 /// Returns true if the payload is a row that shares its token with the next one.
 fn continues_token(payload: &[u8]) -> bool {
     let text = std::str::from_utf8(payload).expect("commands are text");
-    matches!(Header::peek(text), Ok(Header::Rdata(RdataHeader { token: None, .. })))
+    RdataHeader::of(text).is_some_and(|header| header.token.is_none())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use redis::Msg;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
-use tokio::task::unconstrained;
+use tokio::task::coop::{consume_budget, has_budget_remaining, unconstrained};
 
 use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
 use super::echo::Echoes;
@@ -17,7 +17,7 @@ use super::user_ip_channel;
 use crate::observer::Env;
 use crate::replication::{CommandHandler, Connection};
 use crate::transport::RedisConfig;
-use squall_protocol::{Command, Header, InstanceName, MASTER};
+use squall_protocol::{Command, Header, InstanceName, MASTER, RdataHeader};
 
 /// Approximate number of bytes of a message besides its channel and its payload.
 const FRAME_BYTES: usize = 40;
@@ -127,13 +127,24 @@ async fn listen(
             error = &mut pinged => return cause(error, &messages.limiter),
             message = messages.next() => message,
         };
-        match message {
-            Ok(message) if echoes.record(message.get_channel_name(), message.get_payload_bytes()) => {}
-            Ok(message) => receive(message.get_payload_bytes(), connection, handler, broker),
+        let mut message = match message {
+            Ok(message) => message,
             Err(error) => return error,
+        };
+        // Until it yields, nothing but the messages that have arrived already needs a look.
+        loop {
+            match message.get_payload_bytes() {
+                payload if echoes.record(message.get_channel_name(), payload) => {}
+                payload => receive(payload, connection, handler, broker),
+            }
+            // Once this has used the budget up, the select yields, so that the followers run even under a flood of messages.
+            consume_budget().await;
+            if !has_budget_remaining() || !connection.is_open() {
+                break;
+            }
+            let Ok(Some(next)) = messages.try_next() else { break };
+            message = next;
         }
-        // Yields now and then, so that the followers run even under a flood of messages.
-        tokio::task::consume_budget().await;
     }
 }
 
@@ -160,9 +171,18 @@ fn is_own_row(payload: &[u8], instance: &InstanceName) -> bool {
     words.next() == Some(b"RDATA") && words.nth(1) == Some(instance.as_str().as_bytes())
 }
 
-/// Parses a payload. Returns none for a command of a newer version.
-fn parse(payload: &[u8], connection: &Connection, handler: &CommandHandler) -> Result<Option<Command>, BrokerError> {
+/// Parses a payload. Returns none for a row that the handler has taken, and for a command of a newer version.
+fn parse(
+    payload: &[u8],
+    connection: &Rc<Connection>,
+    handler: &CommandHandler,
+) -> Result<Option<Command>, BrokerError> {
     let text = std::str::from_utf8(payload).map_err(|_| BrokerError::NotUtf8)?;
+    if let Some(header) = RdataHeader::of(text)
+        && handler.received_row(connection, &header)
+    {
+        return Ok(None);
+    }
     match Command::parse(text) {
         Ok(command) => Ok(Some(command)),
         Err(error) => Ok(handler.newer(connection, text, error).map(|()| None)?),

@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use crate::observer::Env;
 use crate::observer::InstanceEvent;
 use crate::replication::{CommandHandler, Connection};
 use squall_env::BoxStream;
-use squall_protocol::{Command, Direction, LineDecoder, LineError, ParseError, Role};
+use squall_protocol::{Command, Direction, LineDecoder, LineError, ParseError, RdataHeader, Role};
 
 /// Time after which an end that has sent nothing else sends `PING`.
 pub const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -125,13 +125,18 @@ impl Health {
         }
     }
 
-    /// Records a command.
+    /// Records a command that is no row.
     fn command_received(&self, command: &Command) {
         match command {
             Command::Ping(_) => self.pings.set(true),
             Command::Replicate => self.replicates.set(true),
             _ => {}
         }
+        self.received();
+    }
+
+    /// Records a command.
+    fn received(&self) {
         self.last_command.set(Instant::now());
         self.line_since.set(None);
         self.has_sent_command.set(true);
@@ -172,12 +177,12 @@ async fn receive(
         Role::Subscriber | Role::Publisher => unreachable!("a connection to a broker is not a TCP connection"),
     };
     let mut lines = LineDecoder::default();
-    let mut bytes = BytesMut::with_capacity(READ_BYTES);
     let error = loop {
-        bytes.clear();
-        match stream.read_buf(&mut bytes).await {
+        let buffer = lines.buffer();
+        buffer.reserve(READ_BYTES);
+        match stream.read_buf(&mut buffer.limit(READ_BYTES)).await {
             Ok(0) => return ConnectionError::Closed,
-            Ok(_) => lines.extend(&bytes),
+            Ok(_) => {}
             Err(error) => return error.into(),
         }
         match receive_lines(connection, &mut lines, incoming, handler, health).await {
@@ -199,28 +204,41 @@ async fn receive_lines(
     handler: &Rc<CommandHandler>,
     health: &Health,
 ) -> Result<(), ConnectionError> {
-    while let Some(line) = lines.next_line() {
+    while let Some(line) = lines.next_str() {
         if !connection.is_open() {
             continue; // this end is closing: further commands are ignored, above all those of a server of another homeserver
         }
-        let line = line?;
-        let command = match Command::parse(&line) {
-            Ok(command) => command,
-            Err(error) => {
-                handler.newer(connection, &line, error)?;
-                // Not a sign of life, and not the first command that is due from a client.
-                tokio::task::consume_budget().await;
-                continue;
-            }
-        };
-        if !incoming.allows(&command) {
-            return Err(ConnectionError::Direction(command.name()));
-        }
-        health.command_received(&command);
-        handler.received(connection, command);
+        receive_line(connection, line?, incoming, handler, health)?;
         // Yields now and then, so that the followers run even under a flood of lines.
         tokio::task::consume_budget().await;
     }
+    Ok(())
+}
+
+fn receive_line(
+    connection: &Rc<Connection>,
+    line: &str,
+    incoming: Direction,
+    handler: &CommandHandler,
+    health: &Health,
+) -> Result<(), ConnectionError> {
+    if incoming == Direction::ServerToClient
+        && let Some(header) = RdataHeader::of(line)
+        && handler.received_row(connection, &header)
+    {
+        health.received();
+        return Ok(());
+    }
+    let command = match Command::parse(line) {
+        Ok(command) => command,
+        // Not a sign of life, and not the first command that is due from a client.
+        Err(error) => return Ok(handler.newer(connection, line, error)?),
+    };
+    if !incoming.allows(&command) {
+        return Err(ConnectionError::Direction(command.name()));
+    }
+    health.command_received(&command);
+    handler.received(connection, command);
     Ok(())
 }
 

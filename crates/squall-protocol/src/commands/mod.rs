@@ -3,7 +3,7 @@
 mod federation_ack;
 mod lock_released;
 mod position;
-mod rdata;
+pub(crate) mod rdata;
 mod user_ip;
 mod user_sync;
 

@@ -3,10 +3,12 @@
 //! Rows that share a token follow one another. All but the last have `batch` instead of the token, so that a follower
 //! applies all of them or none.
 
+use std::io::Write;
+
 use serde_json::Value;
 
 use crate::arguments::{Arguments, integer};
-use crate::{InstanceName, ParseErrorKind, StreamName, Token, json};
+use crate::{InstanceName, LineBreak, ParseErrorKind, Row, StreamName, Token, json};
 
 /// The text in place of the token, in a row that is not the last of its token.
 const BATCH: &str = "batch";
@@ -38,6 +40,16 @@ pub struct RdataHeader<'a> {
 }
 
 impl<'a> RdataHeader<'a> {
+    /// The command's name.
+    pub const NAME: &'static str = "RDATA";
+
+    /// Returns the header of an `RDATA`. Returns none for any other command, and for an `RDATA` with an error before its
+    /// row.
+    pub fn of(line: &'a str) -> Option<RdataHeader<'a>> {
+        let arguments = line.strip_prefix(Self::NAME)?.strip_prefix(' ')?;
+        RdataHeader::parse(Arguments::new(arguments)).ok()
+    }
+
     pub(crate) fn parse(mut arguments: Arguments<'a>) -> Result<RdataHeader<'a>, ParseErrorKind> {
         Ok(RdataHeader {
             stream: arguments.word("stream")?,
@@ -65,4 +77,32 @@ impl Rdata {
             None => format!("{stream} {writer} {BATCH} {row}"),
         }
     }
+}
+
+/// Appends the command of a row to `to`, without the delimiter of a line.
+///
+/// # Errors
+/// A name holds a line break.
+pub(crate) fn write(
+    stream: &StreamName,
+    writer: &InstanceName,
+    token: Option<Token>,
+    row: &Row,
+    to: &mut Vec<u8>,
+) -> Result<(), LineBreak> {
+    let names = [stream.as_str(), writer.as_str()];
+    if names.iter().any(|name| name.contains('\n')) {
+        return Err(LineBreak { command: RdataHeader::NAME });
+    }
+    for word in [RdataHeader::NAME].into_iter().chain(names) {
+        to.extend_from_slice(word.as_bytes());
+        to.push(b' ');
+    }
+    match token {
+        Some(token) => write!(to, "{token}").expect("a Vec takes every write"),
+        None => to.extend_from_slice(BATCH.as_bytes()),
+    }
+    to.push(b' ');
+    json::write(row, to);
+    Ok(())
 }

@@ -3,8 +3,7 @@
 //! A row names the changed data and does not hold its content. Before Synapse 1.7 the content was in the row, and rows
 //! outgrew their lines (Synapse #6333). Clients choose the type, which may still be too long for a line.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "account_data";
@@ -22,13 +21,13 @@ pub struct AccountDataRow {
 
 impl AccountDataRow {
     /// Parses `[user_id, room_id | null, type]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
         let (user_id, room_id, kind) = Deserialize::deserialize(row)?;
         Ok(AccountDataRow { user_id, room_id, kind })
     }
 
-    /// Returns `[user_id, room_id | null, type]`.
-    pub fn to_json(&self) -> Value {
-        json!([self.user_id, self.room_id, self.kind])
+    /// Writes `[user_id, room_id | null, type]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&self.user_id, &self.room_id, &self.kind).serialize(to)
     }
 }

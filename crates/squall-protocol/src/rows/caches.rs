@@ -3,8 +3,8 @@
 //! A row names a cache and a key, or a whole cache. The pseudo cache [`CURRENT_STATE`] stands for everything derived from
 //! the current state of a room.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::json::Json;
 
@@ -30,13 +30,13 @@ pub struct CachesRow {
 
 impl CachesRow {
     /// Parses `[cache, keys | null, invalidation_ts | null]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
         let (cache, keys, invalidated_ms): (_, Option<Vec<Value>>, _) = Deserialize::deserialize(row)?;
         Ok(CachesRow { cache, keys: keys.map(|keys| Json(keys.into())), invalidated_ms })
     }
 
-    /// Returns `[cache, keys | null, invalidation_ts | null]`.
-    pub fn to_json(&self) -> Value {
-        json!([self.cache, self.keys, self.invalidated_ms])
+    /// Writes `[cache, keys | null, invalidation_ts | null]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&self.cache, &self.keys, self.invalidated_ms).serialize(to)
     }
 }

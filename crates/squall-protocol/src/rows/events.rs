@@ -1,8 +1,10 @@
 //! Rows of `events`: new events, and changes of rooms' current state.
 
-use serde::Deserialize;
-use serde::de::Error as _;
-use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "events";
@@ -80,47 +82,70 @@ impl EventRow {
 
 impl EventsRow {
     /// Parses `[tag, [field, ...]]` with exactly the fields of the tag.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
-        let (tag, fields): (String, Value) = Deserialize::deserialize(row)?;
-        match tag.as_str() {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
+        row.deserialize_tuple(2, TaggedFields)
+    }
+
+    /// Writes `[tag, [field, ...]]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            EventsRow::Event(EventRow {
+                event_id,
+                room_id,
+                kind,
+                state_key,
+                redacts,
+                relates_to,
+                membership,
+                rejected,
+                outlier,
+            }) => {
+                let fields =
+                    (event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier);
+                ("ev", fields).serialize(to)
+            }
+            EventsRow::State(StateRow { room_id, kind, state_key, event_id }) => {
+                ("state", (room_id, kind, state_key, event_id)).serialize(to)
+            }
+            EventsRow::StateAll(StateAllRow { room_id }) => ("state-all", (room_id,)).serialize(to),
+        }
+    }
+}
+
+/// The tag of a row: the kind of the fields behind it.
+#[derive(Deserialize)]
+struct Tag<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Reads a tag and the fields that it names.
+struct TaggedFields;
+
+impl<'de> Visitor<'de> for TaggedFields {
+    type Value = EventsRow;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tuple of size 2")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut row: A) -> Result<EventsRow, A::Error> {
+        let Tag(tag) = row.next_element()?.ok_or_else(|| A::Error::invalid_length(0, &self))?;
+        let no_fields = || A::Error::invalid_length(1, &self);
+        match &*tag {
             "ev" => {
                 let (event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier) =
-                    Deserialize::deserialize(&fields)?;
+                    row.next_element()?.ok_or_else(no_fields)?;
                 let row =
                     EventRow { event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier };
                 Ok(EventsRow::Event(row))
             }
             "state" => {
-                let (room_id, kind, state_key, event_id) = Deserialize::deserialize(&fields)?;
+                let (room_id, kind, state_key, event_id) = row.next_element()?.ok_or_else(no_fields)?;
                 Ok(EventsRow::State(StateRow { room_id, kind, state_key, event_id }))
             }
             "state-all" => {
-                let (room_id,) = Deserialize::deserialize(&fields)?;
+                let (room_id,) = row.next_element()?.ok_or_else(no_fields)?;
                 Ok(EventsRow::StateAll(StateAllRow { room_id }))
             }
-            other => Err(serde_json::Error::custom(format!("unknown row type {other:?}"))),
-        }
-    }
-
-    /// Returns `[tag, [field, ...]]`.
-    pub fn to_json(&self) -> Value {
-        match self {
-            EventsRow::Event(row) => json!([
-                "ev",
-                [
-                    row.event_id,
-                    row.room_id,
-                    row.kind,
-                    row.state_key,
-                    row.redacts,
-                    row.relates_to,
-                    row.membership,
-                    row.rejected,
-                    row.outlier
-                ]
-            ]),
-            EventsRow::State(row) => json!(["state", [row.room_id, row.kind, row.state_key, row.event_id]]),
-            EventsRow::StateAll(row) => json!(["state-all", [row.room_id]]),
+            other => Err(A::Error::custom(format!("unknown row type {other:?}"))),
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! A row is a user's whole state, so only the newest row of each user matters.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "presence";
@@ -30,7 +29,7 @@ pub struct PresenceRow {
 impl PresenceRow {
     /// Parses `[user_id, state, last_active_ts, last_federation_update_ts, last_user_sync_ts, status_msg | null,
     /// currently_active]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
         let (
             user_id,
             state,
@@ -51,16 +50,17 @@ impl PresenceRow {
         })
     }
 
-    /// Returns the row as [`parse`](Self::parse) reads it.
-    pub fn to_json(&self) -> Value {
-        json!([
-            self.user_id,
-            self.state,
+    /// Writes the row as [`parse`](Self::parse) reads it.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (
+            &self.user_id,
+            &self.state,
             self.last_active_ms,
             self.last_federation_update_ms,
             self.last_user_sync_ms,
-            self.status_msg,
-            self.currently_active
-        ])
+            &self.status_msg,
+            self.currently_active,
+        )
+            .serialize(to)
     }
 }

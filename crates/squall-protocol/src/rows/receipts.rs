@@ -2,8 +2,8 @@
 //!
 //! Only the newest receipt of a (room, type, user, thread) matters.
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::json::Json;
 
@@ -29,14 +29,14 @@ pub struct ReceiptsRow {
 
 impl ReceiptsRow {
     /// Parses `[room_id, receipt_type, user_id, event_id, thread_id | null, {..}]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
         let (room_id, kind, user_id, event_id, thread_id, data): (_, _, _, _, _, Map<String, Value>) =
             Deserialize::deserialize(row)?;
         Ok(ReceiptsRow { room_id, kind, user_id, event_id, thread_id, data: Json(data.into()) })
     }
 
-    /// Returns `[room_id, receipt_type, user_id, event_id, thread_id | null, {..}]`.
-    pub fn to_json(&self) -> Value {
-        json!([self.room_id, self.kind, self.user_id, self.event_id, self.thread_id, self.data])
+    /// Writes `[room_id, receipt_type, user_id, event_id, thread_id | null, {..}]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&self.room_id, &self.kind, &self.user_id, &self.event_id, &self.thread_id, &self.data).serialize(to)
     }
 }

@@ -3,8 +3,7 @@
 //! A row names only the recipient. The messages are in the recipient's inbox until the device has acknowledged them. They are
 //! never overwritten, so a reader of the inbox up to a token gets every message up to it, in order.
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "to_device";
@@ -18,13 +17,13 @@ pub struct ToDeviceRow {
 
 impl ToDeviceRow {
     /// Parses `[entity]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
         let (entity,) = Deserialize::deserialize(row)?;
         Ok(ToDeviceRow { entity })
     }
 
-    /// Returns `[entity]`.
-    pub fn to_json(&self) -> Value {
-        json!([self.entity])
+    /// Writes `[entity]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&self.entity,).serialize(to)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A row holds all users who are typing in a room, so only the newest row of each room matters.
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The stream's name on the wire.
 pub const NAME: &str = "typing";
@@ -18,13 +18,13 @@ pub struct TypingRow {
 
 impl TypingRow {
     /// Parses `[room_id, [user_id, ...]]`.
-    pub fn parse(row: &Value) -> Result<Self, serde_json::Error> {
-        let (room_id, user_ids) = serde::Deserialize::deserialize(row)?;
+    pub fn parse<'de, D: Deserializer<'de>>(row: D) -> Result<Self, D::Error> {
+        let (room_id, user_ids) = Deserialize::deserialize(row)?;
         Ok(TypingRow { room_id, user_ids })
     }
 
-    /// Returns `[room_id, [user_id, ...]]`.
-    pub fn to_json(&self) -> Value {
-        json!([self.room_id, self.user_ids])
+    /// Writes `[room_id, [user_id, ...]]`.
+    pub fn write<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        (&self.room_id, &self.user_ids).serialize(to)
     }
 }
