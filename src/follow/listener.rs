@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use redis::Msg;
 use redis::aio::PubSubSink;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use crate::replication::Backoff;
 use crate::replication::connection::QUIET_UNTIL_SET_UP;
 use crate::transport::RedisConfig;
 use crate::transport::redis::{
-    Broker, BrokerError, Limits, Messages, answer, publish_on_new_connection, subscribe, user_ip_channel,
+    Broker, BrokerError, Limits, Message, Messages, answer, publish_on_new_connection, subscribe, user_ip_channel,
 };
 use squall_env::Address;
 
@@ -172,8 +171,8 @@ async fn receive(
     }
 }
 
-fn give(message: &Msg, follower: &mut Follower, watcher: &mut dyn Watcher) {
-    follower.received(message.get_channel_name(), message.get_payload_bytes(), watcher);
+fn give(message: &Message, follower: &mut Follower, watcher: &mut dyn Watcher) {
+    follower.received(message.channel(), message.payload(), watcher);
 }
 
 /// Waits for the ping interval and pings the broker. Returns the time of the ping when the broker has answered.

@@ -17,6 +17,7 @@
 
 mod connection;
 mod echo;
+mod message_splitter;
 mod name_check;
 mod predecessor;
 mod publisher;
@@ -27,6 +28,7 @@ mod subscriber;
 
 pub use connection::{Broker, BrokerError, PING_INTERVAL, REPLY_BYTES_MAX, REPLY_TIMEOUT, WAITING_BYTES_MAX, answer};
 pub use echo::Echoes;
+pub use message_splitter::Message;
 pub use name_check::{NAME_CHECK_INTERVAL, keep_checking_name};
 pub use publisher::{keep_publishing, publish_on_new_connection};
 pub use read_limiter::Limits;

@@ -249,6 +249,57 @@ fn reply_in(bytes: &[u8], nesting: usize) -> Option<(Reply, usize)> {
     }
 }
 
+/// Bytes that are no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Returns the length of the reply at the beginning of `bytes`, of which nothing is kept; `None` if it is incomplete.
+pub(super) fn reply_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    reply_length_within(bytes, NESTING_MAX)
+}
+
+fn reply_length_within(bytes: &[u8], nesting: usize) -> Result<Option<usize>, Malformed> {
+    let Some(kind) = bytes.first() else { return Ok(None) };
+    match kind {
+        b'+' | b'-' | b':' => Ok(line_end(bytes)),
+        b'$' if bytes.starts_with(b"$-1\r\n") => Ok(Some(5)),
+        b'$' => Ok(bulk_length(bytes)?.map(|(start, length)| start + length + 2).filter(|end| *end <= bytes.len())),
+        b'*' => {
+            let Some(mut end) = line_end(bytes) else { return Ok(None) };
+            let count = number(&bytes[1..end - 2]).ok_or(Malformed)?;
+            for _ in 0..count {
+                let nesting = nesting.checked_sub(1).ok_or(Malformed)?;
+                let Some(length) = reply_length_within(&bytes[end..], nesting)? else { return Ok(None) };
+                end += length;
+            }
+            Ok(Some(end))
+        }
+        _ => Err(Malformed),
+    }
+}
+
+/// Returns where the bulk string at the beginning of `bytes` starts, and its length; `None` if the line with its length is
+/// incomplete.
+pub(super) fn bulk_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let Some((kind, line)) = bytes.split_first() else { return Ok(None) };
+    if *kind != b'$' {
+        return Err(Malformed);
+    }
+    Ok(length_line(line)?.map(|(end, length)| (1 + end, length)))
+}
+
+/// Returns the end of the line at the beginning of `bytes`, and the length that it states; `None` if it is incomplete.
+pub(super) fn length_line(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
+    let Some(end) = line_end(bytes) else { return Ok(None) };
+    let length = number(&bytes[..end - 2]).and_then(|length| usize::try_from(length).ok());
+    Ok(Some((end, length.filter(|length| *length <= WORD_BYTES_MAX).ok_or(Malformed)?)))
+}
+
+/// Returns the end of the first line.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(2).position(|pair| pair == b"\r\n").map(|at| at + 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,15 +3,17 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use redis::Msg;
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::coop::{consume_budget, has_budget_remaining, unconstrained};
 
 use super::connection::{Broker, BrokerError, PING_INTERVAL, answer, cause, closed, keep_connected, settle};
 use super::echo::Echoes;
+use super::message_splitter::{self, Message};
 use super::read_limiter::ReadLimiter;
 use super::user_ip_channel;
 use crate::observer::Env;
@@ -46,11 +48,12 @@ pub async fn stay_subscribed(config: RedisConfig, echoes: Rc<Echoes>, handler: R
 /// published earlier could be missed.
 pub async fn subscribe(broker: &Broker, channels: &[String]) -> Result<(PubSubSink, Messages), BrokerError> {
     let (stream, info, limiter) = broker.open().await?;
-    let greeted = answer("the greeting", PubSub::new(&info, stream)).await;
-    let (mut sink, stream) = greeted.map_err(|error| cause(error, &limiter))?.split();
+    let (rest, messages) = message_splitter::split(stream);
+    let greeted = answer("the greeting", PubSub::new(&info, rest)).await;
+    let (mut sink, others) = greeted.map_err(|error| cause(error, &limiter))?.split();
     let subscribed = answer("SUBSCRIBE", sink.subscribe(channels)).await;
     subscribed.map_err(|error| cause(error, &limiter))?;
-    Ok((sink, Messages { stream, limiter }))
+    Ok((sink, Messages { messages, others, limiter }))
 }
 
 /// Returns the channels to which an instance subscribes.
@@ -65,31 +68,42 @@ fn channels(handler: &CommandHandler, echoes: &Echoes) -> Vec<String> {
 
 /// The messages of a subscription.
 pub struct Messages {
-    stream: PubSubStream,
+    messages: UnboundedReceiver<Message>,
+    /// Messages that the `redis` crate has parsed: those behind something that is no reply.
+    others: PubSubStream,
     limiter: ReadLimiter,
 }
 
 impl Messages {
     /// Returns the next message if it has already arrived.
-    pub fn try_next(&mut self) -> Result<Option<Msg>, BrokerError> {
-        // Unconstrained: an exhausted tokio budget must not look like an absent message.
-        let next = unconstrained(self.stream.next()).now_or_never();
+    pub fn try_next(&mut self) -> Result<Option<Message>, BrokerError> {
+        let next = unconstrained(poll_fn(|cx| self.poll_next(cx))).now_or_never();
         next.map(|message| self.record(message)).transpose()
     }
 
     /// Waits for the next message. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Msg, BrokerError> {
-        let Messages { stream, limiter } = self;
-        let mut next = pin!(unconstrained(stream.next()));
-        let message = poll_fn(|cx| {
-            let polled = next.as_mut().poll(cx);
+    pub async fn next(&mut self) -> Result<Message, BrokerError> {
+        let next = poll_fn(|cx| {
+            let polled = self.poll_next(cx);
             if polled.is_pending() {
-                limiter.drained(cx.waker());
+                self.limiter.drained(cx.waker());
             }
             polled
         });
-        let message = message.await;
+        let message = unconstrained(next).await;
         self.record(message)
+    }
+
+    /// Polls for the next message. The caller's future must be unconstrained: an exhausted tokio budget must not look like an
+    /// absent message.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        if let Poll::Ready(Some(message)) = self.messages.poll_recv(cx) {
+            return Poll::Ready(Some(message));
+        }
+        let other = ready!(self.others.poll_next_unpin(cx));
+        Poll::Ready(
+            other.map(|message| Message::new(message.get_channel_name().as_bytes(), message.get_payload_bytes())),
+        )
     }
 
     /// Returns the cause of an error on this connection: a message that exceeded its limit, or the error itself.
@@ -102,9 +116,9 @@ impl Messages {
         self.limiter.has_stopped_within(time)
     }
 
-    fn record(&self, message: Option<Msg>) -> Result<Msg, BrokerError> {
+    fn record(&self, message: Option<Message>) -> Result<Message, BrokerError> {
         let message = message.ok_or_else(|| closed(&self.limiter))?;
-        self.limiter.handled(message.get_channel_name().len() + message.get_payload_bytes().len() + FRAME_BYTES);
+        self.limiter.handled(message.channel().len() + message.payload().len() + FRAME_BYTES);
         Ok(message)
     }
 }
@@ -133,8 +147,8 @@ async fn listen(
         };
         // Until it yields, nothing but the messages that have arrived already needs a look.
         loop {
-            match message.get_payload_bytes() {
-                payload if echoes.record(message.get_channel_name(), payload) => {}
+            match message.payload() {
+                payload if echoes.record(message.channel(), payload) => {}
                 payload => receive(payload, connection, handler, broker),
             }
             // Once this has used the budget up, the select yields, so that the followers run even under a flood of messages.
