@@ -11,8 +11,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::now;
 use crate::server::Server;
-use crate::{BURST, now};
 
 /// Most commands that are published before their answers are awaited, as in the stack.
 const UNANSWERED_MAX: usize = 1_000;
@@ -62,17 +62,8 @@ impl Client {
 
     /// Publishes the payloads. Returns the time until every subscriber has read all of them.
     pub(crate) async fn carry(&self, payloads: &[String]) -> Duration {
-        let mut took = Duration::ZERO;
-        for payloads in payloads.chunks(BURST) {
-            let payloads = [payloads, &[LAST.to_owned()]].concat();
-            let began = now();
-            self.carry_at_once(&payloads).await;
-            took += began.elapsed();
-        }
-        took
-    }
-
-    async fn carry_at_once(&self, payloads: &[String]) {
+        let payloads = [payloads, &[LAST.to_owned()]].concat();
+        let began = now();
         let mut publisher = self.publisher.clone();
         for payloads in payloads.chunks(UNANSWERED_MAX) {
             let mut pipeline = Pipeline::with_capacity(payloads.len());
@@ -85,6 +76,7 @@ impl Client {
         for _ in 0..self.subscribers {
             finished.recv().await.expect("the subscribers stay");
         }
+        began.elapsed()
     }
 }
 

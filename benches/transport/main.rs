@@ -21,11 +21,8 @@ use tokio::task::LocalSet;
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
 
-/// Number of rows in a sample. The environment variable `SQUALL_BENCH_ROWS` overrides it.
+/// Number of rows in a sample, which are committed at once. The environment variable `SQUALL_BENCH_ROWS` overrides it.
 const ROWS: usize = 20_000;
-/// Number of rows that are committed at once. The next rows follow once these have arrived. A follower with more than ten
-/// thousand rows waiting would be dropped, and would catch up instead.
-const BURST: usize = 5_000;
 /// Number of samples of each measurement. Their median counts.
 const SAMPLES: usize = 5;
 /// Numbers of followers.
@@ -44,7 +41,7 @@ fn main() -> ExitCode {
     let is_wanted = |part: &str| names.is_empty() || names.iter().any(|name| part.contains(name.as_str()));
     let mut is_well = true;
     if is_wanted("rates") {
-        println!("{rows} rows a sample, {BURST} at once, medians of {SAMPLES}");
+        println!("{rows} rows at once, medians of {SAMPLES} samples");
         is_well &= FOLLOWERS.map(|followers| compare_rates(rows, followers)).iter().all(|is_well| *is_well);
     }
     if is_wanted("memory") {

@@ -21,7 +21,7 @@ use squall_protocol::{Command, InstanceName, Rdata, StreamName, Token};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
-use crate::{BURST, now};
+use crate::now;
 
 const ROOM: &str = "!room:squall.test";
 /// Most time for any wait.
@@ -141,19 +141,13 @@ impl Cluster {
         }
     }
 
-    /// Writes so many rows. Returns the time from their commit until every follower has applied them.
+    /// Writes so many rows at once. Returns the time from their commit until every follower has applied them.
     pub(crate) async fn carry(&self, rows: usize) -> Duration {
         let before: Vec<u64> = self.followers.iter().map(Follower::streamed).collect();
-        let mut took = Duration::ZERO;
-        let mut left = rows;
-        while left > 0 {
-            let burst = left.min(BURST);
-            left -= burst;
-            let last = write(&self.master, &self.written, burst).await;
-            let began = now();
-            self.arrived(last).await;
-            took += began.elapsed();
-        }
+        let last = write(&self.master, &self.written, rows).await;
+        let began = now();
+        self.arrived(last).await;
+        let took = began.elapsed();
         for (follower, before) in self.followers.iter().zip(before) {
             assert_eq!(follower.streamed() - before, rows as u64, "rows were caught up with");
         }

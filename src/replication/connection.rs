@@ -18,6 +18,10 @@ use squall_protocol::{Command, EncodeError, Framing, Newer, Role, StreamName};
 /// Time without a failure after which a connection to a broker counts as set up.
 pub const QUIET_UNTIL_SET_UP: Duration = Duration::from_secs(5);
 
+/// The part of an outbox's limit above which it is crowded. A follower of a writer that fills its outbox only so far is never
+/// dropped in a burst, and has enough to read until the writer's next turn.
+const CROWDED_PART: usize = 20;
+
 /// Number of kinds of commands of a newer version that are remembered, and reported, for each connection.
 pub const NEWER_KINDS_MAX: usize = 100;
 
@@ -29,6 +33,8 @@ pub struct Connection {
     outbox: RefCell<VecDeque<Bytes>>,
     /// Largest number of commands in the outbox.
     commands_queued_max: usize,
+    /// True if the outbox was not emptied while a streamer waited for that. Until it is, none waits again.
+    is_stuck: Cell<bool>,
     /// True once the instance stops. Then an overflow discards nothing.
     is_finishing: Cell<bool>,
     /// The observer of a full outbox.
@@ -79,6 +85,7 @@ impl Connection {
             peer: RefCell::new(peer.into()),
             outbox: RefCell::default(),
             commands_queued_max: COMMANDS_QUEUED_MAX,
+            is_stuck: Cell::new(false),
             is_finishing: Cell::new(false),
             observer: Rc::new(Noop),
             state: Cell::new(State::Open),
@@ -244,6 +251,7 @@ impl Connection {
         loop {
             let lines = std::mem::take(&mut *self.outbox.borrow_mut());
             if !lines.is_empty() {
+                self.is_stuck.set(false);
                 self.emptied.notify_waiters();
                 return Some(lines);
             }
@@ -259,6 +267,27 @@ impl Connection {
     pub async fn drained(&self) {
         while self.is_open() && !self.outbox.borrow().is_empty() {
             self.emptied.notified().await;
+        }
+    }
+
+    /// Returns true if so many commands wait that a sender of many should wait for the peer. A peer for which one has waited in
+    /// vain is not waited for.
+    pub(super) fn is_crowded(&self) -> bool {
+        let is_waited_for = self.is_open() && !self.is_stuck.get();
+        is_waited_for && self.outbox.borrow().len() > self.commands_queued_max / CROWDED_PART
+    }
+
+    /// Waits until the outbox is not crowded.
+    pub(super) async fn has_room(&self) {
+        while self.is_crowded() {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Notes that a sender waited in vain, if the outbox is still crowded.
+    pub(super) fn waited_in_vain(&self) {
+        if self.is_crowded() {
+            self.is_stuck.set(true);
         }
     }
 

@@ -7,6 +7,8 @@
 //! **A position never hides a row.** A follower fetches what it lacks unless `prev <= its position <= new`. So the
 //! streamer sends `POSITION prev new` with `prev < new` only where the stream has just reported no row in between.
 //! Wherever that is not certain it sends `POSITION now now`, which makes every follower that is behind catch up.
+//!
+//! Before each read the streamer waits for room in the outboxes, so that a follower that keeps up is not dropped in a burst.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -27,6 +29,10 @@ use squall_protocol::{Command, Framing, InstanceName, Position, Role, StreamName
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// Shortest interval between announcements of a position that moved only by other writers' rows (Synapse #8499).
 pub const IDLE_ANNOUNCEMENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest wait for a peer whose outbox is crowded. A peer that has stopped reading holds up the others once for so long. Then
+/// its outbox overflows, and it is dropped.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Sends this instance's rows of one stream.
 pub struct Streamer {
@@ -145,10 +151,31 @@ impl Streamer {
                 self.sent_upto.send_replace(current);
                 continue;
             }
+            if self.waits_for_room().await {
+                // Meanwhile everything may have changed.
+                continue;
+            }
             let updates = self.stream.updates(&self.writer, sent, current).await?;
             self.broadcast(sent, &updates);
             self.sent_upto.send_replace(updates.upto);
         }
+    }
+
+    /// Waits until no outbox is crowded, so that a burst of rows overflows none whose peer reads. Returns false if none was.
+    async fn waits_for_room(&self) -> bool {
+        let crowded: Vec<_> = self.following.borrow().iter().filter(|peer| peer.is_crowded()).cloned().collect();
+        if crowded.is_empty() {
+            return false;
+        }
+        let have_room = async {
+            for connection in &crowded {
+                connection.has_room().await;
+            }
+        };
+        if tokio::time::timeout(ROOM_TIMEOUT, have_room).await.is_err() {
+            crowded.iter().for_each(|connection| connection.waited_in_vain());
+        }
+        true
     }
 
     /// Sends the position to the connections that asked for it, before any row after it.

@@ -11,6 +11,7 @@ use crate::server::{Kind, Server, on_both};
 
 on_both! {
     rows_of_all_writers_arrive_complete_and_in_order;
+    a_burst_is_streamed_to_its_end;
     a_worker_that_was_stopped_catches_up;
     a_writer_that_was_stopped_goes_on_with_higher_tokens;
     users_of_a_worker_that_stops_no_longer_sync;
@@ -29,6 +30,12 @@ async fn rows_of_all_writers_arrive_complete_and_in_order(kind: Kind) {
     let server = Server::start(kind, None).await;
     let deployment = Deployment::new(&name("arrive", kind), Some(server.config()));
     rows::rows_of_all_writers_arrive_complete_and_in_order(deployment).await;
+}
+
+async fn a_burst_is_streamed_to_its_end(kind: Kind) {
+    let server = Server::start(kind, None).await;
+    let deployment = Deployment::new(&name("burst", kind), Some(server.config()));
+    rows::a_burst_is_streamed_to_its_end(deployment).await;
 }
 
 async fn a_worker_that_was_stopped_catches_up(kind: Kind) {

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use squall::limits::COMMANDS_QUEUED_MAX;
+use squall::tasks;
 use squall_protocol::Token;
 use squall_protocol::rows::{events, typing};
 
@@ -41,6 +43,21 @@ pub(crate) async fn rows_of_all_writers_arrive_complete_and_in_order(deployment:
     // The writers follow one another, and the master follows both.
     writer1.follower.reaches(events::NAME, "writer2", last).await;
     master.follower.reaches(events::NAME, "writer1", big).await;
+}
+
+/// Ten times as many rows as may wait for one peer are committed at once.
+pub(crate) async fn a_burst_is_streamed_to_its_end(deployment: Deployment) {
+    const ROWS: usize = 10 * COMMANDS_QUEUED_MAX;
+    let _master = deployment.start("master").await;
+    let writer1 = deployment.start("writer1").await;
+    let worker = deployment.start("worker").await;
+    let first = writer1.persist(ids("first", 1)).await;
+    worker.follower.reaches(events::NAME, "writer1", first).await;
+    let last = writer1.persist(ids("burst", ROWS)).await;
+    let followed = worker.follower.reaches(events::NAME, "writer1", last).await;
+    assert_eq!(followed.event_ids().len(), ROWS + 1);
+    let arrived = worker.instance.env().tasks.tallies()[&tasks::ON_RDATA].started;
+    assert_eq!(arrived, ROWS as u64 + 1, "the others were fetched after the connection was dropped");
 }
 
 pub(crate) async fn a_worker_that_was_stopped_catches_up(deployment: Deployment) {

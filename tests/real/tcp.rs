@@ -9,6 +9,11 @@ fn rows_of_all_writers_arrive_complete_and_in_order() {
 }
 
 #[test]
+fn a_burst_is_streamed_to_its_end() {
+    run(rows::a_burst_is_streamed_to_its_end(Deployment::new("tcp-burst", None)));
+}
+
+#[test]
 fn a_worker_that_was_stopped_catches_up() {
     run(rows::a_worker_that_was_stopped_catches_up(Deployment::new("tcp-worker", None)));
 }

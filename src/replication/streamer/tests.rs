@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::replication::testing::{Answer, FakeStream, Journal, SECOND, name_of, on_paused_clock, settle};
 use crate::tasks;
+use squall_env::Noop;
 use squall_protocol::{Delivery, LINE_BYTES_MAX, Rdata, Role};
 
 /// The instance `me`, which writes a stream and has sent everything up to 10.
@@ -163,6 +164,53 @@ fn a_limited_answer_is_followed_by_the_rest() {
         let rows = ["batch x", "11 y", "batch x", "13 y", "batch x", "14 y", "POSITION 14 20"];
         assert_eq!(sent(&connection).await, rows);
         assert_eq!(me.journal.fetched("me"), [(10, 20), (11, 20), (13, 20)]);
+    });
+}
+
+/// Writes 200 rows, which are read one by one, and returns them as `connection` is sent them. It reads every millisecond.
+async fn burst(me: &Writer, connection: &Connection) -> Vec<String> {
+    me.stream.answer("me", std::iter::repeat_n(Answer::Limited(1), 199));
+    for token in 11..=210 {
+        me.stream.commit("me", token, &["x"]);
+    }
+    me.move_to(210);
+    let mut rows = Vec::new();
+    while rows.len() < 200 && connection.is_open() {
+        rows.extend(sent(connection).await);
+    }
+    rows
+}
+
+/// Returns a follower for which at most 40 commands may wait.
+async fn follower_of_40(me: &Writer, id: u64) -> Rc<Connection> {
+    let connection = Connection::new(id, Role::Server, "follower", BTreeSet::new());
+    let connection = Rc::new(connection.with_outbox(40, Rc::new(Noop)));
+    me.streamer.announce_to(&connection);
+    assert_eq!(sent(&connection).await, ["POSITION 10 10"]);
+    connection
+}
+
+#[test]
+fn a_burst_waits_for_a_follower_that_reads() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let connection = follower_of_40(&me, 1).await;
+        let rows: Vec<_> = (11..=210).map(|token| format!("{token} x")).collect();
+        assert_eq!(burst(&me, &connection).await, rows);
+    });
+}
+
+#[test]
+fn a_follower_that_does_not_read_holds_up_the_others_once_and_is_dropped() {
+    on_paused_clock(async {
+        let me = writer_of("events");
+        let stuck = follower_of_40(&me, 2).await;
+        let connection = me.follower().await;
+        let began = Instant::now();
+        assert_eq!(burst(&me, &connection).await.len(), 200);
+        let took = began.elapsed();
+        assert!(took >= ROOM_TIMEOUT && took < 2 * ROOM_TIMEOUT, "{took:?}");
+        assert_eq!(stuck.outgoing().await.unwrap(), ["ERROR Failed to keep up\n"]);
     });
 }
 
