@@ -185,7 +185,7 @@ impl Names {
     }
 }
 
-/// What is known of each number.
+/// A value for each number.
 #[derive(Debug, Clone)]
 pub(crate) struct Table<K, V> {
     entries: Vec<Option<V>>,
@@ -259,7 +259,7 @@ impl<K: Number, V> Table<K, V> {
     }
 }
 
-/// What is known of each follower.
+/// A value for each follower.
 #[derive(Debug, Clone)]
 pub(crate) struct Followers<V>(Table<Source, Table<Instance, V>>);
 

@@ -1,4 +1,4 @@
-//! What the invariants share: the numbers of what an observation is about, the disturbances and the connections.
+//! The state that the invariants share: the numbers of what an observation is about, the disturbances and the connections.
 
 use super::disturbances::Disturbances;
 use super::due::stream_of;

@@ -17,7 +17,7 @@ const HASHED_TOGETHER: usize = 4096;
 #[derive(Default)]
 pub(super) struct Trace {
     hash: Xxh3Default,
-    /// What is observed and not hashed yet.
+    /// Observations that are not hashed yet.
     bytes: Bytes,
 }
 

@@ -3,11 +3,9 @@
 //! The grammar is that of current Synapse (1.163): the name, one space, the arguments. The space is written even where no
 //! argument follows (`REPLICATE `), and a bare name is read as well (Synapse #7239, #7326).
 
-use thiserror::Error;
-
 use super::arguments::{Arguments, has_too_many_words};
 use super::commands::{FederationAck, LockReleased, Position, Rdata, UserIp, UserSync};
-use super::error::{ParseError, ParseErrorKind};
+use super::error::{LineBreak, ParseError, ParseErrorKind};
 use super::excerpt::excerpt;
 
 /// A command from one instance to others. [`super::Direction`] has the commands that are allowed over TCP.
@@ -44,14 +42,6 @@ pub enum Command {
     NewActiveTask(String),
     /// The task of this id must stop (Synapse #19310). Redis only.
     CancelTask(String),
-}
-
-/// A command that cannot be sent, because its line holds a line break: the peer would read two commands.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{command} holds a line break")]
-pub struct LineBreak {
-    /// The command's name.
-    pub command: &'static str,
 }
 
 impl Command {

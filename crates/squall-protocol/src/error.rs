@@ -8,6 +8,14 @@ use thiserror::Error;
 use super::excerpt::excerpt;
 use super::json::JsonError;
 
+/// A command that cannot be sent, because its line holds a line break: the peer would read two commands.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{command} holds a line break")]
+pub struct LineBreak {
+    /// The command's name.
+    pub command: &'static str,
+}
+
 /// A line that is not a command. Over TCP the receiver closes the connection, over Redis it drops the message.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("cannot parse {line:?}: {kind}")]

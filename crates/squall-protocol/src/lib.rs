@@ -29,14 +29,14 @@ mod vector_position;
 
 pub use cached::Cached;
 pub use client_token::{SyncToken, TypingNews, TypingPosition};
-pub use command::{Command, LineBreak};
+pub use command::Command;
 pub use commands::{
     FederationAck, LockReleased, Position, Rdata, RdataHeader, SIGN_OF_LIFE_INTERVAL, SIGNS_OF_LIFE, UserIp, UserSync,
 };
 pub use delivery::Delivery;
 pub use dialect::Dialect;
 pub use direction::Direction;
-pub use error::{ParseError, ParseErrorKind};
+pub use error::{LineBreak, ParseError, ParseErrorKind};
 pub use excerpt::{Escaped, Quoted};
 pub use framing::{Framing, PAYLOAD_BYTES_MAX};
 pub use header::Header;

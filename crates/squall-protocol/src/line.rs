@@ -11,7 +11,8 @@ use std::ops::Range;
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 
-use super::command::{Command, LineBreak};
+use super::command::Command;
+use super::error::LineBreak;
 
 /// The longest line, in bytes without its delimiter: the `MAX_LENGTH` of Twisted's `LineOnlyReceiver`. Over TCP only: a Redis
 /// payload may be longer.

@@ -220,7 +220,7 @@ impl Run {
         Ending { simulated: self.recorder.now(), faults, converged }
     }
 
-    /// Spawns a task that reports the progress, if somebody watches.
+    /// Spawns a task that reports the progress, if there is a watcher.
     fn watch(&self) -> Option<JoinHandle<()>> {
         let recorder = Rc::clone(&self.recorder);
         let watcher = self.watcher.clone()?;

@@ -82,7 +82,7 @@ impl Rest {
     fn take_messages(&mut self) {
         while self.passing.is_empty() && !self.is_opaque && !self.buffer.is_empty() {
             match self.take_first() {
-                // Nobody may listen any more.
+                // The receiver may be gone.
                 Ok(Some(message)) => drop(self.messages.send(message)),
                 Ok(None) if self.passing.is_empty() => return,
                 Ok(None) => {}
@@ -274,8 +274,11 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Returns the bulk string at the beginning of `bytes`, and what follows it; `None` if it is incomplete.
-fn bulk(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, Malformed> {
+/// A bulk string, and what follows it.
+type Bulk<'a> = (&'a [u8], &'a [u8]);
+
+/// Returns the bulk string at the beginning of `bytes`; `None` if it is incomplete.
+fn bulk(bytes: &[u8]) -> Result<Option<Bulk<'_>>, Malformed> {
     let Some((start, length)) = bulk_length(bytes)? else { return Ok(None) };
     let Some(word) = bytes[start..].get(..length + 2) else { return Ok(None) };
     if !word.ends_with(b"\r\n") {

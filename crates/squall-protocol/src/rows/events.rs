@@ -100,8 +100,7 @@ impl EventsRow {
                 rejected,
                 outlier,
             }) => {
-                let fields =
-                    (event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier);
+                let fields = (event_id, room_id, kind, state_key, redacts, relates_to, membership, rejected, outlier);
                 ("ev", fields).serialize(to)
             }
             EventsRow::State(StateRow { room_id, kind, state_key, event_id }) => {

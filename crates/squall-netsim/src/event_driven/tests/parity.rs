@@ -24,7 +24,7 @@ enum Call {
 /// Calls in their order, each by one end of a connection.
 type Script = Vec<(Side, Call)>;
 
-/// What each call returned.
+/// The results of the calls, with their numbers.
 type Results = Rc<RefCell<Vec<(usize, String)>>>;
 
 fn script() -> impl Strategy<Value = Script> {

@@ -47,7 +47,7 @@ impl Listening {
         Poll::Pending
     }
 
-    /// The established connections that nobody has accepted.
+    /// The established connections that were not accepted.
     pub(crate) fn into_ready(self) -> VecDeque<Flow> {
         self.ready
     }

@@ -4,16 +4,8 @@ use crate::Side;
 
 use super::ending::Ending;
 use super::flow::Fifo;
-use super::segment::{Flow, HostIndex};
+use super::segment::{Flow, HostIndex, Key};
 use super::socket::Socket;
-
-/// The name of a connection: its place, and its number, by which an earlier connection of that place is told apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    /// The number of the attempt that made it.
-    pub id: u64,
-    place: u32,
-}
 
 /// One end of a connection.
 pub(crate) struct Half {
@@ -24,7 +16,7 @@ pub(crate) struct Half {
     pub fifo: Fifo,
     /// True while an application holds it.
     pub is_held: bool,
-    /// How it came to an end of which its kernel alone does not know.
+    /// Its end, if TCP alone does not explain it.
     pub ending: Option<Ending>,
     /// True for a server's end from the SYN-ACK until the packet that completes the handshake.
     pub is_mid_handshake: bool,

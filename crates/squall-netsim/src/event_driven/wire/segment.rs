@@ -1,6 +1,5 @@
 //! TCP segments, and the flows along which they travel.
 
-use super::pair::Key;
 use crate::Side;
 
 /// Bytes of the headers of a packet: 20 of IPv4 and 20 of TCP.
@@ -11,6 +10,15 @@ pub(crate) const SEGMENT_MAX: usize = 1500 - HEADERS;
 /// A host's number: its place in [`Options::hosts`](crate::Options::hosts).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HostIndex(pub u16);
+
+/// The name of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// The number of the attempt that made it. It tells an earlier connection of the same place apart.
+    pub id: u64,
+    /// Its place among all connections.
+    pub place: u32,
+}
 
 /// One direction of a connection. A socket has the name of the flow that leaves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

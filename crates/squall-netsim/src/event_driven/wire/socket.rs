@@ -37,7 +37,7 @@ pub(crate) enum State {
     Closed,
 }
 
-/// What a socket does after a segment has reached it.
+/// The effect of a segment on the socket that it has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
     /// Nothing.
@@ -48,7 +48,7 @@ pub(crate) enum Reply {
     Established,
 }
 
-/// What a socket does when its application closes it.
+/// The effect of closing a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closing {
     /// It is removed.
