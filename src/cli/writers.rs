@@ -7,8 +7,9 @@ use clap::Args;
 use super::CliError;
 use super::synapse_config::SynapseConfig;
 use crate::serve::{File, ServeError};
+use crate::streams;
 use squall_judge::audit::Writers;
-use squall_protocol::{InstanceName, StreamName, rows};
+use squall_protocol::{InstanceName, StreamName};
 
 /// The writers of the deployment's streams.
 #[derive(Debug, Args)]
@@ -31,8 +32,8 @@ impl WriterArguments {
         let mut by_stream = synapse.map_or_else(Writers::new, |synapse| synapse.writers.clone());
         if let Some(path) = &self.config {
             let config = File::load(path).map_err(ServeError::from)?.config;
-            let writers = |stream: &&str| ((*stream).into(), config.writers_of(stream).into_iter().collect());
-            by_stream.extend(rows::NAMES.iter().map(writers));
+            let writers = |stream: &str| (stream.into(), config.writers_of(stream).into_iter().collect());
+            by_stream.extend(streams::names().map(writers));
         }
         for (stream, writer) in self.writers.iter().cloned() {
             by_stream.entry(stream).or_default().insert(writer);

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use squall::store::SOURCES;
-use squall_protocol::rows::{AccountDataRow, EventsRow, NAMES, Row};
+use squall::streams;
+use squall_protocol::rows::{AccountDataRow, EventsRow, Row};
 use squall_protocol::{Command, Delivery, InstanceName, Position, StreamName, Token};
 use tokio::time::Instant;
 
@@ -40,6 +41,11 @@ struct Recording {
     of_others: BTreeMap<StreamName, (u64, u64)>,
 }
 
+/// Returns true if an instance of Squall has the stream.
+fn is_of_squall(stream: &StreamName) -> bool {
+    streams::names().any(|name| name == stream.as_str())
+}
+
 fn recording() -> Recording {
     let mut steps = Vec::new();
     let mut sent = BTreeMap::<_, Sent>::new();
@@ -47,7 +53,7 @@ fn recording() -> Recording {
     for recorded in recording::redis() {
         let command = Command::parse(recorded.text().unwrap()).unwrap();
         match &command {
-            Command::Rdata(rdata) if NAMES.contains(&rdata.stream.as_str()) => {
+            Command::Rdata(rdata) if is_of_squall(&rdata.stream) => {
                 let sent = sent.entry((rdata.stream.clone(), rdata.writer.clone())).or_default();
                 sent.batch.push(Row::parse(&rdata.stream, rdata.row.clone()).unwrap());
                 if let Some(token) = rdata.token {
@@ -60,7 +66,7 @@ fn recording() -> Recording {
                     }
                 }
             }
-            Command::Position(position) if NAMES.contains(&position.stream.as_str()) => {
+            Command::Position(position) if is_of_squall(&position.stream) => {
                 sent.entry((position.stream.clone(), position.writer.clone())).or_default().last_token = position.new;
             }
             Command::Rdata(rdata) => of_others.entry(rdata.stream.clone()).or_insert((0, 0)).0 += 1,
@@ -76,7 +82,7 @@ fn recording() -> Recording {
 /// Returns the positions of Squall's streams before the recording, as their writers would have answered a REPLICATE.
 fn positions_before(recording: &Recording) -> Vec<Command> {
     let mut positions = Vec::new();
-    for stream in NAMES {
+    for stream in streams::names() {
         let rows =
             recording.sent.iter().filter(|((of, _), _)| of.as_str() == stream).flat_map(|(_, sent)| &sent.tokens);
         let first = rows.map(|(token, _)| *token).min().expect("every stream has rows").prev();
@@ -96,7 +102,7 @@ struct Writers {
 impl Writers {
     fn write(&mut self, command: &Command, written: &Written) {
         match command {
-            Command::Rdata(rdata) if NAMES.contains(&rdata.stream.as_str()) => {
+            Command::Rdata(rdata) if is_of_squall(&rdata.stream) => {
                 let batch = self.batches.entry((rdata.stream.clone(), rdata.writer.clone())).or_default();
                 batch.push(Row::parse(&rdata.stream, rdata.row.clone()).unwrap());
                 if let Some(token) = rdata.token {
@@ -147,7 +153,7 @@ fn play(line: u64) -> (Recording, Written, Follower) {
 
 fn check_positions(recording: &Recording, follower: &Follower) {
     // Every configured writer of every stream sent something.
-    let configured: usize = NAMES.iter().map(|stream| writers_of(stream).len()).sum();
+    let configured: usize = streams::names().map(|stream| writers_of(stream).len()).sum();
     assert_eq!(recording.sent.len(), configured);
     for ((stream, writer), sent) in &recording.sent {
         let position = follower.handler.position(stream.as_str(), writer);
@@ -203,7 +209,7 @@ fn key(row: &Row) -> String {
         Row::Receipts(row) => format!("{} {} {} {:?}", row.room_id, row.kind, row.user_id, row.thread_id),
         Row::ToDevice(row) => row.entity.clone(),
         Row::Typing(row) => row.room_id.clone(),
-        Row::Caches(_) | Row::Events(_) => panic!("the stream has no keys"),
+        row => panic!("{} has no keys", row.stream()),
     }
 }
 

@@ -11,30 +11,22 @@ use std::process::Command;
 use crate::quotes::{blocks, read};
 
 /// Each example in `docs/examples`, and the path that it is copied to.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 3] = [
     ("frozen_stands_still.rs", "crates/squall-judge/src/invariants/frozen_stands_still.rs"),
     ("isolation.rs", "src/sim/faults/isolation.rs"),
-    ("pushers/row.rs", "crates/squall-protocol/src/rows/pushers.rs"),
-    ("pushers/table.rs", "src/store/pushers.rs"),
+    ("pushers.rs", "src/store/pushers.rs"),
 ];
 
 /// The files that the document changes, each by one line.
-const CHANGED: [&str; 5] = [
-    "crates/squall-judge/src/invariants/mod.rs",
-    "src/sim/faults/mod.rs",
-    "crates/squall-protocol/src/rows/mod.rs",
-    "src/store/mod.rs",
-    "crates/squall-judge/src/due.rs",
-];
+const CHANGED: [&str; 3] = ["crates/squall-judge/src/invariants/mod.rs", "src/sim/faults/mod.rs", "src/store/mod.rs"];
 
 /// The crates of the sources. The copy's are built quickly, because few of their tests run.
 const CRATES: [&str; 5] = ["squall", "squall-env", "squall-judge", "squall-netsim", "squall-protocol"];
 
 /// The unit tests to run: one of each example.
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 3] = [
     "frozen_stands_still::tests::a_frozen_process_applies_no_rows",
     "isolation::tests::an_isolation_counts_where_it_held_a_packet",
-    "rows::pushers::tests::a_row_of_pushers_is_read_as_it_is_written",
     "store::pushers::tests::only_the_newest_state_of_a_pusher_is_read",
 ];
 

@@ -1,6 +1,6 @@
 //! The documents quote the examples word for word.
 //!
-//! A document names an example by a comment, `<!-- quoted: FILE ANCHOR -->`, and has the code in the block that follows.
+//! A document names an example by a comment, `<!-- quoted: PATH ANCHOR -->`, and has the code in the block that follows.
 //! The example marks the same code by `// ANCHOR: ANCHOR` and `// ANCHOR_END: ANCHOR`. The anchor `above_tests` is the whole
 //! file but for its unit tests.
 
@@ -65,7 +65,7 @@ fn the_documents_quote_the_examples_word_for_word() {
         let quotes = quotes(&document);
         assert_eq!(quotes.len(), count, "quotations in {path}");
         for Quote { file, anchor, code } in quotes {
-            let example = read(&format!("docs/examples/{file}"));
+            let example = read(file);
             assert_eq!(code.trim_end(), anchored(&example, anchor).trim_end(), "{path} quotes {file} {anchor} wrongly");
         }
     }

@@ -19,7 +19,7 @@ use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, Noop, Se
 use squall_judge::audit::report::KEPT_OF_KIND_MAX;
 use squall_judge::audit::{Audit, Capture, Report};
 use squall_protocol::client_token::SyncToken;
-use squall_protocol::rows::Row;
+use squall_protocol::rows::{Row, v1_19};
 use squall_protocol::{Command, Dialect, Header, InstanceId, InstanceMap, InstanceName, Newer, StreamName, json};
 
 #[path = "../support/pieces.rs"]
@@ -66,12 +66,17 @@ pub fn lines(bytes: &[u8]) {
     }
 }
 
-/// The name of a stream, a space, and a row of it.
+/// The name of a stream, a space, and a row of it, in either version.
 pub fn rows(bytes: &[u8]) {
     let Some((stream, row)) = str::from_utf8(bytes).ok().and_then(|text| text.split_once(' ')) else { return };
     let stream = StreamName::from(stream);
     match json::parse(row).map(|row| Row::parse(&stream, row)) {
         Ok(Ok(row)) => assert_eq!(Row::parse(&stream, row.to_json()).as_ref(), Ok(&row)),
+        Ok(Err(error)) => is_short(&error),
+        Err(error) => is_short(&error),
+    }
+    match json::parse(row).map(|row| v1_19::Row::parse(&stream, row)) {
+        Ok(Ok(row)) => assert_eq!(v1_19::Row::parse(&stream, row.to_json()).as_ref(), Ok(&row)),
         Ok(Err(error)) => is_short(&error),
         Err(error) => is_short(&error),
     }

@@ -1,13 +1,10 @@
 //! The lines that Synapse 1.19.1's own classes read (`tests/data/vectors_1.19.1.json.gz`), by the older dialect.
 
-use std::io::Read;
-
-use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::Value;
 use squall_protocol::Dialect;
 
-use crate::vectors::{Parsed, Refused, expected, fields_of};
+use crate::vectors::{Parsed, Refused, expected, fields_of, text_1_19};
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -16,10 +13,7 @@ struct Vectors {
 }
 
 fn vectors() -> Vectors {
-    let mut text = String::new();
-    let packed = &include_bytes!("../data/vectors_1.19.1.json.gz")[..];
-    GzDecoder::new(packed).read_to_string(&mut text).expect("the vectors are packed text");
-    serde_json::from_str(&text).expect("the vectors are JSON")
+    serde_json::from_str(&text_1_19()).expect("the vectors are JSON")
 }
 
 /// Returns the fields under the names of 1.19.1.

@@ -6,5 +6,6 @@ mod lines;
 #[path = "../support/pieces.rs"]
 mod pieces;
 mod properties;
+mod row_shapes;
 mod rows;
 mod vectors;

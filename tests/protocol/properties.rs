@@ -11,7 +11,7 @@ use squall_protocol::{
 use crate::pieces::decode;
 
 /// Any text, line breaks and control characters included, as JSON may hold it.
-fn string() -> impl Strategy<Value = String> {
+pub(crate) fn string() -> impl Strategy<Value = String> {
     "(?s).{0,12}"
 }
 
@@ -34,7 +34,7 @@ fn finite() -> impl Strategy<Value = f64> {
     any::<u64>().prop_map(f64::from_bits).prop_filter("JSON has no NaN and no infinity", |value| value.is_finite())
 }
 
-fn value() -> impl Strategy<Value = Value> {
+pub(crate) fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

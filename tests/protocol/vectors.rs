@@ -4,7 +4,9 @@
 //! Fields stay text until they are used: a few hold JSON that `serde_json` refuses or silently changes.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
+use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -12,7 +14,9 @@ use squall_protocol::{
     Command, FederationAck, LockReleased, ParseErrorKind, Position, Rdata, Token, UserIp, UserSync, json as python,
 };
 
-/// The parts of the vectors that are used.
+const VECTORS: &str = include_str!("../data/vectors_1.163.2.json");
+
+/// The parts of the vectors that are about commands.
 #[derive(Deserialize)]
 pub(crate) struct Vectors {
     pub valid_server_commands: Vec<String>,
@@ -21,8 +25,20 @@ pub(crate) struct Vectors {
     pub commands: Vec<Built>,
     pub parse: Vec<Parsed>,
     pub parse_errors: Vec<Refused>,
+}
+
+/// The parts of a version's vectors that are about rows.
+#[derive(Deserialize)]
+pub(crate) struct RowVectors {
+    pub streams: Vec<GivenStream>,
     pub rows: Vec<GivenRow>,
     pub row_errors: Vec<GivenRow>,
+}
+
+/// A stream of Synapse.
+#[derive(Deserialize)]
+pub(crate) struct GivenStream {
+    pub name: String,
 }
 
 /// A row, and the stream whose row class read it.
@@ -60,7 +76,23 @@ pub(crate) struct Refused {
 }
 
 pub(crate) fn vectors() -> Vectors {
-    serde_json::from_str(include_str!("../data/vectors_1.163.2.json")).expect("the vectors are JSON")
+    serde_json::from_str(VECTORS).expect("the vectors are JSON")
+}
+
+pub(crate) fn of_rows() -> RowVectors {
+    serde_json::from_str(VECTORS).expect("the vectors are JSON")
+}
+
+pub(crate) fn of_rows_1_19() -> RowVectors {
+    serde_json::from_str(&text_1_19()).expect("the vectors are JSON")
+}
+
+/// Returns the vectors of Synapse 1.19.1 (`tests/data/vectors_1.19.1.json.gz`).
+pub(crate) fn text_1_19() -> String {
+    let mut text = String::new();
+    let packed = &include_bytes!("../data/vectors_1.19.1.json.gz")[..];
+    GzDecoder::new(packed).read_to_string(&mut text).expect("the vectors are packed text");
+    text
 }
 
 /// The reason why Squall refuses a line that Synapse reads.

@@ -11,7 +11,8 @@ use squall_protocol::{InstanceName, Token};
 /// Writes to the database the change that `row` reports, as `writer` wrote it under `token`.
 ///
 /// # Panics
-/// Panics if `row` stands for no row of the database: typing is not stored, and `state-all` does not name its rows.
+/// Panics if `row` stands for no row of the database: typing is not stored, `state-all` does not name its rows, and other
+/// streams have no table.
 pub(crate) fn put(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row: &Row) -> rusqlite::Result<()> {
     match row.clone() {
         Row::Events(EventsRow::Event(row)) => {
@@ -40,6 +41,6 @@ pub(crate) fn put(tx: &Transaction<'_>, writer: &InstanceName, token: Token, row
             };
             to_device::add(tx, writer, token, &[message])
         }
-        Row::Events(EventsRow::StateAll(_)) | Row::Typing(_) => panic!("the database has no row for {row:?}"),
+        row => panic!("the database has no row for {row:?}"),
     }
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 use squall::instance::Instance;
 use squall::instance::config::StreamWriters;
 use squall::store::SOURCES;
+use squall::streams;
 use squall_protocol::rows::Row;
 use squall_protocol::{InstanceName, StreamName, Token};
 
@@ -108,7 +109,7 @@ impl Recorded {
         }
     }
 
-    /// Returns the whole rows in the recorded answer, and the offset at which the last of them ends.
+    /// Returns the whole rows of Squall's streams in the recorded answer, and the offset at which the last of them ends.
     fn rows(&self) -> (Vec<(Token, Row)>, usize) {
         let (Some(stream), Some(list)) = (self.stream(), self.answer.strip_prefix(r#"{"updates":["#)) else {
             return (Vec::new(), 0);
@@ -120,7 +121,9 @@ impl Recorded {
             let mut values = serde_json::Deserializer::from_str(rest).into_iter::<(Token, Value)>();
             let Some(Ok((token, row))) = values.next() else { return (rows, end) };
             end = self.answer.len() - rest.len() + values.byte_offset();
-            if let Ok(row) = Row::parse(&StreamName::from(stream), row) {
+            if streams::names().any(|name| name == stream)
+                && let Ok(row) = Row::parse(&StreamName::from(stream), row)
+            {
                 rows.push((token, row));
             }
         }

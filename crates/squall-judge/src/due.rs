@@ -22,9 +22,22 @@ pub(super) fn key(row: &Row) -> Option<Key> {
     let stream = row.stream();
     let hash = match row {
         Row::AccountData(row) => hash_of(&(stream, &row.user_id, &row.room_id, &row.kind)),
-        Row::Caches(_) | Row::Events(_) => return None,
+        Row::Backfill(_)
+        | Row::Caches(_)
+        | Row::Events(_)
+        | Row::Federation(_)
+        | Row::PresenceFederation(_)
+        | Row::ProfileUpdates(_)
+        | Row::QuarantinedMedia(_)
+        | Row::StickyEvents(_)
+        | Row::UnPartialStatedEvent(_)
+        | Row::UnPartialStatedRoom(_) => return None,
+        Row::DeviceLists(row) => hash_of(&(stream, &row.user_id, row.is_signature, row.hosts_calculated)),
         Row::Presence(row) => hash_of(&(stream, &row.user_id)),
+        Row::PushRules(row) => hash_of(&(stream, &row.user_id)),
+        Row::Pushers(row) => hash_of(&(stream, &row.user_id, &row.app_id, &row.pushkey)),
         Row::Receipts(row) => hash_of(&(stream, &row.room_id, &row.kind, &row.user_id, &row.thread_id)),
+        Row::ThreadSubscriptions(row) => hash_of(&(stream, &row.user_id, &row.room_id, &row.event_id)),
         Row::ToDevice(row) => hash_of(&(stream, &row.entity)),
         Row::Typing(row) => hash_of(&(stream, &row.room_id)),
     };
@@ -189,6 +202,21 @@ mod tests {
         assert_ne!(receipt("!r", "m.read", None, "$1"), receipt("!r", "m.read", Some("main"), "$1"));
         assert_ne!(receipt("!r", "m.read", None, "$1"), receipt("!r", "m.read.private", None, "$1"));
         assert_ne!(receipt("!r", "m.read", None, "$1"), receipt("!s", "m.read", None, "$1"));
+    }
+
+    #[test]
+    fn rows_that_name_only_what_changed_replace_each_other() {
+        let key = |stream: &str, row| key(&Row::parse(&stream.into(), row).expect("a row"));
+        let devices = |is_signature, hosts| key("device_lists", serde_json::json!(["@a", is_signature, hosts]));
+        assert_eq!(devices(false, false), devices(false, false));
+        assert_ne!(devices(false, false), devices(true, false));
+        assert_ne!(devices(false, false), devices(false, true));
+        let pusher = |pushkey, deleted| key("pushers", serde_json::json!(["@a", "app", pushkey, deleted]));
+        assert_eq!(pusher("k", false), pusher("k", true));
+        assert_ne!(pusher("k", false), pusher("l", false));
+        let thread = |event| key("thread_subscriptions", serde_json::json!(["@a", "!r", event]));
+        assert_ne!(thread("$1"), thread("$2"));
+        assert_eq!(key("sticky_events", serde_json::json!(["!r", "$1"])), None);
     }
 
     #[test]

@@ -12,10 +12,13 @@
 //!
 //! The older version also had `REMOVE_PUSHER`, which a worker sent to its master until it became a request (Synapse #9465).
 //! Squall has no use for it, and it is unknown in both.
+//!
+//! Rows of the older version are in [`rows::v1_19`](super::rows::v1_19).
 
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::Value;
 use thiserror::Error;
 
 use super::arguments::Arguments;
@@ -23,6 +26,8 @@ use super::command::{Command, split_name};
 use super::commands::{Position, UserSync};
 use super::error::{ParseError, ParseErrorKind};
 use super::excerpt::excerpt;
+use super::names::StreamName;
+use super::rows::{self, Row, RowError, v1_19};
 
 /// A version of the grammar.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,6 +64,25 @@ impl Dialect {
             _ => return Command::parse(line),
         }
         .map_err(|kind| ParseError::new(line, kind))
+    }
+
+    /// Checks that a row has the shape of the rows of `stream` in this dialect.
+    ///
+    /// # Errors
+    /// The version does not have the stream, or the row has another shape.
+    pub fn check_row(self, stream: &StreamName, row: Value) -> Result<(), RowError> {
+        match self {
+            Dialect::V1_163 => Row::parse(stream, row).map(drop),
+            Dialect::V1_19 => v1_19::Row::parse(stream, row).map(drop),
+        }
+    }
+
+    /// Returns the names of all streams of this version.
+    pub fn streams(self) -> &'static [&'static str] {
+        match self {
+            Dialect::V1_163 => &rows::NAMES,
+            Dialect::V1_19 => &v1_19::NAMES,
+        }
     }
 
     /// Returns the dialect of a line; `None` if the line is the same in both.
@@ -133,6 +157,19 @@ mod tests {
             if dialect.is_none() {
                 assert_eq!(Dialect::V1_19.parse(line), Dialect::V1_163.parse(line), "{line}");
             }
+        }
+    }
+
+    #[test]
+    fn a_row_is_checked_by_the_shape_of_its_version() {
+        let older = serde_json::json!(["@u:h"]);
+        assert_eq!(Dialect::V1_19.check_row(&"device_lists".into(), older.clone()), Ok(()));
+        let refused = Dialect::V1_163.check_row(&"device_lists".into(), older.clone()).unwrap_err().to_string();
+        assert!(refused.starts_with("not a row of device_lists: ") && refused.ends_with(r#": ["@u:h"]"#), "{refused}");
+        for (dialect, gone) in [(Dialect::V1_163, "user_signature"), (Dialect::V1_19, "sticky_events")] {
+            let unknown = Err(RowError::UnknownStream(gone.into()));
+            assert_eq!(dialect.check_row(&gone.into(), older.clone()), unknown);
+            assert!(!dialect.streams().contains(&gone));
         }
     }
 

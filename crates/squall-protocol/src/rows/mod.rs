@@ -1,35 +1,27 @@
-//! Rows: the payload of an `RDATA` line, one type per stream.
+//! Rows: the payload of an `RDATA` line, one type per stream of Synapse 1.163.
 //!
-//! One line in the list below registers a stream.
+//! One line in the list below registers a stream. An instance follows some of them: `docs/streams.md` has a table. As in
+//! Synapse, a row has exactly the fields of its stream. Here each must also have its type.
 
 mod error;
 mod json;
 mod updates;
 
-use serde::{Serialize, Serializer};
-use serde_json::Value;
-
 use crate::json::Checked;
-use crate::names::StreamName;
 
 pub use error::RowError;
 pub use json::Json;
 pub use updates::{ROWS_TARGET, Updates};
 
-/// Declares the module of each stream's rows, [`Row`] and [`NAMES`].
+/// Declares [`Row`] and [`NAMES`] for the streams of one version.
 ///
-/// A module has the stream's `NAME` and its row type, which has `parse` and `write`.
-macro_rules! streams {
+/// Each is a module with the stream's `NAME` and its row type, which has `parse` and `write`.
+macro_rules! rows {
     ($($stream:ident::$row:ident as $variant:ident,)+) => {
-        $(
-            pub mod $stream;
-            pub use $stream::$row;
-        )+
-
-        /// The names of all streams that have a row type here.
+        /// The names of all streams of this version.
         pub const NAMES: [&str; [$($stream::NAME),+].len()] = [$($stream::NAME),+];
 
-        /// A row of any stream this process knows.
+        /// A row of any stream of this version.
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Row {
             $(#[doc = concat!("A row of `", stringify!($stream), "`.")] $variant($stream::$row),)+
@@ -40,17 +32,55 @@ macro_rules! streams {
             ///
             /// # Errors
             /// The stream is unknown, or the row does not have the shape of the stream's rows.
-            pub fn parse(stream: &StreamName, row: Value) -> Result<Row, RowError> {
+            pub fn parse(
+                stream: &$crate::StreamName,
+                row: serde_json::Value,
+            ) -> Result<Row, $crate::rows::RowError> {
                 let parsed = match stream.as_str() {
                     $($stream::NAME => $stream::$row::parse(&row).map(Row::$variant),)+
-                    _ => return Err(RowError::UnknownStream(stream.clone())),
+                    _ => return Err($crate::rows::RowError::UnknownStream(stream.clone())),
                 };
-                parsed.map_err(|cause| RowError::shape(stream, cause, &row))
+                parsed.map_err(|cause| $crate::rows::RowError::shape(stream, cause, &row))
             }
 
-            /// Parses the text of a row of `stream`, without the detour of a [`Value`]. Returns the row, and about how many bytes
-            /// of memory it takes. Returns none if that fails: then [`json::parse`](crate::json::parse) and
-            /// [`parse`](Self::parse) find out why.
+            /// Returns the name of the row's stream.
+            pub fn stream(&self) -> &'static str {
+                match self {
+                    $(Row::$variant(_) => $stream::NAME,)+
+                }
+            }
+
+            /// Returns the row as it is on the wire.
+            pub fn to_json(&self) -> serde_json::Value {
+                serde_json::to_value(self).expect("a row has string keys")
+            }
+        }
+
+        impl serde::Serialize for Row {
+            /// Writes the row as it is on the wire.
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Row::$variant(row) => row.write(to),)+
+                }
+            }
+        }
+    };
+}
+
+/// Declares the module of each stream's rows, [`Row`] and [`NAMES`].
+macro_rules! streams {
+    ($($stream:ident::$row:ident as $variant:ident,)+) => {
+        $(
+            pub mod $stream;
+            pub use $stream::$row;
+        )+
+
+        rows! { $($stream::$row as $variant,)+ }
+
+        impl Row {
+            /// Parses the text of a row of `stream`, without the detour of a [`Value`](serde_json::Value). Returns the
+            /// row, and about how many bytes of memory it takes. Returns none if that fails: then
+            /// [`json::parse`](crate::json::parse) and [`parse`](Self::parse) find out why.
             pub fn read(stream: &str, text: &str) -> Option<(Row, usize)> {
                 let checked = Checked::new(text).ok()?;
                 let mut reading = serde_json::Deserializer::from_str(&checked.text);
@@ -60,27 +90,11 @@ macro_rules! streams {
                 };
                 reading.end().and(row).ok().map(|row| (row, checked.held_bytes()))
             }
-
-            /// Returns the name of the row's stream.
-            pub fn stream(&self) -> &'static str {
-                match self {
-                    $(Row::$variant(_) => $stream::NAME,)+
-                }
-            }
-        }
-
-        impl Serialize for Row {
-            /// Writes the row as it is on the wire.
-            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                match self {
-                    $(Row::$variant(row) => row.write(to),)+
-                }
-            }
         }
     };
 }
 
-// The order of the lines is the order of rows of different streams.
+// The order of the lines is the order of rows of different streams. Traces depend on it: a new line is the last one.
 streams! {
     account_data::AccountDataRow as AccountData,
     caches::CachesRow as Caches,
@@ -89,14 +103,22 @@ streams! {
     receipts::ReceiptsRow as Receipts,
     to_device::ToDeviceRow as ToDevice,
     typing::TypingRow as Typing,
+    backfill::BackfillRow as Backfill,
+    device_lists::DeviceListsRow as DeviceLists,
+    federation::FederationRow as Federation,
+    presence_federation::PresenceFederationRow as PresenceFederation,
+    profile_updates::ProfileUpdatesRow as ProfileUpdates,
+    push_rules::PushRulesRow as PushRules,
+    pushers::PushersRow as Pushers,
+    quarantined_media::QuarantinedMediaRow as QuarantinedMedia,
+    sticky_events::StickyEventsRow as StickyEvents,
+    thread_subscriptions::ThreadSubscriptionsRow as ThreadSubscriptions,
+    un_partial_stated_event::UnPartialStatedEventRow as UnPartialStatedEvent,
+    un_partial_stated_room::UnPartialStatedRoomRow as UnPartialStatedRoom,
 }
 
-impl Row {
-    /// Returns the row as it is on the wire.
-    pub fn to_json(&self) -> Value {
-        serde_json::to_value(self).expect("a row has string keys")
-    }
-}
+// Below the macro that it uses.
+pub mod v1_19;
 
 #[cfg(test)]
 mod tests {
@@ -133,7 +155,10 @@ mod tests {
             ("typing", r#"["!r",["@a","@b"]]"#, true),
             ("account_data", r#"["@a",null,"m.tag"]"#, true),
             ("to_device", r#"["@a"]"#, true),
+            ("pushers", r#"["@a","app","key",true]"#, true),
             ("pushers", r#"["@a"]"#, false),
+            ("federation", r#"["k",{"key":["a"],"edu":{}}]"#, true),
+            ("groups", r#"["+g","@a","membership",{}]"#, false),
         ];
         for (stream, text, is_row) in cases {
             let read = Row::read(stream, text).map(|(row, _)| row);
