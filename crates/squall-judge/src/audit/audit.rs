@@ -80,7 +80,7 @@ impl Audit {
     pub fn check(&mut self, payload: &Payload<'_>) -> Vec<Finding> {
         let at = self.advance(payload.at);
         let command = self.parse(payload.data);
-        self.tally.count(at, command.as_ref());
+        self.tally.count(at, self.dialect(), command.as_ref());
         let shown = self.connections.check(at, command.as_ref().ok());
         self.receiving_since = self.receiving_since.or(at);
         let unread = if command.is_err() { self.row_head(payload.data) } else { None };
@@ -351,8 +351,19 @@ mod tests {
                 r#"["@u:h","offline",0,0,0,null,false]"#,
             ],
             "receipts" => &[r#"["!r","m.read","@u:h","$1",null,{}]"#],
-            "to_device" => &[r#"["@u:h"]"#],
+            "push_rules" | "to_device" => &[r#"["@u:h"]"#],
+            "pushers" => &[r#"["@u:h","a","k",true]"#],
+            "backfill" => &[r#"["$1","!r","t",null,null,null]"#],
+            "device_lists" => &[r#"["@u:h",false,true]"#],
+            "federation" => &[r#"["k",{"key":[9223372036854775807],"edu":{}}]"#, r#"["",{}]"#],
+            "presence_federation" => &[r#"["h","@u:h"]"#],
+            "profile_updates" => &[r#"["@u:h","update",["f","f"]]"#, r#"["@u:h","",null]"#],
+            "quarantined_media" => &[r#"[null,"m",true]"#],
+            "sticky_events" => &[r#"["!r","$1"]"#],
+            "thread_subscriptions" => &[r#"["@u:h","!r","$1"]"#],
             "typing" => &[r#"["!r",["@u:h"]]"#],
+            "un_partial_stated_event" => &[r#"["$1",true]"#],
+            "un_partial_stated_room" => &[r#"["!r"]"#],
             _ => panic!("the stream {stream} has no rows here"),
         }
     }

@@ -62,14 +62,18 @@ pub(super) fn newer_than(stream: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use squall_protocol::rows;
+    use squall_protocol::rows::{self, v1_19};
 
     #[test]
     fn every_list_names_known_streams() {
-        for stream in rows::NAMES.iter().chain(&OF_ONE_WRITER).chain(&OF_EVENT_PERSISTERS).chain(&IN_MEMORY) {
+        for stream in OF_ONE_WRITER.iter().chain(&OF_EVENT_PERSISTERS).chain(&IN_MEMORY) {
             assert!(current().any(|current| current == *stream), "{stream}");
         }
+        assert_eq!(BTreeSet::from_iter(current()), BTreeSet::from(rows::NAMES));
+        assert!(v1_19::NAMES.into_iter().all(is_known));
         assert!(is_known("groups") && current().all(|stream| stream != "groups"));
         assert!(!is_known("nonesuch"));
     }

@@ -8,8 +8,7 @@ use super::origin::Origin;
 use super::payload::Unreadable;
 use crate::observation::SimTime;
 use crate::violation::LISTED_MAX;
-use squall_protocol::rows;
-use squall_protocol::{Command, InstanceName, Rdata, StreamName, Token};
+use squall_protocol::{Command, Dialect, InstanceName, Rdata, StreamName, Token};
 
 /// Counts of payloads.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -22,6 +21,9 @@ pub struct Tally {
     pub commands: BTreeMap<&'static str, u64>,
     /// Counts of each writer of each stream.
     pub streams: BTreeMap<StreamName, BTreeMap<InstanceName, OriginTally>>,
+    /// The dialect of the last payload.
+    #[serde(skip)]
+    dialect: Dialect,
 }
 
 /// Counts of one writer of one stream.
@@ -68,7 +70,8 @@ impl DatedRow {
 
 impl Tally {
     /// Counts one payload.
-    pub(super) fn count(&mut self, at: Option<SimTime>, command: Result<&Command, &Unreadable>) {
+    pub(super) fn count(&mut self, at: Option<SimTime>, dialect: Dialect, command: Result<&Command, &Unreadable>) {
+        self.dialect = dialect;
         self.payloads += 1;
         let Ok(command) = command else { return };
         self.parsed += 1;
@@ -112,9 +115,10 @@ impl Tally {
         self.streams.entry(stream).or_default().entry(writer).or_default()
     }
 
-    /// Returns the streams that Squall does not have. Their rows are not parsed.
+    /// Returns the streams that no Synapse of the traffic's version has. Their rows are not parsed.
     pub fn unknown_streams(&self) -> Vec<&StreamName> {
-        self.streams.keys().filter(|stream| !rows::NAMES.contains(&stream.as_str())).collect()
+        let known = self.dialect.streams();
+        self.streams.keys().filter(|stream| !known.contains(&stream.as_str())).collect()
     }
 }
 
@@ -123,11 +127,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_stream_is_unknown_if_the_version_does_not_have_it() {
+        let unknown = |dialect| {
+            let mut tally = Tally::default();
+            for stream in ["events", "groups", "nonesuch", "sticky_events"] {
+                let command = Command::parse(&format!("RDATA {stream} a 1 []")).unwrap();
+                tally.count(None, dialect, Ok(&command));
+            }
+            tally.unknown_streams().into_iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(unknown(Dialect::V1_163), ["groups", "nonesuch"]);
+        assert_eq!(unknown(Dialect::V1_19), ["nonesuch", "sticky_events"]);
+    }
+
+    #[test]
     fn the_last_row_with_a_time_is_kept() {
         let mut tally = Tally::default();
         let mut count = |at: u64, text: &str| {
             let command = Command::parse(text).unwrap();
-            tally.count(Some(SimTime(at)), Ok(&command));
+            tally.count(Some(SimTime(at)), Dialect::V1_163, Ok(&command));
             let Command::Rdata(rdata) = &command else { panic!("{text}") };
             tally.streams[&rdata.stream][&rdata.writer].last_dated
         };

@@ -3,8 +3,8 @@
 //! Over TCP a line that is not a command closes the connection. Over Redis it is logged and dropped, and so is a row that
 //! its stream cannot parse: its content is lost to every instance.
 //!
-//! No false alarm: rows are checked against the shapes of Synapse 1.163. Rows of an older dialect are not judged, nor are
-//! rows of streams that Squall does not have; the report names those streams.
+//! No false alarm: a row is checked against the shape that its stream has in the version of the traffic. Each version's own
+//! streams are all known. Rows of other streams are not judged; the report names those streams.
 //!
 //! Class: loss. No instance applies the payload, and the traffic does not show whether it was meant for one. If it is
 //! only not followed here, the audit cannot say that nothing of its stream or writer is lost.
@@ -18,8 +18,7 @@ use crate::audit::finding::{Findings, RuleViolation};
 use crate::audit::payload::{ParsedPayload, Unreadable};
 use crate::audit::rule::Rule;
 use crate::observation::SimTime;
-use squall_protocol::rows::{Row, RowError};
-use squall_protocol::{Command, Dialect, Quoted, StreamName};
+use squall_protocol::{Command, Quoted, RowError, StreamName};
 
 /// A violation of this rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Error, IntoStaticStr, VariantNames)]
@@ -51,7 +50,7 @@ impl RuleViolation for Violation {
     }
 }
 
-/// Checks every payload, and every row of a known stream.
+/// Checks every payload, and every row of a stream of Synapse.
 #[derive(Debug, Default)]
 pub(super) struct PayloadsReadable {
     judged: u64,
@@ -67,15 +66,13 @@ impl Rule for PayloadsReadable {
                 findings.add(payload.line, Violation::Unfollowed { error: Quoted(error).to_string() });
             }
             Err(error) => findings.add(payload.line, Violation::NotACommand { error: Quoted(error).to_string() }),
-            Ok(Command::Rdata(rdata)) if payload.dialect == Dialect::V1_163 => {
-                match Row::parse(&rdata.stream, rdata.row.clone()) {
-                    Ok(_) | Err(RowError::UnknownStream(_)) => {}
-                    Err(error @ RowError::Shape { .. }) => {
-                        let stream = rdata.stream.clone();
-                        findings.add(payload.line, Violation::NotARow { stream, error: Quoted(error).to_string() });
-                    }
+            Ok(Command::Rdata(rdata)) => match payload.dialect.check_row(&rdata.stream, rdata.row.clone()) {
+                Ok(()) | Err(RowError::UnknownStream(_)) => {}
+                Err(error @ RowError::Shape { .. }) => {
+                    let stream = rdata.stream.clone();
+                    findings.add(payload.line, Violation::NotARow { stream, error: Quoted(error).to_string() });
                 }
-            }
+            },
             Ok(_) => {}
         }
     }
@@ -94,6 +91,8 @@ mod tests {
     use super::*;
     use crate::audit::finding::Kind;
     use crate::audit::testing::{found, found_at};
+    use crate::audit::{Audit, Payload, Transport};
+    use squall_protocol::Dialect;
 
     #[test]
     fn a_payload_that_is_no_command_or_no_row_is_found() {
@@ -106,6 +105,25 @@ mod tests {
         ];
         let found = found(PayloadsReadable::default(), &payloads);
         assert_eq!(found, [(1, "not_a_command"), (2, "not_a_row"), (5, "not_a_command")]);
+    }
+
+    #[test]
+    fn a_row_of_every_stream_is_judged_by_the_version_of_the_traffic() {
+        let judge = |dialect: Dialect, payloads: &[String]| {
+            let mut audit = Audit::new(Transport::Redis, Some(dialect));
+            let check = |(line, text): (u64, &String)| {
+                let data = text.as_bytes();
+                audit.check(&Payload { line, at: None, channel: None, data })
+            };
+            let found: Vec<_> = (1..).zip(payloads).flat_map(check).map(|finding| finding.violation.kind()).collect();
+            found.iter().filter(|kind| **kind == "not_a_row").count()
+        };
+        for dialect in [Dialect::V1_163, Dialect::V1_19] {
+            let nothing: Vec<_> = dialect.streams().iter().map(|stream| format!("RDATA {stream} a 2 [1]")).collect();
+            assert_eq!(judge(dialect, &nothing), dialect.streams().len());
+        }
+        let devices = [r#"RDATA device_lists a 2 ["@u:h"]"#.to_owned()];
+        assert_eq!([Dialect::V1_163, Dialect::V1_19].map(|dialect| judge(dialect, &devices)), [1, 0]);
     }
 
     #[test]
