@@ -1,8 +1,8 @@
 //! The shape of every stream's rows, of both versions, and properties of any row that has it or does not.
 //!
-//! The shapes are written down here a second time, one letter a field, so that a field that is swapped or left out in a row
-//! type is found: `s` text, `b` a boolean, `i` an integer, `o` an object, `l` a list of texts, `v` a list of any JSON, `j` any
-//! JSON. A capital letter: or null.
+//! The shapes are written down here a second time, one letter a field, so that a field that is swapped or left out in a
+//! row type is found: `s` text, `b` a boolean, `i` an integer, `o` an object, `l` a list of texts, `v` a list of any JSON,
+//! `j` any JSON. A capital letter: or null.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -305,7 +305,7 @@ mod tests {
             ("POSITION typing a 9 9", 0),
             ("POSITION receipts a 4 4", 1),
             ("POSITION receipts a 6 6", 2),
-            (r#"RDATA pushers a batch ["x"]"#, 3),
+            (r#"RDATA pushers a batch ["@u:h","a","k",true]"#, 3),
             ("USER_SYNC old @u:h D start 0", 4),
             ("USER_SYNC new @u:h D start 0", 5),
             ("POSITION federation a 4 4", 6),
