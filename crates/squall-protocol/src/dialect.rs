@@ -13,7 +13,7 @@
 //! The older version also had `REMOVE_PUSHER`, which a worker sent to its master until it became a request (Synapse #9465).
 //! Squall has no use for it, and it is unknown in both.
 //!
-//! Rows of the older version are in [`rows::v1_19`](super::rows::v1_19).
+//! Rows of the older version are in [`rows::v1_19`].
 
 use std::fmt;
 use std::str::FromStr;
