@@ -57,5 +57,11 @@ async fn run(star: Star) -> u64 {
         });
     }
     sleep(Duration::from_secs(star.secs + 2)).await;
+    // A sleep takes a little longer than it should here, so the last lines come late.
+    for _ in 0..star.secs {
+        if ARRIVED.with(|arrived| arrived.get()) < star.lines() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
     ARRIVED.with(|arrived| arrived.get())
 }
