@@ -5,7 +5,6 @@
 //! [`verdict`]. The modules depend on each other in one direction only; `deployment` and `invalid` are below all others.
 
 mod added_writer;
-mod altered;
 pub mod broker;
 mod calm;
 mod cancellations;

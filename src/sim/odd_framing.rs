@@ -16,10 +16,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::altered::{Alter, Altered};
 use super::input::{Content, Injected, InjectedLine, Place};
 use super::switch::{Rate, Switch};
 use super::wire;
+use crate::transport::altered::{Alter, Altered};
 use squall_env::{Address, BoxStream, Listener, LocalBoxFuture, Network, SeedTree};
 use squall_judge::{NAME_CHECK, PUBLICATIONS};
 use squall_protocol::{InstanceName, LINE_BYTES_MAX};

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
+use super::altered::{Alter, Altered};
 use crate::errors::causes;
 use squall_env::BoxStream;
 
@@ -45,9 +46,8 @@ pub(crate) fn is_cause_of(error: &(dyn Error + 'static)) -> bool {
     is_mismatch(error) || causes(error).any(is_mismatch)
 }
 
-/// A stream without TLS. Its first read fails if the other end speaks TLS.
+/// The input of a stream without TLS. Its first read fails if the other end speaks TLS.
 pub(crate) struct Plain {
-    stream: BoxStream,
     /// The error if it does.
     mismatch: TlsMismatch,
     /// The first bytes that were read, up to two.
@@ -81,7 +81,7 @@ impl Plain {
     }
 
     fn boxed(stream: BoxStream, mismatch: TlsMismatch, notice: Notice) -> BoxStream {
-        Box::new(Plain { stream, mismatch, first: [0; 2], seen: 0, notice })
+        Box::new(Altered { stream, alter: Plain { mismatch, first: [0; 2], seen: 0, notice } })
     }
 
     /// Takes note of bytes that were read. Returns true once the first two begin a record.
@@ -97,42 +97,21 @@ impl Plain {
     }
 }
 
-impl AsyncRead for Plain {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Alter for Plain {
+    fn poll_read(
+        &mut self,
+        stream: Pin<&mut BoxStream>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(stream.poll_read(cx, buf))?;
         if self.begins_a_record(&buf.filled()[before..]) {
             buf.set_filled(before);
             self.notice.0.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, self.mismatch)));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Plain {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 

@@ -50,15 +50,15 @@ async fn run(star: Star) -> u64 {
         host.spawn(async move {
             let _ = spawn_local(async move {
                 let stream = TcpStream::connect("10.0.0.1:9000").await.expect("the hub listens");
-                sleep(Duration::from_millis(100)).await; // by then all are connected
+                sleep(Duration::from_secs(1)).await; // by then all are connected
                 spoke(stream, n, star, sleep, ARRIVED.with(Arrived::clone)).await;
             })
             .await;
         });
     }
     sleep(Duration::from_secs(star.secs + 2)).await;
-    // A sleep takes a little longer than it should here, so the last lines come late.
-    for _ in 0..star.secs {
+    // Each poll of a task takes some simulated time here, so the last lines come late.
+    for _ in 0..60 + star.secs {
         if ARRIVED.with(|arrived| arrived.get()) < star.lines() {
             sleep(Duration::from_secs(1)).await;
         }

@@ -4,21 +4,17 @@
 //! subscription carries is messages, and they all have one form. So they are taken out here, and only the rest reaches the
 //! crate: the answers to the greeting, to `SUBSCRIBE` and to `PING`. From the first bytes on that are no reply, everything
 //! reaches it, and it finds the error.
-//!
-//! Reads are as long as the crate's own would be: the buffer is as large, and what is understood of an incomplete message
-//! leaves it. So a simulated run is the same with and without this module.
 
 use std::io;
-use std::mem;
-use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, ReadHalf};
+use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::resp::{Malformed, bulk_length, length_line, reply_length};
+use super::resp::{Malformed, bulk_length, reply_length};
+use crate::transport::altered::{Alter, Altered};
 use squall_env::BoxStream;
 
 /// Capacity of the buffer at first, in bytes.
@@ -54,22 +50,15 @@ impl Message {
 /// Splits the messages off `stream`. Returns a stream of the rest, and the messages. They arrive while the rest is read.
 pub(super) fn split(stream: BoxStream) -> (BoxStream, UnboundedReceiver<Message>) {
     let (sender, messages) = unbounded_channel();
-    let (stream, writing) = tokio::io::split(stream);
     let buffer = BytesMut::with_capacity(BUFFER_BYTES);
-    let (message, other, passing) = (Incomplete::default(), Vec::new(), BytesMut::new());
-    let rest = Rest { stream, buffer, message, other, passing, is_opaque: false, messages: sender };
-    (Box::new(tokio::io::join(rest, writing)), messages)
+    let rest = Rest { buffer, passing: BytesMut::new(), is_opaque: false, messages: sender };
+    (Box::new(Altered { stream, alter: rest }), messages)
 }
 
-/// The reading half without the messages.
+/// The input without the messages.
 struct Rest {
-    stream: ReadHalf<BoxStream>,
     /// Bytes that were read and neither taken out nor passed on.
     buffer: BytesMut,
-    /// The beginning of the message that the buffer continues.
-    message: Incomplete,
-    /// The beginning of another reply that the buffer continues.
-    other: Vec<u8>,
     /// Bytes to be passed on.
     passing: BytesMut,
     /// True once something was read that is no reply.
@@ -81,171 +70,48 @@ impl Rest {
     /// Takes out the messages at the beginning of the buffer, up to the first bytes that are to be passed on.
     fn take_messages(&mut self) {
         while self.passing.is_empty() && !self.is_opaque && !self.buffer.is_empty() {
-            match self.take_first() {
-                // The receiver may be gone.
-                Ok(Some(message)) => drop(self.messages.send(message)),
-                Ok(None) if self.passing.is_empty() => return,
-                Ok(None) => {}
+            match Part::first_of(&self.buffer) {
+                Ok(Some(Part::Message { channel, payload, length })) => {
+                    // The receiver may be gone.
+                    let _ = self.messages.send(Message::new(channel, payload));
+                    self.buffer.advance(length);
+                }
+                Ok(Some(Part::Other { length })) => self.passing = self.buffer.split_to(length),
+                Ok(None) => return,
                 Err(Malformed) => self.is_opaque = true,
             }
         }
-        if self.is_opaque {
-            self.passing.extend_from_slice(&self.other);
-            self.passing.extend_from_slice(&self.message.take());
-            self.passing.extend_from_slice(&self.buffer);
-            self.other.clear();
-            self.buffer.clear();
+        if self.is_opaque && self.passing.is_empty() {
+            self.passing = self.buffer.split();
         }
-    }
-
-    /// Returns the message at the beginning of the buffer, if it is complete. Any other complete reply is to be passed on.
-    fn take_first(&mut self) -> Result<Option<Message>, Malformed> {
-        if self.other.is_empty() && self.message.is_empty() {
-            match Part::first_of(&self.buffer)? {
-                Some(Part::Message { channel, payload, length }) => {
-                    let message = Message::new(channel, payload);
-                    self.buffer.advance(length);
-                    return Ok(Some(message));
-                }
-                Some(Part::Other { length }) => {
-                    self.passing.extend_from_slice(&self.buffer[..length]);
-                    self.buffer.advance(length);
-                    return Ok(None);
-                }
-                None => {}
-            }
-        }
-        if self.other.is_empty() {
-            match self.message.continued_by(&mut self.buffer) {
-                Ok(message) => return Ok(message),
-                Err(NotAMessage) => self.other = self.message.take(),
-            }
-        }
-        self.continue_other().map(|()| None)
-    }
-
-    /// Takes the rest of a reply that is no message from the buffer, as far as it is there.
-    fn continue_other(&mut self) -> Result<(), Malformed> {
-        let before = self.other.len();
-        self.other.extend_from_slice(&self.buffer);
-        let length = reply_length(&self.other);
-        let taken = match length {
-            Ok(Some(length)) => length - before,
-            Ok(None) | Err(Malformed) => self.buffer.len(),
-        };
-        self.buffer.advance(taken);
-        if let Some(length) = length? {
-            self.passing.extend_from_slice(&self.other[..length]);
-            self.other.clear();
-        }
-        Ok(())
     }
 }
 
-impl AsyncRead for Rest {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+impl Alter for Rest {
+    fn poll_read(
+        &mut self,
+        mut stream: Pin<&mut BoxStream>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
-            this.take_messages();
-            if !this.passing.is_empty() {
-                let passed = this.passing.len().min(buf.remaining());
-                buf.put_slice(&this.passing[..passed]);
-                this.passing.advance(passed);
+            self.take_messages();
+            if !self.passing.is_empty() {
+                let passed = self.passing.len().min(buf.remaining());
+                buf.put_slice(&self.passing[..passed]);
+                self.passing.advance(passed);
                 return Poll::Ready(Ok(()));
             }
-            this.buffer.reserve(1);
-            let read = ready!(pin!(this.stream.read_buf(&mut this.buffer)).poll(cx))?;
+            self.buffer.reserve(1);
+            let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
             if read == 0 {
-                if this.buffer.is_empty() && this.message.is_empty() && this.other.is_empty() {
+                if self.buffer.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
                 // The beginning of a reply, without its end.
-                this.is_opaque = true;
+                self.is_opaque = true;
             }
         }
-    }
-}
-
-/// The elements of a message.
-enum Element {
-    Text(&'static [u8]),
-    /// The length of the next word, and the end of the line.
-    Length,
-    Word,
-}
-
-const ELEMENTS: [Element; 14] = {
-    use Element::{Length, Text, Word};
-    const END: Element = Text(b"\r\n");
-    const BULK: Element = Text(b"$");
-    [
-        Text(b"*"),
-        Text(b"3\r\n"),
-        BULK,
-        Text(b"7\r\n"),
-        Text(b"message"),
-        END,
-        BULK,
-        Length,
-        Word,
-        END,
-        BULK,
-        Length,
-        Word,
-        END,
-    ]
-};
-
-/// The elements that were read of an incomplete message.
-#[derive(Debug, Default)]
-struct Incomplete {
-    bytes: Vec<u8>,
-    elements: usize,
-    /// Length of the next word.
-    length: usize,
-    channel: Range<usize>,
-    payload: Range<usize>,
-}
-
-/// Bytes that are not those of a message.
-struct NotAMessage;
-
-impl Incomplete {
-    fn is_empty(&self) -> bool {
-        self.elements == 0
-    }
-
-    /// Returns the bytes that were read, and begins again.
-    fn take(&mut self) -> Vec<u8> {
-        mem::take(self).bytes
-    }
-
-    /// Takes the next elements from `buffer`, as far as they are complete. Returns the message after the last one.
-    fn continued_by(&mut self, buffer: &mut BytesMut) -> Result<Option<Message>, NotAMessage> {
-        while let Some(element) = ELEMENTS.get(self.elements) {
-            let length = match element {
-                Element::Text(text) if buffer.starts_with(text) => text.len(),
-                Element::Text(text) if text.starts_with(buffer) => return Ok(None),
-                Element::Text(_) => return Err(NotAMessage),
-                Element::Length => {
-                    let Some((end, length)) = length_line(buffer).map_err(|Malformed| NotAMessage)? else {
-                        return Ok(None);
-                    };
-                    self.length = length;
-                    end
-                }
-                Element::Word if buffer.len() < self.length => return Ok(None),
-                Element::Word => {
-                    self.channel = mem::replace(&mut self.payload, self.bytes.len()..self.bytes.len() + self.length);
-                    self.length
-                }
-            };
-            self.bytes.extend_from_slice(&buffer[..length]);
-            buffer.advance(length);
-            self.elements += 1;
-        }
-        let Incomplete { bytes, channel, payload, .. } = mem::take(self);
-        Ok(Some(Message::new(&bytes[channel], &bytes[payload])))
     }
 }
 

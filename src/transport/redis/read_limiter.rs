@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
+use crate::transport::altered::{Alter, Altered};
 use squall_env::BoxStream;
 
 /// The limits of one connection.
@@ -58,8 +59,7 @@ impl ReadLimiter {
     /// Limits `stream`. Returns the limited stream and its limiter.
     pub fn on(stream: BoxStream, limits: Limits) -> (BoxStream, Self) {
         let limiter = ReadLimiter { limits, state: Arc::default() };
-        let (stream, writing) = tokio::io::split(stream);
-        (Box::new(tokio::io::join(LimitedReader { stream, limiter: limiter.clone() }, writing)), limiter)
+        (Box::new(Altered { stream, alter: limiter.clone() }), limiter)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,20 +116,19 @@ impl ReadLimiter {
     }
 }
 
-/// The reading half of a limited connection.
-struct LimitedReader {
-    stream: ReadHalf<BoxStream>,
-    limiter: ReadLimiter,
-}
-
-impl AsyncRead for LimitedReader {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(error) = self.limiter.overlong_reply() {
+impl Alter for ReadLimiter {
+    fn poll_read(
+        &mut self,
+        stream: Pin<&mut BoxStream>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(error) = self.overlong_reply() {
             return Poll::Ready(Err(error));
         }
         {
-            let mut state = self.limiter.state();
-            if state.has_consumer && state.waiting >= self.limiter.limits.waiting {
+            let mut state = self.state();
+            if state.has_consumer && state.waiting >= self.limits.waiting {
                 state.reader = Some(cx.waker().clone());
                 match state.consumer.take() {
                     Some(consumer) => consumer.wake(),
@@ -139,9 +138,9 @@ impl AsyncRead for LimitedReader {
             }
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(stream.poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
-        let mut state = self.limiter.state();
+        let mut state = self.state();
         state.has_read |= read > 0;
         state.waiting += read;
         state.unfinished += read;

@@ -285,14 +285,10 @@ pub(super) fn bulk_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malfor
     if *kind != b'$' {
         return Err(Malformed);
     }
-    Ok(length_line(line)?.map(|(end, length)| (1 + end, length)))
-}
-
-/// Returns the end of the line at the beginning of `bytes`, and the length that it states; `None` if it is incomplete.
-pub(super) fn length_line(bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
-    let Some(end) = line_end(bytes) else { return Ok(None) };
-    let length = number(&bytes[..end - 2]).and_then(|length| usize::try_from(length).ok());
-    Ok(Some((end, length.filter(|length| *length <= WORD_BYTES_MAX).ok_or(Malformed)?)))
+    let Some(end) = line_end(line) else { return Ok(None) };
+    let length = number(&line[..end - 2]).and_then(|length| usize::try_from(length).ok());
+    let length = length.filter(|length| *length <= WORD_BYTES_MAX).ok_or(Malformed)?;
+    Ok(Some((1 + end, length)))
 }
 
 /// Returns the end of the first line.

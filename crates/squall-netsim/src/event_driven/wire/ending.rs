@@ -77,14 +77,12 @@ impl Wire {
     pub(crate) fn keepalive(&mut self, now: Time) {
         self.agenda.push(now + KEEPALIVE_PERIOD, Task::Keepalive);
         self.change(now, |_, _| true, |_| ());
-        for host in 0..self.hosts.len() {
-            for local in self.held_by(HostIndex(host as u16)) {
-                let is_alone = self.is_alone(local);
-                let Some(half) = self.half_mut(local) else { continue };
-                let was_alone = std::mem::replace(&mut half.is_suspect, is_alone);
-                if is_alone && was_alone {
-                    self.abort(local, io::ErrorKind::TimedOut, now);
-                }
+        for local in self.pairs.flows_between(|_, _| true) {
+            let is_alone = self.is_alone(local);
+            let Some(half) = self.half_mut(local).filter(|half| half.is_held) else { continue };
+            let was_alone = std::mem::replace(&mut half.is_suspect, is_alone);
+            if is_alone && was_alone {
+                self.abort(local, io::ErrorKind::TimedOut, now);
             }
         }
     }

@@ -128,7 +128,7 @@ impl Wire {
         self.held_socket(local).poll_connected(cx)
     }
 
-    /// Reads at most `limit` bytes into `buf`. None at the end of the stream.
+    /// Reads at most `limit` bytes into `buf`. At the end of the stream it reads nothing.
     pub(crate) fn poll_read(
         &mut self,
         local: Flow,

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use squall_env::BoxStream;
 
 /// Alters the input of one stream.
-pub(super) trait Alter: Send + Unpin {
+pub(crate) trait Alter: Send + Unpin {
     /// Reads from `stream` and alters what was read, as [`AsyncRead::poll_read`].
     fn poll_read(
         &mut self,
@@ -20,7 +20,7 @@ pub(super) trait Alter: Send + Unpin {
 }
 
 /// A stream whose input is altered.
-pub(super) struct Altered<A> {
+pub(crate) struct Altered<A> {
     /// The stream as it is.
     pub stream: BoxStream,
     /// The alteration of its input.
