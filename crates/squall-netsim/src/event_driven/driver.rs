@@ -40,10 +40,9 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let next = wire(|wire| {
-            if !wire.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
-                wire.driver = Some(cx.waker().clone());
-            }
-            wire.step(Time::now())
+            wire.agenda.looks(cx);
+            wire.step(Time::now());
+            wire.agenda.set_alarm()
         });
         if next.is_some() && next != self.alarm {
             self.alarm = next;

@@ -45,9 +45,6 @@ impl env::Listener for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        try_wire(|wire| {
-            wire.close_port(self.process.host, self.port, Time::now());
-            wire.poke();
-        });
+        try_wire(|wire| wire.close_port(self.process.host, self.port, Time::now()));
     }
 }

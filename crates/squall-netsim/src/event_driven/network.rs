@@ -91,7 +91,6 @@ impl Future for Connect {
         let this = &mut *self;
         let connected = wire(|wire| {
             ready!(this.process.enter(wire, cx))?;
-            wire.poke();
             let dial = || wire.dial(this.id, this.process.host, this.host, this.port);
             let local = *this.local.get_or_insert_with(dial);
             wire.poll_connected(local, cx)
@@ -104,9 +103,8 @@ impl Future for Connect {
 
 impl Drop for Connect {
     fn drop(&mut self) {
-        try_wire(|wire| match self.local {
-            Some(local) => wire.close(local, Time::now()),
-            None => wire.poke(),
-        });
+        if let Some(local) = self.local {
+            try_wire(|wire| wire.close(local, Time::now()));
+        }
     }
 }

@@ -6,6 +6,7 @@ mod faults;
 mod network_faults;
 mod parity;
 mod sockets;
+mod waiting_acks;
 
 use std::cell::RefCell;
 use std::future::Future;

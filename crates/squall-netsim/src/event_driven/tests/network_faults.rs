@@ -347,3 +347,40 @@ fn packets_that_wait_for_a_limit_arrive_at_once_when_it_is_lifted() {
         assert!(since.elapsed() < 2 * SECOND, "{:?}", since.elapsed());
     });
 }
+
+#[test]
+fn a_lost_syn_is_sent_again_after_a_second() {
+    storm(|engine| async move {
+        echo(engine, "server");
+        let client = boot(engine, "client");
+        engine.partition("client", "server");
+        let since = Instant::now();
+        let heal = async {
+            tokio::time::sleep(SECOND / 2).await;
+            engine.heal("client", "server");
+        };
+        let (dialled, ()) = tokio::join!(dial(&client, "server"), heal);
+        dialled.unwrap();
+        assert!((1_000..1_020).contains(&since.elapsed().as_millis()), "{:?}", since.elapsed());
+    });
+}
+
+#[test]
+fn what_got_through_ends_the_back_off_and_a_packet_counts_once_as_held() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        let mut delays = Vec::new();
+        for held_for in [10 * SECOND, SECOND / 10] {
+            engine.partition("client", "server");
+            let since = Instant::now();
+            client.write_all(b"?").await.unwrap();
+            tokio::time::sleep(held_for).await;
+            engine.heal("client", "server");
+            server.read_u8().await.unwrap();
+            delays.push(since.elapsed() - held_for);
+            tokio::time::sleep(SECOND).await;
+        }
+        assert!(delays[0] < 2 * SECOND && delays[1] < SECOND / 5, "{delays:?}");
+        assert_eq!(engine.held("client", "server"), 2);
+    });
+}

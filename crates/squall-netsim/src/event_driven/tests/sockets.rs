@@ -227,3 +227,50 @@ fn hyper_works_over_simulated_streams() {
         }
     });
 }
+
+#[test]
+fn the_end_comes_after_all_bytes_that_were_written() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        let writing = tokio::task::spawn_local(async move {
+            client.write_all(&[1; 100_000]).await.unwrap();
+            client.shutdown().await.unwrap();
+            client
+        });
+        tokio::time::sleep(SECOND).await; // the window is closed
+        let mut received = Vec::new();
+        timeout(SECOND, server.read_to_end(&mut received)).await.unwrap().unwrap();
+        assert_eq!(received.len(), 100_000);
+        drop(writing.await.unwrap());
+    });
+}
+
+#[test]
+fn bytes_stay_in_order_when_the_latency_falls() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        let slow = LatencyRange { min_us: 50_000, max_us: 50_000 };
+        engine.set_latency("client", "server", slow);
+        client.write_all(b"first ").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        engine.reset_latency("client", "server");
+        client.write_all(b"second").await.unwrap();
+        let mut received = [0; 12];
+        timeout(SECOND, server.read_exact(&mut received)).await.unwrap().unwrap();
+        assert_eq!(&received, b"first second");
+    });
+}
+
+#[test]
+fn a_closed_port_resets_the_connections_it_has_not_accepted() {
+    storm(|engine| async move {
+        let (client, server) = (boot(engine, "client"), boot(engine, "server"));
+        let listener = server.listen(PORT).await.unwrap();
+        let mut stream = dial(&client, "server").await.unwrap();
+        drop(listener);
+        assert_eq!(read_error(&mut stream).await, io::ErrorKind::ConnectionReset);
+        drop(stream);
+        tokio::time::sleep(150 * SECOND).await;
+        assert_eq!(remains(), 0);
+    });
+}

@@ -10,6 +10,19 @@ use crate::time::Time;
 use super::Wire;
 use super::segment::{Flow, HostIndex, Kind};
 
+#[cfg(test)]
+thread_local! {
+    pub(in super::super) static NONE_WAITS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Returns true in a test's runs in which each acknowledgement takes effect when it arrives. All else must be the same.
+pub(super) fn none_waits() -> bool {
+    #[cfg(test)]
+    return NONE_WAITS.get();
+    #[cfg(not(test))]
+    false
+}
+
 impl Wire {
     /// Returns true if a bare acknowledgement along `flow` has no effect that anything could notice.
     pub(super) fn acks_can_wait(&self, flow: Flow) -> bool {
@@ -22,12 +35,14 @@ impl Wire {
         is_clear && receiver.socket.as_ref().is_some_and(|socket| socket.can_wait_for_acks())
     }
 
-    /// Has the acknowledgements that waited along `flow`, and that have arrived by now, take effect.
+    /// Has the acknowledgements that waited along `flow`, and that have arrived by now, take effect. Those that the agenda
+    /// looks at do not wait.
     pub(super) fn settle(&mut self, flow: Flow, now: Time) {
-        while let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled && half.fifo.due.is_none()) {
-            match half.fifo.head() {
-                Some((at, Kind::Ack)) if at <= now => {}
-                _ => return,
+        let all_wait = none_waits() && self.acks_can_wait(flow);
+        while let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled) {
+            let waits = |at: Time| at <= now && (half.fifo.due != Some(at) || all_wait);
+            if !half.fifo.head().is_some_and(|(at, kind)| kind == Kind::Ack && waits(at)) {
+                return;
             }
             if let Some(segment) = half.fifo.pop() {
                 self.receive(segment, now);

@@ -34,7 +34,6 @@ impl Wire {
             self.abort(local, std::io::ErrorKind::ConnectionReset, now);
             self.forget(local);
         }
-        self.poke();
         true
     }
 
@@ -50,7 +49,6 @@ impl Wire {
             peer.is_swallowed = true;
         }
         self.abort(local, std::io::ErrorKind::ConnectionReset, now);
-        self.poke();
         true
     }
 
@@ -83,7 +81,6 @@ impl Wire {
         half.fifo.hasten(now);
         let waited = half.fifo.len();
         self.schedule(flow);
-        self.poke();
         waited
     }
 

@@ -53,7 +53,6 @@ impl Wire {
             half.ending = Some(Ending::Orphaned);
         }
         self.agenda.push(now + FIN_TIMEOUT, Task::Reap(local));
-        self.poke();
         self.close_socket(local);
     }
 

@@ -195,7 +195,6 @@ pub(crate) fn stop(index: HostIndex) -> bool {
             wire.abort(local, io::ErrorKind::ConnectionAborted, now);
             wire.send(Segment::bare(local, Kind::Rst), now);
         }
-        wire.poke();
     });
     true
 }

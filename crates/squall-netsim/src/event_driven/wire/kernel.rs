@@ -36,6 +36,7 @@ impl Wire {
     pub(crate) fn mark(&mut self, host: HostIndex) {
         if !std::mem::replace(&mut self.host(host).kernel.is_marked, true) {
             self.marked.push(host);
+            self.agenda.wake();
         }
     }
 
@@ -76,20 +77,22 @@ impl Wire {
             senders.sort_unstable_by_key(|(serial, _)| *serial);
             for (_, local) in senders {
                 self.socket_mut(local).into_iter().for_each(|socket| socket.is_listed = false);
-                if !self.take_segments(local, segments) {
-                    self.settle(local.reversed(), now);
-                    self.take_segments(local, segments);
-                    self.schedule(local.reversed());
-                }
+                self.take_segments(local, segments, now);
             }
         }
     }
 
-    /// Takes what a socket can send. Returns false if it would send more, were the window open.
-    fn take_segments(&mut self, local: Flow, segments: &mut Vec<Segment>) -> bool {
-        let Some(socket) = self.socket_mut(local) else { return true };
+    /// Takes what a socket can send.
+    fn take_segments(&mut self, local: Flow, segments: &mut Vec<Segment>, now: Time) {
+        let needs_window = self.socket(local).is_some_and(Socket::needs_window);
+        if needs_window {
+            self.settle(local.reversed(), now);
+        }
+        let Some(socket) = self.socket_mut(local) else { return };
         segments.extend(std::iter::from_fn(|| socket.next_segment(local)));
-        !socket.has_unsent()
+        if needs_window {
+            self.schedule(local.reversed());
+        }
     }
 
     /// Ends the egress pass of a host: removes the orphans that are over.
@@ -157,17 +160,12 @@ impl Wire {
 
     /// Takes bytes to send, as many as there is room for.
     pub(crate) fn poll_write(&mut self, local: Flow, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let is_crowded = self.held_socket(local).is_crowded(bytes.len());
-        if is_crowded {
+        if self.held_socket(local).is_crowded(bytes.len()) {
             self.settle(local.reversed(), Time::now());
         }
-        let taken = self.held_socket(local).poll_write(cx, bytes);
-        if is_crowded {
-            self.schedule(local.reversed());
-        }
-        let taken = ready!(taken).map_err(|error| self.explain(local, error))?;
+        let taken = ready!(self.held_socket(local).poll_write(cx, bytes));
+        let taken = taken.map_err(|error| self.explain(local, error))?;
         self.list(local);
-        self.poke();
         Poll::Ready(Ok(taken))
     }
 
@@ -177,7 +175,6 @@ impl Wire {
         ended.map_err(|error| self.explain(local, error))?;
         self.schedule(local.reversed());
         self.list(local);
-        self.poke();
         Ok(())
     }
 

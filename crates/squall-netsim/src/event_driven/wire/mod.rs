@@ -3,7 +3,7 @@
 //! The whole state is one thread-local. Streams must be `Send` (hyper and the `redis` client ask for it) and must
 //! reach it from their `Drop`, so they cannot hold an `Rc` to it.
 
-mod acks;
+pub(super) mod acks;
 pub(super) mod agenda;
 mod arrival;
 mod connection;
@@ -21,7 +21,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use crate::time::Time;
@@ -50,7 +49,6 @@ pub(super) struct Wire {
     pub links: Links,
     pub pairs: Pairs,
     pub agenda: Agenda,
-    pub driver: Option<Waker>,
     /// Attempts so far.
     pub attempts: u64,
     /// Sockets so far.
@@ -99,7 +97,6 @@ impl Wire {
             names,
             pairs: Pairs::default(),
             agenda: Agenda::default(),
-            driver: None,
             attempts: 0,
             serial: 0,
             marked: Vec::new(),
@@ -140,15 +137,8 @@ impl Wire {
         Some((pair.half(flow.from).host, pair.half(flow.reversed().from).host))
     }
 
-    /// Makes the driver look: some socket may have something to send.
-    pub(super) fn poke(&self) {
-        if let Some(driver) = &self.driver {
-            driver.wake_by_ref();
-        }
-    }
-
-    /// Does all that is due, and returns the time of the next task.
-    pub(super) fn step(&mut self, now: Time) -> Option<Time> {
+    /// Does all that is due.
+    pub(super) fn step(&mut self, now: Time) {
         loop {
             while let Some((at, task)) = self.agenda.pop_due(now) {
                 match task {
@@ -160,8 +150,8 @@ impl Wire {
             self.egress(now);
             self.update_windows(now);
             self.repeat_unanswered(now);
-            if self.agenda.next().is_none_or(|next| next > now) {
-                return self.agenda.next();
+            if self.marked.is_empty() && self.agenda.next().is_none_or(|next| next > now) {
+                return;
             }
         }
     }
@@ -236,8 +226,8 @@ impl Wire {
         let Some(half) = self.half_mut(local) else { return };
         if !std::mem::replace(&mut half.has_freed, true) {
             self.freed.push(local);
+            self.agenda.wake();
         }
-        self.poke();
     }
 
     /// A socket announces freed space only if one single read frees half the buffer, so a reader of small pieces would leave
@@ -257,7 +247,6 @@ impl Wire {
                 // At once: what a loop-back sender sends meanwhile would make a travelling window too large, and what
                 // overruns the buffer is lost.
                 self.deliver(update);
-                self.poke(); // the sender is on this very host and may go on
             } else if announced < WINDOW_AMPLE && window >= announced + WINDOW_STEP {
                 self.send(update, now);
             }
@@ -294,13 +283,12 @@ impl Wire {
             }
             self.schedule(flow);
         }
-        self.poke();
     }
 
     /// Puts the arrival of the head of `flow` on the agenda. Acknowledgements that change nothing need no arrival of their
     /// own: see [`Wire::settle`].
     pub(super) fn schedule(&mut self, flow: Flow) {
-        let acks_can_wait = self.acks_can_wait(flow);
+        let acks_can_wait = self.acks_can_wait(flow) && !acks::none_waits();
         let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled) else { return };
         let at = match acks_can_wait {
             true => half.fifo.first_but_acks(),

@@ -155,14 +155,25 @@ impl Socket {
         !self.is_reset && (!self.unsent.is_empty() || (self.has_ended && !self.end_sent))
     }
 
-    /// Returns true if an acknowledgement would neither wake anything nor let it send more.
-    pub(crate) fn can_wait_for_acks(&self) -> bool {
-        self.state == State::Established && self.writers.is_empty() && !self.has_unsent() && !self.is_crowded(0)
+    /// Returns true if the window is too small for all that it has to send.
+    pub(crate) fn needs_window(&self) -> bool {
+        self.has_unsent() && self.open_window() <= self.unsent.len() - self.unsent_from
     }
 
-    /// Returns true if its send buffer is more than half full, with so many bytes more.
+    /// The bytes that it may send now.
+    fn open_window(&self) -> usize {
+        self.window.saturating_sub((self.sent_to - self.acknowledged_to) as usize)
+    }
+
+    /// Returns true if an acknowledgement would neither wake anything nor let it send more. A writer that waits has filled the
+    /// buffer, which holds more than any window.
+    pub(crate) fn can_wait_for_acks(&self) -> bool {
+        self.state == State::Established && !self.has_unsent()
+    }
+
+    /// Returns true if its send buffer has no room for so many bytes.
     pub(crate) fn is_crowded(&self, more: usize) -> bool {
-        self.unacknowledged() + more > SEND_BUFFER / 2
+        self.unacknowledged() + more > SEND_BUFFER
     }
 
     /// The bytes that it can still receive.
@@ -365,7 +376,7 @@ impl Socket {
             self.state,
             State::Established | State::CloseWait | State::FinWait1 | State::Closing | State::LastAck
         );
-        let window = self.window.saturating_sub((self.sent_to - self.acknowledged_to) as usize);
+        let window = self.open_window();
         if !may_send || window == 0 {
             return None;
         }
