@@ -78,7 +78,7 @@ fn script() -> impl Strategy<Value = Script> {
     prop::collection::vec((gap, step), 1..60)
 }
 
-/// What the application, and the world, see: who, when, and what.
+/// All that applications and the world see: the actor, the time, and the result.
 type Seen = Rc<RefCell<Vec<(String, Duration, String)>>>;
 
 /// Makes the calls of one end, each at its time or when the one before it has returned. Then it reads to the end.
