@@ -162,10 +162,10 @@ fn run(script: &Script) -> (Vec<(String, Duration, String)>, usize) {
                     let mut calls = Vec::new();
                     for (gap, step) in &script {
                         at += gap;
-                        if let Step::Call { connection: of, host: by, call } = step {
-                            if (*of, *by) == (connection, host) {
-                                calls.push((Duration::from_millis(at), *call));
-                            }
+                        if let Step::Call { connection: of, host: by, call } = step
+                            && (*of, *by) == (connection, host)
+                        {
+                            calls.push((Duration::from_millis(at), *call));
                         }
                     }
                     let who = format!("{connection} {}", HOSTS[host]);
