@@ -267,6 +267,7 @@ fn a_closed_port_resets_the_connections_it_has_not_accepted() {
         let (client, server) = (boot(engine, "client"), boot(engine, "server"));
         let listener = server.listen(PORT).await.unwrap();
         let mut stream = dial(&client, "server").await.unwrap();
+        tokio::time::sleep(SECOND).await; // the handshake is over at the server too
         drop(listener);
         assert_eq!(read_error(&mut stream).await, io::ErrorKind::ConnectionReset);
         drop(stream);
