@@ -24,6 +24,15 @@ use squall_env::{Address, BoxStream, Network, SeedTree};
 const PORT: u16 = 9000;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A call of a socket.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Write(usize),
+    Read(usize),
+    ShutDown,
+    Close,
+}
+
 fn options(seed: u64, hosts: &[&str]) -> Options {
     Options {
         seeds: SeedTree::from_seed(seed),
@@ -79,6 +88,10 @@ async fn ping(stream: &mut BoxStream) -> io::Result<()> {
     stream.write_all(b"?").await?;
     stream.read_u8().await?;
     Ok(())
+}
+
+fn kind<T>(result: io::Result<T>) -> Result<T, io::ErrorKind> {
+    result.map_err(|error| error.kind())
 }
 
 async fn read_error(stream: &mut BoxStream) -> io::ErrorKind {

@@ -12,15 +12,6 @@ use crate::Side;
 /// The time between two steps: everything under way arrives in it.
 const STEP: Duration = Duration::from_millis(100);
 
-/// A call of a socket.
-#[derive(Debug, Clone, Copy)]
-enum Call {
-    Write(usize),
-    Read(usize),
-    ShutDown,
-    Close,
-}
-
 /// Calls in their order, each by one end of a connection.
 type Script = Vec<(Side, Call)>;
 
@@ -80,10 +71,6 @@ async fn play(
         results.borrow_mut().push((n, result));
     }
     tokio::time::sleep_until(began + STEP * 20).await;
-}
-
-fn kind<T>(result: io::Result<T>) -> Result<T, io::ErrorKind> {
-    result.map_err(|error| error.kind())
 }
 
 /// The results of a script on this engine.

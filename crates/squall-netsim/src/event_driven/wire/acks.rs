@@ -9,13 +9,15 @@ use crate::time::Time;
 
 use super::Wire;
 use super::segment::{Flow, HostIndex, Kind};
+use super::socket::Socket;
 
 #[cfg(test)]
 thread_local! {
+    /// True in a test's runs in which each acknowledgement takes effect when it arrives.
     pub(in super::super) static NONE_WAITS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Returns true in a test's runs in which each acknowledgement takes effect when it arrives. All else must be the same.
+/// Returns true if no acknowledgement waits, as a test has it. All else must be the same.
 pub(super) fn none_waits() -> bool {
     #[cfg(test)]
     return NONE_WAITS.get();
@@ -28,23 +30,18 @@ impl Wire {
     pub(super) fn acks_can_wait(&self, flow: Flow) -> bool {
         let Some(pair) = self.pairs.get(flow.connection) else { return false };
         let (sender, receiver) = (pair.half(flow.from), pair.half(flow.reversed().from));
-        let is_clear = !sender.is_swallowed
-            && receiver.ending.is_none()
-            && self.hosts[usize::from(receiver.host.0)].is_up()
-            && !self.links.is_partitioned(sender.host, receiver.host);
-        is_clear && receiver.socket.as_ref().is_some_and(|socket| socket.can_wait_for_acks())
+        receiver.socket.as_ref().is_some_and(Socket::can_wait_for_acks)
+            && !self.links.is_partitioned(sender.host, receiver.host)
     }
 
-    /// Has the acknowledgements that waited along `flow`, and that have arrived by now, take effect. Those that the agenda
-    /// looks at do not wait.
+    /// Has the acknowledgements along `flow` that have arrived by now take effect, up to the first other packet.
     pub(super) fn settle(&mut self, flow: Flow, now: Time) {
-        let all_wait = none_waits() && self.acks_can_wait(flow);
         while let Some(half) = self.half_mut(flow).filter(|half| !half.is_stalled) {
-            let waits = |at: Time| at <= now && (half.fifo.due != Some(at) || all_wait);
-            if !half.fifo.head().is_some_and(|(at, kind)| kind == Kind::Ack && waits(at)) {
+            let has_arrived = half.fifo.head().is_some_and(|(at, kind)| kind == Kind::Ack && at <= now);
+            if !has_arrived || !self.gets_through(flow) {
                 return;
             }
-            if let Some(segment) = half.fifo.pop() {
+            if let Some(segment) = self.fifo(flow).and_then(|fifo| fifo.pop()) {
                 self.receive(segment, now);
             }
         }

@@ -20,7 +20,6 @@ pub(super) const SYN_RETRY: Duration = Duration::from_secs(1);
 impl Wire {
     /// The head of a flow is due.
     pub(super) fn arrive(&mut self, flow: Flow, at: Time, now: Time) {
-        let Some((from, to)) = self.way(flow) else { return };
         if self.fifo(flow).is_none_or(|fifo| fifo.due != Some(at)) {
             return;
         }
@@ -33,8 +32,7 @@ impl Wire {
                 self.forget(flow); // the connector gave up
                 break;
             }
-            let is_swallowed = half.is_swallowed;
-            if is_swallowed || self.links.is_partitioned(from, to) || !self.host(to).is_up() {
+            if !self.gets_through(flow) {
                 self.lose(flow, kind, now);
             } else if let Some(segment) = self.fifo(flow).and_then(|fifo| fifo.pop()) {
                 self.receive(segment, now);
@@ -42,6 +40,15 @@ impl Wire {
         }
         self.fifo(flow).into_iter().for_each(|fifo| fifo.due = None);
         self.schedule(flow);
+    }
+
+    /// Returns true if packets along `flow` reach their host.
+    pub(super) fn gets_through(&self, flow: Flow) -> bool {
+        let Some(pair) = self.pairs.get(flow.connection) else { return false };
+        let (sender, receiver) = (pair.half(flow.from), pair.half(flow.reversed().from));
+        !sender.is_swallowed
+            && !self.links.is_partitioned(sender.host, receiver.host)
+            && self.hosts[usize::from(receiver.host.0)].is_up()
     }
 
     /// A packet gets through to its host.

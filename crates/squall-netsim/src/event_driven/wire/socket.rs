@@ -18,6 +18,9 @@ pub(crate) const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The largest window that a segment can announce.
 pub(crate) const WINDOW_MAX: usize = u16::MAX as usize;
 
+// A full send buffer holds bytes that are not sent, whatever the window.
+const _: () = assert!(SEND_BUFFER > WINDOW_MAX);
+
 /// The states of TCP. A socket in TIME_WAIT is `Closed`: no late packet ever comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -165,8 +168,8 @@ impl Socket {
         self.window.saturating_sub((self.sent_to - self.acknowledged_to) as usize)
     }
 
-    /// Returns true if an acknowledgement would neither wake anything nor let it send more. A writer that waits has filled the
-    /// buffer, which holds more than any window.
+    /// Returns true if an acknowledgement would neither wake anything nor let it send more. A writer waits only
+    /// while there are bytes that it has not sent.
     pub(crate) fn can_wait_for_acks(&self) -> bool {
         self.state == State::Established && !self.has_unsent()
     }
