@@ -18,7 +18,7 @@ pub(crate) const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The largest window that a segment can announce.
 pub(crate) const WINDOW_MAX: usize = u16::MAX as usize;
 
-// A full send buffer holds bytes that are not sent, whatever the window.
+// So a full send buffer has something left to send.
 const _: () = assert!(SEND_BUFFER > WINDOW_MAX);
 
 /// The states of TCP. A socket in TIME_WAIT is `Closed`: no late packet ever comes.
