@@ -145,6 +145,21 @@ fn connections_that_come_and_go_leave_nothing_behind() {
 }
 
 #[test]
+fn a_connection_that_both_ends_have_closed_is_forgotten_at_once() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        client.write_all(b"?").await.unwrap();
+        server.read_u8().await.unwrap();
+        drop(client);
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(remains(), 1);
+        drop(server);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(remains(), 0);
+    });
+}
+
+#[test]
 fn a_full_backlog_makes_dialling_wait_not_fail() {
     storm(|engine| async move {
         let (client, server) = (boot(engine, "client"), boot(engine, "server"));

@@ -64,10 +64,9 @@ impl Wire {
         }
         half.ending = None;
         [local, local.reversed()].into_iter().for_each(|flow| self.settle(flow, now));
+        self.pairs.remove_if_over(local.connection);
         let Some(pair) = self.pairs.get(local.connection) else { return };
-        if pair.is_finished() {
-            self.pairs.remove(local.connection);
-        } else if [Side::Client, Side::Server].iter().any(|side| !pair.half(*side).fifo.is_empty()) {
+        if [Side::Client, Side::Server].iter().any(|side| !pair.half(*side).fifo.is_empty()) {
             self.agenda.push(now + FIN_TIMEOUT, Task::Reap(local));
         }
     }

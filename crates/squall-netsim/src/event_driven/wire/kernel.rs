@@ -106,6 +106,7 @@ impl Wire {
             let is_over = half.socket.as_ref().is_none_or(Socket::is_over);
             if is_over {
                 half.socket = None;
+                pairs.remove_if_over(local.connection);
             }
             !is_over
         });

@@ -51,8 +51,9 @@ impl Half {
         self.socket.as_ref().filter(|socket| !socket.is_over())
     }
 
-    fn is_finished(&self) -> bool {
-        self.socket.is_none() && self.fifo.is_empty() && !self.is_held && self.ending.is_none()
+    /// Returns true if it takes part in nothing more: no packet of it is under way, and it answers none.
+    fn is_over(&self) -> bool {
+        self.socket.is_none() && self.fifo.is_empty() && !self.is_held
     }
 }
 
@@ -81,9 +82,9 @@ impl Pair {
         self.halves[0].host == self.halves[1].host
     }
 
-    /// Returns true if nothing of it is left.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.halves.iter().all(Half::is_finished)
+    /// Returns true if both ends are over. Then no packet can come for which an end would have to be remembered.
+    fn is_over(&self) -> bool {
+        self.halves.iter().all(Half::is_over)
     }
 }
 
@@ -117,9 +118,9 @@ impl Pairs {
         self.places.get_mut(key.place as usize)?.as_deref_mut().filter(|pair| pair.key.id == key.id)
     }
 
-    /// Removes a connection of which nothing is left.
-    pub(crate) fn remove(&mut self, key: Key) {
-        if self.get(key).is_some() {
+    /// Removes a connection if both of its ends are over.
+    pub(crate) fn remove_if_over(&mut self, key: Key) {
+        if self.get(key).is_some_and(Pair::is_over) {
             self.places[key.place as usize] = None;
             self.free.push(key.place);
         }
