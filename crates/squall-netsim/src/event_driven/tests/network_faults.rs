@@ -384,3 +384,17 @@ fn what_got_through_ends_the_back_off_and_a_packet_counts_once_as_held() {
         assert_eq!(engine.held("client", "server"), 2);
     });
 }
+
+#[test]
+fn acknowledgements_that_are_stalled_leave_the_send_buffer_full() {
+    storm(|engine| async move {
+        let (mut client, mut server) = pair(engine).await;
+        let [connection] = &engine.connections("client", "server")[..] else { panic!("one connection") };
+        assert!(engine.stall(connection, "server"));
+        let reading = tokio::task::spawn_local(async move { server.read_exact(&mut [0; 100_000]).await.map(drop) });
+        assert_eq!(write_on(&mut client, SECOND).await, (65_536, None));
+        assert!(engine.release(connection) > 0);
+        client.write_all(&[0; 100_000 - 65_536]).await.unwrap();
+        reading.await.unwrap().unwrap();
+    });
+}

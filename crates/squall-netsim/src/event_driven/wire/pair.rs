@@ -51,9 +51,9 @@ impl Half {
         self.socket.as_ref().filter(|socket| !socket.is_over())
     }
 
-    /// Returns true if it takes part in nothing more: no packet of it is under way, and it answers none.
+    /// Returns true if it takes part in nothing more. While an application holds it, it has a socket.
     fn is_over(&self) -> bool {
-        self.socket.is_none() && self.fifo.is_empty() && !self.is_held
+        self.socket.is_none() && self.fifo.is_empty()
     }
 }
 
